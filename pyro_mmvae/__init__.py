@@ -1,0 +1,62 @@
+"""Multimodal variational autoencoders as barycenters, in Pyro.
+
+Names are imported when they are first used (PEP 562), so that the command line and the pure parts start quickly.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pyro_mmvae.aggregation import aggregate as aggregate
+    from pyro_mmvae.aggregation import aggregations as aggregations
+    from pyro_mmvae.aggregation import draw_component as draw_component
+    from pyro_mmvae.aggregation import register_aggregation as register_aggregation
+    from pyro_mmvae.aggregation import unregister_aggregation as unregister_aggregation
+    from pyro_mmvae.data import Batch as Batch
+    from pyro_mmvae.data import MultimodalDataset as MultimodalDataset
+    from pyro_mmvae.data import load_data as load_data
+    from pyro_mmvae.distributions import SubsetMixture as SubsetMixture
+    from pyro_mmvae.experts import Experts as Experts
+    from pyro_mmvae.guides import BarycentricGuide as BarycentricGuide
+    from pyro_mmvae.modalities import Modality as Modality
+    from pyro_mmvae.models import MultimodalVAE as MultimodalVAE
+    from pyro_mmvae.runs import Run as Run
+    from pyro_mmvae.runs import load as load
+    from pyro_mmvae.training import train as train
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "aggregate": "aggregation",
+    "aggregations": "aggregation",
+    "draw_component": "aggregation",
+    "register_aggregation": "aggregation",
+    "unregister_aggregation": "aggregation",
+    "Batch": "data",
+    "MultimodalDataset": "data",
+    "load_data": "data",
+    "SubsetMixture": "distributions",
+    "Experts": "experts",
+    "BarycentricGuide": "guides",
+    "Modality": "modalities",
+    "MultimodalVAE": "models",
+    "Run": "runs",
+    "load": "runs",
+    "train": "training",
+}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (strings, built from the table)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,167 @@
+"""What a run is made of: typed, frozen, read from YAML, overridden by ``key=value``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line and says where."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataConfig(_Section):
+    """Which data, and how much of it."""
+
+    name: str = "polymnist-mini"
+    modalities: int = Field(5, ge=1)
+    train_size: int = Field(20000, ge=1)
+    val_size: int = Field(1000, ge=1)
+    test_size: int = Field(2000, ge=1)
+    photographs: tuple[str, ...] | None = None
+    seed: int = Field(0, ge=0)
+
+    def options(self) -> dict[str, Any]:
+        """Keywords for :func:`pyro_mmvae.load_data`."""
+        return self.model_dump(exclude={"name"})
+
+
+class NetworkConfig(_Section):
+    """Sizes of encoders and decoders; see :class:`pyro_mmvae.networks.NetworkOptions`."""
+
+    name: Literal["auto", "conv", "mlp"] = "auto"
+    width: int = Field(16, ge=1)
+    hidden: int = Field(512, ge=1)
+    depth: int = Field(1, ge=0)
+    decoder_hidden: bool = False
+    norm: Literal["none", "group"] = "group"
+    activation: Literal["relu", "silu", "gelu"] = "silu"
+    isotropic: bool = False
+
+
+class ModelConfig(_Section):
+    """The generative model, the guide, and the objective."""
+
+    aggregation: str = "wb"
+    bound: Literal["mixture", "component"] = "component"
+    latent_size: int = Field(32, ge=1)
+    beta: float = Field(1.0, gt=0, allow_inf_nan=False)
+    likelihood: Literal["laplace", "normal", "bernoulli"] = "laplace"
+    scale: float | Literal["learned"] = 0.75
+    modality_weights: dict[str, float] = Field(default_factory=dict)
+    weights: tuple[float, ...] | None = None
+    mixture_weights: Literal["uniform", "size"] = "uniform"
+    prior_expert: Literal["none", "full", "all"] | None = None
+    network: NetworkConfig = NetworkConfig()
+
+
+class TrainConfig(_Section):
+    """Optimisation and the machine."""
+
+    epochs: int = Field(10, ge=0)
+    batch_size: int = Field(64, ge=1)
+    lr: float = Field(3e-3, gt=0, allow_inf_nan=False)
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    warmup: float = Field(0.03, ge=0, lt=1)
+    seed: int = Field(0, ge=0)
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = Field(None, ge=1)
+
+
+class Config(_Section):
+    """Everything that determines a run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    plugins: tuple[str, ...] = ()
+
+
+def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None = None) -> Config:
+    """A configuration from defaults, then a file, then overrides.
+
+    Args:
+        path: a YAML file with the sections ``data``, ``model``, ``train``; any part of them.
+        overrides: dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
+
+    Returns:
+        The resolved configuration.
+
+    Raises:
+        ConfigError: if the file cannot be read or is no mapping, or a key or value is wrong; it names the key.
+    """
+    tree = {} if path is None else _read(Path(path))
+    for key, value in (overrides or {}).items():
+        node = tree
+        *parents, last = key.split(".")
+        for parent in parents:
+            child = node.setdefault(parent, {})
+            if not isinstance(child, dict):
+                raise ConfigError(f"{key}: {parent} is a value, not a section")
+            node = child
+        node[last] = value
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_describe(error, path)) from None
+
+
+def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
+    """Read ``key=value`` words, values as YAML.
+
+    Raises:
+        ConfigError: for a word without ``=`` or a value that is no YAML.
+    """
+    overrides = {}
+    for item in items:
+        key, equals, text = item.partition("=")
+        if not equals or not key.strip():
+            raise ConfigError(f"{item!r} is not of the form section.key=value, such as train.lr=1e-3")
+        try:
+            overrides[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"{key}: cannot read {text!r} as a value") from None
+    return overrides
+
+
+def dump_config(config: Config) -> str:
+    """YAML that :func:`make_config` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f", line {mark.line + 1}"
+        raise ConfigError(f"{path}{where}: not valid YAML") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: expected sections data, model, train, found a {type(tree).__name__}")
+    return tree
+
+
+def _describe(error: ValidationError, path: Path | str | None) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    source = "" if path is None else f" (from {path} and the overrides)"
+    if first["type"] == "extra_forbidden":
+        section: Any = Config
+        for part in first["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return f"{key}: no such setting{source}; there are {', '.join(section.model_fields)}"
+    return f"{key}: {first['msg']}, got {first['input']!r}{source}"

@@ -1,0 +1,92 @@
+"""Data by name: a registry of loaders, and the one function that asks it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pyro_mmvae.data.dataset import MultimodalDataset
+
+Loader = Callable[..., MultimodalDataset]
+"""Called as `loader(split, cache=cache, **options)`; its keyword-only parameters besides `cache` are its options."""
+
+_L = TypeVar("_L", bound=Loader)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    loader: Loader
+    splits: tuple[str, ...]
+    options: tuple[str, ...]
+
+
+_ENTRIES: dict[str, _Entry] = {}
+
+
+def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")) -> Callable[[_L], _L]:
+    """Decorator that makes a loader known to `load_data`.
+
+    Args:
+        name: name of the data.
+        splits: names of its splits.
+
+    Returns:
+        A decorator that registers the loader and returns it as it is.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def register(loader: _L) -> _L:
+        if name in _ENTRIES:
+            raise ValueError(f"data {name!r} is registered already, choose another name")
+        parameters = inspect.signature(loader).parameters.values()
+        options = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "cache")
+        _ENTRIES[name] = _Entry(loader, tuple(splits), options)
+        return loader
+
+    return register
+
+
+def data_names() -> tuple[str, ...]:
+    """Names that `load_data` knows, sorted."""
+    return tuple(sorted(_ENTRIES))
+
+
+def load_data(
+    name: str = "polymnist-mini", split: str = "train", *, cache: bool = True, **options: object
+) -> MultimodalDataset:
+    """Load one split of a data set. No other split's file is opened or built.
+
+    Args:
+        name: name of the data, one of `data_names()`.
+        split: name of the split.
+        cache: keep what was built on disk, and read it from there the next time. The folder is the environment's
+            `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else `~/.cache/pyro_mmvae`.
+        options: keyword arguments of the loader.
+
+    Returns:
+        The split.
+
+    Raises:
+        ValueError: if the name, the split or an option is unknown, or an option's value is not allowed.
+        ImportError: if the data is made from packages that are not installed.
+
+    Example:
+        >>> data = load_data("polymnist-mini", "val", modalities=3, val_size=500)  # doctest: +SKIP
+    """
+    if name not in _ENTRIES:
+        raise ValueError(
+            f"unknown data {name!r}, expected one of: {', '.join(data_names())} "
+            "(add your own with pyro_mmvae.data.register_data)"
+        )
+    entry = _ENTRIES[name]
+    if split not in entry.splits:
+        raise ValueError(f"unknown split {split!r} of {name!r}, expected one of: {', '.join(entry.splits)}")
+    unknown = [option for option in options if option not in entry.options]
+    if unknown:
+        allowed = ", ".join(entry.options) or "none"
+        raise ValueError(f"unknown option {unknown[0]!r} of {name!r}, expected one of: {allowed}")
+    return entry.loader(split, cache=cache, **options)

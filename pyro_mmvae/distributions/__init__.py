@@ -1,0 +1,3 @@
+"""Distributions that Pyro has not."""
+
+from pyro_mmvae.distributions.mixture import SubsetMixture as SubsetMixture

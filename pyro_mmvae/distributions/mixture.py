@@ -1,0 +1,160 @@
+"""A mixture whose samples are reparameterised in its components."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from torch.distributions import constraints
+
+from pyro_mmvae._typing import Float, Int, Tensor
+
+
+class SubsetMixture(TorchDistribution):
+    r"""The mixture :math:`q(z) = \sum_k \pi_k q_k(z)` of one component per subset of modalities.
+
+    A draw picks a component and draws from it, with the gradient of the component's own reparameterised draw. That is
+    an unbiased pathwise gradient as long as :math:`\pi` depends on no parameter. Where ``logits`` require a gradient it
+    is not, so then ``has_rsample`` is False and Pyro uses the score function.
+
+    Torch's ``MixtureSameFamily`` has no ``rsample``; a component of zero weight is allowed here and costs nothing in
+    accuracy, whatever its parameters, as long as they are finite.
+
+    Args:
+        logits: :math:`\log \pi`, `(*batch, component)`, normalised here; ``-inf`` for a dead component, at least one
+            finite.
+        components: a distribution of batch shape `(*batch, component)`.
+        validate_args: as in torch.
+
+    Raises:
+        ValueError: if the shapes do not fit.
+
+    Example:
+        >>> components = dist.Normal(torch.zeros(4, 3, 2), torch.ones(4, 3, 2)).to_event(1)
+        >>> mixture = SubsetMixture(torch.zeros(4, 3), components)
+        >>> mixture.batch_shape, mixture.event_shape
+        (torch.Size([4]), torch.Size([2]))
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real_vector}
+    has_rsample = True
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "*batch component"],
+        components: TorchDistribution,
+        validate_args: bool | None = None,
+    ) -> None:
+        if logits.dim() < 1 or components.batch_shape != logits.shape:
+            raise ValueError(
+                f"SubsetMixture: logits of shape {tuple(logits.shape)} need components of that batch shape, got "
+                f"{tuple(components.batch_shape)}"
+            )
+        self.logits = logits - logits.logsumexp(-1, keepdim=True)
+        self.components = components
+        self.has_rsample = bool(components.has_rsample) and not logits.requires_grad
+        super().__init__(logits.shape[:-1], components.event_shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=1)
+    def support(self) -> constraints.Constraint:
+        """Where the components have their density."""
+        return self.components.support
+
+    @property
+    def num_components(self) -> int:
+        """How many, dead ones included."""
+        return self.logits.shape[-1]
+
+    @property
+    def probs(self) -> Float[Tensor, "*batch component"]:
+        """Mixture weights, summing to 1."""
+        return self.logits.exp()
+
+    def _weighted(self, value: Tensor) -> Tensor:
+        weights = self.probs.reshape(self.probs.shape + (1,) * len(self.event_shape))
+        return (weights * value).sum(-1 - len(self.event_shape))
+
+    @property
+    def mean(self) -> Float[Tensor, "*batch latent"]:
+        """Mean of the mixture."""
+        return self._weighted(self.components.mean)
+
+    @property
+    def variance(self) -> Float[Tensor, "*batch latent"]:
+        """Variance of each coordinate: within the components and between their means."""
+        axis = -1 - len(self.event_shape)
+        centred = self.components.mean - self.mean.unsqueeze(axis)
+        return self._weighted(self.components.variance + centred.square())
+
+    def log_prob(self, value: Float[Tensor, "*value_and_event"]) -> Float[Tensor, "*sample"]:
+        """Log density of the mixture, in nats: all components are evaluated."""
+        if self._validate_args:
+            self._validate_sample(value)
+        terms = self.components.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
+        return torch.logsumexp(terms + self.logits, -1)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
+        """Draws with pathwise gradients; only the component drawn is computed."""
+        shape = torch.Size(sample_shape) + self.batch_shape
+        return self.component(self.sample_component(sample_shape)).rsample().reshape(shape + self.event_shape)
+
+    def sample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
+        """Draws without gradients."""
+        with torch.no_grad():
+            return self.component(self.sample_component(sample_shape)).sample()
+
+    def sample_component(self, sample_shape: Any = torch.Size()) -> Int[Tensor, "*sample"]:
+        """Which component each draw comes from."""
+        with torch.no_grad():
+            return dist.Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))
+
+    def component(self, index: Int[Tensor, "*sample"]) -> TorchDistribution:
+        """The component of the given index, one for each entry of ``index``.
+
+        Args:
+            index: `(*sample, *batch)`.
+
+        Returns:
+            A distribution of batch shape `(*sample, *batch)`.
+        """
+        return _take(self.components.expand(index.shape + self.logits.shape[-1:]), index)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> SubsetMixture:
+        """As in torch."""
+        new = self._get_checked_instance(SubsetMixture, _instance)
+        shape = torch.Size(batch_shape)
+        new.logits = self.logits.expand(shape + self.logits.shape[-1:])
+        new.components = self.components.expand(shape + self.logits.shape[-1:])
+        new.has_rsample = self.has_rsample
+        super(SubsetMixture, new).__init__(shape, self.event_shape, validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+
+_LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.Gumbel, dist.Logistic}
+
+
+def _take(components: Any, index: Tensor) -> Any:
+    """Pick one entry of the last batch dimension, without computing the others."""
+    if isinstance(components, dist.Independent):
+        depth = components.reinterpreted_batch_ndims
+        return dist.Independent(_take_base(components.base_dist, index, depth), depth, validate_args=False)
+    return _take_base(components, index, 0)
+
+
+def _take_base(base: Any, index: Tensor, depth: int) -> Any:
+    if type(base) not in _LOCATION_SCALE:
+        raise NotImplementedError(
+            f"SubsetMixture: components of type {type(base).__name__}; known are "
+            f"{sorted(t.__name__ for t in _LOCATION_SCALE)}, in Independent or not"
+        )
+    axis = -1 - depth
+    where = index.reshape(index.shape + (1,) * (depth + 1))
+    parameters = {}
+    for name in base.arg_constraints:
+        value = getattr(base, name)
+        chosen = where.expand(index.shape + (1,) + value.shape[value.dim() - depth :])
+        parameters[name] = value.gather(axis, chosen).squeeze(axis)
+    return type(base)(**parameters, validate_args=False)

@@ -1,0 +1,92 @@
+"""Coherence: do generated modalities agree with what was given, and with each other?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from pyro_mmvae._typing import Int, Tensor
+from pyro_mmvae.evaluation.classifiers import Classifiers
+from pyro_mmvae.evaluation.metrics import Metric, names_of
+from pyro_mmvae.evaluation.posteriors import draw_protocol, having, posterior_draws, seeded, take
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.models import MultimodalVAE
+
+
+def conditional_coherence(
+    vae: MultimodalVAE,
+    experts: Experts,
+    labels: Int[Tensor, " item"],
+    classifiers: Classifiers,
+    *,
+    subsets: Sequence[Sequence[int]],
+    seed: int = 0,
+    batch_size: int = 1000,
+) -> list[Metric]:
+    """The share of items of which a modality generated from a subset keeps the label, by the modality's classifier.
+
+    z is one draw from the posterior given the subset, and what is judged the likelihood's mean (Sutter et al., 2021).
+    Items that lack a modality of the subset are left out.
+
+    Args:
+        vae: in eval mode.
+        experts: of the test items.
+        labels: their classes.
+        classifiers: to judge by.
+        subsets: of modalities; each is judged on all modalities it does not hold.
+        seed: of the draws of each subset; torch's generators are put back after.
+        batch_size: items decoded at once.
+
+    Returns:
+        One row a subset and absent modality.
+    """
+    rows = []
+    device = experts.loc.device
+    labels = labels.to(device)
+    protocol = draw_protocol(vae, experts.num_modalities)
+    for subset in subsets:
+        targets = [n for m, n in enumerate(vae.names) if m not in subset and n in classifiers.networks]
+        kept = having(experts, subset)
+        if not targets or not kept.any():
+            continue
+        hits = dict.fromkeys(targets, 0)
+        with seeded(seed, device), torch.no_grad():
+            z = posterior_draws(vae, take(experts, kept), subset)
+            for part, truth in zip(z.split(batch_size), labels[kept].split(batch_size), strict=True):
+                images = vae.decode(part)
+                for name in targets:
+                    hits[name] += int((classifiers.predict(name, images[name]) == truth).sum())
+        given = names_of(subset, vae.names)
+        rows += [Metric("coherence", protocol, given, n, hits[n] / len(z), len(z), seed) for n in targets]
+    return rows
+
+
+def joint_coherence(
+    vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int = 1000
+) -> Metric:
+    """The share of draws from the prior on which every modality that has a classifier gets the same class.
+
+    Args:
+        vae: in eval mode.
+        classifiers: to judge by.
+        draws: how many.
+        seed: of the draws; torch's generators are put back after.
+        batch_size: draws decoded at once.
+
+    Returns:
+        One row, given nothing.
+
+    Raises:
+        ValueError: if fewer than two modalities have a classifier: nothing could disagree.
+    """
+    if len(classifiers.networks) < 2:
+        raise ValueError(f"joint coherence needs classifiers of two modalities, got {len(classifiers.networks)}")
+    agree = 0
+    prior = vae.model.prior()
+    with seeded(seed, prior.mean.device), torch.no_grad():
+        for part in prior.sample(torch.Size((draws,))).split(batch_size):
+            images = vae.decode(part)
+            found = torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks])
+            agree += int((found == found[0]).all(0).sum())
+    return Metric("joint_coherence", "prior draws, mean of the likelihood", (), "", agree / draws, draws, seed)

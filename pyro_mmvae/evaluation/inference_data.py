@@ -1,0 +1,140 @@
+"""Posterior predictive checks as ArviZ's InferenceData, in a netCDF file."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import arviz
+import numpy as np
+from numpy.typing import NDArray
+
+from pyro_mmvae.evaluation.calibration import LEVELS, calibrate
+from pyro_mmvae.evaluation.ppc import PredictiveCheck
+from pyro_mmvae.evaluation.sbc import SimulationCalibration
+
+_IMAGE_AXES = ("channel", "height", "width")
+
+
+def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None = None) -> arviz.InferenceData:
+    """A check as InferenceData: one chain, since draws of a guide are independent (R-hat and ESS mean nothing here).
+
+    Groups and dimensions:
+
+    - ``posterior``: ``z`` (chain, draw, item, latent);
+    - ``posterior_predictive``: each statistic by its key, ``m0.mean`` (chain, draw, item); ``m0.raw`` if it was kept;
+    - ``observed_data``: the same keys (item);
+    - ``log_likelihood``: each modality (chain, draw, item), nats;
+    - ``constant_data``: ``id`` (item), ``present`` (item, modality), ``given`` (modality); of each statistic ``pit``
+      (statistic, item), ``p_value``, ``ks_p_value`` (NaN where not judged), ``in_sample``, ``n`` (statistic),
+      ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity), ``sbc_p_value``
+      (quantity), if there is one.
+
+    What an item lacks is NaN. The attributes, of the whole and of each group, say given, bound, samples, items, seed
+    and protocol.
+
+    Args:
+        check: draws and observations.
+        sbc: of the same model, if it was run.
+    """
+    names = tuple(check.present)
+    constant, dims, coords = _constants(check, names)
+    dims |= {"z": ["item", "latent"], **dict.fromkeys((*check.observed, *names), ["item"])}
+    dims |= {f"{name}.raw": ["item", *_axes(name, array.ndim - 1)] for name, array in check.observed_raw.items()}
+    raw = {f"{name}.raw": array for name, array in check.raw.items()}
+    attributes: dict[str, Any] = {
+        "given": ",".join(check.given),
+        "bound": check.bound,
+        "samples": check.samples,
+        "items": len(check.ids),
+        "seed": check.seed,
+        "protocol": check.protocol,
+        "nominal": ",".join(sorted(check.nominal)),
+    }
+    if sbc is not None:
+        constant |= {"sbc_rank": sbc.ranks, "sbc_p_value": sbc.chi_square()}
+        dims |= {"sbc_rank": ["simulation", "quantity"], "sbc_p_value": ["quantity"]}
+        coords |= {"quantity": list(sbc.quantities), "simulation": np.arange(sbc.simulations)}
+        attributes |= {
+            "sbc_given": ",".join(sbc.given),
+            "sbc_draws": sbc.draws,
+            "sbc_simulations": sbc.simulations,
+            "sbc_seed": sbc.seed,
+            "sbc_protocol": sbc.protocol,
+        }
+    groups = ("posterior", "posterior_predictive", "log_likelihood", "observed_data", "constant_data")
+    return arviz.from_dict(
+        posterior={"z": check.z[None]},
+        posterior_predictive={key: array[None] for key, array in (check.replicated | raw).items()},
+        log_likelihood={name: array[None] for name, array in check.log_likelihood.items()},
+        observed_data=check.observed | {f"{name}.raw": array for name, array in check.observed_raw.items()},
+        constant_data=constant,
+        coords={**coords, "item": check.ids, "latent": np.arange(check.z.shape[-1]), "modality": list(names)},
+        dims=dims,
+        attrs=attributes,
+        **{f"{group}_attrs": attributes for group in groups},
+    )
+
+
+def write_inference_data(data: arviz.InferenceData, path: Path) -> Path:
+    """Write a netCDF file at once or not at all: to a temporary name beside it, then renamed.
+
+    Args:
+        data: any InferenceData.
+        path: of the file; its folder is made.
+
+    Returns:
+        ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        data.to_netcdf(str(temporary), engine="h5netcdf")
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+    return path
+
+
+def read_inference_data(path: Path) -> arviz.InferenceData:
+    """Read such a file into memory, which leaves it closed. ``arviz.from_netcdf`` opens it as well, and reads lazily.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    with arviz.rc_context({"data.load": "eager"}):
+        return arviz.from_netcdf(str(path))
+
+
+def _constants(
+    check: PredictiveCheck, names: tuple[str, ...]
+) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]], dict[str, Any]]:
+    rows = calibrate(check)
+    values = {
+        "id": check.ids,
+        "present": np.stack([check.present[name] for name in names], 1),
+        "given": np.array([name in check.given for name in names]),
+        "pit": np.stack([row.pit for row in rows]),
+        "p_value": np.array([row.p_value for row in rows]),
+        "ks_p_value": np.array([np.nan if row.ks_p_value is None else row.ks_p_value for row in rows]),
+        "in_sample": np.array([row.in_sample for row in rows]),
+        "n": np.array([row.n for row in rows]),
+        "coverage": np.array([[c.value for c in row.coverage] for row in rows]),
+        "coverage_error": np.array([[c.error for c in row.coverage] for row in rows]),
+    }
+    dims = dict.fromkeys(("p_value", "ks_p_value", "in_sample", "n"), ["statistic"])
+    dims |= dict.fromkeys(("coverage", "coverage_error"), ["statistic", "level"])
+    dims |= {"id": ["item"], "present": ["item", "modality"], "given": ["modality"], "pit": ["statistic", "item"]}
+    return values, dims, {"statistic": [row.statistic for row in rows], "level": list(LEVELS)}
+
+
+def _axes(name: str, dimensions: int) -> list[str]:
+    axes = _IMAGE_AXES if dimensions == 3 else range(dimensions)
+    return [f"{name}_{axis}" for axis in axes]

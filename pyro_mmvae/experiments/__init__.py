@@ -1,0 +1,5 @@
+"""Experiments over several runs: each a function of configurations."""
+
+from pyro_mmvae.experiments.compare import Cell as Cell
+from pyro_mmvae.experiments.compare import make_cells as make_cells
+from pyro_mmvae.experiments.compare import run_cell as run_cell

@@ -1,0 +1,293 @@
+"""A guide whose one latent follows the barycenter of several encoders, for anyone's Pyro model."""
+
+from __future__ import annotations
+
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any, cast
+
+import pyro
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.infer.util import is_validation_enabled
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.replay_messenger import ReplayMessenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.subsample_messenger import _Subsample
+from pyro.poutine.trace_messenger import TraceMessenger
+
+from pyro_mmvae import subsets
+from pyro_mmvae._typing import Tensor
+from pyro_mmvae.aggregation import aggregate, draw_component, full_component, get_aggregation
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.rules import Prior
+
+BOUNDS = ("mixture", "component")
+_BUILDERS = {"mixture": aggregate, "component": draw_component, "full": full_component}
+
+
+class BarycentricGuide(PyroModule):
+    r"""A guide ``z ~ aggregate(encode(...))`` over one plate.
+
+    It goes wherever a Pyro guide goes: ``SVI(model, guide, Adam({"lr": 1e-3}), Trace_ELBO())``.
+
+    Args:
+        encode: called with the model's arguments, gives :class:`~pyro_mmvae.Experts` of batch shape `(…, item)`. A
+            ``torch.nn.Module`` is trained with the guide; a plain function registers its own parameters. If its
+            signature has ``subsample``, it gets the indices of the plate there.
+        aggregation: a name, see :func:`pyro_mmvae.aggregations`.
+        site: name of the model's latent site.
+        plate: name of the model's plate over items.
+        plate_size: the size of the model's plate, needed where the model subsamples it: the site then takes the scale
+            and the indices that it has in the model. Without it the plate is as large as the batch of experts.
+        subsample_size: for a model that is given all items and subsamples them itself: how many it draws. The guide
+            then draws the indices, and only those experts are aggregated.
+        dim: the dimension of the plate, negative, as in ``pyro.plate``.
+        bound: ``"mixture"``, the true density of the aggregation; or ``"component"``, one subset drawn per item at
+            each call, an unbiased estimate of the mean of the ELBOs of the subsets, at a cost linear in the modalities.
+        prior: ``(loc, scale)`` of the latent in the model; N(0, I) by default.
+        prior_expert: see :func:`pyro_mmvae.aggregate`.
+        weights: λ, `(modality,)`, see there; a ``torch.nn.Parameter`` is learned.
+        mixture_weights: see there.
+
+    Raises:
+        ValueError: at construction for an unknown aggregation or bound, or a bound that the aggregation has not; at the
+            first call for a mixture of more than 4,096 components, for more items than ``plate_size``, and (under
+            Pyro's validation) if the model's plate has another size than the guide's, which would scale the two
+            differently without a word.
+        TypeError: if ``encode`` does not give Experts.
+
+    References:
+        Qiu et al., 2025. Multimodal variational autoencoder: a barycentric view. AAAI 39(19), arXiv 2412.20487.
+
+    Example:
+        >>> class Encode(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.linear = torch.nn.Linear(4, 2 * 2 * 3)
+        ...
+        ...     def forward(self, x):
+        ...         loc, log_scale = self.linear(x).reshape(-1, 2, 2, 3).unbind(1)
+        ...         return Experts(loc, log_scale.exp())
+        >>> guide = BarycentricGuide(Encode(), "mwb")
+        >>> guide(torch.zeros(8, 4)).shape
+        torch.Size([8, 3])
+    """
+
+    def __init__(
+        self,
+        encode: Callable[..., Experts],
+        aggregation: str = "wb",
+        *,
+        site: str = "z",
+        plate: str = "data",
+        plate_size: int | None = None,
+        subsample_size: int | None = None,
+        dim: int = -1,
+        bound: str = "mixture",
+        prior: Prior | None = None,
+        prior_expert: str | None = None,
+        weights: Tensor | None = None,
+        mixture_weights: subsets.MixtureWeights = "uniform",
+    ) -> None:
+        super().__init__()
+        if bound not in BOUNDS:
+            raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, not {bound!r}")
+        if dim >= 0:
+            raise ValueError(f"dim must be negative, it counts from the right, not {dim}")
+        if subsample_size is not None and (plate_size is None or not 0 < subsample_size <= plate_size):
+            raise ValueError(f"subsample_size {subsample_size} needs a plate_size of at least that, got {plate_size}")
+        get_aggregation(aggregation).check(None, bound)
+        self.encode = encode
+        self.aggregation, self.bound = aggregation, bound
+        self.site, self.plate, self.plate_size, self.dim = site, plate, plate_size, dim
+        self.subsample_size = subsample_size
+        self.prior_expert, self.mixture_weights = prior_expert, mixture_weights
+        loc, scale = (0.0, 1.0) if prior is None else prior
+        self.register_buffer("prior_loc", torch.as_tensor(loc, dtype=_float(loc)), persistent=False)
+        self.register_buffer("prior_scale", torch.as_tensor(scale, dtype=_float(scale)), persistent=False)
+        if weights is None or isinstance(weights, torch.nn.Parameter):
+            self.weights = weights
+        else:
+            self.register_buffer("weights", weights)
+        self._plates_agree = False
+
+    def posterior(self, experts: Experts, bound: str | None = None) -> TorchDistribution:
+        """What these experts say together.
+
+        Args:
+            experts: unimodal posteriors.
+            bound: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset, ``"full"`` for the
+                component of everything present; the guide's own by default.
+
+        Returns:
+            A distribution of batch shape `batch` and event shape `(latent,)`.
+
+        Raises:
+            ValueError: for an unknown bound, or one that the aggregation has not.
+        """
+        bound = bound or self.bound
+        if bound not in _BUILDERS:
+            raise ValueError(f"bound must be one of {', '.join(_BUILDERS)}, not {bound!r}")
+        return _BUILDERS[bound](
+            experts,
+            self.aggregation,
+            weights=self.weights,
+            mixture_weights=self.mixture_weights,
+            prior=(cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)),
+            prior_expert=self.prior_expert,
+        )
+
+    def has_mixture(self, num_modalities: int) -> bool:
+        """Whether the whole posterior over so many modalities can be had, or has too many components."""
+        try:
+            get_aggregation(self.aggregation).check(num_modalities, "mixture")
+        except ValueError:
+            return False
+        return True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Draw the latent of every item.
+
+        Args:
+            *args: the model's.
+            **kwargs: the model's.
+
+        Returns:
+            `(…, item, latent)`.
+        """
+        if self.subsample_size is not None:
+            return self._sample_subsampled(args, kwargs)
+        posterior = self.posterior(self._experts(args, kwargs))
+        return self.sample_posterior(posterior)
+
+    def sample_posterior(self, posterior: TorchDistribution) -> Tensor:
+        """The sample statement, in the plate: for a subclass that has its own way to the posterior.
+
+        Args:
+            posterior: of the items in the plate.
+
+        Returns:
+            `(…, item, latent)`.
+
+        Raises:
+            ValueError: if there are more items than ``plate_size``.
+        """
+        if len(posterior.batch_shape) < -self.dim:
+            raise ValueError(
+                f"BarycentricGuide: the experts have batch shape {tuple(posterior.batch_shape)}, without the dimension "
+                f"{self.dim} of plate {self.plate!r}"
+            )
+        count = posterior.batch_shape[self.dim]
+        size = count if self.plate_size is None else self.plate_size
+        if count > size:
+            raise ValueError(f"BarycentricGuide: {count} items in a plate {self.plate!r} of plate_size={size}")
+        with self._plate(size, count, posterior.mean.device):
+            return self._sample(posterior, size)
+
+    def _sample_subsampled(self, args: Any, kwargs: Any) -> Tensor:
+        size, count = cast("int", self.plate_size), cast("int", self.subsample_size)
+        with self._plate(size, count, None) as index:
+            experts = self._experts(args, kwargs, index)
+            if experts.batch_shape[self.dim] == size and count < size:
+                rows = index.to(experts.loc.device)
+                experts = Experts(
+                    experts.loc.index_select(self.dim - 2, rows),
+                    experts.scale.index_select(self.dim - 2, rows),
+                    experts.mask.index_select(self.dim - 1, rows),
+                    validate_args=False,
+                )
+            return self._sample(self.posterior(experts), size)
+
+    def _experts(self, args: Any, kwargs: Any, index: Tensor | None = None) -> Experts:
+        if index is not None and "subsample" in inspect.signature(_forward_of(self.encode)).parameters:
+            kwargs = {**kwargs, "subsample": index}
+        experts = self.encode(*args, **kwargs)
+        if not isinstance(experts, Experts):
+            raise TypeError(f"BarycentricGuide: encode must give Experts, not {type(experts).__name__}")
+        return experts
+
+    def _sample(self, posterior: TorchDistribution, size: int) -> Tensor:
+        infer = {}
+        if is_validation_enabled() and not self._plates_agree:
+            infer = _PlateWatch.install(self, size)
+        return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
+
+    def _plate(self, size: int, count: int, device: torch.device | None) -> Any:
+        name = None if device is None else str(device)
+        return pyro.plate(self.plate, size, subsample_size=count if count < size else None, dim=self.dim, device=name)
+
+
+class _Token:
+    """Lives as long as the trace of one run of a guide."""
+
+
+class _PlateWatch(Messenger):
+    """Sees the model's plate when the model is replayed against the guide, and compares its size with the guide's.
+
+    Pyro runs the guide first and checks only that the two plates have the same number of *indices*: a guide plate of
+    the batch's size under a model plate of the data's size passes, and the ELBO is wrong by their ratio. So on its
+    first call in an inference the guide leaves this handler under the handlers at work. It acts only on a model that
+    replays this very run of the guide, which it knows by a token in the guide's site, and leaves the stack once it has
+    seen the plate or the guide's trace is gone.
+    """
+
+    def __init__(self, guide: BarycentricGuide, size: int, token: _Token) -> None:
+        super().__init__()
+        self.guide, self.token, self.size = weakref.ref(guide), weakref.ref(token), size
+
+    @classmethod
+    def install(cls, guide: BarycentricGuide, size: int) -> dict[str, _Token]:
+        """Put a watch under the stack, if a guide is being traced, and return what its site must carry."""
+        if not any(isinstance(handler, TraceMessenger) for handler in _PYRO_STACK):
+            return {}
+        # One is enough, however many traces of the guide somebody keeps. The guide does not hold it: it can be pickled.
+        for handler in [h for h in _PYRO_STACK if isinstance(h, cls) and h.guide() is guide]:
+            handler.remove()
+        token = _Token()
+        watch = cls(guide, size, token)
+        weakref.finalize(token, watch.remove)
+        _PYRO_STACK.insert(0, watch)
+        return {_TOKEN_KEY: token}
+
+    def remove(self) -> None:
+        """Leave the stack."""
+        if self in _PYRO_STACK:
+            _PYRO_STACK.remove(self)
+
+    def _is_replay_of_my_guide(self, site: str) -> bool:
+        token = self.token()
+        for handler in _PYRO_STACK:
+            if isinstance(handler, ReplayMessenger) and handler.trace is not None and site in handler.trace.nodes:
+                infer: Any = handler.trace.nodes[site].get("infer") or {}
+                if token is not None and infer.get(_TOKEN_KEY) is token:
+                    return True
+        return False
+
+    def _pyro_sample(self, msg: Any) -> None:
+        guide = self.guide()
+        if guide is None or msg["name"] != guide.plate or not isinstance(msg["fn"], _Subsample):
+            return
+        if not self._is_replay_of_my_guide(guide.site):
+            return
+        self.remove()
+        if msg["fn"].size != self.size:
+            raise ValueError(
+                f"BarycentricGuide: plate {guide.plate!r} has size {msg['fn'].size} in the model and {self.size} in "
+                f"the guide, so their log probabilities would be scaled differently: pass plate_size="
+                f"{msg['fn'].size} to the guide"
+            )
+        guide._plates_agree = True
+
+
+_TOKEN_KEY = "barycentric_guide_token"
+
+
+def _forward_of(encode: Callable[..., Any]) -> Callable[..., Any]:
+    return encode.forward if isinstance(encode, torch.nn.Module) else encode
+
+
+def _float(value: Tensor | float) -> torch.dtype | None:
+    return None if isinstance(value, Tensor) else torch.get_default_dtype()

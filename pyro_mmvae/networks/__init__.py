@@ -1,0 +1,11 @@
+"""Encoders and decoders: tensor to (loc, scale), and back."""
+
+from pyro_mmvae.networks.conv import ConvDecoder as ConvDecoder
+from pyro_mmvae.networks.conv import ConvEncoder as ConvEncoder
+from pyro_mmvae.networks.grouped import GroupedLinear as GroupedLinear
+from pyro_mmvae.networks.head import GaussianHead as GaussianHead
+from pyro_mmvae.networks.mlp import MLPDecoder as MLPDecoder
+from pyro_mmvae.networks.mlp import MLPEncoder as MLPEncoder
+from pyro_mmvae.networks.registry import NETWORKS as NETWORKS
+from pyro_mmvae.networks.registry import NetworkOptions as NetworkOptions
+from pyro_mmvae.networks.registry import make_networks as make_networks

@@ -1,0 +1,7 @@
+"""Pictures and tables, drawn from the files of a run directory and never from a model."""
+
+from pyro_mmvae.reports.comparison import draw_comparison as draw_comparison
+from pyro_mmvae.reports.evaluation import draw_evaluation as draw_evaluation
+from pyro_mmvae.reports.evaluation import table as table
+from pyro_mmvae.reports.plots import draw_run as draw_run
+from pyro_mmvae.reports.plots import image_grid as image_grid

@@ -1,0 +1,133 @@
+"""Curves and image grids of one run."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from pyro_mmvae.files import read_metrics, write_atomically
+
+_ZOOM = 2  # screen pixels a pixel of an image
+
+
+def draw_run(path: Path) -> list[Path]:
+    """Draw everything there is to draw of a run directory into ``plots/``.
+
+    Args:
+        path: a run directory.
+
+    Returns:
+        The files drawn: ``curves.png`` and, for images, ``reconstructions.png`` and ``cross_generation.png``.
+    """
+    plots = path / "plots"
+    plots.mkdir(exist_ok=True)
+    drawn = []
+    rows = read_metrics(path)
+    if rows:
+        drawn.append(_curves(rows, plots / "curves.png"))
+    if (path / "samples.npz").exists():
+        with np.load(path / "samples.npz", allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        names = [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
+        drawn.append(_reconstructions(arrays, names, plots / "reconstructions.png"))
+        drawn.append(_cross_generation(arrays, names, plots / "cross_generation.png"))
+    return drawn
+
+
+def image_grid(
+    rows: Sequence[tuple[str, NDArray[np.uint8] | None]], file: Path, *, title: str = "", note: str = ""
+) -> Path:
+    """Rows of images with a label each.
+
+    Args:
+        rows: label and `(item, channel, height, width)` uint8 images; None leaves a gap.
+        file: a PNG, written to a temporary name and renamed.
+        title: above.
+        note: below.
+
+    Returns:
+        ``file``.
+    """
+    images = [image for _, image in rows if image is not None]
+    count = max(len(image) for image in images)
+    height, width = max(i.shape[2] for i in images), max(i.shape[3] for i in images)
+    pad, gap, margin, head, foot = 2, 8, 92, 26 if title else 6, 20 if note else 6
+    tops, y = [], head
+    for _, image in rows:
+        tops.append(y)
+        y += gap if image is None else (height * _ZOOM + pad)
+    total_width, total_height = margin + count * (width * _ZOOM + pad) + 6, y + foot
+    dpi = 100
+    figure = Figure(figsize=(total_width / dpi, total_height / dpi), dpi=dpi, facecolor="white")
+    for (label, image), top in zip(rows, tops, strict=True):
+        if image is None:
+            continue
+        figure.text(
+            (margin - 6) / total_width, 1 - (top + height * _ZOOM / 2) / total_height, label, ha="right", va="center",
+            fontsize=7,
+        )  # fmt: skip
+        for column, one in enumerate(image):
+            zoomed = np.repeat(np.repeat(np.moveaxis(_rgb(one), 0, -1), _ZOOM, 0), _ZOOM, 1)
+            x = margin + column * (width * _ZOOM + pad)
+            figure.figimage(zoomed, x, total_height - top - zoomed.shape[0])
+    figure.text(0.5, 1 - 8 / total_height, title, ha="center", va="top", fontsize=9)
+    figure.text(0.5, 5 / total_height, note, ha="center", va="bottom", fontsize=7, color="0.35")
+    return save_figure(figure, file)
+
+
+def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.repeat(image, 3, 0) if image.shape[0] == 1 else image
+
+
+def save_figure(figure: Figure, file: Path) -> Path:
+    """Write a figure as PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(file, buffer.getvalue())
+    return file
+
+
+def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
+    epochs = [row["epoch"] + 1 for row in rows]
+    figure = Figure(figsize=(10, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    left.plot(
+        epochs, [row["objective"] for row in rows], "o-", ms=3, label=f"training objective, β = {rows[0]['beta']:g}"
+    )
+    left.plot(epochs, [row["val"]["elbo"] for row in rows], "o-", ms=3, label="validation ELBO")
+    left.set(title="evidence lower bound", ylabel="nats an item")
+    middle.plot(epochs, [row["kl"] for row in rows], "o-", ms=3, label="training")
+    middle.plot(epochs, [row["val"]["kl"] for row in rows], "o-", ms=3, label="validation")
+    middle.set(title="KL(q(z|x) ‖ p(z)), one-draw estimate", ylabel="nats an item")
+    for name in rows[0]["log_likelihood"]:
+        right.plot(epochs, [row["log_likelihood"][name] for row in rows], "o-", ms=3, label=name)
+    right.set(title="reconstruction, training", ylabel="log p(x_m | z), nats an item")
+    for axis in (left, middle, right):
+        axis.set_xlabel("epoch")
+        axis.title.set_fontsize(9)
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=7)
+        axis.grid(alpha=0.3)
+    return save_figure(figure, file)
+
+
+def _reconstructions(arrays: Mapping[str, NDArray[np.uint8]], names: list[str], file: Path) -> Path:
+    rows: list[tuple[str, NDArray[np.uint8] | None]] = []
+    for name in names:
+        rows += [(name, arrays[f"observed.{name}"]), ("reconstructed", arrays[f"reconstruction.{name}"]), ("", None)]
+    return image_grid(rows[:-1], file, title="Reconstructions given every modality", note="validation items")
+
+
+def _cross_generation(arrays: Mapping[str, NDArray[np.uint8]], names: list[str], file: Path) -> Path:
+    rows: list[tuple[str, NDArray[np.uint8] | None]] = []
+    for given in names:
+        rows.append((f"given {given}", arrays[f"observed.{given}"]))
+        rows += [(f"{given} → {name}", arrays[f"generated.{given}.{name}"]) for name in names]
+        rows.append(("", None))
+    return image_grid(rows[:-1], file, title="Each modality generated from each one", note="validation items")

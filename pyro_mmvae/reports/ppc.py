@@ -1,0 +1,187 @@
+"""Posterior predictive checks and calibration as pictures, from their netCDF files alone."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import arviz
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy import stats
+
+_MOST = 6  # statistics of one modality in a picture
+_CELL = (2.7, 2.1)  # inches
+
+
+def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
+    """Draw the checks of a run: every ``evaluation/ppc*.nc`` into ``plots/``.
+
+    Args:
+        path: a run directory, or one file.
+        folder: to draw into; ``plots`` of the run, or that of the file.
+
+    Returns:
+        The files drawn: of each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
+        (:func:`arviz.plot_bpv`), ``NAME-pit.png`` and, if there is one, ``NAME-sbc.png``. At most six statistics of a
+        modality are drawn; the title says if there are more.
+
+    Raises:
+        FileNotFoundError: if there is no check.
+    """
+    files = sorted((path / "evaluation").glob("ppc*.nc")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"{path}: no posterior predictive check (evaluation/ppc.nc)")
+    where = folder or (path / "plots" if path.is_dir() else path.parent)
+    where.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for file in files:
+        with arviz.rc_context({"data.load": "eager"}):
+            data = arviz.from_netcdf(str(file))
+        for suffix, (draw, title) in _GRIDS.items():
+            drawn.append(_save(_grid(data, draw, title), where / f"{file.stem}{suffix}.png"))
+        if "sbc_rank" in data.constant_data:
+            drawn.append(_save(_sbc(data), where / f"{file.stem}-sbc.png"))
+    return drawn
+
+
+def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figure:
+    """One row a modality, one column a statistic."""
+    keys = [str(key) for key in data.constant_data["statistic"].values]
+    rows: dict[str, list[str]] = {}
+    for key in keys:
+        rows.setdefault(key.split(".", maxsplit=1)[0], []).append(key)
+    columns = min(_MOST, max(map(len, rows.values())))
+    figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows) + 0.8), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row, shown in zip(axes, rows.values(), strict=True):
+        for axis, key in zip(row, [*shown, *[""] * columns][:columns], strict=True):
+            if key:
+                draw(data, key, axis)
+                axis.set_title(_title(data, key), fontsize=7)
+                axis.tick_params(labelsize=6)
+            else:
+                axis.axis("off")
+    attributes = data.attrs
+    more = f"; the first {_MOST} of each" if any(len(shown) > _MOST for shown in rows.values()) else ""
+    given = f"given {attributes['given']}" if attributes["given"] else "given nothing"
+    what = f"{attributes['items']} items, seed {attributes['seed']}{more}"
+    figure.suptitle(f"{title}; {given}\n{attributes['protocol']}, {what}", fontsize=8)
+    return figure
+
+
+def _title(data: Any, key: str) -> str:
+    row = data.constant_data.sel(statistic=key)
+    value, smallest = float(row["p_value"]), 2 / int(data.attrs["samples"])
+    p_value = f"p = {value:.2f}" if value > 0 else f"p < {smallest:.2g}"
+    if bool(row["in_sample"]):
+        return f"{key}\n{p_value}; in-sample: conservative, not judged"
+    return f"{key}\n{p_value}, KS p = {float(row['ks_p_value']):.2g}; not given"
+
+
+def _pair(data: Any, key: str) -> Any:
+    """The draws and observations of one statistic, of the items that have it."""
+    kept = np.isfinite(data.observed_data[key].values)
+    return arviz.InferenceData(
+        posterior_predictive=data.posterior_predictive[[key]].isel(item=kept),
+        observed_data=data.observed_data[[key]].isel(item=kept),
+    )
+
+
+def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
+    """Whether a density of these makes no sense; the picture says so."""
+    if all(np.ptp(array) > 0 for array in arrays):
+        return False
+    axis.text(0.5, 0.5, "constant", ha="center", va="center", transform=axis.transAxes, fontsize=8, color="0.5")
+    axis.set(xticks=[], yticks=[])
+    return True
+
+
+@contextmanager
+def _arviz_behind_matplotlib() -> Iterator[None]:
+    """ArviZ 0.23 calls matplotlib 3.11 in a way that the latter will not support from 3.13 on."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Passing a dict or None as alias_mapping to normalize_kwargs")
+        yield
+
+
+def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
+    pair = _pair(data, key)
+    draws = pair.posterior_predictive[key].values
+    if not _constant(axis, pair.observed_data[key].values, *draws[0]):
+        with _arviz_behind_matplotlib():
+            arviz.plot_ppc(
+                pair, ax=axis, num_pp_samples=min(draws.shape[1], 50), random_seed=0, legend=False, textsize=7
+            )
+        axis.set_xlabel("")
+
+
+def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
+    pair = _pair(data, key)
+    if not _constant(axis, pair.posterior_predictive[key].values.mean(-1)):
+        with _arviz_behind_matplotlib():
+            arviz.plot_bpv(pair, ax=axis, kind="t_stat", t_stat="mean", bpv=False, textsize=7)
+
+
+def _draw_pit(data: Any, key: str, axis: Axes) -> None:
+    row = data.constant_data.sel(statistic=key)
+    values = row["pit"].values
+    values = values[np.isfinite(values)]
+    bins = int(np.clip(len(values) // 10, 5, 20))
+    _histogram(axis, values, bins, (0.0, 1.0), "0.7" if bool(row["in_sample"]) else "C0")
+
+
+_GRIDS = {
+    "": (_draw_ppc, "Statistics of observed items (black) and of replicated ones (blue: a draw, orange: all)"),
+    "-bpv": (_draw_bpv, "Mean over items of each statistic, replicated (line) and observed (dot)"),
+    "-pit": (_draw_pit, "PIT of single items, 95 % of the bars of a uniform histogram lie in the grey band"),
+}
+
+
+def _sbc(data: Any) -> Figure:
+    constants, attributes = data.constant_data, data.attrs
+    names = [str(name) for name in constants["quantity"].values]
+    shown: Sequence[str] = names if len(names) <= 24 else [*names[:23], names[-1]]
+    columns = min(_MOST, len(shown))
+    height = -(-len(shown) // columns)
+    figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * height + 1.0), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False).ravel()
+    draws = int(attributes["sbc_draws"])
+    most = min(20, int(attributes["sbc_simulations"]) // 5)
+    bins = max(b for b in range(1, most + 1) if (draws + 1) % b == 0)  # those of the test
+    for axis, name in zip(axes, shown, strict=False):
+        column = constants.sel(quantity=name)
+        _histogram(axis, column["sbc_rank"].values, bins, (0.0, draws + 1.0), "C0")
+        axis.set_title(f"{name}: chi-square p = {float(column['sbc_p_value']):.2g}", fontsize=7)
+        axis.tick_params(labelsize=6)
+    for axis in axes[len(shown) :]:
+        axis.axis("off")
+    given = f"given {attributes['sbc_given']}" if attributes["sbc_given"] else "given nothing"
+    how, _, note = str(attributes["sbc_protocol"]).partition("; ")
+    few = f"; {len(shown)} of {len(names)} quantities" if len(shown) < len(names) else ""
+    title = f"Ranks of the true latent {given}\n{how}, {attributes['sbc_simulations']} simulations, seed "
+    half = note.find(":") + 1
+    note = f"\n{note[:half]}\n{note[half:].strip()}" if note else ""
+    figure.suptitle(f"{title}{attributes['sbc_seed']}{few}{note}", fontsize=8)
+    return figure
+
+
+def _histogram(axis: Axes, values: NDArray[Any], bins: int, span: tuple[float, float], color: str) -> None:
+    low, high = stats.binom.ppf([0.025, 0.975], len(values), 1 / bins)
+    axis.axhspan(float(low), float(high), color="0.3", alpha=0.18, lw=0, zorder=3)
+    axis.axhline(len(values) / bins, color="0.3", lw=0.8, zorder=3)
+    axis.hist(values, bins=bins, range=span, color=color, edgecolor="white", linewidth=0.4, zorder=2, alpha=0.85)
+    axis.set(xlim=span, yticks=[])
+
+
+def _save(figure: Figure, file: Path) -> Path:
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.png")
+    figure.savefig(temporary, dpi=110)
+    temporary.replace(file)
+    return file

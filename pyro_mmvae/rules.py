@@ -1,0 +1,272 @@
+"""The rules that make one posterior of several experts: the table of the built-in ones, and anyone's own.
+
+Built-in aggregations are rows of one table: family of subsets × chart × normalised or not × prior expert or not. All
+subsets of all items are one matrix product.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeAlias, cast
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+
+from pyro_mmvae import subsets
+from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.barycenters import charts
+from pyro_mmvae.distributions import SubsetMixture
+from pyro_mmvae.experts import Experts
+
+Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
+Chart: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+PRIOR_EXPERTS = ("none", "full", "all")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may say about an aggregation, besides the experts. See :func:`aggregate`."""
+
+    weights: Tensor | None = None
+    mixture_weights: subsets.MixtureWeights = "uniform"
+    prior: Prior | None = None
+    prior_expert: str | None = None
+
+    def check(self, experts: Experts) -> None:
+        """Refuse what does not fit the experts.
+
+        Raises:
+            ValueError: naming the option and what was expected.
+        """
+        if self.prior_expert not in {None, *PRIOR_EXPERTS}:
+            raise ValueError(f"prior_expert must be one of {', '.join(PRIOR_EXPERTS)}, not {self.prior_expert!r}")
+        subsets.check_mixture_weights(self.mixture_weights)
+        if self.weights is None:
+            return
+        shape = experts.mask.shape
+        if self.weights.shape not in {shape, shape[-1:]}:
+            raise ValueError(
+                f"weights must have shape ({shape[-1]},) or {tuple(shape)} (one for each modality), got "
+                f"{tuple(self.weights.shape)}"
+            )
+        default = torch.distributions.Distribution._validate_args
+        check = default if experts.validate_args is None else experts.validate_args
+        if check and not bool(((self.weights >= 0) & self.weights.isfinite()).all()):
+            raise ValueError(f"weights must be finite and not negative, got {self.weights.min().item()} as the least")
+
+
+class Aggregation(Protocol):
+    """What the registry holds."""
+
+    @property
+    def summary(self) -> str:
+        """One line."""
+
+    def mixture(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The whole posterior."""
+
+    def component(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The barycenter of one subset per item, drawn with its mixture weight."""
+
+    def full(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The component of everything present."""
+
+    def check(self, num_modalities: int | None, bound: str) -> None:
+        """Raise ValueError where the bound is not to be had, over so many modalities if that is known already."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of the table of built-in aggregations."""
+
+    name: str
+    summary: str
+    family: str
+    chart: Chart
+    normalised: bool
+    prior_expert: str = "none"
+    weights_are_mixture: bool = False
+
+    def check(self, num_modalities: int | None, bound: str) -> None:
+        """Refuse a mixture of too many components."""
+        if bound == "mixture" and num_modalities is not None:
+            subsets.check_components(self.family, num_modalities, self.name)
+
+    def mixture(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The whole posterior: a Normal for the families of one subset, else a mixture."""
+        self.check(experts.num_modalities, "mixture")
+        loc, scale, exponents, factor = self._prepare(experts, options)
+        members, live = subsets.members_of(self.family, experts.mask)
+        rows, live = self._rows(members, live, exponents, factor, experts, options)
+        component_loc, component_scale = self.chart(rows, loc, scale)
+        if self.family == "all":
+            return _normal(component_loc.squeeze(-2), component_scale.squeeze(-2))
+        by_component = None if factor is None else factor @ members.to(factor).mT
+        probabilities = subsets.mixture_probabilities(
+            options.mixture_weights, members, live, by_component, dtype=loc.dtype
+        )
+        return SubsetMixture(_safe_log(probabilities), _normal(component_loc, component_scale))
+
+    def component(self, experts: Experts, options: Options) -> TorchDistribution:
+        """A Normal: the barycenter of a drawn subset, which is an unbiased estimate of the component bound."""
+        loc, scale, exponents, factor = self._prepare(experts, options)
+        if factor is not None and factor.requires_grad:
+            raise ValueError(
+                f"aggregation {self.name!r} with weights that require a gradient has no component bound: the gradient "
+                "of its mixture weights would be lost in the draw. Use bound='mixture'"
+            )
+        shared = exponents if factor is None else factor
+        positive = None if shared is None else shared.detach() > 0
+        drawn = subsets.draw_subset(self.family, experts.mask, options.mixture_weights, positive, factor)
+        members, live = drawn.unsqueeze(-2), drawn.any(-1, keepdim=True)
+        rows, _ = self._rows(members, live, exponents, factor, experts, options)
+        component_loc, component_scale = self.chart(rows, loc, scale)
+        return _normal(component_loc.squeeze(-2), component_scale.squeeze(-2))
+
+    def full(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The barycenter of everything present, which the families of all and of every subset have."""
+        if self.family == "singletons":
+            raise ValueError(f"aggregation {self.name!r} has no component of everything present")
+        return replace(self, family="all").mixture(experts, options)
+
+    def _prepare(self, experts: Experts, options: Options) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Experts with the prior as the last one, and λ as exponents of members or as factors of subsets."""
+        prior_loc, prior_scale = _prior(options.prior, experts)
+        loc = torch.cat([experts.loc, prior_loc], -2)
+        scale = torch.cat([experts.scale, prior_scale], -2)
+        weights = None if options.weights is None else options.weights.to(loc)
+        return (loc, scale, None, weights) if self.weights_are_mixture else (loc, scale, weights, None)
+
+    def _rows(
+        self,
+        members: Bool[Tensor, "*#batch component modality"],
+        live: Bool[Tensor, "*batch component"],
+        exponents: Float[Tensor, "*#batch modality"] | None,
+        factor: Float[Tensor, "*#batch modality"] | None,
+        experts: Experts,
+        options: Options,
+    ) -> tuple[Float[Tensor, "*batch component modality_and_prior"], Bool[Tensor, "*batch component"]]:
+        """The matrix W, its last column the prior expert's; a dead row is the prior alone."""
+        rows = members.to(experts.loc)
+        if exponents is not None:
+            rows = rows * exponents.to(rows).unsqueeze(-2)
+            live = live & (rows.detach() > 0).any(-1)
+        if factor is not None:
+            live = live & ((factor.detach() > 0).unsqueeze(-2) & members).any(-1)
+        prior_expert = options.prior_expert or self.prior_expert
+        prior = ~live
+        if prior_expert == "all":
+            prior = torch.ones_like(live)
+        elif prior_expert == "full":
+            prior = prior | (members == experts.mask.unsqueeze(-2)).all(-1)
+        rows = torch.where(live.unsqueeze(-1), rows, 0.0)
+        rows = torch.cat([rows, prior.unsqueeze(-1).to(rows)], -1)
+        return (rows / rows.sum(-1, keepdim=True) if self.normalised else rows), live
+
+
+@dataclass(frozen=True)
+class Custom:
+    """Somebody's own callable, as the registry holds it."""
+
+    name: str
+    summary: str
+    function: Callable[..., TorchDistribution]
+    family: subsets.Family | None
+
+    def check(self, num_modalities: int | None, bound: str) -> None:
+        """Refuse a component bound without subsets and a mixture of too many components."""
+        if bound == "component" and self.family is None:
+            raise ValueError(
+                f"aggregation {self.name!r} has no component bound: register it with subsets=…, as a rule for one "
+                "subset, to have one"
+            )
+        if bound == "mixture" and self.family is not None and num_modalities is not None:
+            subsets.check_components(self.family, num_modalities, self.name)
+
+    def _call(self, experts: Experts, options: Options) -> TorchDistribution:
+        offered = {"weights": options.weights, "mixture_weights": options.mixture_weights, "prior": options.prior}
+        offered["prior_expert"] = options.prior_expert
+        parameters = inspect.signature(self.function).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        return self.function(experts, **{k: v for k, v in offered.items() if takes_all or k in parameters})
+
+    def mixture(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The callable itself or, with subsets, the mixture of it over them, in one call."""
+        self.check(experts.num_modalities, "mixture")
+        if self.family is None or (isinstance(self.family, str) and self.family == "all"):
+            return self._call(experts, options)
+        members, live = subsets.members_of(self.family, experts.mask)
+        if options.weights is not None:
+            live = live & ((options.weights.detach() > 0).unsqueeze(-2) & members).any(-1)
+        spread = Experts(
+            experts.loc.unsqueeze(-3).expand(*live.shape, *experts.loc.shape[-2:]),
+            experts.scale.unsqueeze(-3).expand(*live.shape, *experts.loc.shape[-2:]),
+            present=members & live.unsqueeze(-1),
+            validate_args=False,
+        )
+        components = self._call(spread, _with_component_axis(options))
+        probabilities = subsets.mixture_probabilities(options.mixture_weights, members, live, dtype=experts.loc.dtype)
+        return SubsetMixture(_safe_log(probabilities), components)
+
+    def component(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The callable of a drawn subset."""
+        self.check(experts.num_modalities, "component")
+        family = cast("subsets.Family", self.family)
+        positive = None if options.weights is None else options.weights.detach() > 0
+        drawn = subsets.draw_subset(family, experts.mask, options.mixture_weights, positive)
+        return self._call(experts.given(drawn), options)
+
+    def full(self, experts: Experts, options: Options) -> TorchDistribution:
+        """The callable of everything present."""
+        return self._call(experts, options)
+
+
+def _with_component_axis(options: Options) -> Options:
+    """Batched options as they broadcast to `(*batch, component, …)`."""
+
+    def spread(value: Any) -> Any:
+        return value.unsqueeze(-2) if isinstance(value, Tensor) and value.dim() > 1 else value
+
+    prior = None if options.prior is None else (spread(options.prior[0]), spread(options.prior[1]))
+    return replace(options, weights=spread(options.weights), prior=prior)
+
+
+def _normal(loc: Tensor, scale: Tensor) -> TorchDistribution:
+    return cast("TorchDistribution", dist.Normal(loc, scale).to_event(1))
+
+
+def _safe_log(probabilities: Tensor) -> Tensor:
+    alive = probabilities > 0
+    return torch.where(alive, torch.where(alive, probabilities, 1.0).log(), -torch.inf)
+
+
+def _prior(prior: Prior | None, experts: Experts) -> tuple[Tensor, Tensor]:
+    """The prior as one more expert of each item, `(*batch, 1, latent)`."""
+    shape = (*experts.batch_shape, experts.latent_size)
+    values = []
+    for name, value in zip(("loc", "scale"), (0.0, 1.0) if prior is None else prior, strict=True):
+        tensor = torch.as_tensor(value, dtype=experts.loc.dtype, device=experts.loc.device)
+        try:
+            values.append(tensor.expand(shape).unsqueeze(-2))
+        except RuntimeError:
+            raise ValueError(
+                f"prior {name} of shape {tuple(tensor.shape)} does not broadcast to (*batch, latent) = {shape}"
+            ) from None
+    return values[0], values[1]
+
+
+BUILT_IN = (
+    Rule("poe", "product of all present experts and the prior (MVAE)", "all", charts.natural, False, "all"),
+    Rule(
+        "moe", "mixture of the present experts (MMVAE)", "singletons", charts.natural, False, weights_are_mixture=True
+    ),
+    Rule("mopoe", "mixture of products over every subset (MoPoE)", "powerset", charts.natural, False, "full"),
+    Rule("wb", "2-Wasserstein barycenter of all present experts", "all", charts.wasserstein, True),
+    Rule("mwb", "mixture of Wasserstein barycenters over every subset", "powerset", charts.wasserstein, True),
+    Rule("pool", "log-linear pool: the barycenter of KL(q || q_m)", "all", charts.natural, True),
+    Rule("moment", "moment matching: the Gaussian barycenter of KL(q_m || q)", "all", charts.moment, True),
+)

@@ -1,0 +1,285 @@
+"""The run directory: what training leaves, and what everything else starts from."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyro.distributions.torch_distribution import TorchDistribution
+
+from pyro_mmvae._typing import Float, Tensor
+from pyro_mmvae.aggregation import get_aggregation
+from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
+from pyro_mmvae.config import Config, dump_config, make_config
+from pyro_mmvae.data import Batch, MultimodalDataset, load_data
+from pyro_mmvae.device import resolve_device
+from pyro_mmvae.files import METRICS, write_atomically
+from pyro_mmvae.files import read_metrics as read_metrics
+from pyro_mmvae.files import write_text as write_text
+from pyro_mmvae.modalities import Modality
+from pyro_mmvae.models import GenerativeModel, MultimodalGuide, MultimodalVAE
+from pyro_mmvae.networks import NetworkOptions
+
+CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
+CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used; the message is one line and names it."""
+
+
+def import_plugins(names: Sequence[str]) -> None:
+    """Import modules that register somebody's own aggregations.
+
+    Raises:
+        RunError: if one cannot be imported.
+    """
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise RunError(f"plugin {name!r} cannot be imported: {error}") from None
+
+
+def build_vae(config: Config, shapes: Mapping[str, Sequence[int]]) -> MultimodalVAE:
+    """The model and guide of a configuration, with fresh weights from torch's generator.
+
+    Args:
+        config: of the run.
+        shapes: modality name to the shape of one item.
+
+    Raises:
+        ValueError: if the configuration does not fit the modalities.
+    """
+    model, network = config.model, config.model.network
+    unknown = set(model.modality_weights) - set(shapes)
+    if unknown:
+        raise ValueError(f"model.modality_weights names {sorted(unknown)[0]!r}, the data has {', '.join(shapes)}")
+    modalities = [
+        Modality(
+            name,
+            tuple(shape),
+            network=network.name,
+            likelihood=model.likelihood,
+            scale=model.scale,
+            weight=model.modality_weights.get(name, 1.0),
+        )
+        for name, shape in shapes.items()
+    ]
+    return MultimodalVAE(
+        modalities,
+        model.latent_size,
+        model.aggregation,
+        bound=model.bound,
+        beta=model.beta,
+        network=NetworkOptions(**network.model_dump(exclude={"name"})),
+        prior_expert=model.prior_expert,
+        weights=model.weights,
+        mixture_weights=model.mixture_weights,
+    )
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained run, in eval mode.
+
+    Attributes:
+        path: the run directory.
+        config: how it was trained.
+        vae: model and guide.
+        state: what the checkpoint says of itself: epoch, step, shapes, validation ELBO.
+    """
+
+    path: Path
+    config: Config
+    vae: MultimodalVAE
+    state: dict[str, Any]
+
+    @property
+    def model(self) -> GenerativeModel:
+        """The Pyro model."""
+        return self.vae.model
+
+    @property
+    def guide(self) -> MultimodalGuide:
+        """The Pyro guide."""
+        return self.vae.guide
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the modalities, in order."""
+        return self.vae.names
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return cast("Tensor", self.model.prior_loc).device
+
+    def data(self, split: str) -> MultimodalDataset:
+        """A split of the data it was trained on."""
+        return load_data(self.config.data.name, split, **self.config.data.options())
+
+    def posterior(
+        self,
+        values: Mapping[str, Tensor],
+        given: Sequence[str] | None = None,
+        *,
+        bound: str = "mixture",
+    ) -> TorchDistribution:
+        """The distribution of the latent given some modalities.
+
+        Args:
+            values: modality name to observations `(item, …)`: images float in [0, 1], `(item, channel, height, width)`
+                (uint8 is divided by 255).
+            given: which of them to condition on; all by default, the prior if empty.
+            bound: ``"mixture"`` for the whole posterior, or ``"full"`` for the component of everything given.
+
+        Returns:
+            Batch shape `(item,)`, event shape `(latent,)`, float32, on the run's device, without gradients.
+
+        Raises:
+            ValueError: for an unknown modality, one that is given but has no values, or a mixture of more than 4,096
+                components.
+        """
+        batch = Batch.of(dict(values), self.names)
+        names = self.names if given is None else tuple(given)
+        for name in names if given is not None else ():
+            if name not in batch.values:
+                known = "has no values" if name in self.names else f"is unknown, the run has {', '.join(self.names)}"
+                raise ValueError(f"given modality {name!r} {known}")
+        if bound == "mixture":
+            self._check_mixture()
+        chosen = {n: v.to(self.device, torch.float32) for n, v in batch.values.items() if n in names}
+        masks = {n: m.to(self.device) for n, m in batch.present.items()}
+        with torch.no_grad():
+            experts = self.guide.experts(Batch(chosen, masks), size=len(batch))
+            return self.guide.posterior(experts, bound)
+
+    def _check_mixture(self) -> None:
+        try:
+            get_aggregation(self.guide.aggregation).check(len(self.names), "mixture")
+        except ValueError as error:
+            what = str(error).split(":")[0]
+            raise ValueError(f"{what}: use bound='full' for the component of everything given") from None
+
+    def decode(self, z: Float[Tensor, "*batch latent"]) -> dict[str, Tensor]:
+        """The mean of each modality given the latent.
+
+        Args:
+            z: latents with any leading dimensions.
+
+        Returns:
+            Modality name to `(*batch, *shape)`, float32, on the run's device, without gradients.
+        """
+        with torch.no_grad():
+            return self.vae.decode(z.to(self.device, torch.float32))
+
+
+def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Run:
+    """Open a run directory.
+
+    Args:
+        path: of the directory.
+        checkpoint: ``"best"``, by the validation ELBO, or ``"last"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ….
+
+    Returns:
+        The run, in eval mode, float32.
+
+    Raises:
+        RunError: if it is no run directory.
+        CheckpointError: if the checkpoint is missing or damaged.
+        ValueError: for another checkpoint name or device.
+    """
+    path = Path(path)
+    if checkpoint not in CHECKPOINTS:
+        raise ValueError(f"checkpoint must be 'best' or 'last', not {checkpoint!r}")
+    config = read_config(path)
+    import_plugins(config.plugins)
+    file = path / CHECKPOINTS[checkpoint]
+    if checkpoint == "best" and not file.exists():
+        file = path / CHECKPOINTS["last"]
+    state = read_state(file)
+    if "shapes" not in state:
+        raise CheckpointError(f"{file}: says nothing of the modalities' shapes")
+    with torch.random.fork_rng(devices=[]):
+        vae = build_vae(config, state["shapes"])
+    load_checkpoint(file, vae)
+    return Run(path, config, vae.to(resolve_device(device)).eval(), state)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of a run directory.
+
+    Raises:
+        RunError: if it is no run directory.
+    """
+    if not (path / CONFIG).is_file():
+        raise RunError(f"{path}: no run directory (no {CONFIG} in it)")
+    return make_config(path / CONFIG)
+
+
+def create(path: Path, config: Config, environment: dict[str, Any]) -> None:
+    """Start a run directory.
+
+    Raises:
+        RunError: if there is something of that name already.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.is_dir() or any(path.iterdir()):
+            raise RunError(f"{path} exists already: give another --out, or go on with --resume {path}") from None
+    write_text(path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
+    write_text(path / CONFIG, dump_config(config))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write an ``.npz`` at once or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def append_metrics(path: Path, row: dict[str, Any]) -> None:
+    """Add one epoch to ``metrics.jsonl``."""
+    with (path / METRICS).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def write_evaluation(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+) -> Path:
+    """Write ``evaluation/``: ``metrics.csv``, ``arrays.npz`` and, last, ``summary.json``.
+
+    Args:
+        path: the run directory.
+        rows: of the table, with the same keys each.
+        summary: anything JSON can hold.
+        arrays: for pictures.
+
+    Returns:
+        The folder.
+    """
+    folder = path / "evaluation"
+    folder.mkdir(exist_ok=True)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder / "metrics.csv", table.getvalue())
+    write_arrays(folder / "arrays.npz", arrays)
+    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
+    return folder

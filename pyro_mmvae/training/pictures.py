@@ -1,0 +1,67 @@
+"""What a trained model makes of a few validation items, as arrays that reports draw."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.runs import Run
+
+_ITEMS = 10
+
+
+def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS) -> dict[str, NDArray[Any]]:
+    """Reconstructions, and each modality generated from each other one.
+
+    The latent is the posterior's mean of the component of everything given, or the mean itself for a mixture without
+    such a component; what is shown is the mean of the likelihood.
+
+    Args:
+        run: a trained run.
+        data: to take the first items from, one of each class where there are classes.
+        count: how many items.
+
+    Returns:
+        uint8 arrays `(item, channel, height, width)`: ``observed.NAME``, ``reconstruction.NAME`` (given everything)
+        and ``generated.GIVEN.NAME``; empty if no modality is an image.
+    """
+    images = [name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}]
+    if not images:
+        return {}
+    some = data.subset(_one_of_each(data, count))
+    values = some.modalities
+    arrays = {f"observed.{name}": values[name].cpu().numpy() for name in images}
+    decoded = run.decode(_mean(run, values, run.names))
+    arrays.update({f"reconstruction.{name}": to_pixels(decoded[name]) for name in images})
+    for given in images:
+        decoded = run.decode(_mean(run, values, (given,)))
+        arrays.update({f"generated.{given}.{name}": to_pixels(decoded[name]) for name in images})
+    return arrays
+
+
+def _mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:
+    try:
+        return run.posterior(values, given, bound="full").mean
+    except ValueError:
+        return run.posterior(values, given).mean
+
+
+def _one_of_each(data: MultimodalDataset, count: int) -> list[int]:
+    if data.labels is None:
+        return list(range(min(count, len(data))))
+    labels = data.labels.cpu().numpy()
+    _, first = np.unique(labels, return_index=True)
+    chosen = list(first[:count])
+    rest = [i for i in range(len(labels)) if i not in set(chosen)]
+    return [int(i) for i in (chosen + rest)[:count]]
+
+
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """Images in [0, 1], clipped, as uint8."""
+    pixels: NDArray[np.uint8] = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels

@@ -1,0 +1,182 @@
+"""p-values, PIT and coverage, on replicates made by hand and on a model whose posterior is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+
+from pyro_mmvae.evaluation.calibration import (
+    IN_SAMPLE,
+    Calibration,
+    bayesian_p_value,
+    calibrate,
+    interval_coverage,
+    nominal_scores,
+    pit_values,
+)
+from pyro_mmvae.evaluation.ppc import PredictiveCheck, predictive_check
+
+ITEMS, NOISE = 400, (0.5, 1.0)
+
+
+def model(a: Tensor, b: Tensor) -> None:
+    with pyro.plate("data", len(a)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("a", dist.Normal(z, NOISE[0]).to_event(1), obs=a)
+        pyro.sample("b", dist.Normal(z, NOISE[1]).to_event(1), obs=b)
+
+
+def guide_given_a(scale: float = 1.0, shift: float = 0.0) -> Callable[..., None]:
+    """The exact posterior given a alone: precision 1 + 1/0.25 = 5, mean 4/5 a; or one that is wrong."""
+
+    def guide(a: Tensor, b: Tensor) -> None:
+        with pyro.plate("data", len(a)):
+            pyro.sample("z", dist.Normal(0.8 * a + shift, scale * 0.2**0.5).to_event(1))
+
+    return guide
+
+
+@pytest.fixture
+def data() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    z, *noise = torch.randn(3, ITEMS, 2, generator=generator)
+    return z + NOISE[0] * noise[0], z + NOISE[1] * noise[1]
+
+
+def rows(data: tuple[Tensor, Tensor], guide: Callable[..., None]) -> dict[str, Calibration]:
+    check = predictive_check(model, guide, *data, given=["a"], samples=99, statistics=["mean", "contrast"])
+    return {row.statistic: row for row in calibrate(check)}
+
+
+def test_the_exact_posterior_is_calibrated_for_what_it_did_not_see(data: tuple[Tensor, Tensor]) -> None:
+    found = rows(data, guide_given_a())
+    for key in ("b.mean", "b.contrast"):
+        row = found[key]
+        assert not row.in_sample
+        assert row.ks_p_value is not None
+        assert row.ks_p_value > 0.02
+        assert row.verdict.startswith("no departure")
+        assert row.p_value > 0.02
+        assert (row.n, row.samples, row.given, row.bound) == (ITEMS, 99, ("a",), "guide")
+        for c in row.coverage:
+            assert abs(c.value - c.level) < 3 * c.error
+            assert c.error == pytest.approx((c.level * (1 - c.level) / ITEMS) ** 0.5)
+        assert stats.kstest(row.pit, "uniform").pvalue == row.ks_p_value
+
+
+def test_what_it_saw_is_conservative_labelled_and_not_judged(data: tuple[Tensor, Tensor]) -> None:
+    row = rows(data, guide_given_a())["a.mean"]
+    assert row.in_sample
+    assert row.ks_p_value is None
+    assert row.verdict == IN_SAMPLE
+    assert all(c.value > c.level + 3 * c.error for c in row.coverage if c.level <= 0.8)
+    assert not any(metric.metric == "ppc_ks_p_value" for metric in row.metrics())
+    assert all("in-sample" in metric.protocol for metric in row.metrics())
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.5), (4.0, 0.0)])
+def test_a_wrong_posterior_is_noticed(data: tuple[Tensor, Tensor], scale: float, shift: float) -> None:
+    row = rows(data, guide_given_a(scale, shift))["b.mean"]
+    assert row.ks_p_value is not None
+    assert row.ks_p_value < 1e-4
+    assert row.verdict.startswith("miscalibrated")
+    assert any(abs(c.value - c.level) > 4 * c.error for c in row.coverage)
+    if shift:
+        assert row.p_value < 0.03
+
+
+def test_a_posterior_too_narrow_covers_too_little() -> None:
+    # Little noise in b, so that its predictive distribution is as narrow as the guide.
+    generator = torch.Generator().manual_seed(3)
+    z, *noise = torch.randn(3, ITEMS, 2, generator=generator)
+    a, b = z + 0.5 * noise[0], z + 0.05 * noise[1]
+
+    def sharp(a: Tensor, b: Tensor) -> None:
+        with pyro.plate("data", len(a)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("b", dist.Normal(z, 0.05).to_event(1), obs=b)
+
+    for scale, calibrated in ((1.0, True), (0.5, False)):
+        check = predictive_check(sharp, guide_given_a(scale), a, b, given=[], samples=99, statistics=["mean"])
+        (row,) = calibrate(check)
+        assert row.verdict.startswith("no departure" if calibrated else "miscalibrated")
+        assert all((c.value > c.level - 3 * c.error) == calibrated for c in row.coverage)
+
+
+def test_p_values_of_replicates_made_by_hand() -> None:
+    replicated = np.arange(10.0)
+    assert bayesian_p_value(replicated, 4.5) == 1
+    assert bayesian_p_value(replicated, 7.5) == pytest.approx(0.4)
+    assert bayesian_p_value(replicated, 1.5) == pytest.approx(0.4)  # two-sided
+    assert bayesian_p_value(replicated, 99.0) == 0
+    assert bayesian_p_value(replicated, 9.0) == pytest.approx(0.1)  # 0 above, 1 tie that counts half
+    assert bayesian_p_value(np.ones(10), 1.0) == 1  # all ties
+
+
+def test_pit_by_hand() -> None:
+    replicated = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
+    v = np.random.default_rng((5, 1)).random(3)
+    found = pit_values(np.c_[replicated, replicated[:, 1]], np.array([1.5, 1.0, np.nan]), seed=5)
+    np.testing.assert_allclose(found[:2], [(2 + v[0]) / 4, (0 + v[1] * 4) / 4])
+    assert np.isnan(found[2])
+
+
+@pytest.mark.parametrize("samples", [3, 50])
+def test_pit_is_uniform_however_few_the_values_and_the_draws(samples: int) -> None:
+    coins = np.random.default_rng(0).binomial(2, 0.3, (samples + 1, 4000)).astype(float)
+    assert stats.kstest(pit_values(coins[1:], coins[0]), "uniform").pvalue > 0.02
+    assert stats.kstest(pit_values(coins[1:], coins[0] + 1), "uniform").pvalue < 1e-9
+
+
+def test_coverage_by_hand() -> None:
+    pit = np.array([0.1, 0.3, 0.5, 0.74, 0.9])
+    half, most = interval_coverage(pit, [0.5, 0.81])
+    assert (half.value, most.value) == (0.6, 1.0)
+    assert half.error == pytest.approx((0.25 / 5) ** 0.5)
+
+
+def test_classes_are_scored_by_how_frequent_they_are() -> None:
+    replicated = np.array([[7.0, 0.0], [7.0, 1.0], [3.0, 2.0]])
+    scores, observed = nominal_scores(replicated, np.array([7.0, 5.0]))
+    np.testing.assert_allclose(scores, [[0.75, 0.25], [0.75, 0.25], [0.25, 0.25]])
+    np.testing.assert_allclose(observed, [0.75, 0.25])
+
+
+def test_the_names_of_classes_do_not_matter() -> None:
+    def check(rename: list[float]) -> Calibration:
+        classes = np.random.default_rng(1).choice(3, (81, 300), p=[0.7, 0.2, 0.1])
+        named = np.array(rename)[classes]
+        some = PredictiveCheck(
+            np.zeros((80, 300, 1)), {"m.c": named[1:]}, {"m.c": named[0]}, {}, {"m": np.ones(300, dtype=bool)},
+            np.arange(300), (), "guide", 0, frozenset({"m.c"}),
+        )  # fmt: skip
+        return calibrate(some)[0]
+
+    first, second = check([0.0, 1.0, 2.0]), check([1.0, 9.0, 0.0])
+    assert first.coverage == second.coverage
+    assert (first.p_value, first.ks) == (second.p_value, second.ks)
+    assert first.p_value > 0.02
+    assert first.ks_p_value is not None
+    assert first.ks_p_value > 0.02
+
+
+def test_items_that_lack_a_modality_are_left_out() -> None:
+    replicated, observed = np.random.default_rng(0).normal(size=(50, 6)), np.zeros(6)
+    observed[[1, 4]] = replicated[:, [1, 4]] = np.nan
+    check = PredictiveCheck(
+        np.zeros((50, 6, 1)), {"m.mean": replicated, "n.mean": np.full((50, 6), np.nan)},
+        {"m.mean": observed, "n.mean": np.full(6, np.nan)}, {}, {}, np.arange(6), (), "guide", 0,
+    )  # fmt: skip
+    (row,) = calibrate(check)  # nothing of n
+    assert row.n == 4
+    assert np.isnan(row.pit[[1, 4]]).all()
+    assert np.isfinite(row.pit[[0, 2, 3, 5]]).all()
+    kept = [0, 2, 3, 5]
+    assert row.p_value == bayesian_p_value(replicated[:, kept].mean(1), 0.0)

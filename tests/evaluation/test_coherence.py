@@ -1,0 +1,146 @@
+"""Coherence of generated images that are known to keep the label, or not to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pyro_mmvae import Experts, Modality, MultimodalVAE
+from pyro_mmvae.evaluation.classifiers import Classifiers
+from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_coherence
+from pyro_mmvae.evaluation.metrics import Metric
+
+CLASSES, NAMES = 4, ("a", "b", "c")
+
+
+class Spelled(nn.Module):
+    """A decoder whose images hold, in the first pixels, the class the latent is nearest to."""
+
+    def __init__(self, shifts: Sequence[int]) -> None:
+        super().__init__()
+        self.shifts = shifts
+
+    def forward(self, z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        images = {}
+        for name, shift in zip(NAMES, self.shifts, strict=True):
+            found = (z[..., 0].round().long() + shift) % CLASSES
+            flat = nn.functional.one_hot(found, 16).to(z)
+            images[name] = flat.reshape(*z.shape[:-1], 1, 4, 4)
+        return {name: images[name] for name in names}
+
+
+def stub(shifts: Sequence[int] = (0, 0, 0), aggregation: str = "wb") -> MultimodalVAE:
+    vae = MultimodalVAE([Modality(name, (1, 4, 4), network="mlp") for name in NAMES], 2, aggregation).eval()
+    vae.model.decoders = cast("Any", Spelled(shifts))
+    return vae
+
+
+def readers(names: Sequence[str] = NAMES) -> Classifiers:
+    """Classifiers that read those pixels."""
+    linear = nn.Linear(16, CLASSES, bias=False)
+    nn.init.eye_(linear.weight)
+    return Classifiers({n: nn.Sequential(nn.Flatten(), linear) for n in names}, dict.fromkeys(names, 1.0), 0)
+
+
+def telling(labels: Tensor, present: Tensor | None = None) -> Experts:
+    """Experts who know the class."""
+    loc = labels.float()[:, None, None].expand(-1, 3, 2)
+    return Experts(loc, torch.full(loc.shape, 1e-3), present)
+
+
+LABELS = torch.arange(40) % CLASSES
+SUBSETS = [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
+
+
+def by_pair(rows: list[Metric]) -> dict[tuple[tuple[str, ...], str], Metric]:
+    return {(row.given, row.target): row for row in rows}
+
+
+def test_perfect_generation() -> None:
+    rows = by_pair(conditional_coherence(stub(), telling(LABELS), LABELS, readers(), subsets=SUBSETS, batch_size=7))
+    assert len(rows) == 3 * 2 + 3 * 1  # every subset on what it does not hold; the full set has nothing to judge
+    assert {row.value for row in rows.values()} == {1.0}
+    assert {row.n for row in rows.values()} == {40}
+    assert rows[("a", "c"), "b"].metric == "coherence"
+    assert "one draw of the posterior" in rows[("a",), "b"].protocol
+
+
+def test_a_modality_that_says_another_class() -> None:
+    rows = by_pair(conditional_coherence(stub((0, 1, 0)), telling(LABELS), LABELS, readers(), subsets=SUBSETS))
+    assert {target: row.value for (_, target), row in rows.items()} == {"a": 1.0, "b": 0.0, "c": 1.0}
+
+
+def test_shuffled_labels_are_at_chance() -> None:
+    labels = torch.arange(4000) % CLASSES
+    shuffled = labels[torch.randperm(4000)]
+    rows = conditional_coherence(stub(), telling(labels), shuffled, readers(), subsets=[(0,)])
+    assert [row.value for row in rows] == pytest.approx([0.25, 0.25], abs=0.04)
+
+
+def test_it_is_a_draw_of_the_whole_posterior_that_is_judged() -> None:
+    labels = torch.zeros(4000, dtype=torch.long)
+    experts = telling(labels)
+    loc = experts.loc.clone()
+    loc[:, 1] = 2.0  # b is sure of another class
+    mixed = Experts(loc, experts.scale)
+    (moe,) = conditional_coherence(stub(aggregation="moe"), mixed, labels, readers(), subsets=[(0, 1)])
+    assert moe.value == pytest.approx(0.5, abs=0.04)
+    (wb,) = conditional_coherence(stub(), mixed, labels, readers(), subsets=[(0, 1)])
+    assert wb.value == 0.0  # halfway, where neither is
+
+
+def test_items_that_lack_a_modality_of_the_subset_are_left_out() -> None:
+    present = torch.ones(40, 3, dtype=torch.bool)
+    present[:10, 0] = present[5:20, 1] = False
+    experts = telling(LABELS, present)
+    rows = by_pair(conditional_coherence(stub(), experts, LABELS, readers(), subsets=SUBSETS))
+    assert {row.value for row in rows.values()} == {1.0}
+    assert [rows[g, "c"].n for g in (("a",), ("b",), ("a", "b"))] == [30, 25, 20]
+    none = telling(LABELS, torch.tensor([True, True, False]).expand(40, 3))
+    rows = by_pair(conditional_coherence(stub(), none, LABELS, readers(), subsets=SUBSETS))
+    assert {given for given, _ in rows} == {("a",), ("b",), ("a", "b")}  # nobody has c
+
+
+def test_modalities_without_a_classifier_are_not_judged() -> None:
+    rows = conditional_coherence(stub(), telling(LABELS), LABELS, readers("ab"), subsets=SUBSETS)
+    assert {row.target for row in rows} == {"a", "b"}
+
+
+def test_joint_coherence_of_modalities_that_agree() -> None:
+    row = joint_coherence(stub((1, 1, 1)), readers(), draws=100, batch_size=7)
+    assert (row.metric, row.value, row.n, row.given) == ("joint_coherence", 1.0, 100, ())
+
+
+def test_joint_coherence_needs_all_of_them_and_at_chance_is_chance() -> None:
+    assert joint_coherence(stub((0, 0, 1)), readers(), draws=100).value == 0.0
+
+    class Random(Classifiers):
+        def predict(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
+            return torch.randint(CLASSES, (len(images),))
+
+    row = joint_coherence(stub(), Random(readers().networks, {}, 0), draws=8000)
+    assert row.value == pytest.approx(1 / 16, abs=0.012)
+
+
+def test_joint_coherence_of_one_modality_is_refused() -> None:
+    with pytest.raises(ValueError, match="two modalities, got 1"):
+        joint_coherence(stub(), readers("a"))
+
+
+def test_seeds_are_local_and_belong_to_the_subset() -> None:
+    labels = LABELS.repeat(20)
+    experts, vae, classifiers = telling(labels), stub(), readers()
+    wide = Experts(experts.loc, experts.scale + 0.5)
+    before = torch.get_rng_state()
+    rows = by_pair(conditional_coherence(vae, wide, labels, classifiers, subsets=SUBSETS, seed=5))
+    joint_coherence(vae, classifiers)
+    assert torch.equal(before, torch.get_rng_state())
+    again = by_pair(conditional_coherence(vae, wide, labels, classifiers, subsets=[(1,)], seed=5, batch_size=3))
+    assert again[("b",), "a"] == rows[("b",), "a"]
+    assert 0.3 < rows[("b",), "a"].value < 1
+    other = by_pair(conditional_coherence(vae, wide, labels, classifiers, subsets=[(1,)], seed=6))
+    assert other[("b",), "a"].value != rows[("b",), "a"].value

@@ -1,0 +1,121 @@
+"""ppc.nc: what is in it under which names, and that it is always whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import arviz
+import numpy as np
+import pytest
+import torch
+
+from pyro_mmvae import Modality, MultimodalVAE
+from pyro_mmvae.evaluation.calibration import calibrate
+from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inference_data, write_inference_data
+from pyro_mmvae.evaluation.ppc import PredictiveCheck, posterior_predictive
+from pyro_mmvae.evaluation.sbc import SimulationCalibration, simulation_calibration
+
+ITEMS = 9
+
+
+@pytest.fixture
+def results() -> tuple[PredictiveCheck, SimulationCalibration]:
+    vae = MultimodalVAE([Modality("m0", (1, 4, 4)), Modality("m1", (3,))], 2).eval()
+    present = torch.ones(ITEMS, 2, dtype=torch.bool)
+    present[4, 0] = False
+    batch = {"m0": torch.rand(ITEMS, 1, 4, 4), "m1": torch.randn(ITEMS, 3), "present": present}
+    check = posterior_predictive(vae, batch, ["m0"], samples=7, seed=5, ids=range(20, 20 + ITEMS), keep_raw=True)
+    return check, simulation_calibration(vae, ["m1"], simulations=100, draws=19, seed=6)
+
+
+def test_round_trip_with_names_for_everything(
+    results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
+) -> None:
+    check, sbc = results
+    path = write_inference_data(to_inference_data(check, sbc), tmp_path / "evaluation" / "ppc.nc")
+    with arviz.rc_context({"data.load": "eager"}):
+        data = arviz.from_netcdf(str(path))
+    assert set(data.groups()) == {
+        "posterior", "posterior_predictive", "observed_data", "log_likelihood", "constant_data",
+    }  # fmt: skip
+    assert data.posterior.z.dims == ("chain", "draw", "item", "latent")
+    np.testing.assert_array_equal(data.posterior.z.values[0], check.z)
+    for key, values in check.replicated.items():
+        assert data.posterior_predictive[key].dims == ("chain", "draw", "item")
+        np.testing.assert_array_equal(data.posterior_predictive[key].values[0], values)
+        assert data.observed_data[key].dims == ("item",)
+        np.testing.assert_array_equal(data.observed_data[key].values, check.observed[key])
+    for name, values in check.log_likelihood.items():
+        assert data.log_likelihood[name].dims == ("chain", "draw", "item")
+        np.testing.assert_array_equal(data.log_likelihood[name].values[0], values)
+    assert data.posterior_predictive["m0.raw"].dims == ("chain", "draw", "item", "m0_channel", "m0_height", "m0_width")
+    np.testing.assert_array_equal(data.observed_data["m1.raw"].values, check.observed_raw["m1"])
+    for group in (data.posterior, data.posterior_predictive, data.observed_data, data.log_likelihood):
+        assert group["item"].values.tolist() == list(range(20, 29))
+
+
+def test_constants_and_provenance(results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path) -> None:
+    check, sbc = results
+    data = read_inference_data(write_inference_data(to_inference_data(check, sbc), tmp_path / "ppc.nc"))
+    constants = data.constant_data
+    assert constants["id"].values.tolist() == list(range(20, 29))
+    assert not constants["present"].sel(item=24, modality="m0")
+    assert constants["present"].values.sum() == 2 * ITEMS - 1
+    assert constants["given"].sel(modality="m0")
+    assert not constants["given"].sel(modality="m1")
+    for row in calibrate(check):
+        stored = constants.sel(statistic=row.statistic)
+        np.testing.assert_array_equal(stored["pit"].values, row.pit)
+        assert bool(stored["in_sample"]) == row.in_sample == np.isnan(stored["ks_p_value"].item())
+        assert stored["p_value"] == row.p_value
+        assert stored["n"] == row.n == (8 if row.modality == "m0" else 9)
+        assert [c.value for c in row.coverage] == stored["coverage"].values.tolist()
+        assert stored["coverage"].sel(level=0.9) == row.coverage[2].value
+    np.testing.assert_array_equal(constants["sbc_rank"].values, sbc.ranks)
+    assert constants["sbc_rank"].dims == ("simulation", "quantity")
+    expected = {
+        "given": "m0", "bound": "mixture", "samples": 7, "items": 9, "seed": 5, "protocol": check.protocol,
+        "sbc_given": "m1", "sbc_draws": 19, "sbc_simulations": 100, "sbc_seed": 6,
+    }  # fmt: skip
+    for attributes in (data.attrs, data.posterior.attrs, data.posterior_predictive.attrs, constants.attrs):
+        assert {key: attributes[key] for key in expected} == expected
+
+
+def test_without_simulations_or_pixels(results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path) -> None:
+    vae = MultimodalVAE([Modality("a", (3,))], 2).eval()
+    check = posterior_predictive(vae, {"a": torch.randn(5, 3)}, samples=4)
+    data = read_inference_data(write_inference_data(to_inference_data(check), tmp_path / "ppc.nc"))
+    assert "sbc_rank" not in data.constant_data
+    assert set(data.posterior_predictive) == {"a.mean", "a.contrast", "a.sparsity"}
+    assert data.attrs["given"] == ""
+
+
+def test_a_crash_leaves_the_old_file_and_no_other(
+    results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = to_inference_data(results[0])
+    path = write_inference_data(data, tmp_path / "ppc.nc")
+    before = path.read_bytes()
+
+    def crash(self: Any, filename: str, **options: Any) -> None:
+        Path(filename).write_bytes(b"half a file")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(arviz.InferenceData, "to_netcdf", crash)
+    with pytest.raises(OSError, match="disk full"):
+        write_inference_data(data, path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_it_can_be_written_again_while_it_is_open(
+    results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
+) -> None:
+    path = write_inference_data(to_inference_data(results[0]), tmp_path / "ppc.nc")
+    for _ in range(2):
+        data = read_inference_data(path)
+        write_inference_data(data, path)
+    assert read_inference_data(path).posterior.z.shape == (1, 7, ITEMS, 2)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_inference_data(tmp_path / "other.nc")

@@ -1,0 +1,165 @@
+"""What the method promises of each aggregation, on any experts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyro_mmvae import Experts, aggregate, draw_component
+from tests.strategies import BUILT_IN, few
+from tests.strategies import experts as any_experts
+
+IDEMPOTENT = ("moe", "wb", "mwb", "pool", "moment")
+NAN = float("nan")
+
+
+def points_of(posterior: Any) -> torch.Tensor:
+    steps = torch.linspace(-3, 3, 5).double().reshape(-1, *(1 for _ in posterior.mean.shape))
+    return posterior.mean + steps * posterior.stddev
+
+
+def assert_same(got: Any, wanted: Any, rtol: float = 1e-6) -> None:
+    """Equal mean, variance and density around the mean, to what the scales at hand allow."""
+    spread = float(wanted.stddev.max()) + float(wanted.mean.abs().max())
+    torch.testing.assert_close(got.mean, wanted.mean, rtol=rtol, atol=1e-8 * spread)
+    torch.testing.assert_close(got.variance, wanted.variance, rtol=rtol, atol=0)
+    points = points_of(wanted)
+    torch.testing.assert_close(got.log_prob(points), wanted.log_prob(points), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@few
+@given(experts=any_experts(), data=st.data())
+def test_the_order_of_modalities_changes_nothing(name: str, experts: Experts, data: st.DataObject) -> None:
+    order = data.draw(st.permutations(range(experts.num_modalities)))
+    weights = torch.rand(experts.num_modalities, generator=torch.Generator().manual_seed(1)).double()
+    permuted = Experts(experts.loc[..., order, :], experts.scale[..., order, :], experts.mask[..., order])
+    assert_same(
+        aggregate(permuted, name, weights=weights[order], mixture_weights="size"),
+        aggregate(experts, name, weights=weights, mixture_weights="size"),
+    )
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@few
+@given(experts=any_experts(modalities=(2, 5)), data=st.data())
+def test_absent_is_removed(name: str, experts: Experts, data: st.DataObject) -> None:
+    count = experts.num_modalities
+    kept = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1)))
+    options = data.draw(st.sampled_from([{}, {"mixture_weights": "size"}, {"prior_expert": "full"}]))
+    removed = Experts(experts.loc[..., kept, :], experts.scale[..., kept, :], experts.mask[..., kept])
+    assert_same(aggregate(experts.given(kept), name, **options), aggregate(removed, name, **options))
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@few
+@given(experts=any_experts(all_present=True))
+def test_equal_experts(name: str, experts: Experts) -> None:
+    """They give that expert back; a product does not, it sharpens."""
+    loc, scale = experts.loc[..., :1, :], experts.scale[..., :1, :]
+    same = Experts(loc.expand(experts.loc.shape), scale.expand(experts.loc.shape))
+    posterior: Any = aggregate(same, name)
+    if name in IDEMPOTENT:
+        assert_same(
+            posterior, torch.distributions.Independent(torch.distributions.Normal(loc[..., 0, :], scale[..., 0, :]), 1)
+        )
+    else:
+        components = posterior.components if name == "mopoe" else posterior
+        narrowest = components.stddev.amin(-2) if name == "mopoe" else components.stddev
+        assert (narrowest < 0.9999999 * scale[..., 0, :]).all()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@few
+@given(experts=any_experts(), prior=st.tuples(st.floats(-2, 2), st.floats(0.2, 5)))
+def test_nothing_present_is_the_prior(name: str, experts: Experts, prior: tuple[float, float]) -> None:
+    nothing = experts.given([])
+    shape = (*experts.batch_shape, experts.latent_size)
+    cases: list[tuple[dict[str, Any], tuple[float, float]]] = [
+        ({"mixture_weights": "size"}, (0.0, 1.0)),
+        ({"prior": prior, "weights": torch.ones(experts.num_modalities)}, prior),
+    ]
+    for options, (loc, scale) in cases:
+        of_prior = torch.distributions.Normal(torch.full(shape, loc).double(), torch.full(shape, scale).double())
+        wanted = torch.distributions.Independent(of_prior, 1)
+        assert_same(aggregate(nothing, name, **options), wanted)
+        assert_same(draw_component(nothing, name, **options), wanted)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@few
+@given(experts=any_experts())
+def test_no_weight_is_the_prior(name: str, experts: Experts) -> None:
+    posterior: Any = aggregate(experts, name, weights=torch.zeros(experts.num_modalities))
+    drawn: Any = draw_component(experts, name, weights=torch.zeros(experts.num_modalities))
+    for q in (posterior, drawn):
+        torch.testing.assert_close(q.mean, torch.zeros_like(q.mean), rtol=0, atol=1e-12)
+        torch.testing.assert_close(q.variance, torch.ones_like(q.mean))
+
+
+@few
+@given(experts=any_experts())
+def test_a_wasserstein_barycenter_is_between_its_experts(experts: Experts) -> None:
+    """Never sharper than the sharpest, never wider than the widest, and its loc is among theirs."""
+    slot = experts.mask.unsqueeze(-1)
+    posterior = aggregate(experts, "wb")
+    some = experts.mask.any(-1)
+    low, high = experts.scale.masked_fill(~slot, torch.inf).amin(-2), experts.scale.masked_fill(~slot, 0.0).amax(-2)
+    assert (posterior.stddev >= low * (1 - 1e-12))[some].all()
+    assert (posterior.stddev <= high * (1 + 1e-12))[some].all()
+    low, high = experts.loc.masked_fill(~slot, torch.inf).amin(-2), experts.loc.masked_fill(~slot, -torch.inf).amax(-2)
+    assert (posterior.mean >= low - 1e-12)[some].all()
+    assert (posterior.mean <= high + 1e-12)[some].all()
+
+
+@few
+@given(experts=any_experts())
+def test_a_product_is_never_wider_than_its_narrowest_expert(experts: Experts) -> None:
+    narrowest = experts.scale.masked_fill(~experts.mask.unsqueeze(-1), 1.0).amin(-2).clamp(max=1.0)  # the prior's is 1
+    assert (aggregate(experts, "poe").stddev <= narrowest * (1 + 1e-12)).all()
+
+
+@few
+@given(experts=any_experts())
+def test_moment_matching_has_the_moments_of_the_mixture(experts: Experts) -> None:
+    mixture, matched = aggregate(experts, "moe"), aggregate(experts, "moment")
+    torch.testing.assert_close(matched.mean, mixture.mean, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(matched.variance, mixture.variance, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("build", [aggregate, draw_component])
+def test_nan_where_absent_reaches_nothing(name: str, build: Any) -> None:
+    present = torch.tensor([[True, False, True], [False, False, True], [False, False, False]])
+    results = []
+    for filling in (0.3, NAN):
+        absent = ~present.unsqueeze(-1)
+        loc = torch.linspace(-1, 1, 18).double().reshape(3, 3, 2).masked_fill(absent, filling).requires_grad_()
+        scale = torch.linspace(0.5, 2, 18).double().reshape(3, 3, 2).masked_fill(absent, filling).requires_grad_()
+        weights = torch.tensor([1.0, 2.0, 0.5]).double().requires_grad_(build is aggregate)
+        torch.manual_seed(0)
+        posterior = build(Experts(loc, scale, present), name, weights=weights)
+        value = posterior.log_prob(torch.full((3, 2), 0.4).double())
+        total = value.sum() + posterior.mean.sum() + posterior.variance.sum() + posterior.rsample().sum()
+        inputs = (loc, scale, weights) if weights.requires_grad else (loc, scale)
+        gradients = torch.autograd.grad(total, inputs)
+        results.append((value, posterior.mean, *gradients))
+        for gradient in gradients:
+            assert gradient.isfinite().all()
+        assert (gradients[0][absent.expand(3, 3, 2)] == 0).all()
+    torch.testing.assert_close(results[0], results[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@few
+@given(experts=any_experts())
+def test_items_do_not_see_each_other(name: str, experts: Experts) -> None:
+    flat = [t.reshape(-1, *t.shape[len(experts.batch_shape) :]) for t in (experts.loc, experts.scale, experts.mask)]
+    whole: Any = aggregate(Experts(*flat), name)
+    for b in range(len(flat[0])):
+        alone: Any = aggregate(Experts(*(t[b] for t in flat)), name)
+        torch.testing.assert_close((whole.mean[b], whole.variance[b]), (alone.mean, alone.variance))

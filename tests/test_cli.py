@@ -1,0 +1,259 @@
+"""The command line from end to end, on toy data that a plugin registers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import Tensor
+
+from pyro_mmvae import aggregations, load
+from pyro_mmvae.cli import main
+from pyro_mmvae.training.trainer import Trainer
+
+PLUGIN = '''
+"""Toy data and an aggregation, from outside the package."""
+import pyro.distributions as dist
+import torch
+from pyro_mmvae import MultimodalDataset, register_aggregation
+from pyro_mmvae.data import register_data
+
+
+@register_data("plugged")
+def load_plugged(
+    split, *, cache=True, modalities=2, train_size=48, val_size=12, test_size=12, photographs=None, seed=0
+):
+    size = {"train": train_size, "val": val_size, "test": test_size}[split]
+    generator = torch.Generator().manual_seed(seed + len(split))
+    values = {f"m{m}": torch.rand(size, 1, 8, 8, generator=generator) for m in range(modalities)}
+    values["m1"][:] *= POISON
+    return MultimodalDataset(values, None, torch.ones(size, modalities, dtype=torch.bool), "plugged", split)
+
+
+@register_aggregation("outsider", subsets="powerset")
+def outsider(experts):
+    """The mean of the locs, of scale 1."""
+    weights = experts.mask.float() / experts.mask.sum(-1, keepdim=True).clamp(min=1)
+    return dist.Normal((weights.unsqueeze(-1) * experts.loc).sum(-2), 1.0).to_event(1)
+'''
+CONFIG = """
+data: {name: plugged, modalities: 2, train_size: 48, val_size: 12, test_size: 12}
+model: {latent_size: 3, network: {width: 4, hidden: 8}}
+train: {epochs: 2, batch_size: 16, lr: 1e-3, threads: 1, device: cpu, precision: fp32}
+plugins: [toy_plugin]
+"""
+
+
+def write_plugin(folder: Path, poison: str = "1.0") -> None:
+    (folder / "toy_plugin.py").write_text(PLUGIN.replace("POISON", poison))
+
+
+@pytest.fixture
+def place(elsewhere: Path, registered: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A working directory with a configuration and a plugin that can be imported."""
+    (elsewhere / "toy.yaml").write_text(CONFIG)
+    write_plugin(elsewhere)
+    monkeypatch.syspath_prepend(elsewhere)
+    yield elsewhere
+    sys.modules.pop("toy_plugin", None)
+
+
+def invoke(*words: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == code, result.output
+    return result
+
+
+def refused(*words: str, code: int = 2) -> str:
+    """What a command that cannot be says: one line."""
+    result = invoke(*words, code=code)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert isinstance(result.exception, SystemExit)
+    return line
+
+
+def trained(*more: str) -> Result:
+    return invoke("train", "--config", "toy.yaml", "--out", "out", "--quiet", *more)
+
+
+@pytest.mark.usefixtures("place")
+def test_from_training_to_pictures() -> None:
+    result = trained("--agg", "mopoe", "--seed", "4", "--set", "train.batch_size=24", "--bound", "mixture")
+    out = Path("out")
+    assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == {
+        "config.yaml", "environment.json", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl",
+        "samples.npz", "plots/curves.png", "plots/reconstructions.png", "plots/cross_generation.png",
+    }  # fmt: skip
+    assert result.stderr == ""
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("best validation ELBO -")
+    assert lines[1] == "run directory: out"
+    assert {line.strip() for line in lines[2:5]} == {str(file) for file in (out / "plots").iterdir()}
+    config = load(out).config
+    assert (config.model.aggregation, config.model.bound, config.train.seed) == ("mopoe", "mixture", 4)
+    assert (config.train.batch_size, config.train.epochs, config.model.latent_size) == (24, 2, 3)
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert lines[-1].startswith("next: pyro-mmvae ")
+    told = invoke(*lines[-1].removeprefix("next: pyro-mmvae ").split())  # what it says next works
+    assert told.stdout == "grid.png: 8 draws given m0, seed 0\n"
+    assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.usefixtures("place")
+def test_samples_from_the_prior_and_given_something() -> None:
+    trained()
+    prior = invoke("sample", "out", "--device", "cpu", "-n", "3", "--seed", "5")
+    assert prior.stdout == "samples.png: 3 draws from the prior, seed 5\n"
+    first = Path("samples.png").read_bytes()
+    assert first.startswith(b"\x89PNG")
+    given = invoke("sample", "out", "--given", "m0", "--checkpoint", "last", "--out", "new/folder/grid.png", "-n", "3")
+    assert given.stdout == f"{Path('new/folder/grid.png')}: 3 draws given m0, seed 0\n"
+    invoke("sample", "out", "-n", "3", "--seed", "5", "--out", "again.png")
+    assert Path("again.png").read_bytes() == first
+    invoke("sample", "out", "-n", "3", "--seed", "6", "--out", "other.png")
+    assert Path("other.png").read_bytes() != first
+    invoke("sample", "out", "--given", "m0, m1", "--generate", " m1 ", "--out", "both.png", "-n", "2")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_plugged_aggregation_trains_and_is_listed() -> None:
+    trained("--agg", "outsider", "--plugin", "toy_plugin")
+    assert load("out").config.model.aggregation == "outsider"
+    listed = invoke("aggregations", "--plugin", "toy_plugin").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == list(aggregations())
+    assert listed[-1].endswith("  The mean of the locs, of scale 1.")
+    assert {"poe", "moe", "mopoe", "wb", "mwb", "outsider"} <= {line.split()[0] for line in listed}
+    assert all(len(line.split()) > 3 for line in listed)
+
+
+@pytest.mark.usefixtures("place")
+def test_resuming() -> None:
+    trained("--epochs", "1")
+    result = invoke("train", "--resume", "out", "--epochs", "3", "--quiet")
+    assert "run directory: out" in result.stdout
+    rows = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert "leave out aggregation" in refused("train", "--resume", "out", "--agg", "wb")
+    assert "leave out overrides" in refused("train", "--resume", "out", "--set", "train.lr=1")
+    assert "leave out --out" in refused("train", "--resume", "out", "--out", "elsewhere")
+    assert "no run directory" in refused("train", "--resume", "nowhere")
+
+
+@pytest.mark.usefixtures("place")
+def test_ctrl_c_saves_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Trainer.step
+
+    def interrupted(self: Trainer, batch: Any) -> Tensor:
+        if self.steps == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", interrupted)
+        result = invoke("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=130)
+    assert result.stderr == (
+        "interrupted in epoch 1; everything is saved in out\ngo on with: pyro-mmvae train --resume out\n"
+    )
+    invoke("train", "--resume", "out", "--quiet")
+    assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("poison", ["float('nan')", "float('inf')"])
+def test_data_that_are_not_finite(place: Path, poison: str) -> None:
+    write_plugin(place, poison)
+    line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=1)
+    assert "step 0 (epoch 1)" in line
+    assert "log p(m1 | z)" in line
+    assert str(Path("out/checkpoint.safetensors")) in line
+    assert Path("out/checkpoint.safetensors").exists()
+
+
+REFUSALS = [
+    (("--agg", "web"), "unknown aggregation 'web'; there are poe, moe, mopoe, wb, mwb"),
+    (("--data", "mnist"), "unknown data 'mnist', expected one of: "),
+    (("--set", "model.modality_weights={m9: 1}"), "model.modality_weights names 'm9', the data has m0, m1"),
+    (("--set", "train.rate=1"), "train.rate: no such setting"),
+    (("--set", "train.lr=fast"), "train.lr: "),
+    (("--set", "train.lr"), "is not of the form section.key=value"),
+    (("--set", "model.weights=[1]"), "1 weights for 2 modalities"),
+    (("--device", "warp"), "device 'warp' is not to be had"),
+    (("--plugin", "no_such_plugin"), "plugin 'no_such_plugin' cannot be imported"),
+    (("--config", "missing.yaml"), "cannot read the configuration missing.yaml: No such file or directory"),
+]
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("words", "expected"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
+def test_what_cannot_be_trained_is_answered_in_one_line_and_leaves_nothing(
+    words: tuple[str, ...], expected: str
+) -> None:
+    assert expected in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_too_many_components_are_refused_under_the_mixture_bound() -> None:
+    words = ("--agg", "mwb", "--bound", "mixture", "--set", "data.modalities=13", "--set", "data.train_size=4")
+    assert "bound='component'" in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
+    assert not Path("out").exists()
+
+
+@pytest.mark.usefixtures("place")
+def test_an_existing_folder_is_refused_and_left_alone() -> None:
+    Path("out").mkdir()
+    Path("out/thesis.txt").write_text("mine")
+    line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet")
+    assert line == "error: out exists already: give another --out, or go on with --resume out"
+    assert [file.name for file in Path("out").iterdir()] == ["thesis.txt"]
+    invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
+    invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
+    assert {path.name for path in Path("runs").iterdir()} == {"plugged-wb-seed0", "plugged-wb-seed0-2"}
+
+
+@pytest.mark.usefixtures("place")
+def test_what_cannot_be_sampled_is_answered_in_one_line() -> None:
+    trained("--epochs", "0")
+    for words, expected in (
+        (("out", "--given", "m9"), "unknown modality 'm9'; the run has m0, m1"),
+        (("out", "--generate", "m9"), "unknown modality 'm9'"),
+        (("out", "--given", "m0", "-n", "13"), "only 12 test items have m0, 13 were asked for"),
+        (("nowhere",), "nowhere: no run directory"),
+        (("out", "--device", "warp"), "device 'warp' is not to be had"),
+    ):
+        assert expected in refused("sample", *words)
+    assert not Path("samples.png").exists()
+    Path("out/checkpoint.safetensors").write_bytes(b"x")
+    assert "checkpoint.safetensors: damaged" in refused("sample", "out")
+
+
+@pytest.mark.usefixtures("place")
+def test_clicks_own_refusals_and_help() -> None:
+    for words in (("train", "--epochs", "-1"), ("train", "--bound", "x"), ("sample",), ("fly",), ("train", "--fast")):
+        result = invoke(*words, code=2)
+        assert "Usage: " in result.stderr
+    for words in (("--help",), ("train", "-h"), ("sample", "--help"), ("aggregations", "-h")):
+        assert "Usage: " in invoke(*words).stdout
+
+
+@pytest.mark.usefixtures("place")
+def test_a_traceback_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRO_MMVAE_DEBUG", "1")
+    result = CliRunner().invoke(main, ["train", "--config", "toy.yaml", "--agg", "web"])
+    assert isinstance(result.exception, ValueError)
+
+
+def test_torch_threads_are_left_alone(place: Path) -> None:
+    before = torch.get_num_threads()
+    trained("--epochs", "0", "--threads", "2")
+    assert torch.get_num_threads() == before
+    assert place.joinpath("out").is_dir()

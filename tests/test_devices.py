@@ -1,0 +1,222 @@
+"""Accelerators: with fake CUDA tensors everywhere, with real ones where there is a GPU."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from pyro_mmvae import Batch, Experts, Modality, MultimodalDataset, MultimodalVAE, Run
+from pyro_mmvae.config import Config, TrainConfig
+from pyro_mmvae.device import autocast, resolve_device, resolve_precision, threads
+from pyro_mmvae.guides import BarycentricGuide
+from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.training import Trainer
+from pyro_mmvae.training.trainer import local_pyro
+
+ITEMS, LATENT = 6, 3
+EACH = pytest.mark.parametrize(
+    ("aggregation", "bound"),
+    [("poe", "mixture"), ("moe", "mixture"), ("mwb", "mixture"), ("mopoe", "component")],
+)
+
+
+def make(aggregation: str, bound: str) -> MultimodalVAE:
+    return MultimodalVAE(
+        [
+            Modality("a", (3, 8, 8)),
+            Modality("b", (3, 8, 8), likelihood="normal", scale="learned"),
+            Modality("c", (2,), likelihood="categorical", classes=3),
+        ],
+        LATENT,
+        aggregation,
+        bound=bound,
+        network=NetworkOptions(width=4, hidden=8, norm="group"),
+        weights=(1.0, 2.0, 0.5),
+        prior=(0.5, 2.0),
+    )
+
+
+def on_fake_cuda(module: nn.Module) -> None:
+    """Give a module parameters and buffers that claim to be on a GPU (``Module.to`` cannot, from real ones)."""
+
+    def blank(tensor: Tensor) -> Tensor:
+        return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
+
+    for part in module.modules():
+        for name, parameter in part._parameters.items():
+            part._parameters[name] = None if parameter is None else nn.Parameter(blank(parameter))
+        for name, buffer in part._buffers.items():
+            part._buffers[name] = None if buffer is None else blank(buffer)
+
+
+def dataset(device: str) -> MultimodalDataset:
+    return MultimodalDataset(
+        {
+            "a": torch.zeros(ITEMS, 3, 8, 8, dtype=torch.uint8, device=device),
+            "b": torch.rand(ITEMS, 3, 8, 8, device=device),
+            "c": torch.zeros(ITEMS, 2, dtype=torch.int64, device=device),
+        },
+        None,
+        torch.rand(ITEMS, 3, device=device) < 0.6,
+        "toy",
+        "train",
+    )
+
+
+def batch_of(device: str) -> Batch:
+    data = dataset(device)
+    return Batch(data.modalities, dict(zip(data.names, data.present.unbind(1), strict=True)))
+
+
+@EACH
+def test_a_step_stays_on_the_device_and_never_waits_for_it(
+    aggregation: str, bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading a fake tensor's value raises, and so does arithmetic across devices; only backward needs a real GPU."""
+    vae = make(aggregation, bound)
+    with FakeTensorMode(), local_pyro():
+        on_fake_cuda(vae)
+        trainer = Trainer(vae, TrainConfig(batch_size=4), total_steps=10)
+
+        def backward(_: Tensor) -> None:
+            for parameter in trainer.parameters:
+                parameter.grad = torch.empty_like(parameter)
+
+        monkeypatch.setattr(Tensor, "backward", backward)
+        for _ in range(2):
+            loss = trainer.step(batch_of("cuda"))
+            assert loss.device.type == "cuda"
+            assert loss.shape == ()
+        assert all(term.device.type == "cuda" for term in trainer.estimator.terms.values())
+        monkeypatch.setattr(trainer, "check", lambda: None)  # at the end of an epoch it does wait
+        data = dataset("cuda")
+        object.__setattr__(data, "complete", False)
+        assert trainer.epoch(data, 0).items == ITEMS
+
+
+@EACH
+def test_posteriors_draws_and_decoding_stay_on_the_device(aggregation: str, bound: str) -> None:
+    vae = make(aggregation, bound)
+    with FakeTensorMode(), local_pyro():
+        on_fake_cuda(vae)
+        batch = batch_of("cuda")
+        for z in (
+            vae.guide(batch), vae.guide(batch.given(("c",))), vae.guide(size=4), vae.model(size=4), vae.model(batch),
+            vae.posterior(batch).mean, vae.posterior(batch).variance, vae.posterior(batch).rsample((2,)),
+            vae.posterior(batch, "component").mean,
+        ):  # fmt: skip
+            assert z.device.type == "cuda"
+            assert z.shape[-1] == LATENT
+        z = vae.posterior(batch).mean
+        assert {value.device.type for value in vae.decode(z).values()} == {"cuda"}
+        run = Run(Path(), Config(), vae, {})
+        assert run.device.type == "cuda"
+        here = {"a": torch.zeros(ITEMS, 3, 8, 8, dtype=torch.uint8), "c": torch.zeros(ITEMS, 2, dtype=torch.int64)}
+        for given in (("a",), ("a", "c"), ()):
+            assert run.posterior(here, given).mean.device.type == "cuda"
+        assert {value.device.type for value in run.decode(torch.zeros(2, LATENT)).values()} == {"cuda"}
+
+
+def test_the_test_would_see_a_mix_up_or_a_wait() -> None:
+    vae = make("wb", "mixture")
+    with FakeTensorMode(), local_pyro():
+        on_fake_cuda(vae)
+        with pytest.raises(RuntimeError, match=r"cuda:0, (cuda:0, )?cpu|device"):
+            vae.guide(batch_of("cpu"))
+        with pytest.raises(Exception, match="item|data-dependent|_local_scalar_dense"):
+            float(vae.guide(batch_of("cuda")).sum())
+
+
+def test_a_guide_that_subsamples_keeps_the_experts_where_they_are() -> None:
+    def encode() -> Experts:
+        return Experts(torch.zeros(ITEMS, 2, LATENT, device="cuda"), torch.ones(ITEMS, 2, LATENT, device="cuda"))
+
+    with FakeTensorMode(), local_pyro():
+        guide = BarycentricGuide(encode, "wb", plate_size=ITEMS, subsample_size=2)
+        on_fake_cuda(guide)
+        assert guide().device.type == "cuda"
+
+
+def test_devices_by_name() -> None:
+    assert resolve_device("cpu") == torch.device("cpu")
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("warp", "cuda:999", "", "cpu:x"):
+        with pytest.raises(ValueError, match=re.escape(f"device {name!r} is not to be had: ")) as error:
+            resolve_device(name)
+        assert "\n" not in str(error.value)
+        assert str(error.value).endswith("; give auto, cpu or cuda")
+
+
+def test_precision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    assert (resolve_precision("fp32", cpu), resolve_precision("bf16", cpu)) == ("fp32", "bf16")
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    for has, expected in (((False, False), "fp32"), ((True, False), "bf16"), ((False, True), "bf16")):
+        for name, value in zip(names, has, strict=True):
+            monkeypatch.setattr(torch.cpu, name, lambda value=value: value, raising=False)
+        assert resolve_precision("auto", cpu) == expected
+    for name in names:
+        monkeypatch.delattr(torch.cpu, name)
+    assert resolve_precision("auto", cpu) == "fp32"
+    for supported, expected in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, yes=supported: yes)
+        assert resolve_precision("auto", torch.device("cuda")) == expected
+    product = torch.nn.Linear(2, 2)
+    for precision, dtype in (("bf16", torch.bfloat16), ("fp32", torch.float32)):
+        with autocast(precision, cpu):
+            assert product(torch.zeros(1, 2)).dtype == dtype
+
+
+def test_threads_are_put_back_even_after_an_error() -> None:
+    def inside() -> None:
+        with threads(2) as count:
+            assert count == torch.get_num_threads() == 2
+            assert (torch.tensor(2e-308, dtype=torch.float64) * 0.1).item() == 0
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        inside()
+    assert torch.get_num_threads() == 1
+    assert (torch.tensor(2e-308, dtype=torch.float64) * 0.1).item() != 0
+    with threads(None) as count:
+        assert count >= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+@EACH
+def test_a_step_on_a_real_gpu_never_waits_for_it(aggregation: str, bound: str) -> None:
+    vae = make(aggregation, bound).cuda()
+    before = {name: value.detach().clone() for name, value in vae.named_parameters()}
+    batch = batch_of("cuda")
+    trainer = Trainer(vae, TrainConfig(), total_steps=10)
+    with local_pyro():
+        trainer.step(batch)  # libraries start with the first one
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            loss: Any = trainer.step(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        trainer.check()
+    assert loss.isfinite()
+    assert any(not torch.equal(value, before[name]) for name, value in vae.named_parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
+def test_a_real_gpu_computes_what_the_cpu_does() -> None:
+    here = make("mwb", "mixture")
+    there = make("mwb", "mixture").cuda()
+    there.load_state_dict(here.state_dict())
+    batch = batch_of("cpu")
+    ours, theirs = here.posterior(batch), there.posterior(batch.to("cuda"))
+    torch.testing.assert_close(theirs.mean.cpu(), ours.mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(theirs.variance.cpu(), ours.variance, rtol=1e-3, atol=1e-4)
+    for name, value in there.decode(ours.mean.cuda()).items():
+        torch.testing.assert_close(value.cpu(), here.decode(ours.mean)[name], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyro_mmvae import Experts
+from tests.strategies import experts as any_experts
+from tests.strategies import few
+
+NAN, INF = float("nan"), float("inf")
+
+
+@few
+@given(experts=any_experts())
+def test_everything_is_broadcast_to_one_shape(experts: Experts) -> None:
+    full = (*experts.batch_shape, experts.num_modalities, experts.latent_size)
+    assert tuple(experts.loc.shape) == tuple(experts.scale.shape) == full
+    assert tuple(experts.mask.shape) == full[:-1]
+    absent = ~experts.mask
+    assert (experts.loc[absent] == 0).all()
+    assert (experts.scale[absent] == 1).all()
+
+
+def test_what_is_given_stays_where_it_is_present() -> None:
+    loc, scale = torch.arange(6.0).reshape(1, 3, 2) + 1, torch.arange(6.0).reshape(1, 3, 2) + 7
+    experts = Experts(loc, scale, torch.tensor([[True, False, True]]))
+    assert experts.loc.tolist() == [[[1, 2], [0, 0], [5, 6]]]
+    assert experts.scale.tolist() == [[[7, 8], [1, 1], [11, 12]]]
+    assert loc.tolist() == [[[1, 2], [3, 4], [5, 6]]]  # the caller's own tensor is left alone
+
+
+def test_a_scale_for_all_dimensions_and_a_presence_for_all_items() -> None:
+    scale = torch.tensor([[2.0], [3.0]])
+    experts = Experts(torch.zeros(4, 2, 5), scale, torch.tensor([True, False]))
+    assert experts.scale[1, 0].tolist() == [2.0] * 5
+    assert experts.scale[1, 1].tolist() == [1.0] * 5
+    assert experts.mask.tolist() == [[True, False]] * 4
+
+
+def test_all_are_present_by_default() -> None:
+    experts = Experts(torch.zeros(3, 2, 1), torch.ones(3, 2, 1))
+    assert experts.mask.shape == (3, 2)
+    assert experts.mask.all()
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_nothing_of_an_absent_slot_is_left(value: float) -> None:
+    loc, scale = (torch.full((3, 2), v, requires_grad=True) for v in (0.5, 2.0))
+    spoiled = torch.tensor([False, True, False]).unsqueeze(-1)
+    experts = Experts(loc.masked_fill(spoiled, value), scale.masked_fill(spoiled, value), ~spoiled.squeeze(-1))
+    result = (experts.loc / experts.scale).square().sum() + experts.scale.log().sum()
+    gradients = torch.autograd.grad(result, (loc, scale))
+    assert result.isfinite()
+    for gradient in gradients:
+        assert gradient.isfinite().all()
+        assert (gradient[1] == 0).all()
+        assert (gradient[0] != 0).all()
+
+
+@pytest.mark.parametrize(
+    ("loc", "scale", "present", "match"),
+    [
+        ([[0.0]], torch.ones(1, 1), None, r"loc must be a floating point tensor, got list"),
+        (torch.zeros(1, 1, dtype=torch.long), torch.ones(1, 1), None, r"loc must be a floating point .*torch\.int64"),
+        (torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), None, r"scale must be a floating .*torch\.bool"),
+        (torch.zeros(1, 1), 1.0, None, r"scale must be a floating point tensor, got float"),
+        (torch.zeros(1, 1), torch.ones(1, 1), torch.ones(1), r"present must be a bool tensor, got torch\.float32"),
+        (torch.zeros(1, 1), torch.ones(1, 1), [True], r"present must be a bool tensor, got list"),
+    ],
+)
+def test_wrong_types_are_refused(loc: Any, scale: Any, present: Any, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        Experts(loc, scale, present)
+
+
+@pytest.mark.parametrize(
+    ("loc", "scale", "present", "match"),
+    [
+        (torch.zeros(3), torch.ones(3), None, r"\(\*batch, modality, latent\).*got \(3,\)"),
+        (torch.zeros(2, 0, 3), torch.ones(2, 0, 3), None, r"at least one modality.*got \(2, 0, 3\)"),
+        (torch.zeros(2, 3, 0), torch.ones(2, 3, 0), None, r"at least one modality.*got \(2, 3, 0\)"),
+        (torch.zeros(2, 3), torch.ones(2, 2), None, r"scale of shape \(2, 2\) does not broadcast to \(2, 3\)"),
+        (torch.zeros(2, 3), torch.ones(4, 2, 3), None, r"scale of shape \(4, 2, 3\) does not broadcast"),
+        (torch.zeros(2, 3), torch.ones(2, 3), torch.ones(3) > 0, r"present of shape \(3,\) does not broadcast to \(2,"),
+        (torch.zeros(2, 3), torch.ones(2, 3), torch.ones(4, 2) > 0, r"present of shape \(4, 2\) does not broadcast"),
+    ],
+)
+def test_wrong_shapes_are_refused(
+    loc: torch.Tensor, scale: torch.Tensor, present: torch.Tensor | None, match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        Experts(loc, scale, present, validate_args=False)
+
+
+@pytest.mark.parametrize("value", [NAN, INF, -INF])
+def test_a_present_loc_must_be_finite(value: float) -> None:
+    loc = torch.zeros(2, 3, 4)
+    loc[1, 2, 3] = loc[1, 2, 1] = value
+    with pytest.raises(ValueError, match=r"loc must be finite .*loc\[1, 2, 1\] \(modality 2\) is -?(nan|inf); 2 such"):
+        Experts(loc, torch.ones(2, 3, 4))
+
+
+@pytest.mark.parametrize("value", [NAN, INF, 0.0, -1.0])
+def test_a_present_scale_must_be_finite_and_positive(value: float) -> None:
+    scale = torch.ones(3, 2)
+    scale[1, 0] = value
+    match = r"scale must be finite and positive .*scale\[1, 0\] \(modality 1\) is (nan|inf|0\.0|-1\.0); 1 such"
+    with pytest.raises(ValueError, match=match):
+        Experts(torch.zeros(3, 2), scale)
+    Experts(torch.zeros(3, 2), scale, torch.tensor([True, False, True]))  # absent: it does not matter
+
+
+def test_values_are_checked_as_torch_does_unless_told() -> None:
+    bad = torch.zeros(2, 1)  # no scale is 0
+    with pyro.validation_enabled(False):
+        assert Experts(torch.zeros(2, 1), bad).scale.sum() == 0
+        with pytest.raises(ValueError, match="positive"):
+            Experts(torch.zeros(2, 1), bad, validate_args=True)
+    assert Experts(torch.zeros(2, 1), bad, validate_args=False).scale.sum() == 0
+    with pytest.raises(ValueError, match="positive"):
+        Experts(torch.zeros(2, 1), bad)
+
+
+@few
+@given(experts=any_experts(), data=st.data())
+def test_given_cuts_what_is_present(experts: Experts, data: st.DataObject) -> None:
+    count = experts.num_modalities
+    chosen = data.draw(st.lists(st.integers(0, count - 1), unique=True))
+    flags = torch.tensor([m in chosen for m in range(count)])
+    for members in (chosen, tuple(chosen), flags, flags.expand(experts.mask.shape)):
+        cut = experts.given(members)
+        assert torch.equal(cut.mask, experts.mask & flags)
+        assert torch.equal(cut.loc[cut.mask], experts.loc[cut.mask])
+        assert torch.equal(cut.scale[cut.mask], experts.scale[cut.mask])
+        assert (cut.loc[~cut.mask] == 0).all()
+        assert (cut.scale[~cut.mask] == 1).all()
+
+
+def test_given_never_makes_anything_present() -> None:
+    experts = Experts(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([True, False]))
+    assert experts.given([0, 1]).mask.tolist() == [True, False]
+    assert experts.given([]).mask.tolist() == [False, False]
+
+
+def test_given_refuses_a_modality_there_is_not() -> None:
+    with pytest.raises(IndexError):
+        Experts(torch.zeros(2, 1), torch.ones(2, 1)).given([2])
+
+
+def test_gradients_reach_isotropic_scales_through_the_broadcast() -> None:
+    scale = torch.full((3, 1), 2.0, requires_grad=True)
+    Experts(torch.zeros(3, 5), scale, torch.tensor([True, False, True])).scale.sum().backward()
+    assert scale.grad is not None
+    assert scale.grad.flatten().tolist() == [5.0, 0.0, 5.0]
+
+
+def test_experts_do_not_change() -> None:
+    experts = Experts(torch.zeros(2, 1), torch.ones(2, 1))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        experts.loc = torch.ones(2, 1)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_the_type_is_the_callers(dtype: torch.dtype) -> None:
+    experts = Experts(torch.zeros(2, 1, dtype=dtype), torch.ones(2, 1, dtype=dtype), torch.tensor([True, False]))
+    assert experts.loc.dtype == experts.scale.dtype == dtype

@@ -1,0 +1,236 @@
+"""BarycentricGuide and plates: scales under subsampling, nested plates, particles, and the check of the two sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor
+
+from pyro_mmvae import BarycentricGuide, Experts
+
+SIGMA = 0.7
+ITEMS, LATENT = 12, 3
+
+
+def exact(x: Tensor, _size: int | None = None) -> Experts:
+    """The likelihood term of :func:`model`, whose product with the prior is its posterior: an ELBO without noise."""
+    return Experts(x.unsqueeze(-2), torch.full_like(x, SIGMA).unsqueeze(-2))
+
+
+def draw(x: Tensor) -> None:
+    z = pyro.sample("z", dist.Normal(x.new_zeros(LATENT), 1.0).to_event(1))
+    pyro.sample("x", dist.Normal(z, SIGMA).to_event(1), obs=x)
+
+
+def model(x: Tensor, size: int | None = None) -> None:
+    """Given some of ``size`` items, or all there are."""
+    with pyro.plate("data", size or len(x), subsample_size=len(x)):
+        draw(x)
+
+
+def evidence(x: Tensor) -> float:
+    """Log p(x) of all items under :func:`model`."""
+    return float(dist.Normal(x.new_zeros(()), (1 + SIGMA**2) ** 0.5).log_prob(x).sum())
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(ITEMS, LATENT, dtype=torch.float64)
+
+
+def test_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
+    full = -Trace_ELBO().loss(model, BarycentricGuide(exact, "poe"), x)
+    assert full == pytest.approx(evidence(x), rel=1e-12)
+    guide = BarycentricGuide(exact, "poe", plate_size=ITEMS)
+    parts = [-Trace_ELBO().loss(model, guide, part, ITEMS) for part in x.split(3)]
+    assert parts[0] == pytest.approx(ITEMS / 3 * evidence(x[:3]), rel=1e-12)
+    assert sum(parts) / len(parts) == pytest.approx(full, rel=1e-12)
+    assert poutine.trace(guide).get_trace(x[:3]).nodes["z"]["scale"] == ITEMS / 3
+
+
+def test_a_model_that_subsamples_by_itself_draws_the_same_items_as_the_guide(x: Tensor) -> None:
+    drawn: list[tuple[int, ...]] = []
+
+    def subsampling(x: Tensor) -> None:
+        with pyro.plate("data", ITEMS, subsample_size=4) as index:
+            drawn.append(tuple(index.tolist()))
+            draw(x[index])
+
+    guide = BarycentricGuide(exact, "poe", plate_size=ITEMS, subsample_size=4)
+    for _ in range(4):
+        elbo = -Trace_ELBO().loss(subsampling, guide, x)
+        assert elbo == pytest.approx(ITEMS / 4 * evidence(x[list(drawn[-1])]), rel=1e-12)
+    assert len(set(drawn)) == 4
+
+
+def test_encode_gets_the_indices_where_it_asks_for_them(x: Tensor) -> None:
+    asked: list[Tensor] = []
+
+    def encode(x: Tensor, subsample: Tensor | None = None) -> Experts:
+        assert subsample is not None
+        asked.append(subsample)
+        return exact(x[subsample])
+
+    guide = BarycentricGuide(encode, "poe", plate_size=ITEMS, subsample_size=4)
+    trace = poutine.trace(guide).get_trace(x)
+    assert torch.equal(trace.nodes["data"]["value"], asked[0])
+    assert trace.nodes["z"]["value"].shape == (4, LATENT)
+
+    class Encode(torch.nn.Module):
+        def forward(self, x: Tensor, subsample: Tensor | None = None) -> Experts:
+            return encode(x, subsample)
+
+    BarycentricGuide(Encode(), "poe", plate_size=ITEMS, subsample_size=4)(x)
+    assert len(asked) == 2
+    with pytest.raises(AssertionError):  # a guide that does not subsample hands over nothing
+        BarycentricGuide(encode, "poe")(x)
+
+
+def test_a_subsample_of_everything_is_everything(x: Tensor) -> None:
+    guide = BarycentricGuide(exact, "poe", plate_size=ITEMS, subsample_size=ITEMS)
+    assert -Trace_ELBO().loss(model, guide, x) == pytest.approx(evidence(x), rel=1e-12)
+
+
+@pytest.mark.parametrize("plate_size", [None, ITEMS + 1, ITEMS - 1])
+def test_another_plate_size_than_the_models_is_refused(x: Tensor, plate_size: int | None) -> None:
+    guide = BarycentricGuide(exact, "poe", plate_size=plate_size)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=rf"size 12 in the model and {plate_size or 4} .* pass plate_size=12"):
+            SVI(model, guide, pyro.optim.Adam({}), Trace_ELBO()).loss(model, guide, x[:4], ITEMS)
+        assert not _PYRO_STACK
+    right = BarycentricGuide(exact, "poe", plate_size=ITEMS)
+    assert -Trace_ELBO().loss(model, right, x[:4], ITEMS) == pytest.approx(3 * evidence(x[:4]), rel=1e-12)
+
+
+def test_another_plate_size_is_refused_with_particles_in_one_go(x: Tensor) -> None:
+    elbo = Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1)
+    with pytest.raises(ValueError, match="pass plate_size=12"):
+        elbo.loss(model, BarycentricGuide(exact, "poe"), x[:4], ITEMS)
+
+
+@pytest.mark.parametrize("x_of_model", [3, ITEMS, 2 * ITEMS])
+def test_an_unrelated_model_with_a_plate_of_that_name_is_left_alone(x: Tensor, x_of_model: int) -> None:
+    guide = BarycentricGuide(exact, "poe")
+    kept = poutine.trace(guide).get_trace(x)
+    other = torch.zeros(x_of_model, LATENT)
+    trace = poutine.trace(model).get_trace(other)  # no replay at all
+    assert trace.nodes["z"]["value"].shape == (x_of_model, LATENT)
+    poutine.replay(model, trace=trace)(other)  # a replay of something else
+    Trace_ELBO().loss(model, BarycentricGuide(exact, "poe", plate_size=x_of_model), other)
+    SVI(model, guide, pyro.optim.Adam({}), Trace_ELBO()).evaluate_loss(x)
+    assert kept.nodes["z"]["value"].shape == (ITEMS, LATENT)
+    del kept
+    assert not _PYRO_STACK
+
+
+def test_the_guide_alone_leaves_nothing_behind(x: Tensor) -> None:
+    guide = BarycentricGuide(exact, "poe")
+    guide(x)
+    assert not _PYRO_STACK
+    draws = Predictive(guide, num_samples=5)(x)
+    assert not _PYRO_STACK
+    assert draws["z"].shape == (5, ITEMS, LATENT)
+
+
+def test_a_model_that_fails_leaves_nothing_behind(x: Tensor) -> None:
+    def broken(x: Tensor) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Trace_ELBO().loss(broken, BarycentricGuide(exact, "poe"), x)
+    assert not _PYRO_STACK
+
+
+def test_without_validation_nothing_is_checked(x: Tensor) -> None:
+    with pyro.validation_enabled(False):
+        Trace_ELBO().loss(model, BarycentricGuide(exact, "poe"), x[:4], ITEMS)
+
+
+ESTIMATORS: list[tuple[str, Callable[[], Any]]] = [
+    ("particles", lambda: Trace_ELBO(num_particles=3)),
+    ("vectorised", lambda: Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1)),
+    ("renyi", lambda: RenyiELBO(alpha=0, num_particles=3)),
+    ("renyi vectorised", lambda: RenyiELBO(alpha=0, num_particles=3, vectorize_particles=True, max_plate_nesting=1)),
+]
+
+
+@pytest.mark.parametrize("make", [make for _, make in ESTIMATORS], ids=[name for name, _ in ESTIMATORS])
+@pytest.mark.parametrize("subsampling", [False, True])
+def test_every_estimator_is_exact_at_the_exact_posterior(x: Tensor, make: Callable[[], Any], subsampling: bool) -> None:
+    part, size = (x[:4], ITEMS) if subsampling else (x, None)
+    guide = BarycentricGuide(exact, "poe", plate_size=size)
+    expected = evidence(part) * (ITEMS / 4 if subsampling else 1)
+    assert -make().loss(model, guide, part, size) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("bound", ["mixture", "component"])
+def test_mean_field_elbo_takes_a_normal_posterior(x: Tensor, bound: str) -> None:
+    guide = BarycentricGuide(exact, "poe", bound=bound)
+    elbo = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
+    assert -elbo.loss(model, guide, x) == pytest.approx(evidence(x), abs=0.5)
+
+
+@pytest.mark.parametrize("aggregation", ["poe", "mwb"])
+@pytest.mark.parametrize("bound", ["mixture", "component"])
+@pytest.mark.parametrize("parallel", [False, True])
+def test_predictive(x: Tensor, aggregation: str, bound: str, parallel: bool) -> None:
+    def generate(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(LATENT), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, SIGMA).to_event(1))
+
+    guide = BarycentricGuide(exact, aggregation, bound=bound)
+    draws = Predictive(generate, guide=guide, num_samples=60, parallel=parallel)(x)
+    assert draws["x"].squeeze().shape == (60, ITEMS, LATENT)
+    shrink = 1 / (1 + SIGMA**2) if aggregation == "poe" else 1.0
+    torch.testing.assert_close(draws["x"].squeeze().mean(0), shrink * x, atol=0.6, rtol=0)
+
+
+@pytest.mark.parametrize("bound", ["mixture", "component"])
+def test_inside_an_outer_plate(x: Tensor, bound: str) -> None:
+    both = torch.stack([x, -x + 1, 2 * x])
+    inner = BarycentricGuide(exact, "poe", bound=bound)
+
+    def outer_model(x: Tensor) -> None:
+        with pyro.plate("group", 3, dim=-2), pyro.plate("data", ITEMS, dim=-1):
+            draw(x)
+
+    def outer_guide(x: Tensor) -> None:
+        with pyro.plate("group", 3, dim=-2):
+            inner(x)
+
+    assert -Trace_ELBO().loss(outer_model, outer_guide, both) == pytest.approx(evidence(both), rel=1e-12)
+    elbo = Trace_ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=2)
+    assert -elbo.loss(outer_model, outer_guide, both) == pytest.approx(evidence(both), rel=1e-12)
+
+
+@pytest.mark.parametrize("aggregation", ["poe", "mopoe"])
+@pytest.mark.parametrize("subsample_size", [None, 5])
+def test_items_in_another_dimension(x: Tensor, aggregation: str, subsample_size: int | None) -> None:
+    rows = torch.stack([x, x + 1], 1)  # (item, time, latent)
+    seen: list[Tensor] = []
+    size = None if subsample_size is None else ITEMS
+    options: dict[str, Any] = {"plate_size": size, "subsample_size": subsample_size, "dim": -2}
+    inner = BarycentricGuide(exact, aggregation, prior_expert="all", **options)
+
+    def rows_model(rows: Tensor) -> None:
+        with pyro.plate("data", ITEMS, subsample_size=subsample_size, dim=-2) as index:
+            seen.append(index)
+            with pyro.plate("time", 2, dim=-1):
+                draw(rows[index])
+
+    def rows_guide(rows: Tensor) -> None:
+        with pyro.plate("time", 2, dim=-1):
+            inner(rows)
+
+    elbo = -Trace_ELBO().loss(rows_model, rows_guide, rows)
+    scale = 1 if subsample_size is None else ITEMS / subsample_size
+    assert elbo == pytest.approx(scale * evidence(rows[seen[-1]]), rel=1e-12)

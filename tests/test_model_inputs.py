@@ -1,0 +1,225 @@
+"""MultimodalVAE: kinds of modalities, pixels, what is refused and in which words, and its state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO
+from torch import Tensor
+
+from pyro_mmvae import Batch, Modality, MultimodalVAE
+from pyro_mmvae.networks import NetworkOptions
+
+ITEMS, LATENT = 6, 3
+SMALL = NetworkOptions(width=4, hidden=8)
+MODALITIES = [
+    Modality("image", (3, 8, 8)),
+    Modality("vector", (5,)),
+    Modality("label", (), likelihood="categorical", classes=4),
+]
+
+
+def make(modalities: list[Modality] | None = None, aggregation: str = "wb", **options: Any) -> MultimodalVAE:
+    return MultimodalVAE(modalities or MODALITIES, LATENT, aggregation, network=SMALL, **options)
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    return {
+        "image": torch.rand(ITEMS, 3, 8, 8),
+        "vector": torch.randn(ITEMS, 5),
+        "label": torch.randint(0, 4, (ITEMS,)),
+    }
+
+
+def loss_of(vae: MultimodalVAE, batch: Any) -> Tensor:
+    torch.manual_seed(7)
+    return Trace_ELBO()(vae.model, vae.guide)(batch)
+
+
+def test_images_vectors_and_labels_side_by_side(batch: dict[str, Tensor]) -> None:
+    vae = make()
+    posterior = vae.posterior(batch)
+    assert (posterior.batch_shape, posterior.event_shape) == ((ITEMS,), (LATENT,))
+    trace = poutine.trace(vae.model).get_trace(size=4)
+    assert trace.nodes["label"]["value"].shape == (4,)
+    assert trace.nodes["label"]["value"].dtype == torch.int64
+    torch.manual_seed(7)
+    z = vae.guide(batch)
+    likelihoods, parameters = vae.model.likelihoods, vae.model.decoders(z, vae.names)
+    terms = [likelihoods[name](parameters[name]).log_prob(batch[name]).sum() for name in vae.names]
+    kl = (posterior.log_prob(z) - vae.model.prior().log_prob(z)).sum()
+    torch.testing.assert_close(loss_of(vae, batch), kl - sum(terms))
+
+
+@pytest.mark.parametrize("likelihood", ["normal", "laplace", "bernoulli"])
+def test_a_modality_of_single_numbers(likelihood: str) -> None:
+    vae = make([Modality("number", (), likelihood=likelihood), Modality("vector", (5,))])
+    batch = {"number": torch.rand(ITEMS), "vector": torch.randn(ITEMS, 5)}
+    mask = torch.ones(ITEMS, 2, dtype=torch.bool)
+    mask[: ITEMS // 2, 0] = False
+    trace = poutine.trace(vae.model).get_trace({**batch, "present": mask})
+    trace.compute_log_prob()
+    parameters = vae.model.decoders(trace.nodes["z"]["value"], ["number"])["number"]
+    assert parameters.shape == (ITEMS,)
+    families: dict[str, Any] = {
+        "normal": lambda p: torch.distributions.Normal(p, 0.75),
+        "laplace": lambda p: torch.distributions.Laplace(p, 0.75),
+        "bernoulli": lambda p: torch.distributions.Bernoulli(logits=p, validate_args=False),
+    }
+    expected = families[likelihood](parameters).log_prob(batch["number"]) * mask[:, 0]
+    torch.testing.assert_close(trace.nodes["number"]["log_prob"], expected)
+    torch.testing.assert_close(trace.nodes["number"]["log_prob_sum"], expected.sum())
+
+
+def test_pixels_are_bytes_over_255(batch: dict[str, Tensor]) -> None:
+    vae = make()
+    pixels = torch.randint(0, 256, (ITEMS, 3, 8, 8), dtype=torch.uint8)
+    as_bytes, as_floats = ({**batch, "image": image} for image in (pixels, pixels / 255))
+    assert torch.equal(loss_of(vae, as_bytes), loss_of(vae, as_floats))
+    assert torch.equal(vae.posterior(as_bytes).mean, vae.posterior(as_floats).mean)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"sound": torch.zeros(ITEMS, 3)}, "unknown modality 'sound'; the model has image, vector, label"),
+        ({"vector": torch.zeros(ITEMS + 1, 5)}, "modality 'vector' has 7 items, others 6"),
+        ({"vector": torch.zeros(ITEMS, 4)}, r"modality 'vector' has items of shape \(4,\), the model expects \(5,\)"),
+        ({"image": torch.zeros(ITEMS, 8, 8)}, r"modality 'image' has items of shape \(8, 8\).* \(3, 8, 8\)"),
+        ({"image": torch.zeros(3, 8, 8)}, "modality 'vector' has 6 items, others 3"),
+        ({"present": torch.ones(ITEMS, 2, dtype=torch.bool)}, r"'present' must be \(item, 3\), got \(6, 2\)"),
+        ({"present": torch.ones(ITEMS, dtype=torch.bool)}, r"'present' must be \(item, 3\), got \(6,\)"),
+        ({"present": torch.ones(ITEMS + 1, 3, dtype=torch.bool)}, r"mask of modality 'image' has shape \(7,\), not"),
+    ],
+)
+def test_a_batch_that_does_not_fit_is_answered_in_one_line(
+    batch: dict[str, Tensor], change: dict[str, Tensor], message: str
+) -> None:
+    vae = make()
+    for run in (vae.guide, vae.posterior, vae.model if "shape" not in message else vae.guide):
+        with pytest.raises(ValueError, match=message) as error:
+            run(batch | change)
+        assert "\n" not in str(error.value)
+
+
+def test_a_batch_of_the_wrong_types_is_answered_in_one_line(batch: dict[str, Tensor]) -> None:
+    vae = make()
+    for wrong, message in (
+        ({**batch, "image": [1.0]}, "modality 'image' must be a tensor .*, got list"),
+        ({**batch, "vector": torch.tensor(1.0)}, "modality 'vector' must be a tensor"),
+        ({**batch, "present": torch.ones(ITEMS, 3)}, "the mask of modality 'image' must be a bool tensor"),
+        ([batch["image"]], "a batch is a Batch or a dict of tensors, not list"),
+    ):
+        with pytest.raises(TypeError, match=message) as error:
+            vae.guide(wrong)
+        assert "\n" not in str(error.value)
+
+
+def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
+    with pytest.raises(ValueError, match="unknown modality 'sound' to generate; the model has image, vector, label"):
+        make().model(batch, generate=("image", "sound"))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "options", "message"),
+    [
+        ([], {}, "at least one modality"),
+        ([Modality("a", (4,)), Modality("a", (5,))], {}, "different names, got a, a"),
+        ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, not 0"),
+        ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, not 0.0"),
+        ([Modality("a", (4,))], {"beta": float("inf")}, "beta must be positive and finite"),
+        ([Modality("a", (4,))], {"weights": (1.0, 2.0)}, "2 weights for 1 modalities: one each, in the order a"),
+        ([Modality("a", (4,))], {"aggregation": "web"}, "unknown aggregation 'web'"),
+        ([Modality("a", (4,))], {"bound": "full"}, "bound must be one of"),
+        ([Modality("a", (4,), network="conv")], {}, "network 'conv' needs images"),
+        ([Modality("a", (4,), network="resnet")], {}, "unknown network 'resnet'"),
+        ([Modality("a", (4,), likelihood="poisson")], {}, "unknown likelihood 'poisson'"),
+    ],
+)
+def test_a_model_that_cannot_be_is_refused(modalities: list[Modality], options: dict[str, Any], message: str) -> None:
+    keywords = {"latent_size": LATENT, **options}
+    with pytest.raises(ValueError, match=message):
+        MultimodalVAE(modalities, **keywords)
+
+
+@pytest.mark.parametrize("name", ["z", "data", "present", "", "a b", "a.b", "1a"])
+def test_names_that_are_taken_or_no_names_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="a modality's name must be an identifier other than"):
+        Modality(name, (4,))
+
+
+@pytest.mark.parametrize("name", ["type", "train", "training", "values", "keys", "forward"])
+def test_a_name_that_torchs_modules_have_is_a_name_like_any_other_or_refused(name: str) -> None:
+    try:
+        vae = make([Modality(name, (4,))])
+    except ValueError as error:
+        assert name in str(error)  # noqa: PT017
+    else:
+        assert loss_of(vae, {name: torch.rand(ITEMS, 4)}).isfinite()
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
+def test_weights_that_are_none_are_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="modality 'a': weight must be finite and not negative"):
+        Modality("a", (4,), weight=weight)
+
+
+def test_mixtures_of_too_many_components() -> None:
+    many = [Modality(f"m{i}", (4,)) for i in range(13)]
+    with pytest.raises(ValueError, match="'mwb' over 13 modalities is a mixture of 8,191 components"):
+        make(many, "mwb")
+    assert make(many[:12], "mwb").posterior({"m3": torch.rand(ITEMS, 4)}).num_components == 4095
+    vae = make(many, "mwb", bound="component")
+    batch = {f"m{i}": torch.rand(ITEMS, 4) for i in range(13)}
+    assert loss_of(vae, batch).isfinite()
+    assert vae.posterior(batch, "full").batch_shape == (ITEMS,)
+    with pytest.raises(ValueError, match="8,191 components"):
+        vae.posterior(batch, "mixture")
+
+
+def test_options_reach_the_guide(batch: dict[str, Tensor]) -> None:
+    nothing = {**batch, "present": torch.zeros(ITEMS, 3, dtype=torch.bool)}
+    prior = make(prior=(2.0, 0.5))
+    assert (prior.posterior(nothing).mean == 2).all()
+    assert (prior.model.prior().stddev == 0.5).all()
+    torch.manual_seed(1)
+    weighted = make(weights=(0.0, 1.0, 0.0))
+    torch.manual_seed(1)
+    alone = make().posterior({"vector": batch["vector"]})
+    torch.testing.assert_close(weighted.posterior(batch).mean, alone.mean, rtol=1e-5, atol=1e-6)
+
+
+def test_decode_with_leading_dimensions() -> None:
+    vae = make()
+    z = torch.randn(2, 4, LATENT)
+    decoded = vae.decode(z)
+    assert {n: v.shape for n, v in decoded.items()} == {
+        "image": (2, 4, 3, 8, 8), "vector": (2, 4, 5), "label": (2, 4, 4)
+    }  # fmt: skip
+    torch.testing.assert_close(decoded["label"].sum(-1), torch.ones(2, 4))
+    for name, value in vae.decode(z[1, 2]).items():
+        torch.testing.assert_close(value, decoded[name][1, 2], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [0.75, "learned"])
+def test_state_dict_round_trip(scale: float | str) -> None:
+    modalities = [Modality("image", (3, 8, 8), scale=scale), Modality("vector", (5,), likelihood="normal", scale=scale)]
+    batch = {"image": torch.rand(ITEMS, 3, 8, 8), "vector": torch.randn(ITEMS, 5)}
+    one, other = (make(modalities, "mwb", weights=(1.0, 2.0)) for _ in range(2))
+    assert not torch.equal(loss_of(one, batch), loss_of(other, batch))
+    other.load_state_dict(one.state_dict())
+    assert torch.equal(loss_of(one, batch), loss_of(other, batch))
+
+
+def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) -> None:
+    mask = torch.arange(ITEMS) < 2
+    whole = Batch(batch, {"image": mask, "vector": ~mask})
+    assert len(whole) == ITEMS
+    assert len(Batch({})) == 0
+    part = whole.given(("image",))
+    assert set(part.values) == set(part.present) == {"image"}
+    assert (part.values["image"][2:] == 0).all()

@@ -1,0 +1,163 @@
+"""The contract check passes what keeps the contract; what breaks it is in test_testing_broken.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyro.distributions as dist
+import pytest
+import torch
+
+from pyro_mmvae import Experts, aggregations, register_aggregation, unregister_aggregation
+from pyro_mmvae.testing import check_aggregation
+from tests.strategies import BUILT_IN, random_experts, wasserstein_rule
+
+PAIRS = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]).bool()
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Iterator[None]:
+    """What a test registers is forgotten."""
+    yield
+    for name in set(aggregations()) - set(BUILT_IN):
+        unregister_aggregation(name)
+
+
+@pytest.mark.parametrize("name", aggregations())
+def test_built_in(name: str) -> None:
+    check_aggregation(name)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_on_given_experts(name: str) -> None:
+    """Scales from 1e-2 to 1e2, five modalities, in single precision; the last item has none of them."""
+    experts = random_experts(2, 3, 5, 2, seed=1)
+    present = experts.mask.clone()
+    present[-1, -1] = False
+    scale = 10.0 ** torch.linspace(-2, 2, 60).reshape(2, 3, 5, 2)
+    check_aggregation(name, Experts(experts.loc.float(), scale, present), samples=4000)
+
+
+@pytest.mark.parametrize("experts", [
+    Experts(torch.zeros(1, 1), torch.ones(1, 1)),
+    Experts(torch.zeros(4, 2, 3), torch.ones(4, 2, 1), torch.zeros(4, 2).bool()),
+    Experts(torch.tensor([[0.0], [1e4]]), torch.tensor([[1e-2], [1e-2]])),
+], ids=["one modality", "nothing present", "far apart"])  # fmt: skip
+@pytest.mark.parametrize("name", ["poe", "moe", "mwb"])
+def test_on_experts_at_the_edge(name: str, experts: Experts) -> None:
+    check_aggregation(name, experts, samples=2000)
+
+
+@pytest.mark.parametrize("family", ["all", "singletons", "powerset", PAIRS, lambda count: torch.eye(count).bool()])
+def test_a_rule_over_subsets(family: Any) -> None:
+    """A matrix tells modalities apart, so their order and removal are left out; there are as many as it says."""
+    register_aggregation("mine", subsets=family)(wasserstein_rule)
+    check_aggregation("mine", samples=4000)
+
+
+@pytest.mark.parametrize("family", [dist.Laplace, dist.Logistic])
+def test_another_family_of_densities(family: Any) -> None:
+    """Quantiles average in any location-scale family; the prior is still N(0, I) where nothing is present."""
+
+    @register_aggregation("mine", subsets="powerset")
+    def mine(experts: Experts) -> Any:
+        base: Any = wasserstein_rule(experts).base_dist  # type: ignore[attr-defined]
+        return family(base.loc, base.scale).to_event(1)
+
+    with pytest.raises(AssertionError, match="clause 'prior'"):
+        check_aggregation("mine")
+
+
+def test_heavy_tails() -> None:
+    """A density whose variance sits in its tails is integrated to the end."""
+
+    @register_aggregation("mine")
+    def mine(experts: Experts) -> Any:
+        base: Any = wasserstein_rule(experts).base_dist  # type: ignore[attr-defined]
+        tails = torch.where(experts.mask.any(-1, keepdim=True), 5.0, 1e8).to(base.loc)
+        return dist.StudentT(tails, base.loc, base.scale).to_event(1)
+
+    check_aggregation("mine")
+
+
+def test_a_rule_of_the_component_bound_alone_is_checked() -> None:
+    """Over subsets it is called with one more dimension, for a drawn one without it."""
+
+    @register_aggregation("mine", subsets="powerset")
+    def mine(experts: Experts) -> Any:
+        if experts.loc.dim() < 3:
+            raise RuntimeError("no dimension of subsets")
+        return wasserstein_rule(experts)
+
+    with pytest.raises(AssertionError, match="clause 'component': raised RuntimeError: no dimension of subsets"):
+        check_aggregation("mine")
+
+
+def test_an_unknown_name_is_no_broken_contract() -> None:
+    with pytest.raises(ValueError, match="unknown aggregation 'mine'; there are poe"):
+        check_aggregation("mine")
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_random_state_is_left_alone(broken: bool) -> None:
+    @register_aggregation("mine")
+    def mine(experts: Experts) -> Any:
+        torch.rand(3)
+        return None if broken else wasserstein_rule(experts)
+
+    torch.manual_seed(11)
+    wanted = torch.rand(4)
+    torch.manual_seed(11)
+    if broken:
+        with pytest.raises(AssertionError):
+            check_aggregation("mine")
+    else:
+        check_aggregation("mine")
+    assert torch.equal(torch.rand(4), wanted)
+
+
+def test_the_callers_random_state_does_not_matter() -> None:
+    """The same seed gives the same draws, hence the same verdict and the same numbers in it."""
+
+    @register_aggregation("mine")
+    def mine(experts: Experts) -> Any:
+        noise = 1e-3 * torch.randn(())
+        base: Any = wasserstein_rule(experts).base_dist  # type: ignore[attr-defined]
+        return dist.Normal(base.loc + noise, base.scale).to_event(1)
+
+    said = []
+    for state, seed in ((1, 0), (2, 0), (2, 5)):
+        torch.manual_seed(state)
+        with pytest.raises(AssertionError) as caught:
+            check_aggregation("mine", seed=seed)
+        said.append(str(caught.value))
+    assert said[0] == said[1] != said[2]
+
+
+def test_the_number_of_samples_matters() -> None:
+    """A slight bias is seen with many draws only."""
+
+    @register_aggregation("mine")
+    def mine(experts: Experts) -> Any:
+        return Biased(wasserstein_rule(experts).base_dist)  # type: ignore[attr-defined]
+
+    check_aggregation("mine", samples=200)
+    with pytest.raises(AssertionError, match=r"clause 'samples': .* over 100000 draws"):
+        check_aggregation("mine", samples=100_000)
+
+
+class Biased(dist.Independent):
+    """Draws that are off by 3 % of a standard deviation."""
+
+    def __init__(self, base: Any) -> None:
+        super().__init__(base, 1)
+
+    def rsample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:
+        return super().rsample(torch.Size(sample_shape)) + 0.03 * self.stddev
+
+    def sample(self, sample_shape: Any = torch.Size()) -> torch.Tensor:
+        return self.rsample(sample_shape).detach()
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
+        return Biased(self.base_dist.expand(torch.Size([*batch_shape, *self.event_shape])))
