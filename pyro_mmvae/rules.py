@@ -198,7 +198,7 @@ class Custom:
         """The callable itself or, with subsets, the mixture of it over them, in one call."""
         self.check(experts.num_modalities, "mixture")
         if self.family is None or (isinstance(self.family, str) and self.family == "all"):
-            return self._call(experts, options)
+            return self.full(experts, options)
         members, live = subsets.members_of(self.family, experts.mask)
         if options.weights is not None:
             live = live & ((options.weights.detach() > 0).unsqueeze(-2) & members).any(-1)
@@ -221,7 +221,10 @@ class Custom:
         return self._call(experts.given(drawn), options)
 
     def full(self, experts: Experts, options: Options) -> TorchDistribution:
-        """The callable of everything present."""
+        """The callable of everything present; of nothing where what is present has no weight."""
+        if self.family is not None and options.weights is not None:
+            alive = ((options.weights.detach() > 0) & experts.mask).any(-1, keepdim=True)
+            experts = experts.given(alive)
         return self._call(experts, options)
 
 
