@@ -5,12 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 
 Loader = Callable[..., MultimodalDataset]
 """Called as `loader(split, cache=cache, **options)`; its keyword-only parameters besides `cache` are its options."""
+
+PathLoader = Callable[..., MultimodalDataset]
+"""Called as `loader(path, split, cache=cache, **options)`; options as for a `Loader`."""
 
 _L = TypeVar("_L", bound=Loader)
 
@@ -23,6 +27,7 @@ class _Entry:
 
 
 _ENTRIES: dict[str, _Entry] = {}
+_FORMATS: dict[str, tuple[Callable[[Path], bool], _Entry]] = {}
 
 
 def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")) -> Callable[[_L], _L]:
@@ -42,12 +47,63 @@ def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")
     def register(loader: _L) -> _L:
         if name in _ENTRIES:
             raise ValueError(f"data {name!r} is registered already, choose another name")
-        parameters = inspect.signature(loader).parameters.values()
-        options = tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "cache")
-        _ENTRIES[name] = _Entry(loader, tuple(splits), options)
+        _ENTRIES[name] = _Entry(loader, tuple(splits), _options(loader))
         return loader
 
     return register
+
+
+def register_format(
+    name: str, *, detect: Callable[[Path], bool], splits: Sequence[str] = ("train", "val", "test")
+) -> Callable[[_L], _L]:
+    """Decorator that makes a loader of files known to `load_data`, which is then given a path instead of a name.
+
+    Args:
+        name: of the format.
+        detect: whether a path, which exists, is in this format. It looks at names, and opens nothing large.
+        splits: names of the splits.
+
+    Returns:
+        A decorator that registers the loader, called as `loader(path, split, cache=cache, **options)`, and returns it
+        as it is.
+
+    Raises:
+        ValueError: if the name is taken.
+    """
+
+    def register(loader: _L) -> _L:
+        if name in _FORMATS:
+            raise ValueError(f"data format {name!r} is registered already, choose another name")
+        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(loader)))
+        return loader
+
+    return register
+
+
+def format_names() -> tuple[str, ...]:
+    """Names of the formats of files that `load_data` reads, in the order in which they are tried."""
+    return tuple(_FORMATS)
+
+
+def _options(loader: Loader) -> tuple[str, ...]:
+    parameters = inspect.signature(loader).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "cache")
+
+
+def _find(name: str) -> tuple[_Entry, tuple[Path, ...]]:
+    """The entry of a name or of a path, and what its loader gets before the split."""
+    if name in _ENTRIES:
+        return _ENTRIES[name], ()
+    path = Path(name).expanduser()
+    if not path.exists():
+        raise ValueError(
+            f"unknown data {name!r}, expected a path or one of: {', '.join(data_names())} "
+            "(add your own with pyro_mmvae.data.register_data)"
+        )
+    for detect, entry in _FORMATS.values():
+        if detect(path):
+            return entry, (path,)
+    raise ValueError(f"{name}: in none of the known formats: {', '.join(_FORMATS)}")
 
 
 def data_names() -> tuple[str, ...]:
@@ -61,7 +117,7 @@ def load_data(
     """Load one split of a data set. No other split's file is opened or built.
 
     Args:
-        name: name of the data, one of `data_names()`.
+        name: name of the data, one of `data_names()`, or the path of files in one of `format_names()`.
         split: name of the split.
         cache: keep what was built on disk, and read it from there the next time. The folder is the environment's
             `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else `~/.cache/pyro_mmvae`.
@@ -71,22 +127,17 @@ def load_data(
         The split.
 
     Raises:
-        ValueError: if the name, the split or an option is unknown, or an option's value is not allowed.
+        ValueError: if the name, the format, the split or an option is unknown, or an option's value is not allowed.
         ImportError: if the data is made from packages that are not installed.
 
     Example:
         >>> data = load_data("polymnist-mini", "val", modalities=3, val_size=500)  # doctest: +SKIP
     """
-    if name not in _ENTRIES:
-        raise ValueError(
-            f"unknown data {name!r}, expected one of: {', '.join(data_names())} "
-            "(add your own with pyro_mmvae.data.register_data)"
-        )
-    entry = _ENTRIES[name]
+    entry, where = _find(name)
     if split not in entry.splits:
         raise ValueError(f"unknown split {split!r} of {name!r}, expected one of: {', '.join(entry.splits)}")
     unknown = [option for option in options if option not in entry.options]
     if unknown:
         allowed = ", ".join(entry.options) or "none"
         raise ValueError(f"unknown option {unknown[0]!r} of {name!r}, expected one of: {allowed}")
-    return entry.loader(split, cache=cache, **options)
+    return entry.loader(*where, split, cache=cache, **options)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, data_names, load_data, loading, register_data
+from pyro_mmvae.data import (
+    MultimodalDataset,
+    data_names,
+    format_names,
+    load_data,
+    loading,
+    register_data,
+    register_format,
+)
 
 
 @pytest.fixture
@@ -47,7 +57,7 @@ def message(*args: str, **options: int) -> str:
 @pytest.mark.usefixtures("calls")
 def test_an_unknown_name_split_or_option_is_answered_in_one_line_with_what_is_allowed() -> None:
     assert message("polymnist") == (
-        "unknown data 'polymnist', expected one of: polymnist-mini, toy "
+        "unknown data 'polymnist', expected a path or one of: polymnist-mini, toy "
         "(add your own with pyro_mmvae.data.register_data)"
     )
     assert message("toy", "val") == "unknown split 'val' of 'toy', expected one of: train, test"
@@ -59,3 +69,25 @@ def test_the_embedded_set_names_its_splits_and_options() -> None:
     assert message("polymnist-mini", size=3).endswith(
         "expected one of: modalities, train_size, val_size, test_size, photographs, seed"
     )
+
+
+def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_FORMATS", {})
+
+    @register_format("dots", detect=lambda path: path.suffix == ".dots", splits=("train",))
+    def load_dots(path: Path, split: str, *, cache: bool = True, scale: float = 1.0) -> MultimodalDataset:
+        values = torch.full((len(path.read_text()), 1), scale)
+        return MultimodalDataset({"x": values}, None, torch.ones(len(values), 1, dtype=torch.bool), str(path), split)
+
+    assert format_names() == ("dots",)
+    (tmp_path / "a.dots").write_text("...")
+    data = load_data(str(tmp_path / "a.dots"), scale=2.0)
+    assert (len(data), float(data.modalities["x"].sum())) == (3, 6.0)
+    assert message(str(tmp_path / "a.dots"), "val").startswith("unknown split 'val'")
+    assert message(str(tmp_path / "a.dots"), size=3).endswith("expected one of: scale")
+    assert "expected a path or one of" in message(str(tmp_path / "missing.dots"))
+    (tmp_path / "a.dashes").write_text("---")
+    with pytest.raises(ValueError, match="in none of the known formats: dots"):
+        load_data(str(tmp_path / "a.dashes"))
+    with pytest.raises(ValueError, match="data format 'dots' is registered already"):
+        register_format("dots", detect=Path.is_dir)(load_dots)
