@@ -36,6 +36,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 @click.option("--khat-items", type=click.IntRange(0), default=100, show_default=True, help="0 leaves PSIS k-hat out.")
 @click.option("--khat-samples", type=click.IntRange(1000), default=1000, show_default=True, help="S, draws an item.")
 @click.option("--quality/--no-quality", default=True, show_default=True, help="MSE, SSIM, Frechet distance.")
+@click.option("--fid", is_flag=True, help="Frechet inception distance: needs the extra fid and Inception's weights.")
 @click.option("--diagnostics/--no-diagnostics", default=True, show_default=True, help="Experts and use of the latent.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default.")
 @click.option("--quiet", is_flag=True, help="No progress.")

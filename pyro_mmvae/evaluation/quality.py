@@ -216,6 +216,38 @@ def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str)
     return torch.cat([classifiers.features(name, part).cpu() for part in parts])
 
 
+def fid_of_prior_draws(
+    vae: MultimodalVAE, data: MultimodalDataset, *, seed: int = 0, batch_size: int | None = None
+) -> list[Metric]:
+    """Fréchet inception distance of as many prior draws as there are real images; see :func:`fid`.
+
+    Args:
+        vae: in eval mode.
+        data: real images.
+        seed: of the draws; torch's generators are put back after.
+        batch_size: draws decoded at once; by default as suits the device.
+
+    Returns:
+        One row a modality of RGB images.
+
+    Raises:
+        ImportError: if torchmetrics or torch-fidelity is not installed.
+    """
+    device = next(vae.parameters()).device
+    rows = []
+    for column, name in enumerate(data.names):
+        real = data.modalities[name]
+        if real.dim() != 4 or real.shape[1] != 3:
+            continue
+        real = real[data.present[:, column]].to(device)
+        with seeded(seed, device), torch.no_grad():
+            z = vae.model.prior().sample(torch.Size((len(real),)))
+            drawn = torch.cat([vae.decode(part, [name])[name] for part in z.split(batch_size or draws_at_once(device))])
+        value = fid(real.float() / 255 if real.dtype == torch.uint8 else real, drawn)
+        rows.append(Metric("fid", "Inception, prior draws, mean of the likelihood", (), name, value, len(real), seed))
+    return rows
+
+
 def fid(
     real: Float[Tensor, "real channel height width"],
     generated: Float[Tensor, "generated channel height width"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood, khat_thres
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views
 from pyro_mmvae.evaluation.posteriors import encode_dataset, having, latent_usage, posterior_means, subset_family, take
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
-from pyro_mmvae.evaluation.quality import frechet_classifier, reconstruction
+from pyro_mmvae.evaluation.quality import fid_of_prior_draws, frechet_classifier, reconstruction
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.models import MultimodalVAE
 
@@ -40,6 +40,7 @@ class EvaluationOptions:
         khat_items: test items for PSIS k̂, given each modality alone and all of them; 0 leaves it out.
         khat_samples: draws an item for it.
         quality: whether reconstructions and generated images are compared with real ones.
+        fid: whether the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
         diagnostics: whether the posteriors' geometry and their use of the latent are looked at.
         draws: from the prior, for joint coherence.
         seed: of everything random.
@@ -53,6 +54,7 @@ class EvaluationOptions:
     khat_items: int = 100
     khat_samples: int = 1000
     quality: bool = True
+    fid: bool = False
     diagnostics: bool = True
     draws: int = 1000
     seed: int = 0
@@ -171,7 +173,7 @@ class _Suite:
             self.quality()
         if options.diagnostics:
             with self.parts("diagnostics"):
-                self.rows += expert_geometry(self.vae, self.experts)
+                self.rows += [replace(row, seed=options.seed) for row in expert_geometry(self.vae, self.experts)]
                 everything = self.subsets[-1]
                 if having(self.experts, everything).any():
                     self.rows += latent_usage(self.vae, self.experts, subset=everything, draws=200, seed=options.seed)
@@ -240,6 +242,8 @@ class _Suite:
                 self.rows += frechet_classifier(
                     self.vae, self.experts, self.test, self.classifiers, seed=self.options.seed
                 )
+            if self.options.fid:
+                self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed)
 
 
 def _of(row: Metric) -> str:

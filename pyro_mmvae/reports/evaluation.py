@@ -20,7 +20,7 @@ _LABELS = {
 }
 _TABLE = (
     "probe", "coherence", "joint_coherence", "log_likelihood", "ess", "khat", "khat_share", "mse", "ssim",
-    "exact_match", "frechet_classifier", "kl", "active_units", "expert_kl",
+    "exact_match", "frechet_classifier", "fid", "kl", "active_units", "expert_kl",
 )  # fmt: skip
 
 
@@ -100,6 +100,7 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
         axis.text(column, 1.01, f"{lost} infinite" if lost else "", transform=axis.get_xaxis_transform(), fontsize=6)
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
     axis.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names], fontsize=7)
+    axis.set_yscale("symlog", linthresh=1.0)
     axis.set(xlabel="given", ylabel="PSIS k-hat of an item")
     axis.set_title(
         f"does the guide fit? above {float(arrays['khat_threshold']):.2f} it does not\n"
@@ -118,7 +119,7 @@ def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path
         axis.set(xlabel="modalities given", ylabel=_LABELS[metric])
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
     return save_figure(figure, file)
 
 

@@ -84,12 +84,26 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
     ]
     if any("*" in cell for some in cells.values() for cell in some.values()):
         lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
+    lines += _noisier(data)
     if any("given" in name for name in cells):
         lines.append("(given): in-sample, conservative by construction and not judged")
     if "sbc_note" in attributes or "sbc_protocol" in attributes:
         worst = float(constants["sbc_p_value"].min())
         lines.append(f"{attributes['sbc_protocol']}: least chi-square p of {constants.sizes['quantity']}: {worst:.2g}")
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _noisier(data: Any) -> list[str]:
+    """A line where every replicate of modalities has more contrast than any observation: the likelihood is too wide."""
+    found = []
+    for key in (str(key) for key in data.constant_data["statistic"].values):
+        name, _, label = key.partition(".")
+        replicated, observed = data.posterior_predictive[key].values, data.observed_data[key].values
+        if label == "contrast" and np.nanmin(replicated) > np.nanmax(observed):
+            found.append(f"{name} {np.nanmean(replicated):.2f} (observed {np.nanmean(observed):.2f})")
+    if not found:
+        return []
+    return [f"replicates are noisier than data, contrast of {', '.join(found)}; try: model.scale=learned"]
 
 
 def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figure:
@@ -127,12 +141,12 @@ def _title(data: Any, key: str) -> str:
 
 
 def _pair(data: Any, key: str) -> Any:
-    """The draws and observations of one statistic, of the items that have it."""
+    """The draws and observations of one statistic, of the items that have it; classes as whole numbers."""
     kept = np.isfinite(data.observed_data[key].values)
-    return arviz.InferenceData(
-        posterior_predictive=data.posterior_predictive[[key]].isel(item=kept),
-        observed_data=data.observed_data[[key]].isel(item=kept),
-    )
+    groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
+    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of whole numbers, densities else
+        groups = {name: values.astype(int) for name, values in groups.items()}
+    return arviz.InferenceData(**groups)
 
 
 def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
