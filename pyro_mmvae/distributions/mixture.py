@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
+from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import constraints
 
@@ -17,7 +18,7 @@ class SubsetMixture(TorchDistribution):
 
     A draw picks a component and draws from it, with the gradient of the component's own reparameterised draw. That is
     an unbiased pathwise gradient as long as :math:`\pi` depends on no parameter. Where ``logits`` require a gradient it
-    is not, so then ``has_rsample`` is False and Pyro uses the score function.
+    is not: then ``has_rsample`` is False, and Pyro adds what is missing, see :meth:`score_parts`.
 
     Torch's ``MixtureSameFamily`` has no ``rsample``; a component of zero weight is allowed here and costs nothing in
     accuracy, whatever its parameters, as long as they are finite.
@@ -104,6 +105,37 @@ class SubsetMixture(TorchDistribution):
         """Draws without gradients."""
         with torch.no_grad():
             return self.component(self.sample_component(sample_shape)).sample()
+
+    def __call__(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
+        """A draw as Pyro takes it: pathwise in the components also where the weights are learned."""
+        return self.rsample(sample_shape) if self.components.has_rsample else self.sample(sample_shape)
+
+    def score_parts(self, x: Float[Tensor, "*value_and_event"], *args: Any, **kwargs: Any) -> ScoreParts:
+        r"""What Pyro's ELBOs need for an unbiased gradient, with learned weights too.
+
+        The component k of a draw z is discrete, so the gradient in :math:`\pi` is that of the score function and the
+        gradient in the components' parameters the pathwise one. Given z, the expectation over k of the score is
+
+        .. math:: E[\nabla_\pi \log \pi_k \mid z] = \nabla_\pi \log \sum_k \pi_k \, q_k(z), \qquad z \text{ and } q_k(z) \text{ fixed}
+
+        which has the smaller variance and needs no memory of which component was drawn (Rao–Blackwell). ``Trace_ELBO``
+        multiplies it with the item's own part of the ELBO. A value without a gradient, as ``sample`` gives, is treated
+        as Pyro treats any distribution that is not reparameterised. ``TraceMeanField_ELBO`` has no score functions and
+        refuses learned weights.
+
+        References:
+            Schulman, Heess, Weber and Abbeel, 2015. Gradient estimation using stochastic computation graphs. NeurIPS.
+
+        Args:
+            x: a draw.
+            *args: none.
+            **kwargs: none.
+        """  # noqa: E501
+        if self.has_rsample or not x.requires_grad:
+            return super().score_parts(x, *args, **kwargs)
+        terms = self.components.log_prob(x.unsqueeze(-1 - len(self.event_shape)))
+        log_prob = torch.logsumexp(terms + self.logits, -1)
+        return ScoreParts(log_prob, torch.logsumexp(terms.detach() + self.logits, -1), log_prob)
 
     def sample_component(self, sample_shape: Any = torch.Size()) -> Int[Tensor, "*sample"]:
         """Which component each draw comes from."""
