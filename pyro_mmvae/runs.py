@@ -19,8 +19,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
-from pyro_mmvae.config import Config, dump_config, make_config
-from pyro_mmvae.data import Batch, MultimodalDataset, load_data
+from pyro_mmvae.config import Config, DataConfig, dump_config, make_config
+from pyro_mmvae.data import Batch, MultimodalDataset, Traits, data_names, load_data, resolve_options
+from pyro_mmvae.data.traits import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically
 from pyro_mmvae.files import read_metrics as read_metrics
@@ -50,28 +51,84 @@ def import_plugins(names: Sequence[str]) -> None:
             raise RunError(f"plugin {name!r} cannot be imported: {error}") from None
 
 
-def build_vae(config: Config, shapes: Mapping[str, Sequence[int]]) -> MultimodalVAE:
+def resolve(config: Config) -> Config:
+    """A configuration with every option of its data, and an absolute path where the data is a path.
+
+    Plugins must have been imported: they may register the data.
+
+    Raises:
+        ValueError: if the data or an option is unknown, or a value is not of the option's type.
+    """
+    name, options = config.data.name, resolve_options(config.data.name, config.data.options())
+    if name not in data_names():
+        name = str(Path(name).expanduser().resolve())
+    return config.model_copy(update={"data": DataConfig.model_validate({"name": name, **options})})
+
+
+def load_split(config: Config, split: str) -> MultimodalDataset:
+    """A split of the data of a configuration."""
+    return load_data(config.data.name, split, **resolve_options(config.data.name, config.data.options()))
+
+
+def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Traits]:
+    """What is known of each modality with what the configuration says, and defaults for the rest.
+
+    ``model.modalities`` goes before ``model.modality_weights``, ``model.likelihood``, ``model.scale`` and
+    ``model.network.name``, and these before what the data says. Likelihood and scale are of images and vectors only.
+
+    Args:
+        config: of the run.
+        traits: modality name to what the data says; the kinds are known.
+
+    Raises:
+        ValueError: for a modality that the data does not have, or a setting that does not fit its kind.
+    """
+    model, result = config.model, {}
+    for section, names in (("modality_weights", model.modality_weights), ("modalities", model.modalities)):
+        unknown = sorted(set(names) - set(traits))
+        if unknown:
+            raise ValueError(f"model.{section} names {unknown[0]!r}, the data has {', '.join(traits)}")
+    for name, known in traits.items():
+        shared: dict[str, Any] = {"weight": model.modality_weights.get(name)}
+        if model.network.name != "auto":
+            shared["network"] = model.network.name
+        if known.kind in {"image", "vector"}:
+            shared["likelihood"] = None if model.likelihood == "auto" else model.likelihood
+            shared["scale"] = None if model.scale == "auto" else model.scale
+        own = model.modalities.get(name)
+        if own is not None and own.classes is not None and own.classes < (known.classes or 0):
+            raise ValueError(f"model.modalities.{name}: {own.classes} classes, the data has {known.classes}")
+        settled = known.updated(shared).updated({} if own is None else own.model_dump())
+        result[name] = settled.settled(f"model.modalities.{name}")
+    return result
+
+
+def build_vae(
+    config: Config, shapes: Mapping[str, Sequence[int]], traits: Mapping[str, Traits] | None = None
+) -> MultimodalVAE:
     """The model and guide of a configuration, with fresh weights from torch's generator.
 
     Args:
         config: of the run.
         shapes: modality name to the shape of one item.
+        traits: modality name to what :func:`settle_traits` gave; by default all are uint8 images or the like.
 
     Raises:
         ValueError: if the configuration does not fit the modalities.
     """
     model, network = config.model, config.model.network
-    unknown = set(model.modality_weights) - set(shapes)
-    if unknown:
-        raise ValueError(f"model.modality_weights names {sorted(unknown)[0]!r}, the data has {', '.join(shapes)}")
+    if traits is None:
+        traits = settle_traits(config, dict.fromkeys(shapes, Traits("image", pixels=True)))
     modalities = [
         Modality(
             name,
             tuple(shape),
-            network=network.name,
-            likelihood=model.likelihood,
-            scale=model.scale,
-            weight=model.modality_weights.get(name, 1.0),
+            network=traits[name].network or "auto",
+            likelihood=traits[name].likelihood or "laplace",
+            scale=traits[name].scale or PIXEL_SCALE,
+            classes=traits[name].classes,
+            size=traits[name].size or 1.0,
+            weight=1.0 if (weight := traits[name].weight) is None else weight,
         )
         for name, shape in shapes.items()
     ]
@@ -126,7 +183,7 @@ class Run:
 
     def data(self, split: str) -> MultimodalDataset:
         """A split of the data it was trained on."""
-        return load_data(self.config.data.name, split, **self.config.data.options())
+        return load_split(self.config, split)
 
     def posterior(
         self,
@@ -212,9 +269,14 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") ->
     if "shapes" not in state:
         raise CheckpointError(f"{file}: says nothing of the modalities' shapes")
     with torch.random.fork_rng(devices=[]):
-        vae = build_vae(config, state["shapes"])
+        vae = build_vae(config, state["shapes"], read_traits(state))
     load_checkpoint(file, vae)
     return Run(path, config, vae.to(resolve_device(device)).eval(), state)
+
+
+def read_traits(state: Mapping[str, Any]) -> dict[str, Traits] | None:
+    """What a checkpoint says of the modalities; None in those of before it said anything."""
+    return {name: Traits(**known) for name, known in state["traits"].items()} if "traits" in state else None
 
 
 def read_config(path: Path) -> Config:
