@@ -18,6 +18,7 @@ from pyro_mmvae.data.loading import (
     resolve_options,
 )
 from pyro_mmvae.data.missing import Missing
+from pyro_mmvae.data.omics import load_omics
 from pyro_mmvae.data.polymnist import make_polymnist
 from pyro_mmvae.data.traits import Traits
 
@@ -37,6 +38,7 @@ __all__ = [
     "load_data",
     "load_folder",
     "load_npz",
+    "load_omics",
     "load_polymnist_mini",
     "make_batch",
     "make_polymnist",

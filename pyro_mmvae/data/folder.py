@@ -130,7 +130,7 @@ def read_npy(path: Path) -> NDArray[Any]:
     Raises:
         ValueError: if it is no whole file of that format, or holds Python objects.
     """
-    with _plain_errors(f"{path}: no readable .npy file"):
+    with plain_errors(f"{path}: no readable .npy file"):
         array = np.lib.format.open_memmap(path, mode="c")
         rest = path.stat().st_size - array.offset - array.nbytes
         if rest:
@@ -145,7 +145,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         ValueError: if it is no whole file of that format, an array holds Python objects, or a name is a path.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    with _plain_errors(f"{path}: no readable .npz file"), zipfile.ZipFile(path) as archive:
+    with plain_errors(f"{path}: no readable .npz file"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name == info.filename or not name.isidentifier():
@@ -176,12 +176,12 @@ def _check_size(file: IO[bytes], info: zipfile.ZipInfo) -> None:
 
 
 @contextmanager
-def _plain_errors(what: str) -> Iterator[None]:
+def plain_errors(what: str, errors: tuple[type[Exception], ...] = _BROKEN) -> Iterator[None]:
     """Whatever goes wrong as a ValueError of one line, and no warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except _BROKEN as error:
+    except errors as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{what} ({reason})") from None
