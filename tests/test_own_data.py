@@ -19,6 +19,7 @@ from pyro_mmvae.config import TrainConfig, make_config
 from pyro_mmvae.data import Missing, make_batch
 from pyro_mmvae.evaluation.likelihood import sample_importance
 from pyro_mmvae.evaluation.ppc import posterior_predictive
+from pyro_mmvae.experiments import make_cells
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.training import Trainer, evaluate_elbo, session
 
@@ -168,22 +169,26 @@ def test_a_run_of_before_the_options_were_the_loaders_still_opens(
     with monkeypatch.context() as patch:
         patch.setattr(session._Session, "about_modalities", lambda self: {"shapes": self.shapes})
         config = toy_config(train__epochs=1)
-        before = train(config, tmp_path / "run", progress=False)
-    file = tmp_path / "run" / "config.yaml"
+        before = train(config, tmp_path / "wb-seed0", progress=False)
+    file = tmp_path / "wb-seed0" / "config.yaml"
     tree = yaml.safe_load(file.read_text())
     old = ("name", "modalities", "train_size", "val_size", "test_size", "photographs", "seed")
     tree["data"] = {key: tree["data"][key] for key in old}
     tree["model"] |= {"likelihood": "laplace", "scale": 0.75}
     del tree["model"]["modalities"]
     file.write_text(yaml.safe_dump(tree))
-    run = load(tmp_path / "run")
+    run = load(tmp_path / "wb-seed0")
     assert [m.likelihood for m in run.vae.modalities] == ["laplace"] * 3
     assert len(run.data("train")) == 96
     z = torch.randn(2, 4)
     assert all(torch.equal(a, b) for a, b in zip(run.decode(z).values(), before.decode(z).values(), strict=True))
-    resolved = runs.resolve(runs.read_config(tmp_path / "run"))
+    resolved = runs.resolve(runs.read_config(tmp_path / "wb-seed0"))
     assert resolved.data == runs.resolve(config).data
-    session.resume(tmp_path / "run", epochs=2, progress=False)
+    assert make_cells(tmp_path, {("wb", 0): resolved})[0].path == tmp_path / "wb-seed0"
+    other = toy_config(train__epochs=1, data__seed=1, model__likelihood="laplace", model__scale=0.75)
+    with pytest.raises(runs.RunError, match="was made with other settings"):
+        make_cells(tmp_path, {("wb", 0): other})
+    session.resume(tmp_path / "wb-seed0", epochs=2, progress=False)
     assert make_config(file).data == resolved.data
 
 
@@ -259,7 +264,7 @@ def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, 
     batch = make_batch(data, slice(0, 8))
     loss = Trainer(vae, SETTINGS, total_steps=5).elbo(batch)
     loss.backward()
-    assert abs(float(loss)) < 1e-5
+    assert abs(float(loss.detach())) < 1e-5
     for parameter in vae.parameters():
         assert parameter.grad is None or float(parameter.grad.abs().max()) < 1e-5
     assert abs(evaluate_elbo(vae, data)["elbo"]) < 1e-5
