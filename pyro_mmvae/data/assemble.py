@@ -81,6 +81,8 @@ def assemble(
         present[:, number] = column.present
         stays = columns.is_mapped(array) and (memory_map or (memory_map is None and array.nbytes >= columns.LARGE))
         column, traits[name] = _settle(source, name, column, traits[name], scan=not stays)
+        if stays:
+            columns.expect_random_access(array)
         found[name] = MappedTensor(column, rows) if stays else column.read(rows)
     about = {**source.provenance, "split": {"name": split, "given": source.split is not None, "seed": split_seed}}
     return MultimodalDataset(

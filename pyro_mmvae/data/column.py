@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -214,9 +215,20 @@ def check_array(where: str, array: NDArray[Any]) -> None:
 
 def is_mapped(array: NDArray[Any]) -> bool:
     """Whether an array is on disk, and not in memory."""
+    return _mapping(array) is not None
+
+
+def expect_random_access(array: NDArray[Any]) -> None:
+    """Tell the system that rows of a mapped array are read in no order: reading ahead costs a hundred times a row."""
+    mapping, advice = _mapping(array), getattr(mmap, "MADV_RANDOM", None)
+    if mapping is not None and advice is not None:
+        mapping.madvise(advice)
+
+
+def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
     base: Any = array
     while base is not None:
-        if isinstance(base, np.memmap):
-            return True
+        if isinstance(base, mmap.mmap):
+            return base
         base = getattr(base, "base", None)
-    return False
+    return None
