@@ -19,8 +19,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
-from pyro_mmvae.config import Config, DataConfig, dump_config, make_config
-from pyro_mmvae.data import Batch, MultimodalDataset, Traits, data_names, load_data, resolve_options
+from pyro_mmvae.config import Config, dump_config, make_config
+from pyro_mmvae.data import Batch, MultimodalDataset, Traits
 from pyro_mmvae.data.traits import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically
@@ -29,6 +29,10 @@ from pyro_mmvae.files import write_text as write_text
 from pyro_mmvae.modalities import Modality
 from pyro_mmvae.models import GenerativeModel, MultimodalGuide, MultimodalVAE
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.resolution import load_split as load_split
+from pyro_mmvae.resolution import read_traits as read_traits
+from pyro_mmvae.resolution import resolve as resolve
+from pyro_mmvae.resolution import settle_traits as settle_traits
 
 CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
@@ -49,58 +53,6 @@ def import_plugins(names: Sequence[str]) -> None:
             importlib.import_module(name)
         except ImportError as error:
             raise RunError(f"plugin {name!r} cannot be imported: {error}") from None
-
-
-def resolve(config: Config) -> Config:
-    """A configuration with every option of its data, and an absolute path where the data is a path.
-
-    Plugins must have been imported: they may register the data.
-
-    Raises:
-        ValueError: if the data or an option is unknown, or a value is not of the option's type.
-    """
-    name, options = config.data.name, resolve_options(config.data.name, config.data.options())
-    if name not in data_names():
-        name = str(Path(name).expanduser().resolve())
-    return config.model_copy(update={"data": DataConfig.model_validate({"name": name, **options})})
-
-
-def load_split(config: Config, split: str) -> MultimodalDataset:
-    """A split of the data of a configuration."""
-    return load_data(config.data.name, split, **resolve_options(config.data.name, config.data.options()))
-
-
-def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Traits]:
-    """What is known of each modality with what the configuration says, and defaults for the rest.
-
-    ``model.modalities`` goes before ``model.modality_weights``, ``model.likelihood``, ``model.scale`` and
-    ``model.network.name``, and these before what the data says. Likelihood and scale are of images and vectors only.
-
-    Args:
-        config: of the run.
-        traits: modality name to what the data says; the kinds are known.
-
-    Raises:
-        ValueError: for a modality that the data does not have, or a setting that does not fit its kind.
-    """
-    model, result = config.model, {}
-    for section, names in (("modality_weights", model.modality_weights), ("modalities", model.modalities)):
-        unknown = sorted(set(names) - set(traits))
-        if unknown:
-            raise ValueError(f"model.{section} names {unknown[0]!r}, the data has {', '.join(traits)}")
-    for name, known in traits.items():
-        shared: dict[str, Any] = {"weight": model.modality_weights.get(name)}
-        if model.network.name != "auto":
-            shared["network"] = model.network.name
-        if known.kind in {"image", "vector"}:
-            shared["likelihood"] = None if model.likelihood == "auto" else model.likelihood
-            shared["scale"] = None if model.scale == "auto" else model.scale
-        own = model.modalities.get(name)
-        if own is not None and own.classes is not None and own.classes < (known.classes or 0):
-            raise ValueError(f"model.modalities.{name}: {own.classes} classes, the data has {known.classes}")
-        settled = known.updated(shared).updated({} if own is None else own.model_dump())
-        result[name] = settled.settled(f"model.modalities.{name}")
-    return result
 
 
 def build_vae(
@@ -272,11 +224,6 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") ->
         vae = build_vae(config, state["shapes"], read_traits(state))
     load_checkpoint(file, vae)
     return Run(path, config, vae.to(resolve_device(device)).eval(), state)
-
-
-def read_traits(state: Mapping[str, Any]) -> dict[str, Traits] | None:
-    """What a checkpoint says of the modalities; None in those of before it said anything."""
-    return {name: Traits(**known) for name, known in state["traits"].items()} if "traits" in state else None
 
 
 def read_config(path: Path) -> Config:

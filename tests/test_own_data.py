@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -22,6 +23,7 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.experiments import make_cells
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.training import Trainer, evaluate_elbo, session
+from pyro_mmvae.training.pictures import sample_pictures
 
 N = 90
 SETTINGS = TrainConfig(lr=1e-2, schedule="constant", device="cpu", precision="fp32", threads=1, batch_size=16)
@@ -268,6 +270,19 @@ def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, 
     for parameter in vae.parameters():
         assert parameter.grad is None or float(parameter.grad.abs().max()) < 1e-5
     assert abs(evaluate_elbo(vae, data)["elbo"]) < 1e-5
+
+
+def test_pictures_do_not_look_at_what_is_absent(toy_config: Any, tmp_path: Path) -> None:
+    run = train(toy_config(train__epochs=0, data__missing_rate=0.5), tmp_path / "run", progress=False)
+    data = run.data("val")
+    poisoned = dataclasses.replace(data, modalities={name: value.clone() for name, value in data.tensors.items()})
+    for number, value in enumerate(poisoned.tensors.values()):
+        value[~data.present[:, number]] = 255
+    ours, theirs = sample_pictures(run, data), sample_pictures(run, poisoned)
+    assert set(ours) == set(theirs)
+    assert all((ours[name] == theirs[name]).all() for name in ours)
+    chosen = ours["observed.m0"].reshape(10, -1)
+    assert (chosen == 0).all(1).any()  # black where it is absent
 
 
 def test_training_and_evaluation_with_gaps_of_every_shape() -> None:

@@ -219,7 +219,7 @@ def is_mapped(array: NDArray[Any]) -> bool:
 
 
 def expect_random_access(array: NDArray[Any]) -> None:
-    """Tell the system that rows of a mapped array are read in no order: reading ahead costs a hundred times a row."""
+    """Tell the system that rows of a mapped array are read in no order, so that it reads no others ahead of them."""
     mapping, advice = _mapping(array), getattr(mmap, "MADV_RANDOM", None)
     if mapping is not None and advice is not None:
         mapping.madvise(advice)
