@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 
 class ConfigError(ValueError):
@@ -17,20 +18,26 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DataConfig(_Section):
-    """Which data, and how much of it."""
+class DataConfig(BaseModel):
+    """Which data, by a name or a path; every other key is an option of its loader.
+
+    Options are kept as YAML would give them back, with tuples for lists and strings for keys, so that two
+    configurations of the same content are equal. :func:`pyro_mmvae.data.resolve_options` checks them, converts them to
+    the types that the loader wants, and fills in its defaults.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     name: str = "polymnist-mini"
-    modalities: int = Field(5, ge=1)
-    train_size: int = Field(20000, ge=1)
-    val_size: int = Field(1000, ge=1)
-    test_size: int = Field(2000, ge=1)
-    photographs: tuple[str, ...] | None = None
-    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, values: Any) -> Any:
+        return {str(key): _frozen(value) for key, value in values.items()} if isinstance(values, dict) else values
 
     def options(self) -> dict[str, Any]:
-        """Keywords for :func:`pyro_mmvae.load_data`."""
-        return self.model_dump(exclude={"name"})
+        """Options of the loader, as they were given."""
+        return dict(self.model_extra or {})
 
 
 class NetworkConfig(_Section):
@@ -46,16 +53,31 @@ class NetworkConfig(_Section):
     isotropic: bool = False
 
 
+class ModalityConfig(_Section):
+    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`."""
+
+    likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
+    classes: int | None = Field(None, ge=2)
+    network: Literal["auto", "conv", "mlp"] | None = None
+    weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+
+
 class ModelConfig(_Section):
-    """The generative model, the guide, and the objective."""
+    """The generative model, the guide, and the objective.
+
+    ``likelihood`` and ``scale`` are of images and vectors, and ``auto`` is as the data says; tokens and counts have
+    likelihoods of their own. ``modalities`` has the last word on each.
+    """
 
     aggregation: str = "wb"
     bound: Literal["mixture", "component"] = "component"
     latent_size: int = Field(32, ge=1)
     beta: float = Field(1.0, gt=0, allow_inf_nan=False)
-    likelihood: Literal["laplace", "normal", "bernoulli"] = "laplace"
-    scale: float | Literal["learned"] = 0.75
+    likelihood: Literal["auto", "laplace", "normal", "bernoulli"] = "auto"
+    scale: float | Literal["auto", "learned"] = "auto"
     modality_weights: dict[str, float] = Field(default_factory=dict)
+    modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
     weights: tuple[float, ...] | None = None
     mixture_weights: Literal["uniform", "size"] = "uniform"
     prior_expert: Literal["none", "full", "all"] | None = None
@@ -138,6 +160,13 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def _frozen(value: Any) -> Any:
+    """A value of YAML with tuples for lists and strings for keys."""
+    if isinstance(value, Mapping):
+        return {str(key): _frozen(item) for key, item in value.items()}
+    return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -162,6 +191,7 @@ def _describe(error: ValidationError, path: Path | str | None) -> str:
     if first["type"] == "extra_forbidden":
         section: Any = Config
         for part in first["loc"][:-1]:
-            section = section.model_fields[part].annotation
+            is_mapping = get_origin(section) is dict
+            section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
         return f"{key}: no such setting{source}; there are {', '.join(section.model_fields)}"
     return f"{key}: {first['msg']}, got {first['input']!r}{source}"

@@ -29,9 +29,10 @@ class Modality:
         name: also the name of its Pyro site.
         shape: of one item.
         network: ``auto``, ``conv`` or ``mlp``.
-        likelihood: ``laplace``, ``normal``, ``bernoulli`` or ``categorical``.
+        likelihood: one of :data:`~pyro_mmvae.likelihoods.LIKELIHOODS`.
         scale: of a Laplace or Normal likelihood, a number or ``"learned"``.
         classes: of a categorical likelihood.
+        size: of a likelihood of counts: the total of an item of which it is not known.
         weight: w_m on its reconstruction term in training; 0 leaves its site out.
 
     Raises:
@@ -44,6 +45,7 @@ class Modality:
     likelihood: str = "laplace"
     scale: float | str = 0.75
     classes: int | None = None
+    size: float = 1.0
     weight: float = 1.0
 
     def __post_init__(self) -> None:

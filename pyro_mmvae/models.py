@@ -101,7 +101,8 @@ class GenerativeModel(PyroModule):
                 z = cast("Tensor", pyro.sample("z", self.prior()))
             parameters = decoders(z, sites)
             for name in sites:
-                likelihood = likelihoods[name](parameters[name])
+                known = None if observed is None else observed.values.get(name)  # drawn anew or not: its size factors
+                likelihood = likelihoods[name](parameters[name], known)
                 if name in values and observed is not None and name in observed.present:
                     likelihood = likelihood.mask(observed.present[name])
                 with _scale(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed
@@ -217,7 +218,10 @@ class MultimodalVAE(nn.Module):
         _check(names, latent_size, beta, weights)
         self.modalities, self.latent_size = tuple(modalities), latent_size
         likelihoods = nn.ModuleDict(
-            {m.name: make_likelihood(m.likelihood, m.shape, scale=m.scale, classes=m.classes) for m in modalities}
+            {
+                m.name: make_likelihood(m.likelihood, m.shape, scale=m.scale, classes=m.classes, size=m.size)
+                for m in modalities
+            }
         )
         options = network or NetworkOptions()
         groups = group_modalities(modalities, likelihoods)

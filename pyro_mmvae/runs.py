@@ -20,7 +20,8 @@ from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.config import Config, dump_config, make_config
-from pyro_mmvae.data import Batch, MultimodalDataset, load_data
+from pyro_mmvae.data import Batch, MultimodalDataset, Traits
+from pyro_mmvae.data.traits import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically
 from pyro_mmvae.files import read_metrics as read_metrics
@@ -28,6 +29,10 @@ from pyro_mmvae.files import write_text as write_text
 from pyro_mmvae.modalities import Modality
 from pyro_mmvae.models import GenerativeModel, MultimodalGuide, MultimodalVAE
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.resolution import load_split as load_split
+from pyro_mmvae.resolution import read_traits as read_traits
+from pyro_mmvae.resolution import resolve as resolve
+from pyro_mmvae.resolution import settle_traits as settle_traits
 
 CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
@@ -50,28 +55,32 @@ def import_plugins(names: Sequence[str]) -> None:
             raise RunError(f"plugin {name!r} cannot be imported: {error}") from None
 
 
-def build_vae(config: Config, shapes: Mapping[str, Sequence[int]]) -> MultimodalVAE:
+def build_vae(
+    config: Config, shapes: Mapping[str, Sequence[int]], traits: Mapping[str, Traits] | None = None
+) -> MultimodalVAE:
     """The model and guide of a configuration, with fresh weights from torch's generator.
 
     Args:
         config: of the run.
         shapes: modality name to the shape of one item.
+        traits: modality name to what :func:`settle_traits` gave; by default all are uint8 images or the like.
 
     Raises:
         ValueError: if the configuration does not fit the modalities.
     """
     model, network = config.model, config.model.network
-    unknown = set(model.modality_weights) - set(shapes)
-    if unknown:
-        raise ValueError(f"model.modality_weights names {sorted(unknown)[0]!r}, the data has {', '.join(shapes)}")
+    if traits is None:
+        traits = settle_traits(config, dict.fromkeys(shapes, Traits("image", pixels=True)))
     modalities = [
         Modality(
             name,
             tuple(shape),
-            network=network.name,
-            likelihood=model.likelihood,
-            scale=model.scale,
-            weight=model.modality_weights.get(name, 1.0),
+            network=traits[name].network or "auto",
+            likelihood=traits[name].likelihood or "laplace",
+            scale=traits[name].scale or PIXEL_SCALE,
+            classes=traits[name].classes,
+            size=traits[name].size or 1.0,
+            weight=1.0 if (weight := traits[name].weight) is None else weight,
         )
         for name, shape in shapes.items()
     ]
@@ -126,7 +135,7 @@ class Run:
 
     def data(self, split: str) -> MultimodalDataset:
         """A split of the data it was trained on."""
-        return load_data(self.config.data.name, split, **self.config.data.options())
+        return load_split(self.config, split)
 
     def posterior(
         self,
@@ -212,7 +221,7 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") ->
     if "shapes" not in state:
         raise CheckpointError(f"{file}: says nothing of the modalities' shapes")
     with torch.random.fork_rng(devices=[]):
-        vae = build_vae(config, state["shapes"])
+        vae = build_vae(config, state["shapes"], read_traits(state))
     load_checkpoint(file, vae)
     return Run(path, config, vae.to(resolve_device(device)).eval(), state)
 

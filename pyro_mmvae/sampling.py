@@ -1,29 +1,34 @@
-"""Conditional and prior draws of a trained run, as pictures."""
+"""Conditional and prior draws of a trained run, as pictures and, of what is no image, as arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
+from pyro_mmvae._typing import Tensor
+from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.runs import Run
 from pyro_mmvae.training.pictures import to_pixels
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Images of one set of draws.
+    """One set of draws.
 
     Attributes:
-        given: what was conditioned on, modality name to uint8 `(item, channel, height, width)`.
-        generated: what was drawn, likewise.
+        given: images that were conditioned on, modality name to uint8 `(item, channel, height, width)`.
+        generated: images that were drawn, likewise.
+        arrays: what is no image, ``given.NAME`` and ``generated.NAME`` to `(item, …)`: tokens as the most probable
+            class at each position, everything else as the likelihood's mean.
     """
 
     given: dict[str, NDArray[Any]]
     generated: dict[str, NDArray[Any]]
+    arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
 
 def draw_samples(
@@ -39,32 +44,47 @@ def draw_samples(
         seed: which items, and which draws.
 
     Returns:
-        The images.
+        The images, and what is none.
 
     Raises:
-        ValueError: for an unknown modality, one that is no image, or too few items that have what is given.
+        ValueError: for an unknown modality, or too few items that have what is given.
     """
     generate = tuple(generate) or tuple(name for name in run.names if name not in given) or run.names
     for name in (*given, *generate):
         if name not in run.names:
             raise ValueError(f"unknown modality {name!r}; the run has {', '.join(run.names)}")
-        if len(run.state["shapes"][name]) != 3:
-            raise ValueError(f"modality {name!r} is no image")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if not given:
-            z = run.model.prior().sample(torch.Size((count,)))
-            return Samples({}, _images(run, z, generate))
+            return _samples(run, {}, run.model.prior().sample(torch.Size((count,))), generate)
         data = run.data("test")
         columns = [data.names.index(name) for name in given]
         items = data.present[:, columns].all(-1).nonzero().squeeze(-1)
         if len(items) < count:
             raise ValueError(f"only {len(items)} test items have {', '.join(given)}, {count} were asked for")
         some = data.subset(items[torch.randperm(len(items))[:count]])
-        z = run.posterior(some.modalities, given).sample()
-        return Samples({n: some.modalities[n].numpy() for n in given}, _images(run, z, generate))
+        shown = {name: some.tensors[name] for name in given}
+        return _samples(run, shown, run.posterior(shown, given).sample(), generate)
 
 
-def _images(run: Run, z: torch.Tensor, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _samples(run: Run, given: dict[str, Tensor], z: Tensor, generate: Sequence[str]) -> Samples:
     decoded = run.decode(z)
-    return {name: to_pixels(decoded[name]) for name in names}
+    samples = Samples({}, {})
+    for name, value in given.items():
+        if _is_image(run, name):
+            samples.given[name] = to_pixels(value) if value.is_floating_point() else value.numpy()
+        else:
+            samples.arrays[f"given.{name}"] = value.numpy()
+    for name in generate:
+        if _is_image(run, name):
+            samples.generated[name] = to_pixels(decoded[name])
+        else:
+            likelihood = run.model.likelihoods[name]
+            value = decoded[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else decoded[name]
+            samples.arrays[f"generated.{name}"] = value.cpu().numpy()
+    return samples
+
+
+def _is_image(run: Run, name: str) -> bool:
+    shape = run.state["shapes"][name]
+    return len(shape) == 3 and shape[0] in {1, 3} and run.model.likelihoods[name].parameter_shape == tuple(shape)

@@ -137,7 +137,7 @@ def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
         ([Modality("a", (4,))], {"bound": "full"}, "bound must be one of"),
         ([Modality("a", (4,), network="conv")], {}, "network 'conv' needs images"),
         ([Modality("a", (4,), network="resnet")], {}, "unknown network 'resnet'"),
-        ([Modality("a", (4,), likelihood="poisson")], {}, "unknown likelihood 'poisson'"),
+        ([Modality("a", (4,), likelihood="gamma")], {}, "unknown likelihood 'gamma'"),
     ],
 )
 def test_a_model_that_cannot_be_is_refused(modalities: list[Modality], options: dict[str, Any], message: str) -> None:

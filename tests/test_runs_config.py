@@ -41,6 +41,13 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
         {"train.lr": "1e-3", "model.scale": "learned", "model.weights": [1, 2], "plugins": ["x"]},
         {"model.modality_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
         {"data.photographs": ["coffee"], "train.lr": 3.0000000000000004e-05},
+        {"data.missing_by_label": {"m0": {3: 0.5}}, "data.missing_rate": 0.25, "data.anything": None},
+        {
+            "model.modalities": {
+                "m0": {"likelihood": "poisson", "weight": 0},
+                "m1": {"scale": "learned", "network": "mlp"},
+            }
+        },
     ],
 )
 def test_a_written_configuration_is_read_back_the_same(tmp_path: Path, overrides: dict[str, Any]) -> None:
@@ -91,7 +98,15 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__weights": "equal"}, "model.weights: "),
         ({"model__weights": [1, "x"]}, "model.weights.1: "),
         ({"model__modality_weights": {"m0": "x"}}, "model.modality_weights.m0: "),
-        ({"data__modalities": 0}, "data.modalities: "),
+        ({"data__name": 3}, "data.name: "),
+        (
+            {"model__modalities": {"m0": {"likelyhood": "normal"}}},
+            "model.modalities.m0.likelyhood: no such setting; there",
+        ),
+        ({"model__modalities": {"m0": {"likelihood": "gamma"}}}, "model.modalities.m0.likelihood: "),
+        ({"model__modalities": {"m0": {"scale": 0}}}, "model.modalities.m0.scale"),
+        ({"model__modalities": {"m0": {"weight": -1}}}, "model.modalities.m0.weight: "),
+        ({"model__modalities": {"m0": {"classes": 1}}}, "model.modalities.m0.classes: "),
         ({"train__lr__x": 1}, "train.lr: "),
     ],
 )
@@ -137,4 +152,6 @@ def test_a_configuration_is_frozen_and_gives_the_loaders_options() -> None:
     config = make_config()
     with pytest.raises(ValidationError):
         config.train.lr = 3.0  # type: ignore[misc]
-    assert set(DataConfig().options()) == {"modalities", "train_size", "val_size", "test_size", "photographs", "seed"}
+    assert DataConfig().options() == {}
+    given = make_config(None, {"data.name": "x", "data.sizes": [1, [2]], "data.rates": {3: 0.5}}).data
+    assert given.options() == {"sizes": (1, (2,)), "rates": {"3": 0.5}}

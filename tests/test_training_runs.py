@@ -15,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae import MultimodalDataset, aggregations, load, train
+from pyro_mmvae import MultimodalDataset, aggregations, load, runs, train
 from pyro_mmvae.checkpoint import read_state
 from pyro_mmvae.config import Config, make_config
 from pyro_mmvae.data import register_data
@@ -249,4 +249,4 @@ def test_settings_reach_the_model(toy_config: MakeConfig, tmp_path: Path) -> Non
     assert {name for name, _ in model.named_parameters() if "log_scale" in name}
     _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))
     assert (scale.amax(-1) == scale.amin(-1)).all()
-    assert make_config(run.path / "config.yaml") == config
+    assert make_config(run.path / "config.yaml") == runs.resolve(config)

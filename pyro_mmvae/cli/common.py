@@ -35,7 +35,7 @@ def read_config(
     plugins: tuple[str, ...],
     **options: Any,
 ) -> Any:
-    """The configuration of a file, ``key=value`` words and options; plugins are imported, the aggregation is known."""
+    """The configuration of a file, ``key=value`` words and options, resolved; plugins are imported."""
     from pyro_mmvae import runs
     from pyro_mmvae.aggregation import get_aggregation
     from pyro_mmvae.config import make_config, parse_overrides
@@ -57,7 +57,7 @@ def read_config(
     result = make_config(config, values)
     runs.import_plugins(result.plugins)
     get_aggregation(result.model.aggregation)
-    return result
+    return runs.resolve(result)
 
 
 def words(text: str) -> tuple[str, ...]:

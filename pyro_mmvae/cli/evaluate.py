@@ -83,7 +83,7 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
 @click.option("--seeds", type=click.IntRange(1), default=5, show_default=True, help="How many: 0, 1, ….")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML with sections data, model, train.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting in every cell.")
-@click.option("--data", metavar="NAME", help="Data set.")
+@click.option("--data", metavar="NAME|PATH", help="Data set, by name or by the path of its files.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the training data in every cell.")
 @click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="Module that registers aggregations.")
 @click.option("--likelihood-items", type=click.IntRange(0), default=100, show_default=True, help="0 leaves them out.")

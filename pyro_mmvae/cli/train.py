@@ -15,7 +15,7 @@ from pyro_mmvae.cli.common import plain_errors, read_config, words
 @click.option("--agg", "aggregation", metavar="NAME", help="Aggregation: wb, mwb, poe, moe, mopoe, pool, moment, ….")
 @click.option("--config", type=click.Path(path_type=Path), help="YAML with sections data, model, train.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.lr=1e-3.")
-@click.option("--data", metavar="NAME", help="Data set.")
+@click.option("--data", metavar="NAME|PATH", help="Data set, by name or by the path of its files.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the training data.")
 @click.option("--seed", type=click.IntRange(0), help="Of weights, order and draws.")
 @click.option("--device", metavar="auto|cpu|cuda", help="Where to train.")
@@ -65,7 +65,13 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the items and draws.")
 @click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
 @click.option("--device", default="auto", metavar="auto|cpu|cuda")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True, help="A PNG.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("samples.png"),
+    show_default=True,
+    help="A PNG; what is no image goes to an .npz beside it.",
+)
 @plain_errors
 def sample(
     run: Path, given: str, generate: str, count: int, seed: int, checkpoint: str, device: str, out: Path
@@ -78,11 +84,16 @@ def sample(
     samples = draw_samples(opened, words(given), words(generate), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]
-    what = f"given {', '.join(samples.given)}" if samples.given else "from the prior"
+    what = f"given {', '.join(words(given))}" if words(given) else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
-    reports.image_grid(rows, out, title=f"Draws {what}", note=f"{opened.config.model.aggregation}, seed {seed}")
-    click.echo(f"{out}: {count} draws {what}, seed {seed}")
+    if rows:
+        reports.image_grid(rows, out, title=f"Draws {what}", note=f"{opened.config.model.aggregation}, seed {seed}")
+        click.echo(f"{out}: {count} draws {what}, seed {seed}")
+    if samples.arrays:
+        file = out.with_suffix(".npz")
+        runs.write_arrays(file, samples.arrays)
+        click.echo(f"{file}: {', '.join(samples.arrays)}; {count} draws {what}, seed {seed}")
 
 
 @click.command("aggregations")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from pyro_mmvae._typing import Bool, Int, Tensor
+from pyro_mmvae.data.column import MappedTensor
+from pyro_mmvae.data.traits import Traits
+
+Values: TypeAlias = Tensor | MappedTensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -20,13 +24,15 @@ class MultimodalDataset:
 
     Args:
         modalities: modality name to observations, one leading `item` axis each. Images are uint8 tensors
-            `(item, channel, height, width)` with pixel values 0 to 255.
+            `(item, channel, height, width)` with pixel values 0 to 255. What is too large for memory is a
+            `MappedTensor`, of which only the items of a batch are ever read.
         labels: class of each item, int64, `(item,)`, or None where there are none.
         present: which modality of which item was observed, bool, `(item, modality)`, columns in the order of
             ``modalities``.
         name: name of the data, as `load_data` knows it.
         split: name of the split, such as `train`.
         provenance: what the data was made from (seed, sizes, sources and their versions), fit for JSON.
+        traits: modality name to what is known of it; what is not is inferred.
 
     Raises:
         ValueError: if there is no modality or no item, if a modality has another number of items than the first one,
@@ -39,19 +45,20 @@ class MultimodalDataset:
         (4, ('m0',), 2)
     """
 
-    modalities: dict[str, Tensor]
+    modalities: Mapping[str, Values]
     labels: Int[Tensor, " item"] | None
     present: Bool[Tensor, "item modality"]
     name: str
     split: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    traits: Mapping[str, Traits] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         if not self.modalities:
             raise ValueError("modalities: found none, expected at least one")
         for name, tensor in self.modalities.items():
-            if not isinstance(tensor, Tensor) or tensor.dim() < 1:
+            if not isinstance(tensor, (Tensor, MappedTensor)) or tensor.dim() < 1:
                 raise ValueError(f"modality {name!r}: found {_describe(tensor)}, expected a tensor (item, ...)")
         first, size = self.names[0], len(self)
         if size < 1:
@@ -77,6 +84,11 @@ class MultimodalDataset:
         """Names of the modalities, in the order of the columns of ``present``."""
         return tuple(self.modalities)
 
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The modalities as tensors; what is on disk is read whole."""
+        return {name: value[:] if isinstance(value, MappedTensor) else value for name, value in self.modalities.items()}
+
     @cached_property
     def complete(self) -> bool:
         """Whether every modality of every item was observed."""
@@ -89,7 +101,7 @@ class MultimodalDataset:
         return f"{self.name.replace('/', '_')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def to(self, device: torch.device | str) -> MultimodalDataset:
-        """The same data with every tensor on ``device``."""
+        """The same data with every tensor on ``device``; what is on disk stays there, and is read onto it."""
         return replace(
             self,
             modalities={name: tensor.to(device) for name, tensor in self.modalities.items()},
@@ -104,7 +116,7 @@ class MultimodalDataset:
             index: whole numbers below the number of items, or a bool mask `(item,)`.
 
         Returns:
-            A new dataset with copies of those items.
+            A new dataset with copies of those items, all of them in memory.
 
         Raises:
             ValueError: if ``index`` selects no item.

@@ -271,7 +271,7 @@ def _write(dataset: MultimodalDataset) -> None:
     """Keep a split, whole or not at all; where that cannot be done, say so and go on."""
     path = cache_file(dataset.split, dataset.provenance)
     labels = {} if dataset.labels is None else {"labels": dataset.labels}
-    tensors = {**dataset.modalities, **labels}
+    tensors = {**dataset.tensors, **labels}
     metadata = {"provenance": json.dumps(dataset.provenance), "checksums": json.dumps(_checksums(tensors))}
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:

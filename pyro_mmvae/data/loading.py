@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.missing import Missing
 
 Loader = Callable[..., MultimodalDataset]
 """Called as `loader(split, cache=cache, **options)`; its keyword-only parameters besides `cache` are its options."""
@@ -23,7 +27,19 @@ _L = TypeVar("_L", bound=Loader)
 class _Entry:
     loader: Loader
     splits: tuple[str, ...]
-    options: tuple[str, ...]
+    options: dict[str, inspect.Parameter]
+    """Of the loader, then those that every source has."""
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Types of the options, as far as they are annotated with names that can be found."""
+        try:
+            return {**get_type_hints(self.loader), **get_type_hints(Missing)}
+        except NameError:
+            return get_type_hints(Missing)
+
+
+_SHARED = dict(inspect.signature(Missing).parameters)
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -47,7 +63,7 @@ def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")
     def register(loader: _L) -> _L:
         if name in _ENTRIES:
             raise ValueError(f"data {name!r} is registered already, choose another name")
-        _ENTRIES[name] = _Entry(loader, tuple(splits), _options(loader))
+        _ENTRIES[name] = _Entry(loader, tuple(splits), _options(name, loader))
         return loader
 
     return register
@@ -74,7 +90,7 @@ def register_format(
     def register(loader: _L) -> _L:
         if name in _FORMATS:
             raise ValueError(f"data format {name!r} is registered already, choose another name")
-        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(loader)))
+        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(name, loader)))
         return loader
 
     return register
@@ -85,9 +101,13 @@ def format_names() -> tuple[str, ...]:
     return tuple(_FORMATS)
 
 
-def _options(loader: Loader) -> tuple[str, ...]:
-    parameters = inspect.signature(loader).parameters.values()
-    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "cache")
+def _options(name: str, loader: Loader) -> dict[str, inspect.Parameter]:
+    parameters = inspect.signature(loader).parameters
+    own = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n != "cache"}
+    for option in own:
+        if option in _SHARED or option == "name":
+            raise ValueError(f"data {name!r}: the option {option!r} is taken, choose another name for it")
+    return {**own, **_SHARED}
 
 
 def _find(name: str) -> tuple[_Entry, tuple[Path, ...]]:
@@ -106,6 +126,56 @@ def _find(name: str) -> tuple[_Entry, tuple[Path, ...]]:
     raise ValueError(f"{name}: in none of the known formats: {', '.join(_FORMATS)}")
 
 
+def _check_known(name: str, entry: _Entry, options: Mapping[str, Any]) -> None:
+    for option in options:
+        if option not in entry.options:
+            raise ValueError(f"unknown option {option!r} of {name!r}, expected one of: {', '.join(entry.options)}")
+
+
+def resolve_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Every option of a source: as given, converted to the annotated type, or else the loader's default.
+
+    Args:
+        name: as for `load_data`.
+        options: by name. A string such as "3" or "1e-3" is converted where a number is wanted.
+
+    Returns:
+        Keyword arguments for `load_data`, in the order of the loader's parameters.
+
+    Raises:
+        ValueError: if the name or an option is unknown, or a value is not of the option's type.
+    """
+    entry, _ = _find(name)
+    options = options or {}
+    _check_known(name, entry, options)
+    hints, result = entry.hints, {}
+    for option, parameter in entry.options.items():
+        if option in options:
+            result[option] = _convert(f"option {option!r} of {name!r}", options[option], hints.get(option, Any))
+        elif parameter.default is parameter.empty:
+            raise ValueError(f"option {option!r} of {name!r} is missing, and it has no default")
+        else:
+            result[option] = parameter.default
+    return result
+
+
+def _convert(what: str, value: Any, hint: Any) -> Any:
+    try:
+        if isinstance(value, bool) and not _mentions(hint, bool):
+            raise ValueError
+        return TypeAdapter(hint).validate_python(value)
+    except PydanticSchemaGenerationError:  # a type that pydantic knows nothing of
+        return value
+    except (ValidationError, ValueError):
+        expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
+        expected = expected.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "None")
+        raise ValueError(f"{what}: found {value!r}, expected {expected}") from None
+
+
+def _mentions(hint: Any, kind: type) -> bool:
+    return hint in {Any, kind} or any(_mentions(part, kind) for part in get_args(hint))
+
+
 def data_names() -> tuple[str, ...]:
     """Names that `load_data` knows, sorted."""
     return tuple(sorted(_ENTRIES))
@@ -121,7 +191,8 @@ def load_data(
         split: name of the split.
         cache: keep what was built on disk, and read it from there the next time. The folder is the environment's
             `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else `~/.cache/pyro_mmvae`.
-        options: keyword arguments of the loader.
+        options: keyword arguments of the loader, and of `Missing`, which is applied on top of what the loader gives:
+            `missing_rate`, `missing_by_label`, `missing_seed`, `missing_splits`, `allow_empty`.
 
     Returns:
         The split.
@@ -136,8 +207,8 @@ def load_data(
     entry, where = _find(name)
     if split not in entry.splits:
         raise ValueError(f"unknown split {split!r} of {name!r}, expected one of: {', '.join(entry.splits)}")
-    unknown = [option for option in options if option not in entry.options]
-    if unknown:
-        allowed = ", ".join(entry.options) or "none"
-        raise ValueError(f"unknown option {unknown[0]!r} of {name!r}, expected one of: {allowed}")
-    return entry.loader(*where, split, cache=cache, **options)
+    _check_known(name, entry, options)
+    shared: dict[str, Any] = {option: value for option, value in options.items() if option in _SHARED}
+    missing = Missing(**shared)
+    own = {option: value for option, value in options.items() if option not in _SHARED}
+    return missing.apply(entry.loader(*where, split, cache=cache, **own), entry.splits)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data import MappedTensor, MultimodalDataset
 from pyro_mmvae.evaluation.posteriors import seeded
 
 _WIDTH = 32
@@ -109,21 +109,27 @@ def train_classifiers(
     for name in train.names:
         if train.modalities[name].dim() != 4:
             continue
-        images, labels = _labelled(train, name)
-        test_images, test_labels = _labelled(test, name)
-        if not len(images) or not len(test_images):
+        rows, test_rows = (data.present[:, data.names.index(name)].nonzero()[:, 0] for data in (train, test))
+        if not len(rows) or not len(test_rows):
             continue
+        labels, test_labels = train.labels[rows], test.labels[test_rows]
         if progress is not None:
             progress(name)
         file = None if cache is None else cache / f"classifier-{name}-seed{seed}-epochs{epochs}.safetensors"
-        networks[name] = _train(file, _origin(train, labels), images, labels, epochs, seed).eval()
-        found = result.predict(name, _floats(test_images))
+        networks[name] = _train(file, _origin(train, labels), train.modalities[name], rows, labels, epochs, seed).eval()
+        found = torch.cat([result.predict(name, _floats(test.modalities[name][r])) for r in test_rows.split(1000)])
         accuracy[name] = float((found == test_labels.to(found.device)).double().mean())
     return result
 
 
 def _train(
-    file: Path | None, origin: dict[str, Any], images: Tensor, labels: Tensor, epochs: int, seed: int
+    file: Path | None,
+    origin: dict[str, Any],
+    images: Tensor | MappedTensor,
+    rows: Tensor,
+    labels: Tensor,
+    epochs: int,
+    seed: int,
 ) -> nn.Sequential:
     shape, classes = tuple(images.shape[1:]), int(labels.max()) + 1
     with seeded(seed, images.device):
@@ -132,19 +138,11 @@ def _train(
             return network
     with seeded(seed, images.device):  # anew: a failed restoring may have left its marks
         network = image_classifier(shape, classes).to(images.device)
-        _fit(network, images, labels, epochs)
+        _fit(network, images, rows, labels, epochs)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(file, network, origin=origin)
     return network
-
-
-def _labelled(data: MultimodalDataset, name: str) -> tuple[Tensor, Tensor]:
-    """The images of a modality that are there, and their labels."""
-    if data.labels is None:
-        raise ValueError(f"data {data.name!r} has no labels")
-    present = data.present[:, data.names.index(name)]
-    return data.modalities[name][present], data.labels[present]
 
 
 def _origin(train: MultimodalDataset, labels: Tensor) -> dict[str, Any]:
@@ -165,15 +163,16 @@ def _restore(file: Path, network: nn.Module, origin: dict[str, Any]) -> bool:
         return False
 
 
-def _fit(network: nn.Module, images: Tensor, labels: Tensor, epochs: int) -> None:
+def _fit(network: nn.Module, images: Tensor | MappedTensor, rows: Tensor, labels: Tensor, epochs: int) -> None:
+    """Train on those images that are there, which are read a batch at a time."""
     size = 128
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    steps = epochs * -(-len(images) // size)
+    steps = epochs * -(-len(rows) // size)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     network.train()
     for _ in range(epochs):
-        for index in torch.randperm(len(images)).to(images.device).split(size):
-            loss = nn.functional.cross_entropy(network(_floats(images[index])), labels[index])
+        for index in torch.randperm(len(rows)).to(rows.device).split(size):
+            loss = nn.functional.cross_entropy(network(_floats(images[rows[index]])), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

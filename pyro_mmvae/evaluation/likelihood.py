@@ -166,7 +166,7 @@ def sample_importance(
             priors.append(prior.log_prob(z))
             parameters = vae.model.decoders(z, list(values))
             for name, value in values.items():
-                terms: Any = vae.model.likelihoods[name](parameters[name])
+                terms: Any = vae.model.likelihoods[name](parameters[name], value)
                 log_prob = terms.log_prob(value)
                 if name in batch.present:
                     log_prob = torch.where(batch.present[name], log_prob, 0.0)

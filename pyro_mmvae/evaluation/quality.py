@@ -211,8 +211,9 @@ def frechet_classifier(
 
 
 def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) -> Tensor:
-    images = data.modalities[name][data.present[:, data.names.index(name)]]
-    parts = [part.float() / 255 if part.dtype == torch.uint8 else part for part in images.split(1000)]
+    rows = data.present[:, data.names.index(name)].nonzero()[:, 0]
+    images = (data.modalities[name][part] for part in rows.split(1000))
+    parts = (part.float() / 255 if part.dtype == torch.uint8 else part for part in images)
     return torch.cat([classifiers.features(name, part).cpu() for part in parts])
 
 

@@ -45,7 +45,7 @@ def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cel
     cells = []
     for (name, seed), config in sorted(configs.items(), key=lambda item: item[0][1]):
         path = out / f"{name.replace(':', '-')}-seed{seed}"
-        if (path / runs.CONFIG).exists() and runs.read_config(path) != config:
+        if (path / runs.CONFIG).exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
             raise runs.RunError(
                 f"{path} was made with other settings: give another --out, or the settings of its {runs.CONFIG}"
             )

@@ -34,14 +34,24 @@ def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS) -> d
     if not images:
         return {}
     some = data.subset(_one_of_each(data, count))
-    values = some.modalities
-    arrays = {f"observed.{name}": values[name].cpu().numpy() for name in images}
+    values = some.tensors
+    arrays = {f"observed.{name}": observed_pixels(some, name) for name in images}
+    if not some.complete:
+        values["present"] = some.present
     decoded = run.decode(_mean(run, values, run.names))
     arrays.update({f"reconstruction.{name}": to_pixels(decoded[name]) for name in images})
     for given in images:
         decoded = run.decode(_mean(run, values, (given,)))
         arrays.update({f"generated.{given}.{name}": to_pixels(decoded[name]) for name in images})
     return arrays
+
+
+def observed_pixels(data: MultimodalDataset, name: str) -> NDArray[np.uint8]:
+    """The images of a modality, black where it is absent."""
+    images = data.tensors[name]
+    there = data.present[:, data.names.index(name)].reshape(-1, 1, 1, 1)
+    pixels = to_pixels(images) if images.is_floating_point() else images.cpu().numpy()
+    return np.where(there.cpu().numpy(), pixels, np.uint8(0))
 
 
 def _mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:
@@ -62,6 +72,6 @@ def _one_of_each(data: MultimodalDataset, count: int) -> list[int]:
 
 
 def to_pixels(image: Tensor) -> NDArray[np.uint8]:
-    """Images in [0, 1], clipped, as uint8."""
-    pixels: NDArray[np.uint8] = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    """Images in [0, 1], clipped, as uint8; what is no number is 0."""
+    pixels: NDArray[np.uint8] = (image.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
     return pixels

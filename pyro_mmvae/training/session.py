@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from pyro_mmvae import __version__, runs
 from pyro_mmvae.checkpoint import load_checkpoint, save_checkpoint
 from pyro_mmvae.config import Config, dump_config
-from pyro_mmvae.data import load_data
+from pyro_mmvae.data import complete_traits, infer_traits
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.runs import CHECKPOINTS, Run
 from pyro_mmvae.training.pictures import sample_pictures
@@ -71,6 +72,7 @@ def train(config: Config, out: str | Path | None = None, *, progress: bool = Tru
         Interrupted: on Ctrl-C, after saving.
     """
     runs.import_plugins(config.plugins)
+    config = runs.resolve(config)
     session = _Session(config, progress)
     path = _free_path(config) if out is None else Path(out)
     runs.create(path, config, session.environment())
@@ -97,15 +99,17 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
     """
     path = Path(path)
     config = runs.read_config(path)
+    runs.import_plugins(config.plugins)
     if epochs is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-        runs.write_text(path / runs.CONFIG, dump_config(config))
-    runs.import_plugins(config.plugins)
+        runs.write_text(path / runs.CONFIG, dump_config(runs.resolve(config)))
     return _Session(config, progress).run(path, resuming=True)
 
 
 def _free_path(config: Config) -> Path:
-    name = f"{config.data.name}-{config.model.aggregation}-seed{config.train.seed}".replace("/", "_")
+    data = Path(config.data.name)
+    name = data.stem if data.is_absolute() else config.data.name
+    name = f"{name}-{config.model.aggregation}-seed{config.train.seed}".replace("/", "_")
     path, number = Path("runs") / name, 1
     while path.exists():
         number += 1
@@ -120,13 +124,13 @@ class _Session:
         self.config, self.progress = config, progress
         self.device = resolve_device(config.train.device)
         self.precision = resolve_precision(config.train.precision, self.device)
-        options = config.data.options()
-        self.data = load_data(config.data.name, "train", **options).to(self.device)
-        self.val = load_data(config.data.name, "val", **options).to(self.device)
+        self.data = runs.load_split(config, "train").to(self.device)
+        self.val = runs.load_split(config, "val").to(self.device)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
+        self.traits = complete_traits(self.data, runs.settle_traits(config, infer_traits(self.data)))
         self.best = -float("inf")
         with deterministic(config.train.seed, self.device):
-            self.vae = runs.build_vae(config, self.shapes).to(self.device)
+            self.vae = runs.build_vae(config, self.shapes, self.traits).to(self.device)
         per_epoch = -(-len(self.data) // config.train.batch_size)
         self.trainer = Trainer(
             self.vae, config.train, total_steps=per_epoch * config.train.epochs, precision=self.precision
@@ -174,8 +178,12 @@ class _Session:
     def save(self, path: Path, epoch: int, batch: int) -> None:
         """Everything needed to go on."""
         best = self.best if self.best > -float("inf") else None
-        state = {"epoch": epoch, "batch": batch, "step": self.trainer.steps, "best": best, "shapes": self.shapes}
+        state = {"epoch": epoch, "batch": batch, "step": self.trainer.steps, "best": best, **self.about_modalities()}
         save_checkpoint(path / CHECKPOINTS["last"], self.vae, self.trainer.optimizer, **state)
+
+    def about_modalities(self) -> dict[str, Any]:
+        """What a checkpoint says of them, so that a run can be opened without its data."""
+        return {"shapes": self.shapes, "traits": {name: asdict(known) for name, known in self.traits.items()}}
 
     def one_epoch(self, path: Path, epoch: int, skip: int, interrupted: threading.Event) -> None:
         """Train, validate, record, save."""
@@ -229,7 +237,7 @@ class _Session:
             self.best = val["elbo"]
             save_checkpoint(
                 path / CHECKPOINTS["best"], self.vae, epoch=epoch + 1, step=self.trainer.steps, best=self.best,
-                shapes=self.shapes,
+                **self.about_modalities(),
             )  # fmt: skip
         self.save(path, epoch + 1, 0)
 

@@ -17,6 +17,8 @@ from pyro_mmvae.data import (
     register_format,
 )
 
+SHARED = "missing_rate, missing_by_label, missing_seed, missing_splits, allow_empty"
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int]]:
@@ -61,13 +63,13 @@ def test_an_unknown_name_split_or_option_is_answered_in_one_line_with_what_is_al
         "(add your own with pyro_mmvae.data.register_data)"
     )
     assert message("toy", "val") == "unknown split 'val' of 'toy', expected one of: train, test"
-    assert message("toy", "test", item=3) == "unknown option 'item' of 'toy', expected one of: items"
+    assert message("toy", "test", item=3) == f"unknown option 'item' of 'toy', expected one of: items, {SHARED}"
 
 
 def test_the_embedded_set_names_its_splits_and_options() -> None:
     assert message("polymnist-mini", "dev").endswith("expected one of: train, val, test")
     assert message("polymnist-mini", size=3).endswith(
-        "expected one of: modalities, train_size, val_size, test_size, photographs, seed"
+        f"expected one of: modalities, train_size, val_size, test_size, photographs, seed, {SHARED}"
     )
 
 
@@ -84,7 +86,7 @@ def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkey
     data = load_data(str(tmp_path / "a.dots"), scale=2.0)
     assert (len(data), float(data.modalities["x"].sum())) == (3, 6.0)
     assert message(str(tmp_path / "a.dots"), "val").startswith("unknown split 'val'")
-    assert message(str(tmp_path / "a.dots"), size=3).endswith("expected one of: scale")
+    assert message(str(tmp_path / "a.dots"), size=3).endswith(f"expected one of: scale, {SHARED}")
     assert "expected a path or one of" in message(str(tmp_path / "missing.dots"))
     (tmp_path / "a.dashes").write_text("---")
     with pytest.raises(ValueError, match="in none of the known formats: dots"):

@@ -55,6 +55,14 @@ def test_separable_images_are_learned_and_the_accuracy_is_told() -> None:
     assert not features.requires_grad
 
 
+def test_what_is_absent_is_not_trained_on() -> None:
+    present = TRAIN.present.clone()
+    present[::3, 0] = False
+    there = torch.arange(200)[present[:, 0]]
+    without = train_classifiers(TRAIN.subset(there), TEST, epochs=1)
+    assert torch.equal(weights(train_classifiers(replace(TRAIN, present=present), TEST, epochs=1)), weights(without))
+
+
 def test_accuracy_is_of_test_images_that_are_there() -> None:
     labels = torch.where(torch.arange(60) < 30, TEST.labels, (torch.arange(60) + 1) % 4)
     wrong = replace(TEST, labels=labels)

@@ -1,15 +1,13 @@
-"""What a decoder's output says about a modality: likelihoods by name."""
+"""Location families with one scale for a whole event."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from torch import nn
 from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Tensor
@@ -139,140 +137,3 @@ class SharedScaleNormal(_SharedScale):
     def _noise(self, shape: torch.Size) -> Tensor:
         dtype = torch.promote_types(self.loc.dtype, torch.float32)
         return torch.randn(shape, dtype=dtype, device=self.loc.device)
-
-
-class Likelihood(nn.Module):
-    """Turns a decoder's output into the distribution of one modality.
-
-    Args:
-        shape: of one item.
-    """
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    @property
-    def parameter_shape(self) -> tuple[int, ...]:
-        """What the decoder must give for one item."""
-        return self.shape
-
-    def features(self, value: Tensor) -> Tensor:
-        """Observations as the encoder sees them, `(*batch, *parameter_shape)`."""
-        return value
-
-    @abstractmethod
-    def forward(self, parameters: Tensor) -> TorchDistribution:
-        """The distribution of `(*batch, *shape)` given `(*batch, *parameter_shape)`."""
-
-    def mean(self, parameters: Tensor) -> Tensor:
-        """Its mean, for pictures and summaries."""
-        return cast("Tensor", self(parameters).mean)
-
-
-class _LocationLikelihood(Likelihood):
-    family: type[_SharedScale]
-
-    def __init__(self, shape: tuple[int, ...], scale: float | str) -> None:
-        super().__init__(shape)
-        self.scale: float | None = None
-        if scale == "learned":
-            self.log_scale = nn.Parameter(torch.zeros(()))
-        elif isinstance(scale, str) or not scale > 0 or not math.isfinite(scale):
-            raise ValueError(f"likelihood scale must be a positive number or 'learned', not {scale!r}")
-        else:
-            self.scale = float(scale)
-
-    def forward(self, parameters: Tensor) -> TorchDistribution:
-        """Of `(*batch, *shape)`."""
-        scale = self.log_scale.exp() if self.scale is None else self.scale
-        return self.family(parameters, scale, event_dim=len(self.shape))
-
-
-class LaplaceLikelihood(_LocationLikelihood):
-    """Laplace of one scale, fixed or learned."""
-
-    family = SharedScaleLaplace
-
-
-class NormalLikelihood(_LocationLikelihood):
-    """Normal of one scale, fixed or learned."""
-
-    family = SharedScaleNormal
-
-
-class BernoulliLikelihood(Likelihood):
-    """Bernoulli pixels; the decoder gives logits. Values in [0, 1] are allowed (the usual relaxed form)."""
-
-    def forward(self, parameters: Tensor) -> TorchDistribution:
-        """Of `(*batch, *shape)`."""
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
-        return cast("TorchDistribution", dist.Bernoulli(logits=parameters, validate_args=False)).to_event(
-            len(self.shape)
-        )
-
-
-class CategoricalLikelihood(Likelihood):
-    """One of several classes at each position; the decoder gives logits, the encoder sees one-hot vectors.
-
-    Args:
-        shape: of one item, whose values are the integers 0…classes-1.
-        classes: how many.
-    """
-
-    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
-        super().__init__(shape)
-        self.classes = classes
-
-    @property
-    def parameter_shape(self) -> tuple[int, ...]:
-        """One logit a class and position."""
-        return (*self.shape, self.classes)
-
-    def features(self, value: Tensor) -> Tensor:
-        """One-hot vectors, `(*batch, *shape, classes)`."""
-        return torch.nn.functional.one_hot(value.long(), self.classes).to(torch.get_default_dtype())
-
-    def forward(self, parameters: Tensor) -> TorchDistribution:
-        """Of `(*batch, *shape)`."""
-        parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
-        base = dist.Categorical(logits=parameters, validate_args=False)
-        return cast("TorchDistribution", base).to_event(len(self.shape))
-
-    def mean(self, parameters: Tensor) -> Tensor:
-        """Class probabilities, `(*batch, *shape, classes)`."""
-        return parameters.softmax(-1)
-
-
-LIKELIHOODS = ("laplace", "normal", "bernoulli", "categorical")
-
-
-def make_likelihood(
-    name: str, shape: tuple[int, ...], *, scale: float | str = 0.75, classes: int | None = None
-) -> Likelihood:
-    """A likelihood by name.
-
-    Args:
-        name: ``laplace``, ``normal``, ``bernoulli`` or ``categorical``.
-        shape: of one item.
-        scale: of ``laplace`` and ``normal``: a positive number, or ``"learned"`` for one trained scalar that starts
-            at 1.
-        classes: of ``categorical``.
-
-    Returns:
-        A module whose forward gives a distribution of event shape ``shape``.
-
-    Raises:
-        ValueError: for an unknown name, a bad scale or missing classes.
-    """
-    if name == "laplace":
-        return LaplaceLikelihood(shape, scale)
-    if name == "normal":
-        return NormalLikelihood(shape, scale)
-    if name == "bernoulli":
-        return BernoulliLikelihood(shape)
-    if name == "categorical":
-        if classes is None or classes < 2:
-            raise ValueError(f"likelihood 'categorical' needs classes, two or more, got {classes}")
-        return CategoricalLikelihood(shape, classes)
-    raise ValueError(f"unknown likelihood {name!r}; there are {', '.join(LIKELIHOODS)}")
