@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -13,7 +13,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.rules import BUILT_IN, Aggregation, Custom, Options, Prior
+from pyro_mmvae.kinds import KINDS, check_kind
+from pyro_mmvae.rules import BUILT_IN, Aggregation, Custom, Options, Prior, kinds_of
 
 Function = TypeVar("Function", bound=Callable[..., TorchDistribution])
 
@@ -40,7 +41,9 @@ def get_aggregation(name: str) -> Aggregation:
         ) from None
 
 
-def register_aggregation(name: str, *, subsets: subsets.Family | None = None) -> Callable[[Function], Function]:
+def register_aggregation(
+    name: str, *, subsets: subsets.Family | None = None, kinds: Sequence[str] = ("normal",)
+) -> Callable[[Function], Function]:
     """Register a callable `Experts → TorchDistribution` as an aggregation, from anywhere.
 
     The keywords ``weights``, ``mixture_weights``, ``prior`` and ``prior_expert`` of :func:`aggregate` reach the
@@ -55,12 +58,15 @@ def register_aggregation(name: str, *, subsets: subsets.Family | None = None) ->
             modalities to one, the callable is the rule for *one* subset: it gets experts whose ``present`` is cut to
             that subset, with one more batch dimension for the subsets. The aggregation is then the mixture of it over
             the family, and the component bound is served too.
+        kinds: of experts that the callable can take, see :attr:`Experts.kind <pyro_mmvae.Experts.kind>`: ``"normal"``
+            (diagonal Gaussians), ``"full"``, ``"laplace"``, ``"student_t"``, ``"logistic"``. Others are refused before
+            it is called, lest it take them for diagonal Gaussians.
 
     Returns:
         A decorator that gives the callable back unchanged.
 
     Raises:
-        ValueError: if the name is taken or ``subsets`` is no family.
+        ValueError: if the name is taken, ``subsets`` is no family or ``kinds`` are unknown.
 
     Example:
         >>> import pyro.distributions as dist
@@ -81,10 +87,12 @@ def register_aggregation(name: str, *, subsets: subsets.Family | None = None) ->
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
         families.check_family(subsets)
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, not {kinds!r}")
 
     def decorate(function: Function) -> Function:
         summary = str(inspect.getdoc(function) or getattr(function, "__name__", name)).split("\n")[0]
-        _REGISTRY[name] = Custom(name, summary, function, subsets)
+        _REGISTRY[name] = Custom(name, summary, function, subsets, tuple(kinds))
         return function
 
     return decorate
@@ -147,7 +155,7 @@ def aggregate(
         (1.0, 2.0)
     """
     options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(get_aggregation(name).mixture, experts, options)
+    return _run(name, "mixture", experts, options)
 
 
 def draw_component(
@@ -179,7 +187,7 @@ def draw_component(
         ValueError: as for :func:`aggregate`, and for an aggregation without subsets or learned weights of ``moe``.
     """
     options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(get_aggregation(name).component, experts, options)
+    return _run(name, "component", experts, options)
 
 
 def full_component(
@@ -208,20 +216,20 @@ def full_component(
         ValueError: as for :func:`aggregate`, and for ``moe``, which has no such component.
     """
     options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(get_aggregation(name).full, experts, options)
+    return _run(name, "full", experts, options)
 
 
-def _run(
-    function: Callable[[Experts, Options], TorchDistribution], experts: Experts, options: Options
-) -> TorchDistribution:
+def _run(name: str, builder: str, experts: Experts, options: Options) -> TorchDistribution:
+    aggregation = get_aggregation(name)
     options.check(experts)
+    check_kind(name, experts.kind, kinds_of(aggregation, options.prior_expert))
     experts = _promoted(experts)
     device = experts.loc.device.type
     off: Any = contextlib.nullcontext()
     if torch.amp.is_autocast_available(device):
         off = torch.autocast(device, enabled=False)
     with off:
-        return function(experts, options)
+        return cast("TorchDistribution", getattr(aggregation, builder)(experts, options))
 
 
 def _promoted(experts: Experts) -> Experts:
@@ -229,4 +237,4 @@ def _promoted(experts: Experts) -> Experts:
     dtype = torch.promote_types(torch.promote_types(experts.loc.dtype, experts.scale.dtype), torch.float32)
     if experts.loc.dtype == dtype == experts.scale.dtype:
         return experts
-    return Experts(experts.loc.to(dtype), experts.scale.to(dtype), experts.mask, validate_args=False)
+    return experts.map(lambda tensor, own: tensor.to(dtype) if own > 1 else tensor)

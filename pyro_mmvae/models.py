@@ -21,10 +21,11 @@ from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.data.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides import BarycentricGuide
+from pyro_mmvae.kinds import check_kind
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities
 from pyro_mmvae.networks import NetworkOptions, make_networks
-from pyro_mmvae.rules import Prior
+from pyro_mmvae.rules import Prior, kinds_of
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 
@@ -135,11 +136,7 @@ class MultimodalGuide(BarycentricGuide):
         count = _count(observed, size)
         if observed is not None and observed.values:
             return self.encode(observed)
-        reference = cast("Tensor", self.prior_loc)
-        shape = (count, len(self.names), cast("Encoders", self.encode).latent_size)
-        ones = reference.new_ones(()).expand(shape)
-        absent = torch.zeros(shape[:-1], dtype=torch.bool, device=reference.device)
-        return Experts(ones, ones, absent, validate_args=False)
+        return cast("Encoders", self.encode).blank(count, cast("Tensor", self.prior_loc))
 
     def forward(
         self,
@@ -182,7 +179,7 @@ class MultimodalVAE(nn.Module):
         bound: ``"mixture"`` or ``"component"``, see :class:`~pyro_mmvae.BarycentricGuide`.
         beta: weight of the KL term in training, positive. With another than 1, or with other weights than 1, the
             training loss is an objective and no bound on the evidence.
-        network: sizes of the networks.
+        network: sizes of the networks, and the covariance and family of their experts.
         prior: ``(loc, scale)`` of the latent, N(0, I) by default.
         prior_expert: see :func:`pyro_mmvae.aggregate`.
         weights: λ, one a modality; see there.
@@ -240,7 +237,9 @@ class MultimodalVAE(nn.Module):
                 beta,
             )
             self.guide = MultimodalGuide(
-                Encoders([encoder for encoder, _ in pairs], groups, likelihoods, names, latent_size),
+                Encoders(
+                    [encoder for encoder, _ in pairs], groups, likelihoods, names, latent_size, options.kind, options.df
+                ),
                 aggregation,
                 beta=beta,
                 names=names,
@@ -250,7 +249,9 @@ class MultimodalVAE(nn.Module):
                 weights=None if weights is None else torch.as_tensor(weights, dtype=torch.get_default_dtype()),
                 mixture_weights=mixture_weights,
             )
-        get_aggregation(aggregation).check(len(names), bound)
+        rule = get_aggregation(aggregation)
+        rule.check(len(names), bound)
+        check_kind(aggregation, options.kind, kinds_of(rule, prior_expert))
 
     @property
     def names(self) -> tuple[str, ...]:

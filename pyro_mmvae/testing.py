@@ -11,12 +11,16 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.aggregation import aggregate, draw_component, get_aggregation
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.kinds import check_kind
+from pyro_mmvae.rules import kinds_of
 
 _DRAWS = torch.Size([5])
 _STANDARD_ERRORS = 6.0
 
 
-def check_aggregation(name: str, experts: Experts | None = None, *, seed: int = 0, samples: int = 20_000) -> None:
+def check_aggregation(
+    name: str, experts: Experts | None = None, *, kind: str = "normal", seed: int = 0, samples: int = 20_000
+) -> None:
     r"""Check every clause of the contract of an aggregation, and say which one is broken and by how much.
 
     The clauses, in this order. *inputs*: the experts are not modified. *interface*: a Pyro ``TorchDistribution`` of
@@ -34,20 +38,25 @@ def check_aggregation(name: str, experts: Experts | None = None, *, seed: int = 
         name: of a registered aggregation.
         experts: to try it on, checked in float64; by default random ones of several batch shapes and latent sizes, with
             absent modalities and an item of which nothing is present.
+        kind: of the default experts, see :attr:`Experts.kind <pyro_mmvae.Experts.kind>`: ``"normal"`` for diagonal
+            Gaussians.
         seed: of the default experts and of all draws. Torch's global random state is as before afterwards.
         samples: how many draws to compare the moments with.
 
     Raises:
         AssertionError: if a clause is broken, or anything raises on the way.
-        ValueError: if there is no aggregation of that name.
+        ValueError: if there is no aggregation of that name, or it has no rule for experts of that kind.
 
     Example:
         >>> check_aggregation("wb")
+        >>> check_aggregation("moment", kind="full")
     """
-    family = getattr(get_aggregation(name), "family", None)
+    aggregation = get_aggregation(name)
+    check_kind(name, kind if experts is None else experts.kind, kinds_of(aggregation))
+    family = getattr(aggregation, "family", None)
     ordered = family is not None and not isinstance(family, str)
     num_modalities = family.shape[-1] if isinstance(family, Tensor) else 3
-    for case in _default_experts(seed, num_modalities) if experts is None else [_cast(experts, torch.float64)]:
+    for case in _default_experts(seed, num_modalities, kind) if experts is None else [_cast(experts, torch.float64)]:
         cuda = [case.loc.device] if case.loc.is_cuda else []
         with torch.random.fork_rng(devices=cuda):
             for generator in (torch.default_generator, *(torch.cuda.default_generators[d.index] for d in cuda)):
@@ -96,7 +105,7 @@ class _Subject:
         self.close(what, _values(got, _points(wanted)), _values(wanted, _points(wanted)))
 
     def posterior(self, experts: Experts) -> Any:
-        given = {"loc": experts.loc, "scale": experts.scale, "present": experts.mask}
+        given = _tensors(experts)
         before = {what: tensor.clone() for what, tensor in given.items()}
         posterior = aggregate(experts, self.name)
         if changed := [what for what, tensor in given.items() if not torch.equal(tensor, before[what])]:
@@ -106,9 +115,13 @@ class _Subject:
 
     def leaves(self, experts: Experts, absent: float) -> tuple[Any, dict[str, Tensor]]:
         """The posterior of copies of the experts that require gradients, and those copies."""
-        slot = ~experts.mask.unsqueeze(-1)
-        loc, scale = (t.detach().masked_fill(slot, absent).requires_grad_() for t in (experts.loc, experts.scale))
-        return self.posterior(Experts(loc, scale, experts.mask, validate_args=False)), {"loc": loc, "scale": scale}
+        leaves = {}
+        for name in ("loc", _spread(experts)):
+            tensor = getattr(experts, name).detach()
+            slot = ~experts.mask.reshape(experts.mask.shape + (1,) * (tensor.dim() - experts.mask.dim()))
+            leaves[name] = tensor.masked_fill(slot, absent).requires_grad_()
+        loc, spread = leaves.values()
+        return self.posterior(experts.like(loc, spread, experts.mask)), leaves
 
     def finite_gradient(self, what: str, value: Tensor, leaves: dict[str, Tensor]) -> None:
         self.holds(value.requires_grad, f"{what} has no gradient in the experts")
@@ -202,7 +215,7 @@ def _prior(subject: _Subject, experts: Experts) -> None:
 
 
 def _density(subject: _Subject, experts: Experts) -> None:
-    posterior = subject.posterior(Experts(experts.loc[..., :1], experts.scale[..., :1], experts.mask))
+    posterior = subject.posterior(_first_dimension(experts))
     z = _nodes(posterior)
     density = posterior.log_prob(z.unsqueeze(-1)).exp()
     centred = (z - posterior.mean.squeeze(-1)) / posterior.stddev.squeeze(-1)
@@ -252,7 +265,7 @@ _CLAUSES: dict[str, Callable[[_Subject, Experts], Any]] = {
 }  # fmt: skip
 
 
-def _default_experts(seed: int, num_modalities: int) -> Iterator[Experts]:
+def _default_experts(seed: int, num_modalities: int, kind: str) -> Iterator[Experts]:
     generator = torch.Generator().manual_seed(seed)
     for batch, latent in (((), 2), ((4,), 1), ((2, 3), 3)):
         shape = (*batch, num_modalities)
@@ -261,17 +274,36 @@ def _default_experts(seed: int, num_modalities: int) -> Iterator[Experts]:
         items = present.view(-1, num_modalities)
         items[0] = True  # one item has everything, and of the last, if there are more, there is nothing
         items[1:][-1:] = False
-        yield Experts(1.5 * loc, (0.5 * noise).exp(), present)
+        loc, scale = 1.5 * loc, (0.5 * noise).exp()
+        if kind == "full":
+            mixing = torch.randn(*shape, latent, latent, dtype=torch.float64, generator=generator)
+            yield Experts(loc, 0.5 * scale, present, cov_factor=0.5 * mixing)
+        else:
+            yield Experts(loc, scale, present)
+
+
+def _spread(experts: Experts) -> str:
+    return "scale" if experts.scale_tril is None else "scale_tril"
+
+
+def _tensors(experts: Experts) -> dict[str, Tensor]:
+    names = {"loc": "loc", _spread(experts): _spread(experts), "present": "mask"}
+    return {name: getattr(experts, attribute) for name, attribute in names.items()}
 
 
 def _cast(experts: Experts, dtype: torch.dtype) -> Experts:
-    return Experts(experts.loc.to(dtype), experts.scale.to(dtype), experts.mask, validate_args=False)
+    return experts.map(lambda tensor, own: tensor.to(dtype) if own > 1 else tensor)
 
 
 def _columns(experts: Experts, columns: Sequence[int]) -> Experts:
     at = torch.tensor(columns, device=experts.loc.device)
-    loc, scale, present = experts.loc.index_select(-2, at), experts.scale.index_select(-2, at), experts.mask
-    return Experts(loc, scale, present.index_select(-1, at), validate_args=False)
+    return experts.map(lambda tensor, own: tensor.index_select(-own, at))
+
+
+def _first_dimension(experts: Experts) -> Experts:
+    """Their marginals in the first latent dimension, which of a lower triangular factor is its first corner."""
+    corner: list[Any] = [slice(1), slice(1)]
+    return experts.map(lambda tensor, own: tensor[(..., *corner[: own - 1])])
 
 
 def _values(posterior: Any, points: Tensor | None = None) -> dict[str, Tensor]:

@@ -145,7 +145,7 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
         gives no row.
     """
     every, names, mask = range(experts.num_modalities), vae.names, experts.mask
-    loc, scale = experts.loc.double(), experts.scale.double()
+    loc, scale = experts.loc.double(), experts.stddev.double()
     joint_loc = posterior_means(vae, experts, every).double()
     joint_scale = posterior_variances(vae, experts, every).double().sqrt()
     prior_loc, prior_scale = prior_of(vae)

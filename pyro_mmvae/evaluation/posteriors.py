@@ -55,13 +55,23 @@ def encode_dataset(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: i
     with torch.no_grad():
         for start in range(0, len(data), batch_size):
             parts.append(vae.guide.experts(make_batch(data, slice(start, start + batch_size)).to(device)))
-    loc, scale, present = (torch.cat(p) for p in zip(*((e.loc, e.scale, e.mask) for e in parts), strict=True))
-    return Experts(loc, scale, present, validate_args=False)
+    return concatenated(parts)
+
+
+def concatenated(parts: Sequence[Experts]) -> Experts:
+    """The experts of all items, part after part; all of one kind, one part at least."""
+    tensors: tuple[list[Tensor], ...] = ([], [], [])
+    for part in parts:
+        spread = part.scale if part.scale_tril is None else part.scale_tril
+        for found, tensor in zip(tensors, (part.loc, spread, part.mask), strict=True):
+            found.append(tensor)
+    loc, spread, present = map(torch.cat, tensors)
+    return parts[0].like(loc, spread, present)
 
 
 def take(experts: Experts, rows: Tensor | slice) -> Experts:
     """The experts of some items."""
-    return Experts(experts.loc[rows], experts.scale[rows], experts.mask[rows], validate_args=False)
+    return experts.map(lambda tensor, _: tensor[rows])
 
 
 def having(experts: Experts, subset: Sequence[int]) -> Bool[Tensor, " item"]:
@@ -104,7 +114,10 @@ def subset_posterior(vae: MultimodalVAE, experts: Experts, subset: Sequence[int]
 def items_at_once(vae: MultimodalVAE, experts: Experts, subset: Sequence[int]) -> int:
     """How many items' components may be held at once, so that a large mixture fits into memory."""
     first = subset_posterior(vae, take(experts, slice(0, 1)), subset)
-    return max(_ELEMENTS // (getattr(first, "num_components", 1) * experts.latent_size), 1)
+    numbers = experts.latent_size
+    if experts.kind == "full":  # a matrix for each member of a component, in float64
+        numbers *= 2 * experts.latent_size * experts.num_modalities
+    return max(_ELEMENTS // (getattr(first, "num_components", 1) * numbers), 1)
 
 
 def posteriors(vae: MultimodalVAE, experts: Experts, subset: Sequence[int]) -> Iterator[TorchDistribution]:

@@ -170,7 +170,7 @@ def _some(count: int, wanted: int, seed: int) -> list[int]:
 
 def _select(experts: Experts, rows: Iterable[int]) -> Experts:
     index = list(rows)
-    return Experts(experts.loc[index], experts.scale[index], experts.mask[index], validate_args=False)
+    return experts.map(lambda tensor, _: tensor[index])
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:
