@@ -130,20 +130,23 @@ def aggregate(
             each subset. A subset of zero total weight is dead. All 1 by default.
         mixture_weights: :math:`\pi` over an item's live subsets: ``"uniform"``; ``"size"``, each size of subset equally
             likely; or a function from the membership matrix `(component, modality)`, bool, to weights `(component,)`.
-        prior: ``(loc, scale)``, each a number or a tensor that broadcasts to `(*batch, latent)`; N(0, I) by default. It
-            is the prior expert, and the posterior of an item of which nothing is alive.
+        prior: ``(loc, scale)``, each a number or a tensor that broadcasts to `(*batch, latent)`; (0, 1) by default, so
+            N(0, I) for Gaussian experts. It is the prior expert, and the posterior of an item of which nothing is
+            alive. Its family is that of the posterior: that of the experts, with their df, and Gaussian in ``moment``;
+            its scale is the family's own.
         prior_expert: whether the prior is one more expert, of weight 1: in ``"none"`` of the subsets, in ``"full"``,
             the subset of everything present in the item, or in ``"all"``. By default all for ``poe``, full for
             ``mopoe``, none elsewhere.
 
     Returns:
         A distribution of batch shape `batch` and event shape `(latent,)`, in the experts' floating type, float32 at
-        least, computed with autocast off: an independent Normal for one-component aggregations, else a
-        :class:`~pyro_mmvae.distributions.SubsetMixture`.
+        least, computed with autocast off: for one-component aggregations independent Normals, a
+        :class:`~pyro_mmvae.distributions.MultivariateNormal` of experts of full covariance, or the family of the
+        experts; else a :class:`~pyro_mmvae.distributions.SubsetMixture` of such.
 
     Raises:
-        ValueError: for an unknown name or option, weights or prior that do not fit, negative weights, or a mixture of
-            more than 4,096 components.
+        ValueError: for an unknown name or option, weights or prior that do not fit, negative weights, a mixture of more
+            than 4,096 components, or experts of a kind that the aggregation is not defined for.
 
     References:
         Qiu et al., 2025. Multimodal variational autoencoder: a barycentric view. AAAI 39(19), arXiv 2412.20487.
@@ -181,7 +184,8 @@ def draw_component(
         prior_expert: see there.
 
     Returns:
-        A distribution of batch shape `batch` and event shape `(latent,)`, a Normal for every built-in aggregation.
+        A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
+        :func:`aggregate`.
 
     Raises:
         ValueError: as for :func:`aggregate`, and for an aggregation without subsets or learned weights of ``moe``.
@@ -210,7 +214,8 @@ def full_component(
         prior_expert: see there.
 
     Returns:
-        A distribution of batch shape `batch` and event shape `(latent,)`, a Normal for every built-in aggregation.
+        A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
+        :func:`aggregate`.
 
     Raises:
         ValueError: as for :func:`aggregate`, and for ``moe``, which has no such component.

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias, cast
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters import charts, gaussians
-from pyro_mmvae.distributions import MultivariateNormal
-from pyro_mmvae.experts import KINDS, Experts
+from pyro_mmvae.distributions import MultivariateNormal, location_scale
+from pyro_mmvae.experts import FAMILIES, KINDS, Experts
 
 Chart: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Spread: TypeAlias = Callable[[Experts], Tensor]
@@ -72,16 +72,16 @@ class Merging:
         return self.make(merged, spread, experts.df)
 
 
-def _normal(loc: Tensor, scale: Tensor, df: float | None = None) -> TorchDistribution:
-    return cast("TorchDistribution", dist.Normal(loc, scale).to_event(1))
-
-
 def _multivariate(loc: Tensor, scale_tril: Tensor, df: float | None = None) -> TorchDistribution:
     return cast("TorchDistribution", MultivariateNormal(loc, scale_tril=scale_tril))
 
 
 def _scale(experts: Experts) -> Tensor:
     return experts.scale
+
+
+def _stddev(experts: Experts) -> Tensor:
+    return experts.stddev
 
 
 def _scale_tril(experts: Experts) -> Tensor:
@@ -92,6 +92,13 @@ def _full(chart: Chart) -> Merging:
     return Merging(chart, _multivariate, _scale_tril, matrix=True)
 
 
+def _family(family: str) -> dict[Chart | None, Merging]:
+    """Quantiles of one family average to quantiles of that family: locs and scales do, as those of Gaussians."""
+    average = Merging(charts.wasserstein, partial(location_scale, family), _scale, family)
+    moments = Merging(charts.moment, partial(location_scale, "normal"), _stddev)
+    return {None: average, charts.wasserstein: average, charts.moment: moments}
+
+
 # A mixture of the experts themselves averages in no chart: each of its rows selects one.
 _TABLE: dict[str, Mapping[Chart | None, Merging]] = {
     "full": {
@@ -100,6 +107,7 @@ _TABLE: dict[str, Mapping[Chart | None, Merging]] = {
         charts.wasserstein: _full(gaussians.wasserstein),
         charts.moment: _full(gaussians.moment),
     },
+    **{family: _family(family) for family in FAMILIES[1:]},
 }
 
 
@@ -115,7 +123,7 @@ def merging_of(kind: str, chart: Chart, *, selects: bool = False) -> Merging | N
         None where the rule has no meaning, or no closed form, for the kind.
     """
     if kind == "normal":
-        return Merging(chart, _normal, _scale)
+        return Merging(chart, partial(location_scale, "normal"), _scale)
     return _TABLE.get(kind, {}).get(None if selects else chart)
 
 
@@ -125,10 +133,26 @@ def check_kind(name: str, kind: str, accepted: tuple[str, ...]) -> None:
     Raises:
         ValueError: which says what the aggregation accepts.
     """
-    if kind not in accepted:
-        raise ValueError(
-            f"aggregation {name!r} has no rule for experts of kind {kind!r}, it has for {', '.join(accepted)}"
-        )
+    if kind in accepted:
+        return
+    hint = ""
+    if kind in FAMILIES[1:] and "full" in accepted:
+        hint = f". A product of {kind} densities is none of the family; moe, wb, mwb and moment are defined for them"
+    raise ValueError(
+        f"aggregation {name!r} has no rule for experts of kind {kind!r}, it has for {', '.join(accepted)}{hint}"
+    )
 
 
-__all__ = ["KINDS", "Merging", "check_kind", "merging_of"]
+def distribution_of(experts: Experts) -> TorchDistribution:
+    """The experts themselves.
+
+    Returns:
+        A distribution of batch shape `(*batch, modality)` and event shape `(latent,)`; N(0, I) or the like where one is
+        absent.
+    """
+    if experts.kind == "full":
+        return _multivariate(experts.loc, _scale_tril(experts))
+    return location_scale(experts.family, experts.loc, experts.scale, experts.df)
+
+
+__all__ = ["KINDS", "Merging", "check_kind", "distribution_of", "merging_of"]

@@ -19,13 +19,14 @@ from pyro_mmvae import subsets
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.data.batch import Batch
+from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides import BarycentricGuide
 from pyro_mmvae.kinds import check_kind
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities
 from pyro_mmvae.networks import NetworkOptions, make_networks
-from pyro_mmvae.rules import Prior, kinds_of
+from pyro_mmvae.rules import Prior, kinds_of, posterior_family
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 
@@ -42,6 +43,8 @@ class GenerativeModel(PyroModule):
         prior_loc: `(latent,)`.
         prior_scale: `(latent,)`.
         beta: the weight of the KL term in training.
+        family: of the prior.
+        df: degrees of freedom, if that is ``student_t``.
     """
 
     def __init__(
@@ -52,19 +55,24 @@ class GenerativeModel(PyroModule):
         prior_loc: Tensor,
         prior_scale: Tensor,
         beta: float,
+        family: str = "normal",
+        df: float | None = None,
     ) -> None:
         super().__init__()
         self.decoders = decoders
         self.likelihoods = likelihoods
         self.names = tuple(weights)
         self.weights, self.beta = dict(weights), beta
+        self.prior_family, self.prior_df = family, df
         self.register_buffer("prior_loc", prior_loc)
         self.register_buffer("prior_scale", prior_scale)
 
     def prior(self) -> TorchDistribution:
         """The prior of one item."""
-        base = dist.Normal(cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale), validate_args=False)
-        return cast("TorchDistribution", base.to_event(1))
+        loc, scale = cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)
+        if self.prior_family != "normal":
+            return location_scale(self.prior_family, loc, scale, self.prior_df)
+        return cast("TorchDistribution", dist.Normal(loc, scale, validate_args=False).to_event(1))
 
     def forward(
         self,
@@ -180,7 +188,8 @@ class MultimodalVAE(nn.Module):
         beta: weight of the KL term in training, positive. With another than 1, or with other weights than 1, the
             training loss is an objective and no bound on the evidence.
         network: sizes of the networks, and the covariance and family of their experts.
-        prior: ``(loc, scale)`` of the latent, N(0, I) by default.
+        prior: ``(loc, scale)`` of the latent, N(0, I) by default. It is of the family of the posterior, that of
+            ``network.family`` as a rule, and its scale the family's own.
         prior_expert: see :func:`pyro_mmvae.aggregate`.
         weights: λ, one a modality; see there.
         mixture_weights: see there.
@@ -216,7 +225,8 @@ class MultimodalVAE(nn.Module):
         likelihoods = nn.ModuleDict(
             {m.name: make_likelihood(m.likelihood, m.shape, scale=m.scale, classes=m.classes) for m in modalities}
         )
-        options = network or NetworkOptions()
+        options, rule = network or NetworkOptions(), get_aggregation(aggregation)
+        check_kind(aggregation, options.kind, kinds_of(rule, prior_expert))
         groups = group_modalities(modalities, likelihoods)
         pairs = []
         for group in groups:
@@ -235,6 +245,8 @@ class MultimodalVAE(nn.Module):
                 prior_loc,
                 prior_scale,
                 beta,
+                posterior_family(rule, options.kind, prior_expert),
+                options.df,
             )
             self.guide = MultimodalGuide(
                 Encoders(
@@ -249,9 +261,7 @@ class MultimodalVAE(nn.Module):
                 weights=None if weights is None else torch.as_tensor(weights, dtype=torch.get_default_dtype()),
                 mixture_weights=mixture_weights,
             )
-        rule = get_aggregation(aggregation)
         rule.check(len(names), bound)
-        check_kind(aggregation, options.kind, kinds_of(rule, prior_expert))
 
     @property
     def names(self) -> tuple[str, ...]:

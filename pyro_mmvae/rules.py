@@ -85,6 +85,12 @@ def kinds_of(aggregation: Aggregation, prior_expert: str | None = None) -> tuple
     return ("normal",) if kinds is None else kinds(prior_expert)
 
 
+def posterior_family(aggregation: Aggregation, kind: str, prior_expert: str | None = None) -> str:
+    """Of which family the posterior of experts of a kind is, and with it the prior: the experts' own as a rule."""
+    merging = aggregation.merging(kind, prior_expert) if isinstance(aggregation, Rule) else None
+    return merging.family if merging is not None else ("normal" if kind == "full" else kind)
+
+
 @dataclass(frozen=True)
 class Rule:
     """A row of the table of built-in aggregations."""
@@ -139,9 +145,10 @@ class Rule:
 
     def kinds(self, prior_expert: str | None = None) -> tuple[str, ...]:
         """Which kinds of experts the rule is defined for."""
-        return tuple(kind for kind in KINDS if self._merging(kind, prior_expert) is not None)
+        return tuple(kind for kind in KINDS if self.merging(kind, prior_expert) is not None)
 
-    def _merging(self, kind: str, prior_expert: str | None) -> Merging | None:
+    def merging(self, kind: str, prior_expert: str | None = None) -> Merging | None:
+        """How experts of a kind become components; None where the rule is not defined for it."""
         selects = self.weights_are_mixture and (prior_expert or self.prior_expert) == "none"
         return merging_of(kind, self.chart, selects=selects)
 
@@ -149,7 +156,7 @@ class Rule:
         self, experts: Experts, options: Options
     ) -> tuple[Callable[..., TorchDistribution], Tensor | None, Tensor | None]:
         """From the matrix W to components, and λ as exponents of members or as factors of subsets."""
-        merging = cast("Merging", self._merging(experts.kind, options.prior_expert))
+        merging = cast("Merging", self.merging(experts.kind, options.prior_expert))
         merge = partial(merging, experts, _prior(options.prior, experts))
         weights = None if options.weights is None else options.weights.to(experts.loc)
         return (merge, None, weights) if self.weights_are_mixture else (merge, weights, None)

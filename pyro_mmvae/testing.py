@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
+from pyro_mmvae._cases import cast_experts, columns, default_experts, first_dimension, spread_name, tensors
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.aggregation import aggregate, draw_component, get_aggregation
+from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.kinds import check_kind
-from pyro_mmvae.rules import kinds_of
+from pyro_mmvae.rules import kinds_of, posterior_family
 
 _DRAWS = torch.Size([5])
 _STANDARD_ERRORS = 6.0
@@ -29,10 +31,10 @@ def check_aggregation(
     float64 stays float64, bfloat16 gives float32 at least, and autocast changes nothing. *absent* is as good as
     removed. *NaN* in an absent slot reaches neither a value nor a gradient. *permutation*: the order of modalities
     changes nothing (not checked, nor is *absent*, where somebody's own family of subsets tells modalities apart).
-    *prior*: where nothing is present it is N(0, I). *density*: in one latent dimension :math:`\int q = 1`, and mean and
-    variance are those of the density. *samples*: and those of the draws, within six standard errors. *gradient*:
-    ``log_prob`` and ``rsample`` have finite gradients in present experts. *component*: so much for the draws of that
-    bound, if it has it.
+    *prior*: where nothing is present it is N(0, I), or the like of another family. *density*: in one latent dimension
+    :math:`\int q = 1`, and mean and variance are those of the density. *samples*: and those of the draws, within six
+    standard errors. *gradient*: ``log_prob`` and ``rsample`` have finite gradients in present experts. *component*: so
+    much for the draws of that bound, if it has it.
 
     Args:
         name: of a registered aggregation.
@@ -50,13 +52,16 @@ def check_aggregation(
     Example:
         >>> check_aggregation("wb")
         >>> check_aggregation("moment", kind="full")
+        >>> check_aggregation("wb", kind="laplace")
     """
     aggregation = get_aggregation(name)
     check_kind(name, kind if experts is None else experts.kind, kinds_of(aggregation))
     family = getattr(aggregation, "family", None)
     ordered = family is not None and not isinstance(family, str)
     num_modalities = family.shape[-1] if isinstance(family, Tensor) else 3
-    for case in _default_experts(seed, num_modalities, kind) if experts is None else [_cast(experts, torch.float64)]:
+    for case in (
+        default_experts(seed, num_modalities, kind) if experts is None else [cast_experts(experts, torch.float64)]
+    ):
         cuda = [case.loc.device] if case.loc.is_cuda else []
         with torch.random.fork_rng(devices=cuda):
             for generator in (torch.default_generator, *(torch.cuda.default_generators[d.index] for d in cuda)):
@@ -105,7 +110,7 @@ class _Subject:
         self.close(what, _values(got, _points(wanted)), _values(wanted, _points(wanted)))
 
     def posterior(self, experts: Experts) -> Any:
-        given = _tensors(experts)
+        given = tensors(experts)
         before = {what: tensor.clone() for what, tensor in given.items()}
         posterior = aggregate(experts, self.name)
         if changed := [what for what, tensor in given.items() if not torch.equal(tensor, before[what])]:
@@ -116,7 +121,7 @@ class _Subject:
     def leaves(self, experts: Experts, absent: float) -> tuple[Any, dict[str, Tensor]]:
         """The posterior of copies of the experts that require gradients, and those copies."""
         leaves = {}
-        for name in ("loc", _spread(experts)):
+        for name in ("loc", spread_name(experts)):
             tensor = getattr(experts, name).detach()
             slot = ~experts.mask.reshape(experts.mask.shape + (1,) * (tensor.dim() - experts.mask.dim()))
             leaves[name] = tensor.masked_fill(slot, absent).requires_grad_()
@@ -175,12 +180,12 @@ def _dtype(subject: _Subject, experts: Experts) -> None:
             subject.holds(enough, f"{given} gives {what} of {got.dtype}, expected {least}")
 
     check(subject.posterior(experts), "float64", torch.float64)
-    check(subject.posterior(_cast(experts, torch.bfloat16)), "bfloat16", torch.float32)
-    device, outside = experts.loc.device.type, subject.posterior(_cast(experts, torch.float32))
+    check(subject.posterior(cast_experts(experts, torch.bfloat16)), "bfloat16", torch.float32)
+    device, outside = experts.loc.device.type, subject.posterior(cast_experts(experts, torch.float32))
     if torch.amp.is_autocast_available(device):
         wanted = _values(outside, _points(outside))
         with torch.autocast(device, dtype=torch.bfloat16):
-            inside = subject.posterior(_cast(experts, torch.float32))
+            inside = subject.posterior(cast_experts(experts, torch.float32))
             check(inside, "autocast", torch.float32)
             got = _values(inside, wanted["sample()"])
         subject.close("autocast", got, wanted, 1e-4)
@@ -189,7 +194,7 @@ def _dtype(subject: _Subject, experts: Experts) -> None:
 def _absent(subject: _Subject, experts: Experts) -> None:
     every = range(experts.num_modalities)
     for rest in ([i for i in every if i != m] for m in every if len(every) > 1):
-        cut, less = subject.posterior(experts.given(rest)), subject.posterior(_columns(experts, rest))
+        cut, less = subject.posterior(experts.given(rest)), subject.posterior(columns(experts, rest))
         subject.same(f"only modalities {rest} present, against the others removed", cut, less)
 
 
@@ -205,17 +210,19 @@ def _nan(subject: _Subject, experts: Experts) -> None:
 def _permutation(subject: _Subject, experts: Experts) -> None:
     wanted, order = subject.posterior(experts), list(range(experts.num_modalities))
     for permuted in (order[::-1], order[1:] + order[:1]):
-        subject.same(f"modalities in the order {permuted}", subject.posterior(_columns(experts, permuted)), wanted)
+        subject.same(f"modalities in the order {permuted}", subject.posterior(columns(experts, permuted)), wanted)
 
 
 def _prior(subject: _Subject, experts: Experts) -> None:
     zeros = torch.zeros_like(experts.loc[..., 0, :])
-    standard = torch.distributions.Independent(torch.distributions.Normal(zeros, 1.0), 1)
-    subject.same("nothing present, so N(0, I)", subject.posterior(experts.given([])), standard)
+    family = posterior_family(get_aggregation(subject.name), experts.kind)
+    standard = location_scale(family, zeros, torch.ones_like(zeros), experts.df)
+    what = "N(0, I)" if family == "normal" else f"the standard {family}"
+    subject.same(f"nothing present, so {what}", subject.posterior(experts.given([])), standard)
 
 
 def _density(subject: _Subject, experts: Experts) -> None:
-    posterior = subject.posterior(_first_dimension(experts))
+    posterior = subject.posterior(first_dimension(experts))
     z = _nodes(posterior)
     density = posterior.log_prob(z.unsqueeze(-1)).exp()
     centred = (z - posterior.mean.squeeze(-1)) / posterior.stddev.squeeze(-1)
@@ -263,47 +270,6 @@ _CLAUSES: dict[str, Callable[[_Subject, Experts], Any]] = {
     "NaN": _nan, "permutation": _permutation, "prior": _prior, "density": _density, "samples": _samples,
     "gradient": _gradient, "component": _component,
 }  # fmt: skip
-
-
-def _default_experts(seed: int, num_modalities: int, kind: str) -> Iterator[Experts]:
-    generator = torch.Generator().manual_seed(seed)
-    for batch, latent in (((), 2), ((4,), 1), ((2, 3), 3)):
-        shape = (*batch, num_modalities)
-        loc, noise = torch.randn(2, *shape, latent, dtype=torch.float64, generator=generator)
-        present = torch.rand(shape, generator=generator) < 0.6
-        items = present.view(-1, num_modalities)
-        items[0] = True  # one item has everything, and of the last, if there are more, there is nothing
-        items[1:][-1:] = False
-        loc, scale = 1.5 * loc, (0.5 * noise).exp()
-        if kind == "full":
-            mixing = torch.randn(*shape, latent, latent, dtype=torch.float64, generator=generator)
-            yield Experts(loc, 0.5 * scale, present, cov_factor=0.5 * mixing)
-        else:
-            yield Experts(loc, scale, present)
-
-
-def _spread(experts: Experts) -> str:
-    return "scale" if experts.scale_tril is None else "scale_tril"
-
-
-def _tensors(experts: Experts) -> dict[str, Tensor]:
-    names = {"loc": "loc", _spread(experts): _spread(experts), "present": "mask"}
-    return {name: getattr(experts, attribute) for name, attribute in names.items()}
-
-
-def _cast(experts: Experts, dtype: torch.dtype) -> Experts:
-    return experts.map(lambda tensor, own: tensor.to(dtype) if own > 1 else tensor)
-
-
-def _columns(experts: Experts, columns: Sequence[int]) -> Experts:
-    at = torch.tensor(columns, device=experts.loc.device)
-    return experts.map(lambda tensor, own: tensor.index_select(-own, at))
-
-
-def _first_dimension(experts: Experts) -> Experts:
-    """Their marginals in the first latent dimension, which of a lower triangular factor is its first corner."""
-    corner: list[Any] = [slice(1), slice(1)]
-    return experts.map(lambda tensor, own: tensor[(..., *corner[: own - 1])])
 
 
 def _values(posterior: Any, points: Tensor | None = None) -> dict[str, Tensor]:

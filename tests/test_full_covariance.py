@@ -26,8 +26,7 @@ NAN = float("nan")
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_contract(name: str) -> None:
-    check_aggregation(name, kind="full")
-    check_aggregation(name, random_full_experts(2, 4, 3, seed=2), samples=4000)
+    check_aggregation(name, kind="full", samples=4000)
 
 
 def merged(name: str, members: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +89,7 @@ def test_densities_integrate_to_one_with_the_covariance_of_the_draws(name: str) 
     """In two dimensions, on a grid."""
     experts = random_full_experts(3, 3, 2, spread=0.3)
     posterior: Any = aggregate(experts, name)
-    axis = torch.linspace(-14, 14, 561, dtype=torch.float64)
+    axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)
     density = posterior.log_prob(z.unsqueeze(1)).exp() * (axis[1] - axis[0]) ** 2
     torch.testing.assert_close(density.sum(0), torch.ones(3).double(), rtol=1e-6, atol=0)
@@ -277,8 +276,8 @@ def test_the_product_is_the_exact_posterior_of_any_linear_gaussian_model() -> No
     full = linear.experts()
     marginal = Experts(full.loc, full.scale, full.mask)
     torch.manual_seed(0)
-    losses = [-Trace_ELBO().loss(linear.model, BarycentricGuide(lambda: marginal, "poe")) for _ in range(400)]
-    assert np.mean(losses) < evidence - 5 * np.std(losses) / 20
+    losses = [-Trace_ELBO().loss(linear.model, BarycentricGuide(lambda: marginal, "poe")) for _ in range(100)]
+    assert np.mean(losses) < evidence - 5 * np.std(losses) / 10
     assert np.std(losses) > 0.1
 
 
@@ -286,7 +285,7 @@ def test_the_product_is_the_exact_posterior_of_any_linear_gaussian_model() -> No
 def test_every_other_elbo_lies_below_the_evidence(name: str) -> None:
     linear = LinearGaussian()
     evidence = sum(linear.exact(i)[2] for i in range(6))
-    elbo: Any = Trace_ELBO(num_particles=2000, vectorize_particles=True, max_plate_nesting=1)
+    elbo: Any = Trace_ELBO(num_particles=1000, vectorize_particles=True, max_plate_nesting=1)
     assert -elbo.loss(linear.model, BarycentricGuide(linear.experts, name)) < evidence
 
 

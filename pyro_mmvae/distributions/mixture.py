@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Int, Tensor
+from pyro_mmvae.distributions.families import Logistic
 from pyro_mmvae.distributions.gaussian import MultivariateNormal
 
 
@@ -134,7 +135,7 @@ class SubsetMixture(TorchDistribution):
         return new
 
 
-_LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.Gumbel, dist.Logistic}
+_LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.Gumbel, dist.Logistic, Logistic}
 _MULTIVARIATE = {dist.MultivariateNormal, MultivariateNormal}
 
 

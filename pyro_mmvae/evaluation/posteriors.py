@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -165,7 +164,8 @@ def latent_usage(
     et al., 2016), ``active_share`` is their share.
 
     Args:
-        vae: in eval mode, with a Normal prior.
+        vae: in eval mode. With another than a Normal prior ``aggregate_kl_moments`` compares the Gaussians with the
+            moments of both and bounds nothing.
         experts: of N items; those that lack a modality of the subset are left out.
         subset: S.
         draws: from q(z). Each costs N posterior densities.
@@ -192,7 +192,7 @@ def latent_usage(
         ("aggregate_kl", f"{draws} draws, {over}", aggregate, draws),
         (
             "aggregate_kl_moments",
-            f"diagonal, {over}",
+            f"diagonal, {over}" if _has_normal_prior(vae) else f"diagonal, Gaussians of q(z) and prior, {over}",
             float(gaussian_kl(loc, variance.sqrt(), prior_loc, prior_scale)),
             count,
         ),
@@ -239,5 +239,10 @@ def gaussian_kl(loc: Tensor, scale: Tensor, other_loc: Tensor, other_scale: Tens
 
 
 def prior_of(vae: MultimodalVAE) -> tuple[Tensor, Tensor]:
-    """Loc and scale of the prior, float64."""
-    return cast("Tensor", vae.model.prior_loc).double(), cast("Tensor", vae.model.prior_scale).double()
+    """Mean and standard deviation of the prior, float64."""
+    prior = vae.model.prior()
+    return prior.mean.double(), prior.stddev.double()
+
+
+def _has_normal_prior(vae: MultimodalVAE) -> bool:
+    return vae.model.prior_family == "normal"

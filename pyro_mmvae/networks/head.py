@@ -12,8 +12,8 @@ from pyro_mmvae.barycenters.gaussians import low_rank_tril
 from pyro_mmvae.networks.grouped import GroupedLinear
 
 INITIAL_SCALE = 0.135
-"""About the standard deviation of an expert before training. Experts that start as wide as the prior drown what they
-know in noise, and the decoders learn to ignore them."""
+"""About the scale of an expert before training, for Gaussians the standard deviation. Experts that start as wide as the
+prior drown what they know in noise, and the decoders learn to ignore them."""
 
 SCALE_FLOOR = 1e-4
 """The least standard deviation of an expert, in units of the latent. The only floor in the package."""
