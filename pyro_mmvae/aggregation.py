@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -13,7 +13,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.rules import BUILT_IN, Aggregation, Custom, Options, Prior
+from pyro_mmvae.kinds import KINDS, check_kind
+from pyro_mmvae.rules import BUILT_IN, Aggregation, Custom, Options, Prior, kinds_of
 
 Function = TypeVar("Function", bound=Callable[..., TorchDistribution])
 
@@ -40,7 +41,9 @@ def get_aggregation(name: str) -> Aggregation:
         ) from None
 
 
-def register_aggregation(name: str, *, subsets: subsets.Family | None = None) -> Callable[[Function], Function]:
+def register_aggregation(
+    name: str, *, subsets: subsets.Family | None = None, kinds: Sequence[str] = ("normal",)
+) -> Callable[[Function], Function]:
     """Register a callable `Experts → TorchDistribution` as an aggregation, from anywhere.
 
     The keywords ``weights``, ``mixture_weights``, ``prior`` and ``prior_expert`` of :func:`aggregate` reach the
@@ -55,12 +58,15 @@ def register_aggregation(name: str, *, subsets: subsets.Family | None = None) ->
             modalities to one, the callable is the rule for *one* subset: it gets experts whose ``present`` is cut to
             that subset, with one more batch dimension for the subsets. The aggregation is then the mixture of it over
             the family, and the component bound is served too.
+        kinds: of experts that the callable can take, see :attr:`Experts.kind <pyro_mmvae.Experts.kind>`: ``"normal"``
+            (diagonal Gaussians), ``"full"``, ``"laplace"``, ``"student_t"``, ``"logistic"``. Others are refused before
+            it is called, lest it take them for diagonal Gaussians.
 
     Returns:
         A decorator that gives the callable back unchanged.
 
     Raises:
-        ValueError: if the name is taken or ``subsets`` is no family.
+        ValueError: if the name is taken, ``subsets`` is no family or ``kinds`` are unknown.
 
     Example:
         >>> import pyro.distributions as dist
@@ -81,10 +87,12 @@ def register_aggregation(name: str, *, subsets: subsets.Family | None = None) ->
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
         families.check_family(subsets)
+    if not kinds or not set(kinds) <= set(KINDS):
+        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, not {kinds!r}")
 
     def decorate(function: Function) -> Function:
         summary = str(inspect.getdoc(function) or getattr(function, "__name__", name)).split("\n")[0]
-        _REGISTRY[name] = Custom(name, summary, function, subsets)
+        _REGISTRY[name] = Custom(name, summary, function, subsets, tuple(kinds))
         return function
 
     return decorate
@@ -122,20 +130,23 @@ def aggregate(
             each subset. A subset of zero total weight is dead. All 1 by default.
         mixture_weights: :math:`\pi` over an item's live subsets: ``"uniform"``; ``"size"``, each size of subset equally
             likely; or a function from the membership matrix `(component, modality)`, bool, to weights `(component,)`.
-        prior: ``(loc, scale)``, each a number or a tensor that broadcasts to `(*batch, latent)`; N(0, I) by default. It
-            is the prior expert, and the posterior of an item of which nothing is alive.
+        prior: ``(loc, scale)``, each a number or a tensor that broadcasts to `(*batch, latent)`; (0, 1) by default, so
+            N(0, I) for Gaussian experts. It is the prior expert, and the posterior of an item of which nothing is
+            alive. Its family is that of the posterior: that of the experts, with their df, and Gaussian in ``moment``;
+            its scale is the family's own.
         prior_expert: whether the prior is one more expert, of weight 1: in ``"none"`` of the subsets, in ``"full"``,
             the subset of everything present in the item, or in ``"all"``. By default all for ``poe``, full for
             ``mopoe``, none elsewhere.
 
     Returns:
         A distribution of batch shape `batch` and event shape `(latent,)`, in the experts' floating type, float32 at
-        least, computed with autocast off: an independent Normal for one-component aggregations, else a
-        :class:`~pyro_mmvae.distributions.SubsetMixture`.
+        least, computed with autocast off: for one-component aggregations independent Normals, a
+        :class:`~pyro_mmvae.distributions.MultivariateNormal` of experts of full covariance, or the family of the
+        experts; else a :class:`~pyro_mmvae.distributions.SubsetMixture` of such.
 
     Raises:
-        ValueError: for an unknown name or option, weights or prior that do not fit, negative weights, or a mixture of
-            more than 4,096 components.
+        ValueError: for an unknown name or option, weights or prior that do not fit, negative weights, a mixture of more
+            than 4,096 components, or experts of a kind that the aggregation is not defined for.
 
     References:
         Qiu et al., 2025. Multimodal variational autoencoder: a barycentric view. AAAI 39(19), arXiv 2412.20487.
@@ -147,7 +158,7 @@ def aggregate(
         (1.0, 2.0)
     """
     options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(get_aggregation(name).mixture, experts, options)
+    return _run(name, "mixture", experts, options)
 
 
 def draw_component(
@@ -173,13 +184,14 @@ def draw_component(
         prior_expert: see there.
 
     Returns:
-        A distribution of batch shape `batch` and event shape `(latent,)`, a Normal for every built-in aggregation.
+        A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
+        :func:`aggregate`.
 
     Raises:
         ValueError: as for :func:`aggregate`, and for an aggregation without subsets or learned weights of ``moe``.
     """
     options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(get_aggregation(name).component, experts, options)
+    return _run(name, "component", experts, options)
 
 
 def full_component(
@@ -202,26 +214,27 @@ def full_component(
         prior_expert: see there.
 
     Returns:
-        A distribution of batch shape `batch` and event shape `(latent,)`, a Normal for every built-in aggregation.
+        A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
+        :func:`aggregate`.
 
     Raises:
         ValueError: as for :func:`aggregate`, and for ``moe``, which has no such component.
     """
     options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(get_aggregation(name).full, experts, options)
+    return _run(name, "full", experts, options)
 
 
-def _run(
-    function: Callable[[Experts, Options], TorchDistribution], experts: Experts, options: Options
-) -> TorchDistribution:
+def _run(name: str, builder: str, experts: Experts, options: Options) -> TorchDistribution:
+    aggregation = get_aggregation(name)
     options.check(experts)
+    check_kind(name, experts.kind, kinds_of(aggregation, options.prior_expert))
     experts = _promoted(experts)
     device = experts.loc.device.type
     off: Any = contextlib.nullcontext()
     if torch.amp.is_autocast_available(device):
         off = torch.autocast(device, enabled=False)
     with off:
-        return function(experts, options)
+        return cast("TorchDistribution", getattr(aggregation, builder)(experts, options))
 
 
 def _promoted(experts: Experts) -> Experts:
@@ -229,4 +242,4 @@ def _promoted(experts: Experts) -> Experts:
     dtype = torch.promote_types(torch.promote_types(experts.loc.dtype, experts.scale.dtype), torch.float32)
     if experts.loc.dtype == dtype == experts.scale.dtype:
         return experts
-    return Experts(experts.loc.to(dtype), experts.scale.to(dtype), experts.mask, validate_args=False)
+    return experts.map(lambda tensor, own: tensor.to(dtype) if own > 1 else tensor)

@@ -51,6 +51,10 @@ class NetworkConfig(_Section):
     norm: Literal["none", "group"] = "group"
     activation: Literal["relu", "silu", "gelu"] = "silu"
     isotropic: bool = False
+    covariance: Literal["diagonal", "isotropic", "full", "low_rank"] = "diagonal"
+    rank: int = Field(4, ge=1)
+    family: Literal["normal", "laplace", "student_t", "logistic"] = "normal"
+    df: float = Field(5.0, gt=2, allow_inf_nan=False)
 
 
 class ModalityConfig(_Section):

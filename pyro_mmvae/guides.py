@@ -193,12 +193,7 @@ class BarycentricGuide(PyroModule):
             experts = self._experts(args, kwargs, index)
             if experts.batch_shape[self.dim] == size and count < size:
                 rows = index.to(experts.loc.device)
-                experts = Experts(
-                    experts.loc.index_select(self.dim - 2, rows),
-                    experts.scale.index_select(self.dim - 2, rows),
-                    experts.mask.index_select(self.dim - 1, rows),
-                    validate_args=False,
-                )
+                experts = experts.map(lambda tensor, own: tensor.index_select(self.dim - own, rows))
             return self._sample(self.posterior(experts), size)
 
     def _experts(self, args: Any, kwargs: Any, index: Tensor | None = None) -> Experts:

@@ -64,11 +64,13 @@ class Encoders(nn.Module):
     """A batch to experts, by one network for all modalities of one shape.
 
     Args:
-        networks: one a group of modalities; each gives loc and scale.
+        networks: one a group of modalities; each gives loc, and scale or scale_tril.
         groups: the names of each group.
         likelihoods: modality name to its likelihood, which says what the encoder sees.
         names: of all modalities, in the order of the experts.
         latent_size: number of latent dimensions.
+        kind: of the experts, see :attr:`pyro_mmvae.Experts.kind`; ``"full"`` where the networks give scale_tril.
+        df: degrees of freedom of ``"student_t"``.
     """
 
     def __init__(
@@ -78,11 +80,14 @@ class Encoders(nn.Module):
         likelihoods: nn.ModuleDict,
         names: tuple[str, ...],
         latent_size: int,
+        kind: str = "normal",
+        df: float | None = None,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.likelihoods = likelihoods
         self.groups, self.names, self.latent_size = groups, names, latent_size
+        self.kind, self.df = kind, df if kind == "student_t" else None
 
     def forward(self, batch: Batch) -> Experts:
         """Encode what is there; only the networks of those modalities run.
@@ -96,23 +101,34 @@ class Encoders(nn.Module):
         reference = next(iter(batch.values.values()))
         count, device = len(batch), reference.device
         ones = torch.ones(count, self.latent_size, device=device)
-        loc, scale = dict.fromkeys(self.names, ones), dict.fromkeys(self.names, ones)
+        loc = dict.fromkeys(self.names, ones)
+        spread = dict.fromkeys(self.names, torch.diag_embed(ones) if self.kind == "full" else ones)
         for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             given = [name for name in group if name in batch.values]
             if not given:
                 continue
             features = torch.stack([self._features(name, batch.values[name]) for name in given], 1)
-            group_loc, group_scale = network.run_groups([group.index(name) for name in given], features)
+            group_loc, group_spread = network.run_groups([group.index(name) for name in given], features)
             loc.update(zip(given, group_loc.unbind(1), strict=True))
-            scale.update(zip(given, group_scale.unbind(1), strict=True))
+            spread.update(zip(given, group_spread.unbind(1), strict=True))
         there = torch.ones(count, dtype=torch.bool, device=device)
         present = [batch.present.get(n, there) if n in batch.values else ~there for n in self.names]
-        return Experts(
-            torch.stack([loc[name] for name in self.names], -2),
-            torch.stack([scale[name] for name in self.names], -2),
+        return self._experts(
+            torch.stack([loc[name] for name in self.names], 1),
+            torch.stack([spread[name] for name in self.names], 1),
             torch.stack(present, -1),
-            validate_args=False,
         )
+
+    def blank(self, count: int, reference: Tensor) -> Experts:
+        """Experts of items of which nothing was observed, of the type and on the device of ``reference``."""
+        ones = reference.new_ones(()).expand(count, len(self.names), self.latent_size)
+        absent = torch.zeros(ones.shape[:-1], dtype=torch.bool, device=reference.device)
+        return self._experts(ones, torch.diag_embed(ones) if self.kind == "full" else ones, absent)
+
+    def _experts(self, loc: Tensor, spread: Tensor, present: Tensor) -> Experts:
+        if self.kind == "full":
+            return Experts(loc, present=present, scale_tril=spread, validate_args=False)
+        return Experts(loc, spread, present, validate_args=False, family=self.kind, df=self.df)
 
     def _features(self, name: str, value: Tensor) -> Tensor:
         likelihood = cast("Likelihood", self.likelihoods[name])

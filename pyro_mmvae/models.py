@@ -19,12 +19,14 @@ from pyro_mmvae import subsets
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.data.batch import Batch
+from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides import BarycentricGuide
+from pyro_mmvae.kinds import check_kind
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities
 from pyro_mmvae.networks import NetworkOptions, make_networks
-from pyro_mmvae.rules import Prior
+from pyro_mmvae.rules import Prior, kinds_of, posterior_family
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 
@@ -41,6 +43,8 @@ class GenerativeModel(PyroModule):
         prior_loc: `(latent,)`.
         prior_scale: `(latent,)`.
         beta: the weight of the KL term in training.
+        family: of the prior.
+        df: degrees of freedom, if that is ``student_t``.
     """
 
     def __init__(
@@ -51,19 +55,24 @@ class GenerativeModel(PyroModule):
         prior_loc: Tensor,
         prior_scale: Tensor,
         beta: float,
+        family: str = "normal",
+        df: float | None = None,
     ) -> None:
         super().__init__()
         self.decoders = decoders
         self.likelihoods = likelihoods
         self.names = tuple(weights)
         self.weights, self.beta = dict(weights), beta
+        self.prior_family, self.prior_df = family, df
         self.register_buffer("prior_loc", prior_loc)
         self.register_buffer("prior_scale", prior_scale)
 
     def prior(self) -> TorchDistribution:
         """The prior of one item."""
-        base = dist.Normal(cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale), validate_args=False)
-        return cast("TorchDistribution", base.to_event(1))
+        loc, scale = cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)
+        if self.prior_family != "normal":
+            return location_scale(self.prior_family, loc, scale, self.prior_df)
+        return cast("TorchDistribution", dist.Normal(loc, scale, validate_args=False).to_event(1))
 
     def forward(
         self,
@@ -136,11 +145,7 @@ class MultimodalGuide(BarycentricGuide):
         count = _count(observed, size)
         if observed is not None and observed.values:
             return self.encode(observed)
-        reference = cast("Tensor", self.prior_loc)
-        shape = (count, len(self.names), cast("Encoders", self.encode).latent_size)
-        ones = reference.new_ones(()).expand(shape)
-        absent = torch.zeros(shape[:-1], dtype=torch.bool, device=reference.device)
-        return Experts(ones, ones, absent, validate_args=False)
+        return cast("Encoders", self.encode).blank(count, cast("Tensor", self.prior_loc))
 
     def forward(
         self,
@@ -183,8 +188,9 @@ class MultimodalVAE(nn.Module):
         bound: ``"mixture"`` or ``"component"``, see :class:`~pyro_mmvae.BarycentricGuide`.
         beta: weight of the KL term in training, positive. With another than 1, or with other weights than 1, the
             training loss is an objective and no bound on the evidence.
-        network: sizes of the networks.
-        prior: ``(loc, scale)`` of the latent, N(0, I) by default.
+        network: sizes of the networks, and the covariance and family of their experts.
+        prior: ``(loc, scale)`` of the latent, N(0, I) by default. It is of the family of the posterior, that of
+            ``network.family`` as a rule, and its scale the family's own.
         prior_expert: see :func:`pyro_mmvae.aggregate`.
         weights: λ, one a modality; see there.
         mixture_weights: see there.
@@ -223,7 +229,8 @@ class MultimodalVAE(nn.Module):
                 for m in modalities
             }
         )
-        options = network or NetworkOptions()
+        options, rule = network or NetworkOptions(), get_aggregation(aggregation)
+        check_kind(aggregation, options.kind, kinds_of(rule, prior_expert))
         groups = group_modalities(modalities, likelihoods)
         pairs = []
         for group in groups:
@@ -242,9 +249,13 @@ class MultimodalVAE(nn.Module):
                 prior_loc,
                 prior_scale,
                 beta,
+                posterior_family(rule, options.kind, prior_expert),
+                options.df,
             )
             self.guide = MultimodalGuide(
-                Encoders([encoder for encoder, _ in pairs], groups, likelihoods, names, latent_size),
+                Encoders(
+                    [encoder for encoder, _ in pairs], groups, likelihoods, names, latent_size, options.kind, options.df
+                ),
                 aggregation,
                 beta=beta,
                 names=names,
@@ -254,7 +265,7 @@ class MultimodalVAE(nn.Module):
                 weights=None if weights is None else torch.as_tensor(weights, dtype=torch.get_default_dtype()),
                 mixture_weights=mixture_weights,
             )
-        get_aggregation(aggregation).check(len(names), bound)
+        rule.check(len(names), bound)
 
     @property
     def names(self) -> tuple[str, ...]:

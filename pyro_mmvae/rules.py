@@ -9,9 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
 
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
@@ -19,10 +19,10 @@ from pyro_mmvae import subsets
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.barycenters import charts
 from pyro_mmvae.distributions import SubsetMixture
-from pyro_mmvae.experts import Experts
+from pyro_mmvae.experts import KINDS, Experts
+from pyro_mmvae.kinds import Chart, Merging, merging_of
 
 Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
-Chart: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 PRIOR_EXPERTS = ("none", "full", "all")
 
@@ -79,6 +79,18 @@ class Aggregation(Protocol):
         """Raise ValueError where the bound is not to be had, over so many modalities if that is known already."""
 
 
+def kinds_of(aggregation: Aggregation, prior_expert: str | None = None) -> tuple[str, ...]:
+    """Which kinds of experts an aggregation takes: what its method ``kinds`` says, or else diagonal Gaussians only."""
+    kinds = getattr(aggregation, "kinds", None)
+    return ("normal",) if kinds is None else kinds(prior_expert)
+
+
+def posterior_family(aggregation: Aggregation, kind: str, prior_expert: str | None = None) -> str:
+    """Of which family the posterior of experts of a kind is, and with it the prior: the experts' own as a rule."""
+    merging = aggregation.merging(kind, prior_expert) if isinstance(aggregation, Rule) else None
+    return merging.family if merging is not None else ("normal" if kind == "full" else kind)
+
+
 @dataclass(frozen=True)
 class Rule:
     """A row of the table of built-in aggregations."""
@@ -99,21 +111,20 @@ class Rule:
     def mixture(self, experts: Experts, options: Options) -> TorchDistribution:
         """The whole posterior: a Normal for the families of one subset, else a mixture."""
         self.check(experts.num_modalities, "mixture")
-        loc, scale, exponents, factor = self._prepare(experts, options)
+        merge, exponents, factor = self._prepare(experts, options)
         members, live = subsets.members_of(self.family, experts.mask)
         rows, live = self._rows(members, live, exponents, factor, experts, options)
-        component_loc, component_scale = self.chart(rows, loc, scale)
         if self.family == "all":
-            return _normal(component_loc.squeeze(-2), component_scale.squeeze(-2))
+            return merge(rows, single=True)
         by_component = None if factor is None else factor @ members.to(factor).mT
         probabilities = subsets.mixture_probabilities(
-            options.mixture_weights, members, live, by_component, dtype=loc.dtype
+            options.mixture_weights, members, live, by_component, dtype=experts.loc.dtype
         )
-        return SubsetMixture(_safe_log(probabilities), _normal(component_loc, component_scale))
+        return SubsetMixture(_safe_log(probabilities), merge(rows, single=False))
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
         """A Normal: the barycenter of a drawn subset, which is an unbiased estimate of the component bound."""
-        loc, scale, exponents, factor = self._prepare(experts, options)
+        merge, exponents, factor = self._prepare(experts, options)
         if factor is not None and factor.requires_grad:
             raise ValueError(
                 f"aggregation {self.name!r} with weights that require a gradient has no component bound: the gradient "
@@ -124,8 +135,7 @@ class Rule:
         drawn = subsets.draw_subset(self.family, experts.mask, options.mixture_weights, positive, factor)
         members, live = drawn.unsqueeze(-2), drawn.any(-1, keepdim=True)
         rows, _ = self._rows(members, live, exponents, factor, experts, options)
-        component_loc, component_scale = self.chart(rows, loc, scale)
-        return _normal(component_loc.squeeze(-2), component_scale.squeeze(-2))
+        return merge(rows, single=True)
 
     def full(self, experts: Experts, options: Options) -> TorchDistribution:
         """The barycenter of everything present, which the families of all and of every subset have."""
@@ -133,13 +143,23 @@ class Rule:
             raise ValueError(f"aggregation {self.name!r} has no component of everything present")
         return replace(self, family="all").mixture(experts, options)
 
-    def _prepare(self, experts: Experts, options: Options) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-        """Experts with the prior as the last one, and λ as exponents of members or as factors of subsets."""
-        prior_loc, prior_scale = _prior(options.prior, experts)
-        loc = torch.cat([experts.loc, prior_loc], -2)
-        scale = torch.cat([experts.scale, prior_scale], -2)
-        weights = None if options.weights is None else options.weights.to(loc)
-        return (loc, scale, None, weights) if self.weights_are_mixture else (loc, scale, weights, None)
+    def kinds(self, prior_expert: str | None = None) -> tuple[str, ...]:
+        """Which kinds of experts the rule is defined for."""
+        return tuple(kind for kind in KINDS if self.merging(kind, prior_expert) is not None)
+
+    def merging(self, kind: str, prior_expert: str | None = None) -> Merging | None:
+        """How experts of a kind become components; None where the rule is not defined for it."""
+        selects = self.weights_are_mixture and (prior_expert or self.prior_expert) == "none"
+        return merging_of(kind, self.chart, selects=selects)
+
+    def _prepare(
+        self, experts: Experts, options: Options
+    ) -> tuple[Callable[..., TorchDistribution], Tensor | None, Tensor | None]:
+        """From the matrix W to components, and λ as exponents of members or as factors of subsets."""
+        merging = cast("Merging", self.merging(experts.kind, options.prior_expert))
+        merge = partial(merging, experts, _prior(options.prior, experts))
+        weights = None if options.weights is None else options.weights.to(experts.loc)
+        return (merge, None, weights) if self.weights_are_mixture else (merge, weights, None)
 
     def _rows(
         self,
@@ -176,6 +196,11 @@ class Custom:
     summary: str
     function: Callable[..., TorchDistribution]
     family: subsets.Family | None
+    accepts: tuple[str, ...] = ("normal",)
+
+    def kinds(self, prior_expert: str | None = None) -> tuple[str, ...]:
+        """Which kinds of experts it was registered for."""
+        return self.accepts
 
     def check(self, num_modalities: int | None, bound: str) -> None:
         """Refuse a component bound without subsets and a mixture of too many components."""
@@ -202,13 +227,8 @@ class Custom:
         members, live = subsets.members_of(self.family, experts.mask)
         if options.weights is not None:
             live = live & ((options.weights.detach() > 0).unsqueeze(-2) & members).any(-1)
-        spread = Experts(
-            experts.loc.unsqueeze(-3).expand(*live.shape, *experts.loc.shape[-2:]),
-            experts.scale.unsqueeze(-3).expand(*live.shape, *experts.loc.shape[-2:]),
-            present=members & live.unsqueeze(-1),
-            validate_args=False,
-        )
-        components = self._call(spread, _with_component_axis(options))
+        spread = experts.map(lambda tensor, own: tensor.unsqueeze(-own - 1).expand(*live.shape, *tensor.shape[-own:]))
+        components = self._call(spread.given(members & live.unsqueeze(-1)), _with_component_axis(options))
         probabilities = subsets.mixture_probabilities(options.mixture_weights, members, live, dtype=experts.loc.dtype)
         return SubsetMixture(_safe_log(probabilities), components)
 
@@ -236,10 +256,6 @@ def _with_component_axis(options: Options) -> Options:
 
     prior = None if options.prior is None else (spread(options.prior[0]), spread(options.prior[1]))
     return replace(options, weights=spread(options.weights), prior=prior)
-
-
-def _normal(loc: Tensor, scale: Tensor) -> TorchDistribution:
-    return cast("TorchDistribution", dist.Normal(loc, scale).to_event(1))
 
 
 def _safe_log(probabilities: Tensor) -> Tensor:

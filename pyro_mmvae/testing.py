@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 
+from pyro_mmvae._cases import cast_experts, columns, default_experts, first_dimension, spread_name, tensors
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.aggregation import aggregate, draw_component, get_aggregation
+from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.kinds import check_kind
+from pyro_mmvae.rules import kinds_of, posterior_family
 
 _DRAWS = torch.Size([5])
 _STANDARD_ERRORS = 6.0
 
 
-def check_aggregation(name: str, experts: Experts | None = None, *, seed: int = 0, samples: int = 20_000) -> None:
+def check_aggregation(
+    name: str, experts: Experts | None = None, *, kind: str = "normal", seed: int = 0, samples: int = 20_000
+) -> None:
     r"""Check every clause of the contract of an aggregation, and say which one is broken and by how much.
 
     The clauses, in this order. *inputs*: the experts are not modified. *interface*: a Pyro ``TorchDistribution`` of
@@ -25,29 +31,37 @@ def check_aggregation(name: str, experts: Experts | None = None, *, seed: int = 
     float64 stays float64, bfloat16 gives float32 at least, and autocast changes nothing. *absent* is as good as
     removed. *NaN* in an absent slot reaches neither a value nor a gradient. *permutation*: the order of modalities
     changes nothing (not checked, nor is *absent*, where somebody's own family of subsets tells modalities apart).
-    *prior*: where nothing is present it is N(0, I). *density*: in one latent dimension :math:`\int q = 1`, and mean and
-    variance are those of the density. *samples*: and those of the draws, within six standard errors. *gradient*:
-    ``log_prob`` and ``rsample`` have finite gradients in present experts. *component*: so much for the draws of that
-    bound, if it has it.
+    *prior*: where nothing is present it is N(0, I), or the like of another family. *density*: in one latent dimension
+    :math:`\int q = 1`, and mean and variance are those of the density. *samples*: and those of the draws, within six
+    standard errors. *gradient*: ``log_prob`` and ``rsample`` have finite gradients in present experts. *component*: so
+    much for the draws of that bound, if it has it.
 
     Args:
         name: of a registered aggregation.
         experts: to try it on, checked in float64; by default random ones of several batch shapes and latent sizes, with
             absent modalities and an item of which nothing is present.
+        kind: of the default experts, see :attr:`Experts.kind <pyro_mmvae.Experts.kind>`: ``"normal"`` for diagonal
+            Gaussians.
         seed: of the default experts and of all draws. Torch's global random state is as before afterwards.
         samples: how many draws to compare the moments with.
 
     Raises:
         AssertionError: if a clause is broken, or anything raises on the way.
-        ValueError: if there is no aggregation of that name.
+        ValueError: if there is no aggregation of that name, or it has no rule for experts of that kind.
 
     Example:
         >>> check_aggregation("wb")
+        >>> check_aggregation("moment", kind="full")
+        >>> check_aggregation("wb", kind="laplace")
     """
-    family = getattr(get_aggregation(name), "family", None)
+    aggregation = get_aggregation(name)
+    check_kind(name, kind if experts is None else experts.kind, kinds_of(aggregation))
+    family = getattr(aggregation, "family", None)
     ordered = family is not None and not isinstance(family, str)
     num_modalities = family.shape[-1] if isinstance(family, Tensor) else 3
-    for case in _default_experts(seed, num_modalities) if experts is None else [_cast(experts, torch.float64)]:
+    for case in (
+        default_experts(seed, num_modalities, kind) if experts is None else [cast_experts(experts, torch.float64)]
+    ):
         cuda = [case.loc.device] if case.loc.is_cuda else []
         with torch.random.fork_rng(devices=cuda):
             for generator in (torch.default_generator, *(torch.cuda.default_generators[d.index] for d in cuda)):
@@ -96,7 +110,7 @@ class _Subject:
         self.close(what, _values(got, _points(wanted)), _values(wanted, _points(wanted)))
 
     def posterior(self, experts: Experts) -> Any:
-        given = {"loc": experts.loc, "scale": experts.scale, "present": experts.mask}
+        given = tensors(experts)
         before = {what: tensor.clone() for what, tensor in given.items()}
         posterior = aggregate(experts, self.name)
         if changed := [what for what, tensor in given.items() if not torch.equal(tensor, before[what])]:
@@ -106,9 +120,13 @@ class _Subject:
 
     def leaves(self, experts: Experts, absent: float) -> tuple[Any, dict[str, Tensor]]:
         """The posterior of copies of the experts that require gradients, and those copies."""
-        slot = ~experts.mask.unsqueeze(-1)
-        loc, scale = (t.detach().masked_fill(slot, absent).requires_grad_() for t in (experts.loc, experts.scale))
-        return self.posterior(Experts(loc, scale, experts.mask, validate_args=False)), {"loc": loc, "scale": scale}
+        leaves = {}
+        for name in ("loc", spread_name(experts)):
+            tensor = getattr(experts, name).detach()
+            slot = ~experts.mask.reshape(experts.mask.shape + (1,) * (tensor.dim() - experts.mask.dim()))
+            leaves[name] = tensor.masked_fill(slot, absent).requires_grad_()
+        loc, spread = leaves.values()
+        return self.posterior(experts.like(loc, spread, experts.mask)), leaves
 
     def finite_gradient(self, what: str, value: Tensor, leaves: dict[str, Tensor]) -> None:
         self.holds(value.requires_grad, f"{what} has no gradient in the experts")
@@ -162,12 +180,12 @@ def _dtype(subject: _Subject, experts: Experts) -> None:
             subject.holds(enough, f"{given} gives {what} of {got.dtype}, expected {least}")
 
     check(subject.posterior(experts), "float64", torch.float64)
-    check(subject.posterior(_cast(experts, torch.bfloat16)), "bfloat16", torch.float32)
-    device, outside = experts.loc.device.type, subject.posterior(_cast(experts, torch.float32))
+    check(subject.posterior(cast_experts(experts, torch.bfloat16)), "bfloat16", torch.float32)
+    device, outside = experts.loc.device.type, subject.posterior(cast_experts(experts, torch.float32))
     if torch.amp.is_autocast_available(device):
         wanted = _values(outside, _points(outside))
         with torch.autocast(device, dtype=torch.bfloat16):
-            inside = subject.posterior(_cast(experts, torch.float32))
+            inside = subject.posterior(cast_experts(experts, torch.float32))
             check(inside, "autocast", torch.float32)
             got = _values(inside, wanted["sample()"])
         subject.close("autocast", got, wanted, 1e-4)
@@ -176,7 +194,7 @@ def _dtype(subject: _Subject, experts: Experts) -> None:
 def _absent(subject: _Subject, experts: Experts) -> None:
     every = range(experts.num_modalities)
     for rest in ([i for i in every if i != m] for m in every if len(every) > 1):
-        cut, less = subject.posterior(experts.given(rest)), subject.posterior(_columns(experts, rest))
+        cut, less = subject.posterior(experts.given(rest)), subject.posterior(columns(experts, rest))
         subject.same(f"only modalities {rest} present, against the others removed", cut, less)
 
 
@@ -192,17 +210,19 @@ def _nan(subject: _Subject, experts: Experts) -> None:
 def _permutation(subject: _Subject, experts: Experts) -> None:
     wanted, order = subject.posterior(experts), list(range(experts.num_modalities))
     for permuted in (order[::-1], order[1:] + order[:1]):
-        subject.same(f"modalities in the order {permuted}", subject.posterior(_columns(experts, permuted)), wanted)
+        subject.same(f"modalities in the order {permuted}", subject.posterior(columns(experts, permuted)), wanted)
 
 
 def _prior(subject: _Subject, experts: Experts) -> None:
     zeros = torch.zeros_like(experts.loc[..., 0, :])
-    standard = torch.distributions.Independent(torch.distributions.Normal(zeros, 1.0), 1)
-    subject.same("nothing present, so N(0, I)", subject.posterior(experts.given([])), standard)
+    family = posterior_family(get_aggregation(subject.name), experts.kind)
+    standard = location_scale(family, zeros, torch.ones_like(zeros), experts.df)
+    what = "N(0, I)" if family == "normal" else f"the standard {family}"
+    subject.same(f"nothing present, so {what}", subject.posterior(experts.given([])), standard)
 
 
 def _density(subject: _Subject, experts: Experts) -> None:
-    posterior = subject.posterior(Experts(experts.loc[..., :1], experts.scale[..., :1], experts.mask))
+    posterior = subject.posterior(first_dimension(experts))
     z = _nodes(posterior)
     density = posterior.log_prob(z.unsqueeze(-1)).exp()
     centred = (z - posterior.mean.squeeze(-1)) / posterior.stddev.squeeze(-1)
@@ -250,28 +270,6 @@ _CLAUSES: dict[str, Callable[[_Subject, Experts], Any]] = {
     "NaN": _nan, "permutation": _permutation, "prior": _prior, "density": _density, "samples": _samples,
     "gradient": _gradient, "component": _component,
 }  # fmt: skip
-
-
-def _default_experts(seed: int, num_modalities: int) -> Iterator[Experts]:
-    generator = torch.Generator().manual_seed(seed)
-    for batch, latent in (((), 2), ((4,), 1), ((2, 3), 3)):
-        shape = (*batch, num_modalities)
-        loc, noise = torch.randn(2, *shape, latent, dtype=torch.float64, generator=generator)
-        present = torch.rand(shape, generator=generator) < 0.6
-        items = present.view(-1, num_modalities)
-        items[0] = True  # one item has everything, and of the last, if there are more, there is nothing
-        items[1:][-1:] = False
-        yield Experts(1.5 * loc, (0.5 * noise).exp(), present)
-
-
-def _cast(experts: Experts, dtype: torch.dtype) -> Experts:
-    return Experts(experts.loc.to(dtype), experts.scale.to(dtype), experts.mask, validate_args=False)
-
-
-def _columns(experts: Experts, columns: Sequence[int]) -> Experts:
-    at = torch.tensor(columns, device=experts.loc.device)
-    loc, scale, present = experts.loc.index_select(-2, at), experts.scale.index_select(-2, at), experts.mask
-    return Experts(loc, scale, present.index_select(-1, at), validate_args=False)
 
 
 def _values(posterior: Any, points: Tensor | None = None) -> dict[str, Tensor]:

@@ -57,6 +57,16 @@ def random_experts(*shape: int, absent: bool = True, seed: int = 0) -> Experts:
     return Experts(loc, (0.6 * noise).exp(), present if absent else None)
 
 
+def random_full_experts(*shape: int, absent: bool = True, seed: int = 0, spread: float = 0.6) -> Experts:
+    """Gaussians of full covariance, their axes in random directions; otherwise as :func:`random_experts`."""
+    diagonal = random_experts(*shape, absent=absent, seed=seed)
+    generator = torch.Generator().manual_seed(seed + 1)
+    turned, _ = torch.linalg.qr(torch.randn(*shape, shape[-1], dtype=torch.float64, generator=generator))
+    lengths = (spread * torch.randn(*shape, dtype=torch.float64, generator=generator)).exp()
+    tril = torch.linalg.cholesky((turned * lengths.square().unsqueeze(-2)) @ turned.mT)
+    return Experts(diagonal.loc, present=diagonal.mask, scale_tril=tril)
+
+
 def two_experts() -> Experts:
     """N(0, 1) and N(2, 9)."""
     return Experts(torch.tensor([[0.0], [2.0]]).double(), torch.tensor([[1.0], [3.0]]).double())

@@ -11,6 +11,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Int, Tensor
+from pyro_mmvae.distributions.families import Logistic
+from pyro_mmvae.distributions.gaussian import MultivariateNormal
 
 
 class SubsetMixture(TorchDistribution):
@@ -165,7 +167,8 @@ class SubsetMixture(TorchDistribution):
         return new
 
 
-_LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.Gumbel, dist.Logistic}
+_LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.Gumbel, dist.Logistic, Logistic}
+_MULTIVARIATE = {dist.MultivariateNormal, MultivariateNormal}
 
 
 def _take(components: Any, index: Tensor) -> Any:
@@ -177,16 +180,19 @@ def _take(components: Any, index: Tensor) -> Any:
 
 
 def _take_base(base: Any, index: Tensor, depth: int) -> Any:
-    if type(base) not in _LOCATION_SCALE:
+    if type(base) in _MULTIVARIATE and not depth:
+        depths = {"loc": 1, "scale_tril": 2}
+    elif type(base) in _LOCATION_SCALE:
+        depths = dict.fromkeys(base.arg_constraints, depth)
+    else:
         raise NotImplementedError(
             f"SubsetMixture: components of type {type(base).__name__}; known are "
-            f"{sorted(t.__name__ for t in _LOCATION_SCALE)}, in Independent or not"
+            f"{sorted({t.__name__ for t in _LOCATION_SCALE | _MULTIVARIATE})}, in Independent or not"
         )
-    axis = -1 - depth
-    where = index.reshape(index.shape + (1,) * (depth + 1))
     parameters = {}
-    for name in base.arg_constraints:
+    for name, trailing in depths.items():
         value = getattr(base, name)
-        chosen = where.expand(index.shape + (1,) + value.shape[value.dim() - depth :])
-        parameters[name] = value.gather(axis, chosen).squeeze(axis)
+        where = index.reshape(index.shape + (1,) * (trailing + 1))
+        chosen = where.expand(index.shape + (1,) + value.shape[value.dim() - trailing :])
+        parameters[name] = value.gather(-1 - trailing, chosen).squeeze(-1 - trailing)
     return type(base)(**parameters, validate_args=False)

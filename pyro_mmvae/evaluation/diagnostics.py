@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
@@ -29,6 +30,7 @@ from pyro_mmvae.evaluation.posteriors import (
     w2,
 )
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.kinds import distribution_of
 from pyro_mmvae.models import MultimodalVAE
 
 MIN_DRAWS = 1000
@@ -148,6 +150,9 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
 
     .. math:: W_2^2 = \lVert loc_a - loc_b \rVert^2 + \lVert scale_a - scale_b \rVert^2
 
+    Scales are standard deviations here, also of other families than Gaussians, for which it is as exact. Of full
+    covariances they are the marginal ones, and W₂ that of the marginals, which is at most that of the experts.
+
     Args:
         vae: whose guide aggregates.
         experts: of items.
@@ -160,10 +165,9 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
         gives no row.
     """
     every, names, mask = range(experts.num_modalities), vae.names, experts.mask
-    loc, scale = experts.loc.double(), experts.scale.double()
+    loc, scale = experts.loc.double(), experts.stddev.double()
     joint_loc = posterior_means(vae, experts, every).double()
     joint_scale = posterior_variances(vae, experts, every).double().sqrt()
-    prior_loc, prior_scale = prior_of(vae)
     several = mask.sum(-1) > 1
     rows: list[Metric] = []
 
@@ -179,13 +183,23 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
         squares = own_scale.square().sum(-1).mean().sqrt(), own_loc.var(0, correction=0).sum().sqrt()
         for metric, value in zip(("expert_scale", "expert_spread"), squares, strict=True):
             rows.append(Metric(metric, "root mean square", (names[m],), "", float(value), len(own_loc), 0))
-        add("expert_kl", m, "", gaussian_kl(own_loc, own_scale, prior_loc, prior_scale), "closed form")
+        add("expert_kl", m, "", *_expert_kl(vae, take(experts, there), m))
         kept = there & several
         add("w2_to_barycenter", m, "", w2(loc[kept, m], scale[kept, m], joint_loc[kept], joint_scale[kept]))
     for a, b in combinations(every, 2):
         kept = mask[:, a] & mask[:, b]
         add("w2_experts", a, names[b], w2(loc[kept, a], scale[kept, a], loc[kept, b], scale[kept, b]))
     return rows
+
+
+def _expert_kl(vae: MultimodalVAE, experts: Experts, m: int) -> tuple[Tensor, str]:
+    """KL divergence of an expert from the prior, and how; where that has no closed form, of Gaussians instead."""
+    one = experts.map(lambda tensor, own: tensor[:, m : m + 1].double() if own > 1 else tensor[:, m : m + 1])
+    try:
+        return kl_divergence(distribution_of(one), vae.model.prior()).squeeze(-1), "closed form"
+    except NotImplementedError:
+        values = gaussian_kl(one.loc, one.stddev, *prior_of(vae)).squeeze(-1)
+        return values, "of Gaussians with the moments of both"
 
 
 def diagnose(

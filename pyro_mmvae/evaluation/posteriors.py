@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -64,13 +63,23 @@ def encode_dataset(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: i
     with torch.no_grad():
         for start in range(0, len(data), batch_size):
             parts.append(vae.guide.experts(make_batch(data, slice(start, start + batch_size)).to(device)))
-    loc, scale, present = (torch.cat(p) for p in zip(*((e.loc, e.scale, e.mask) for e in parts), strict=True))
-    return Experts(loc, scale, present, validate_args=False)
+    return concatenated(parts)
+
+
+def concatenated(parts: Sequence[Experts]) -> Experts:
+    """The experts of all items, part after part; all of one kind, one part at least."""
+    tensors: tuple[list[Tensor], ...] = ([], [], [])
+    for part in parts:
+        spread = part.scale if part.scale_tril is None else part.scale_tril
+        for found, tensor in zip(tensors, (part.loc, spread, part.mask), strict=True):
+            found.append(tensor)
+    loc, spread, present = map(torch.cat, tensors)
+    return parts[0].like(loc, spread, present)
 
 
 def take(experts: Experts, rows: Tensor | slice) -> Experts:
     """The experts of some items."""
-    return Experts(experts.loc[rows], experts.scale[rows], experts.mask[rows], validate_args=False)
+    return experts.map(lambda tensor, _: tensor[rows])
 
 
 def having(experts: Experts, subset: Sequence[int]) -> Bool[Tensor, " item"]:
@@ -122,7 +131,10 @@ def subset_posterior(
 def items_at_once(vae: MultimodalVAE, experts: Experts, subset: Sequence[int], bound: str | None = None) -> int:
     """How many items' components may be held at once, so that a large mixture fits into memory."""
     first = subset_posterior(vae, take(experts, slice(0, 1)), subset, bound)
-    return max(_ELEMENTS // (getattr(first, "num_components", 1) * experts.latent_size), 1)
+    numbers = experts.latent_size
+    if experts.kind == "full":  # a matrix for each member of a component, in float64
+        numbers *= 2 * experts.latent_size * experts.num_modalities
+    return max(_ELEMENTS // (getattr(first, "num_components", 1) * numbers), 1)
 
 
 def posteriors(
@@ -175,7 +187,8 @@ def latent_usage(
     et al., 2016), ``active_share`` is their share.
 
     Args:
-        vae: in eval mode, with a Normal prior.
+        vae: in eval mode. With another than a Normal prior ``aggregate_kl_moments`` compares the Gaussians with the
+            moments of both and bounds nothing.
         experts: of N items; those that lack a modality of the subset are left out.
         subset: S.
         draws: from q(z). Each costs N posterior densities.
@@ -202,7 +215,7 @@ def latent_usage(
         ("aggregate_kl", f"{draws} draws, {over}", aggregate, draws),
         (
             "aggregate_kl_moments",
-            f"diagonal, {over}",
+            f"diagonal, {over}" if _has_normal_prior(vae) else f"diagonal, Gaussians of q(z) and prior, {over}",
             float(gaussian_kl(loc, variance.sqrt(), prior_loc, prior_scale)),
             count,
         ),
@@ -249,5 +262,10 @@ def gaussian_kl(loc: Tensor, scale: Tensor, other_loc: Tensor, other_scale: Tens
 
 
 def prior_of(vae: MultimodalVAE) -> tuple[Tensor, Tensor]:
-    """Loc and scale of the prior, float64."""
-    return cast("Tensor", vae.model.prior_loc).double(), cast("Tensor", vae.model.prior_scale).double()
+    """Mean and standard deviation of the prior, float64."""
+    prior = vae.model.prior()
+    return prior.mean.double(), prior.stddev.double()
+
+
+def _has_normal_prior(vae: MultimodalVAE) -> bool:
+    return vae.model.prior_family == "normal"

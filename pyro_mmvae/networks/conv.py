@@ -54,6 +54,8 @@ class ConvEncoder(GroupedNetwork):
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
         isotropic: one scale for all latent dimensions.
+        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
+        rank: see there.
     """
 
     def __init__(
@@ -67,10 +69,12 @@ class ConvEncoder(GroupedNetwork):
         norm: str = "none",
         activation: str = "relu",
         isotropic: bool = False,
+        covariance: str = "diagonal",
+        rank: int = 4,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, hidden=hidden, norm=norm, activation=activation,
-            isotropic=isotropic,
+            isotropic=isotropic, covariance=covariance, rank=rank,
         )  # fmt: skip
         self.shape = shape
         channels = [shape[0], *(width * 2**i for i in range(_LAYERS))]
@@ -86,17 +90,17 @@ class ConvEncoder(GroupedNetwork):
             GroupedLinear(groups, flat, hidden),
             ACTIVATIONS[activation](),
         )
-        self.head = GaussianHead(groups, hidden, latent_size, isotropic=isotropic)
+        self.head = GaussianHead(groups, hidden, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
 
     def forward(
         self, images: Float[Tensor, "*batch group channel height width"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch group latent"]]:
-        """Give loc and scale."""
+    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
+        """Give loc, and scale or scale_tril."""
         batch = images.shape[:-4]
         flat = images.reshape(-1, self.groups * self.shape[0], *self.shape[1:])
         flat = flat.contiguous(memory_format=torch.channels_last)
-        loc, scale = self.head(self.hidden(self.convolutions(flat)))
-        return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *loc.shape[1:])
+        loc, spread = self.head(self.hidden(self.convolutions(flat)))
+        return loc.reshape(*batch, *loc.shape[1:]), spread.reshape(*batch, *spread.shape[1:])
 
 
 class ConvDecoder(GroupedNetwork):

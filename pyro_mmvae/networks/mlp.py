@@ -30,6 +30,8 @@ class MLPEncoder(GroupedNetwork):
         depth: how many of them.
         activation: ``relu``, ``silu`` or ``gelu``.
         isotropic: one scale for all latent dimensions.
+        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
+        rank: see there.
     """
 
     def __init__(
@@ -42,22 +44,25 @@ class MLPEncoder(GroupedNetwork):
         depth: int = 1,
         activation: str = "relu",
         isotropic: bool = False,
+        covariance: str = "diagonal",
+        rank: int = 4,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, hidden=hidden, depth=depth, activation=activation,
-            isotropic=isotropic,
+            isotropic=isotropic, covariance=covariance, rank=rank,
         )  # fmt: skip
         self.shape = shape
         self.body = nn.Sequential(*_layers(groups, [math.prod(shape), *[hidden] * depth], activation))
-        self.head = GaussianHead(groups, hidden if depth else math.prod(shape), latent_size, isotropic=isotropic)
+        features = hidden if depth else math.prod(shape)
+        self.head = GaussianHead(groups, features, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
 
     def forward(
         self, values: Float[Tensor, "*batch_group_and_item"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch group latent"]]:
-        """Give loc and scale."""
+    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
+        """Give loc, and scale or scale_tril."""
         batch = values.shape[: values.dim() - len(self.shape) - 1]
-        loc, scale = self.head(self.body(values.reshape(-1, self.groups, math.prod(self.shape))))
-        return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *loc.shape[1:])
+        loc, spread = self.head(self.body(values.reshape(-1, self.groups, math.prod(self.shape))))
+        return loc.reshape(*batch, *loc.shape[1:]), spread.reshape(*batch, *spread.shape[1:])
 
 
 class MLPDecoder(GroupedNetwork):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pyro_mmvae.experts import FAMILIES
 from pyro_mmvae.networks.conv import NORMS, ConvDecoder, ConvEncoder
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
+from pyro_mmvae.networks.head import check_covariance
 from pyro_mmvae.networks.mlp import MLPDecoder, MLPEncoder
 
 NETWORKS = ("auto", "conv", "mlp")
@@ -22,7 +24,15 @@ class NetworkOptions:
         decoder_hidden: whether a convolutional decoder has a hidden linear layer before its first image.
         norm: ``none`` or ``group``, in convolutional networks.
         activation: ``relu``, ``silu`` or ``gelu``.
-        isotropic: one scale for all latent dimensions.
+        isotropic: the same as ``covariance="isotropic"``.
+        covariance: of the experts: ``diagonal``; ``isotropic``, one scale for all latent dimensions; ``full``; or
+            ``low_rank``, a diagonal and a matrix of low rank.
+        rank: of ``low_rank``.
+        family: of the experts and of the prior: ``normal``, ``laplace``, ``student_t`` or ``logistic``.
+        df: degrees of freedom of ``student_t``, above 2; of no effect on the others.
+
+    Raises:
+        ValueError: for unknown names, or options that exclude each other.
     """
 
     width: int = 32
@@ -32,12 +42,32 @@ class NetworkOptions:
     norm: str = "none"
     activation: str = "relu"
     isotropic: bool = False
+    covariance: str = "diagonal"
+    rank: int = 4
+    family: str = "normal"
+    df: float = 5.0
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
+        covariance = check_covariance(self.covariance, self.isotropic)
+        if self.rank < 1:
+            raise ValueError(f"rank must be positive, not {self.rank}")
+        if self.family not in FAMILIES:
+            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
+        if not self.df > 2:
+            raise ValueError(f"df must be above 2, where the variance exists, not {self.df}")
+        if self.family != "normal" and covariance in {"full", "low_rank"}:
+            raise ValueError(
+                f"family {self.family!r} has independent dimensions, no covariance={covariance!r}; 'normal' has"
+            )
+
+    @property
+    def kind(self) -> str:
+        """Of the experts, see :attr:`pyro_mmvae.Experts.kind`."""
+        return "full" if self.covariance in {"full", "low_rank"} else self.family
 
 
 def make_networks(
@@ -59,8 +89,8 @@ def make_networks(
         groups: how many modalities; they share no weights.
 
     Returns:
-        Modules `(*batch, group, *input_shape)` → loc, scale `(*batch, group, latent)`, and `(*batch, latent)` →
-        `(*batch, group, *output_shape)`.
+        Modules `(*batch, group, *input_shape)` → loc, scale `(*batch, group, latent)`, or scale_tril `(*batch, group,
+        latent, latent)` for a full or low-rank covariance; and `(*batch, latent)` → `(*batch, group, *output_shape)`.
 
     Raises:
         ValueError: for an unknown name, or a convolutional network for something that is no image.
@@ -80,6 +110,8 @@ def make_networks(
             norm=options.norm,
             activation=options.activation,
             isotropic=options.isotropic,
+            covariance=options.covariance,
+            rank=options.rank,
         )
         decoder: GroupedNetwork = ConvDecoder(
             output_shape,
@@ -101,6 +133,8 @@ def make_networks(
             depth=depth,
             activation=activation,
             isotropic=options.isotropic,
+            covariance=options.covariance,
+            rank=options.rank,
         )
         decoder = MLPDecoder(
             output_shape, latent_size, groups=groups, hidden=hidden, depth=depth, activation=activation
