@@ -82,8 +82,9 @@ class ModelConfig(_Section):
     scale: float | Literal["auto", "learned"] = "auto"
     modality_weights: dict[str, float] = Field(default_factory=dict)
     modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
-    weights: tuple[float, ...] | None = None
-    mixture_weights: Literal["uniform", "size"] = "uniform"
+    weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
+    mixture_weights: Literal["uniform", "size", "learned"] = "uniform"
+    weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
     prior_expert: Literal["none", "full", "all"] | None = None
     network: NetworkConfig = NetworkConfig()
 

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import inspect
-import weakref
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import pyro
 import torch
+from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
-from pyro.poutine.replay_messenger import ReplayMessenger
-from pyro.poutine.runtime import _PYRO_STACK
-from pyro.poutine.subsample_messenger import _Subsample
-from pyro.poutine.trace_messenger import TraceMessenger
+from torch import nn
 
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.aggregation import aggregate, draw_component, full_component, get_aggregation
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.plates import PlateWatch
 from pyro_mmvae.rules import Prior
+from pyro_mmvae.weighting import weights_entropy
 
 BOUNDS = ("mixture", "component")
 _BUILDERS = {"mixture": aggregate, "component": draw_component, "full": full_component}
@@ -49,8 +48,11 @@ class BarycentricGuide(PyroModule):
             each call, an unbiased estimate of the mean of the ELBOs of the subsets, at a cost linear in the modalities.
         prior: ``(loc, scale)`` of the latent in the model; N(0, I) by default.
         prior_expert: see :func:`pyro_mmvae.aggregate`.
-        weights: λ, `(modality,)`, see there; a ``torch.nn.Parameter`` is learned.
-        mixture_weights: see there.
+        weights: λ, `(modality,)`, see there; a ``torch.nn.Parameter`` is learned, and so is a module from Experts to
+            `(*batch, modality)`, see :mod:`pyro_mmvae.weighting`.
+        mixture_weights: see there; a module of :mod:`pyro_mmvae.weighting` is learned, with ``bound="mixture"``.
+        weights_entropy: in nats an item for a nat of entropy of λ, added to the ELBO in training so that no modality is
+            left out for good; then the loss is an objective and no bound. 0 by default.
 
     Raises:
         ValueError: at construction for an unknown aggregation or bound, or a bound that the aggregation has not; at the
@@ -89,8 +91,9 @@ class BarycentricGuide(PyroModule):
         bound: str = "mixture",
         prior: Prior | None = None,
         prior_expert: str | None = None,
-        weights: Tensor | None = None,
+        weights: Tensor | nn.Module | None = None,
         mixture_weights: subsets.MixtureWeights = "uniform",
+        weights_entropy: float = 0.0,
     ) -> None:
         super().__init__()
         if bound not in BOUNDS:
@@ -108,10 +111,11 @@ class BarycentricGuide(PyroModule):
         loc, scale = (0.0, 1.0) if prior is None else prior
         self.register_buffer("prior_loc", torch.as_tensor(loc, dtype=_float(loc)), persistent=False)
         self.register_buffer("prior_scale", torch.as_tensor(scale, dtype=_float(scale)), persistent=False)
-        if weights is None or isinstance(weights, torch.nn.Parameter):
+        if weights is None or isinstance(weights, (nn.Parameter, nn.Module)):
             self.weights = weights
         else:
             self.register_buffer("weights", weights)
+        self.weights_entropy = weights_entropy
         self._plates_agree = False
 
     def posterior(self, experts: Experts, bound: str | None = None) -> TorchDistribution:
@@ -134,11 +138,17 @@ class BarycentricGuide(PyroModule):
         return _BUILDERS[bound](
             experts,
             self.aggregation,
-            weights=self.weights,
+            weights=self.modality_weights(experts),
             mixture_weights=self.mixture_weights,
             prior=(cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)),
             prior_expert=self.prior_expert,
         )
+
+    def modality_weights(self, experts: Experts) -> Tensor | None:
+        """λ of some experts, `(modality,)` or `(*batch, modality)`; None where all are 1."""
+        if isinstance(self.weights, nn.Module):
+            return cast("Tensor", self.weights(experts))
+        return self.weights
 
     def has_mixture(self, num_modalities: int) -> bool:
         """Whether the whole posterior over so many modalities can be had, or has too many components."""
@@ -160,14 +170,18 @@ class BarycentricGuide(PyroModule):
         """
         if self.subsample_size is not None:
             return self._sample_subsampled(args, kwargs)
-        posterior = self.posterior(self._experts(args, kwargs))
-        return self.sample_posterior(posterior)
+        experts = self._experts(args, kwargs)
+        return self.sample_posterior(self.posterior(experts), experts)
 
-    def sample_posterior(self, posterior: TorchDistribution) -> Tensor:
+    def sample_posterior(
+        self, posterior: TorchDistribution, experts: Experts | None = None, *, scale: float = 1.0
+    ) -> Tensor:
         """The sample statement, in the plate: for a subclass that has its own way to the posterior.
 
         Args:
             posterior: of the items in the plate.
+            experts: it came from; their weights' entropy is taken into account if there is a coefficient for it.
+            scale: of the latent site's log probability, as β in an objective.
 
         Returns:
             `(…, item, latent)`.
@@ -185,7 +199,7 @@ class BarycentricGuide(PyroModule):
         if count > size:
             raise ValueError(f"BarycentricGuide: {count} items in a plate {self.plate!r} of plate_size={size}")
         with self._plate(size, count, posterior.mean.device):
-            return self._sample(posterior, size)
+            return self._sample(posterior, size, experts, scale)
 
     def _sample_subsampled(self, args: Any, kwargs: Any) -> Tensor:
         size, count = cast("int", self.plate_size), cast("int", self.subsample_size)
@@ -194,7 +208,7 @@ class BarycentricGuide(PyroModule):
             if experts.batch_shape[self.dim] == size and count < size:
                 rows = index.to(experts.loc.device)
                 experts = experts.map(lambda tensor, own: tensor.index_select(self.dim - own, rows))
-            return self._sample(self.posterior(experts), size)
+            return self._sample(self.posterior(experts), size, experts)
 
     def _experts(self, args: Any, kwargs: Any, index: Tensor | None = None) -> Experts:
         if index is not None and "subsample" in inspect.signature(_forward_of(self.encode)).parameters:
@@ -204,80 +218,27 @@ class BarycentricGuide(PyroModule):
             raise TypeError(f"BarycentricGuide: encode must give Experts, not {type(experts).__name__}")
         return experts
 
-    def _sample(self, posterior: TorchDistribution, size: int) -> Tensor:
+    def _sample(self, posterior: TorchDistribution, size: int, experts: Experts | None, scale: float = 1.0) -> Tensor:
         infer = {}
+        if self.weights_entropy and experts is not None:
+            weights = self.modality_weights(experts)
+            if weights is not None:
+                entropy = weights_entropy(weights.expand(experts.mask.shape) * experts.mask)
+                name = f"{self.site}_weights_entropy"
+                pyro.factor(name, -self.weights_entropy * entropy, has_rsample=True)  # the ELBO subtracts it
         if is_validation_enabled() and not self._plates_agree:
-            infer = _PlateWatch.install(self, size)
-        return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
+            infer = PlateWatch.install(self, size)
+        with scaled(scale):
+            return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
 
     def _plate(self, size: int, count: int, device: torch.device | None) -> Any:
         name = None if device is None else str(device)
         return pyro.plate(self.plate, size, subsample_size=count if count < size else None, dim=self.dim, device=name)
 
 
-class _Token:
-    """Lives as long as the trace of one run of a guide."""
-
-
-class _PlateWatch(Messenger):
-    """Sees the model's plate when the model is replayed against the guide, and compares its size with the guide's.
-
-    Pyro runs the guide first and checks only that the two plates have the same number of *indices*: a guide plate of
-    the batch's size under a model plate of the data's size passes, and the ELBO is wrong by their ratio. So on its
-    first call in an inference the guide leaves this handler under the handlers at work. It acts only on a model that
-    replays this very run of the guide, which it knows by a token in the guide's site, and leaves the stack once it has
-    seen the plate or the guide's trace is gone.
-    """
-
-    def __init__(self, guide: BarycentricGuide, size: int, token: _Token) -> None:
-        super().__init__()
-        self.guide, self.token, self.size = weakref.ref(guide), weakref.ref(token), size
-
-    @classmethod
-    def install(cls, guide: BarycentricGuide, size: int) -> dict[str, _Token]:
-        """Put a watch under the stack, if a guide is being traced, and return what its site must carry."""
-        if not any(isinstance(handler, TraceMessenger) for handler in _PYRO_STACK):
-            return {}
-        # One is enough, however many traces of the guide somebody keeps. The guide does not hold it: it can be pickled.
-        for handler in [h for h in _PYRO_STACK if isinstance(h, cls) and h.guide() is guide]:
-            handler.remove()
-        token = _Token()
-        watch = cls(guide, size, token)
-        weakref.finalize(token, watch.remove)
-        _PYRO_STACK.insert(0, watch)
-        return {_TOKEN_KEY: token}
-
-    def remove(self) -> None:
-        """Leave the stack."""
-        if self in _PYRO_STACK:
-            _PYRO_STACK.remove(self)
-
-    def _is_replay_of_my_guide(self, site: str) -> bool:
-        token = self.token()
-        for handler in _PYRO_STACK:
-            if isinstance(handler, ReplayMessenger) and handler.trace is not None and site in handler.trace.nodes:
-                infer: Any = handler.trace.nodes[site].get("infer") or {}
-                if token is not None and infer.get(_TOKEN_KEY) is token:
-                    return True
-        return False
-
-    def _pyro_sample(self, msg: Any) -> None:
-        guide = self.guide()
-        if guide is None or msg["name"] != guide.plate or not isinstance(msg["fn"], _Subsample):
-            return
-        if not self._is_replay_of_my_guide(guide.site):
-            return
-        self.remove()
-        if msg["fn"].size != self.size:
-            raise ValueError(
-                f"BarycentricGuide: plate {guide.plate!r} has size {msg['fn'].size} in the model and {self.size} in "
-                f"the guide, so their log probabilities would be scaled differently: pass plate_size="
-                f"{msg['fn'].size} to the guide"
-            )
-        guide._plates_agree = True
-
-
-_TOKEN_KEY = "barycentric_guide_token"
+def scaled(weight: float) -> AbstractContextManager[Any]:
+    """``poutine.scale``, or nothing for a weight of 1."""
+    return nullcontext() if weight == 1 else cast("AbstractContextManager[Any]", poutine.scale(scale=weight))
 
 
 def _forward_of(encode: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from typing import Any, TypeAlias, cast
 
 import pyro
 import pyro.distributions as dist
 import torch
-from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.nn import PyroModule
 from torch import nn
@@ -21,12 +19,13 @@ from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.data.batch import Batch
 from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.guides import BarycentricGuide
+from pyro_mmvae.guides import BarycentricGuide, scaled
 from pyro_mmvae.kinds import check_kind
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities
 from pyro_mmvae.networks import NetworkOptions, make_networks
 from pyro_mmvae.rules import Prior, kinds_of, posterior_family
+from pyro_mmvae.weighting import make_mixture_weights, make_weights
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 
@@ -106,7 +105,7 @@ class GenerativeModel(PyroModule):
         sites = [name for name in self.names if name in drawn or (name in values and weights[name] > 0)]
         decoders, likelihoods = self.decoders, self.likelihoods
         with pyro.plate("data", count, dim=-1, device=str(cast("Tensor", self.prior_loc).device)):
-            with _scale(self.beta if weighted else 1.0):
+            with scaled(self.beta if weighted else 1.0):
                 z = cast("Tensor", pyro.sample("z", self.prior()))
             parameters = decoders(z, sites)
             for name in sites:
@@ -114,7 +113,7 @@ class GenerativeModel(PyroModule):
                 likelihood = likelihoods[name](parameters[name], known)
                 if name in values and observed is not None and name in observed.present:
                     likelihood = likelihood.mask(observed.present[name])
-                with _scale(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed
+                with scaled(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed
                     pyro.sample(name, likelihood, obs=values.get(name))
         return z
 
@@ -168,9 +167,11 @@ class MultimodalGuide(BarycentricGuide):
         Returns:
             z, `(…, item, latent)`.
         """
-        posterior = self.posterior(self.experts(batch, size), bound)
-        with _scale(self.beta if weighted else 1.0):
+        experts = self.experts(batch, size)
+        posterior = self.posterior(experts, bound)
+        if not weighted:
             return self.sample_posterior(posterior)
+        return self.sample_posterior(posterior, experts, scale=self.beta)
 
 
 class MultimodalVAE(nn.Module):
@@ -192,8 +193,9 @@ class MultimodalVAE(nn.Module):
         prior: ``(loc, scale)`` of the latent, N(0, I) by default. It is of the family of the posterior, that of
             ``network.family`` as a rule, and its scale the family's own.
         prior_expert: see :func:`pyro_mmvae.aggregate`.
-        weights: λ, one a modality; see there.
-        mixture_weights: see there.
+        weights: λ, one a modality; see there. Or how it is learned, see :func:`pyro_mmvae.weighting.make_weights`.
+        mixture_weights: see there; ``"learned"`` learns one a subset, with ``bound="mixture"``.
+        weights_entropy: see :class:`~pyro_mmvae.BarycentricGuide`.
 
     Raises:
         ValueError: for no modalities, two of one name, a β or latent size that is not positive, unknown names of
@@ -216,8 +218,9 @@ class MultimodalVAE(nn.Module):
         network: NetworkOptions | None = None,
         prior: Prior | None = None,
         prior_expert: str | None = None,
-        weights: Sequence[float] | Tensor | None = None,
+        weights: Sequence[float] | Tensor | str | None = None,
         mixture_weights: subsets.MixtureWeights = "uniform",
+        weights_entropy: float = 0.0,
     ) -> None:
         super().__init__()
         names = tuple(modality.name for modality in modalities)
@@ -262,8 +265,9 @@ class MultimodalVAE(nn.Module):
                 bound=bound,
                 prior=(prior_loc, prior_scale),
                 prior_expert=prior_expert,
-                weights=None if weights is None else torch.as_tensor(weights, dtype=torch.get_default_dtype()),
-                mixture_weights=mixture_weights,
+                weights=make_weights(weights, len(names), latent_size),
+                mixture_weights=make_mixture_weights(mixture_weights, getattr(rule, "family", None), len(names), bound),
+                weights_entropy=weights_entropy,
             )
         rule.check(len(names), bound)
 
@@ -309,7 +313,7 @@ def _check(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) 
         raise ValueError(f"latent_size must be positive, not {latent_size}")
     if not beta > 0 or not math.isfinite(beta):
         raise ValueError(f"beta must be positive and finite, not {beta}")
-    if weights is not None and len(weights) != len(names):
+    if weights is not None and not isinstance(weights, str) and len(weights) != len(names):
         raise ValueError(
             f"{len(weights)} weights for {len(names)} modalities: one each, in the order {', '.join(names)}"
         )
@@ -331,7 +335,3 @@ def _count(observed: Batch | None, size: int | None) -> int:
     if size is None:
         raise ValueError("nothing observed: say how many items with size=")
     return size
-
-
-def _scale(weight: float) -> Any:
-    return nullcontext() if weight == 1 else poutine.scale(scale=weight)

@@ -94,6 +94,7 @@ def build_vae(
         prior_expert=model.prior_expert,
         weights=model.weights,
         mixture_weights=model.mixture_weights,
+        weights_entropy=model.weights_entropy,
     )
 
 

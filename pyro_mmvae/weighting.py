@@ -11,11 +11,14 @@ component of a draw is discrete: see :meth:`pyro_mmvae.SubsetMixture.score_parts
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.subsets import Family, MixtureWeights, count_components
 
 
 def balanced(
@@ -127,21 +130,48 @@ class LearnedMixtureWeights(nn.Module):
 MODALITY_WEIGHTS = ("learned", "precision", "gate")
 
 
-def make_weights(name: str, num_modalities: int, latent_size: int) -> nn.Module:
-    """Modality weights by name.
+def make_weights(
+    weights: Sequence[float] | Tensor | str | None, num_modalities: int, latent_size: int
+) -> Tensor | nn.Module | None:
+    """Modality weights as they are given, or a module that learns them, by name.
 
     Args:
-        name: one of ``MODALITY_WEIGHTS``.
+        weights: numbers, one of ``MODALITY_WEIGHTS``, or None for equal ones.
         num_modalities: how many.
         latent_size: number of latent dimensions.
 
     Raises:
         ValueError: for an unknown name.
     """
-    if name == "learned":
+    if weights is None or not isinstance(weights, str):
+        return None if weights is None else torch.as_tensor(weights, dtype=torch.get_default_dtype())
+    if weights == "learned":
         return LearnedWeights(num_modalities)
-    if name == "precision":
+    if weights == "precision":
         return PrecisionWeights(num_modalities)
-    if name == "gate":
+    if weights == "gate":
         return GateWeights(num_modalities, latent_size)
-    raise ValueError(f"unknown weights {name!r}; there are {', '.join(MODALITY_WEIGHTS)}, or a number a modality")
+    raise ValueError(f"unknown weights {weights!r}; there are {', '.join(MODALITY_WEIGHTS)}, or a number a modality")
+
+
+def make_mixture_weights(
+    mixture_weights: MixtureWeights, family: Family | None, num_modalities: int, bound: str
+) -> MixtureWeights:
+    """Mixture weights as they are given, or a module that learns them.
+
+    Args:
+        mixture_weights: what :func:`~pyro_mmvae.aggregate` takes, or ``"learned"``.
+        family: of subsets, of the aggregation; None if it has none.
+        num_modalities: how many.
+        bound: that the guide is trained with.
+
+    Raises:
+        ValueError: if there is nothing to learn, or no gradient to learn it by.
+    """
+    if mixture_weights != "learned":
+        return mixture_weights
+    if family is None or (isinstance(family, str) and family == "all"):
+        raise ValueError("mixture_weights='learned' needs an aggregation that is a mixture over subsets, such as mwb")
+    if bound != "mixture":
+        raise ValueError("mixture_weights='learned' needs bound='mixture': a drawn component has no gradient for them")
+    return LearnedMixtureWeights(count_components(family, num_modalities))

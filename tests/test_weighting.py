@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from pathlib import Path
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pyro.infer import SVI, Trace_ELBO
 
-from pyro_mmvae import Experts, aggregate
+from pyro_mmvae import BarycentricGuide, Experts, Modality, MultimodalVAE, aggregate, load
+from pyro_mmvae.config import Config
+from pyro_mmvae.files import read_metrics
+from pyro_mmvae.reports import draw_run
+from pyro_mmvae.training import train
+from pyro_mmvae.training.weights import learned_weights
 from pyro_mmvae.weighting import (
     MODALITY_WEIGHTS,
     LearnedMixtureWeights,
@@ -99,3 +109,88 @@ def test_names() -> None:
     assert isinstance(make_weights("learned", 2, 1), LearnedWeights)
     with pytest.raises(ValueError, match="unknown weights 'softmax'; there are learned, precision, gate"):
         make_weights("softmax", 2, 1)
+
+
+def linear_model(x: torch.Tensor) -> None:
+    """Two sensors of z; the second is noise that has nothing to do with z."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+        pyro.sample("a", dist.Normal(z, 0.3).to_event(1), obs=x[:, :1])
+        pyro.sample("b", dist.Normal(torch.zeros(1), 1.0).to_event(1).expand([len(x)]), obs=x[:, 1:])
+
+
+def encode(x: torch.Tensor) -> Experts:
+    """A good expert of the first, and a bad one that takes the second for z."""
+    loc = torch.stack([x[:, :1] / 1.09, x[:, 1:]], 1)
+    return Experts(loc, torch.full_like(loc, 0.29))
+
+
+@pytest.mark.parametrize("name", MODALITY_WEIGHTS)
+def test_a_guide_learns_to_leave_noise_aside(name: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 2, generator=generator)
+    weights = make_weights(name, 2, 1)
+    assert isinstance(weights, torch.nn.Module)
+    guide = BarycentricGuide(encode, "wb", weights=weights)
+    svi = SVI(linear_model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    for _ in range(60):
+        svi.step(x)
+    first, second = weights(encode(x)).mean(0).tolist()
+    assert first > 1.6
+    assert second < 0.4
+
+
+def test_entropy_keeps_weights_apart_from_zero_and_is_no_part_of_the_latent_site() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 2, generator=generator)
+    weights = LearnedWeights(2)
+    guide = BarycentricGuide(encode, "wb", weights=weights, weights_entropy=100.0)
+    svi = SVI(linear_model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
+    for _ in range(60):
+        svi.step(x)
+    assert weights(encode(x)).min() > 0.8
+    with torch.no_grad():
+        weights.logits.copy_(torch.tensor([1.0, -1.0]))
+    torch.manual_seed(0)
+    with_entropy = Trace_ELBO().loss(linear_model, guide, x)
+    guide.weights_entropy = 0.0
+    torch.manual_seed(0)
+    without = Trace_ELBO().loss(linear_model, guide, x)
+    entropy = weights_entropy(weights(encode(x))).sum().item()
+    assert without - with_entropy == pytest.approx(100.0 * entropy, rel=1e-4)
+
+
+def test_of_a_model_of_ours() -> None:
+    modalities = [Modality("a", (3,)), Modality("b", (2,))]
+    x = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}
+    vae = MultimodalVAE(modalities, 2, "wb", weights="gate", weights_entropy=0.5, beta=2.0)
+    assert len(list(vae.guide.weights.parameters())) == 4
+    values = []
+    for coefficient in (0.5, 0.0):
+        vae.guide.weights_entropy = coefficient
+        torch.manual_seed(0)
+        values.append([Trace_ELBO().loss(vae.model, vae.guide, x, weighted=w) for w in (True, False)])
+    entropy = weights_entropy(vae.guide.modality_weights(vae.guide.experts(x))).sum().item()
+    assert values[1][0] - values[0][0] == pytest.approx(0.5 * entropy, abs=1e-3)  # whatever β is
+    assert values[1][1] - values[0][1] == pytest.approx(0.0, abs=1e-6)  # the ELBO itself has no such term
+    learned = MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned")
+    assert learned.guide.mixture_weights.logits.shape == (3,)
+    with pytest.raises(ValueError, match="needs bound='mixture'"):
+        MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned", bound="component")
+    with pytest.raises(ValueError, match="a mixture over subsets"):
+        MultimodalVAE(modalities, 2, "wb", mixture_weights="learned")
+
+
+def test_a_run_says_what_was_learned(toy_config: Callable[..., Config], tmp_path: Path) -> None:
+    config = toy_config(
+        model__aggregation="mwb", model__bound="mixture", model__weights="learned", model__mixture_weights="learned"
+    )
+    run = train(config, tmp_path / "run", progress=False)
+    rows = read_metrics(run.path)
+    assert sum(rows[-1]["weights"].values()) == pytest.approx(3, rel=1e-5)
+    assert list(rows[-1]["mixture_weights"]) == ["m0", "m1", "m0+m1", "m2", "m0+m2", "m1+m2", "m0+m1+m2"]
+    assert sum(rows[-1]["mixture_weights"].values()) == pytest.approx(1)
+    assert rows[0]["weights"] != rows[-1]["weights"]
+    assert rows[0]["mixture_weights"] != rows[-1]["mixture_weights"]
+    assert tmp_path / "run" / "plots" / "weights.png" in draw_run(run.path)
+    assert learned_weights(load(run.path).vae, run.data("val"))["weights"].keys() == {"m0", "m1", "m2"}

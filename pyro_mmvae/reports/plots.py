@@ -23,7 +23,8 @@ def draw_run(path: Path) -> list[Path]:
         path: a run directory.
 
     Returns:
-        The files drawn: ``curves.png`` and, for images, ``reconstructions.png`` and ``cross_generation.png``.
+        The files drawn: ``curves.png``, ``weights.png`` where weights were learned and, for images,
+        ``reconstructions.png`` and ``cross_generation.png``.
     """
     plots = path / "plots"
     plots.mkdir(exist_ok=True)
@@ -31,6 +32,8 @@ def draw_run(path: Path) -> list[Path]:
     rows = read_metrics(path)
     if rows:
         drawn.append(_curves(rows, plots / "curves.png"))
+        if {"weights", "mixture_weights"} & set(rows[-1]):
+            drawn.append(_weights(rows, plots / "weights.png"))
     if (path / "samples.npz").exists():
         with np.load(path / "samples.npz", allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -114,6 +117,34 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=7)
         axis.grid(alpha=0.3)
+    return save_figure(figure, file)
+
+
+def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
+    """Modality weights by epoch, and the last mixture weights."""
+    last = rows[-1]
+    panels = [key for key in ("weights", "mixture_weights") if key in last]
+    width = {"weights": 4.5, "mixture_weights": 2.5 + 0.25 * len(last.get("mixture_weights", {}))}
+    figure = Figure(figsize=(sum(width[key] for key in panels), 3.6), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(1, len(panels), width_ratios=[width[key] for key in panels]))
+    for axis, key in zip(axes, panels, strict=True):
+        if key == "weights":
+            some = [row for row in rows if "weights" in row]
+            for name in last["weights"]:
+                axis.plot(
+                    [row["epoch"] + 1 for row in some], [row["weights"][name] for row in some], "o-", ms=3, label=name
+                )
+            axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
+            axis.xaxis.get_major_locator().set_params(integer=True)
+            axis.legend(fontsize=7)
+        else:
+            values = last["mixture_weights"]
+            axis.bar(range(len(values)), list(values.values()))
+            axis.axhline(1 / len(values), color="0.3", lw=0.8, ls="--")
+            axis.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
+            axis.set(title="π after training; dashed: uniform")
+        axis.title.set_fontsize(9)
+        axis.grid(alpha=0.3, axis="y")
     return save_figure(figure, file)
 
 

@@ -32,6 +32,7 @@ from pyro_mmvae.training.trainer import (
     evaluate_elbo,
     local_pyro,
 )
+from pyro_mmvae.training.weights import learned_weights
 
 
 class TrainingError(RuntimeError):
@@ -231,6 +232,7 @@ class _Session:
             "items_per_second": pace[0] / pace[1],
             "seconds": pace[1],
             "val": {**val, "items": len(self.val), "seed": self.config.train.seed, "samples": 1},
+            **learned_weights(self.vae, self.val),
         }
         runs.append_metrics(path, row)
         if val["elbo"] > self.best:
