@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol, TypeAlias, cast
 
 import pyro.distributions as dist
@@ -17,7 +18,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.barycenters import charts
+from pyro_mmvae.barycenters import charts, find_divergence, solve
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 
@@ -273,3 +274,18 @@ BUILT_IN = (
     Rule("pool", "log-linear pool: the barycenter of KL(q || q_m)", "all", charts.natural, True),
     Rule("moment", "moment matching: the Gaussian barycenter of KL(q_m || q)", "all", charts.moment, True),
 )
+
+
+def rule_of_divergence(name: str) -> Rule | None:
+    """The row of a divergence, of everything present or, as ``mixture:…``, of every subset; None if there is no such.
+
+    Raises:
+        ValueError: if the parameter of the divergence is outside of its domain.
+    """
+    mixture = name.startswith("mixture:")
+    divergence = find_divergence(name.removeprefix("mixture:"))
+    if divergence is None:
+        return None
+    family, what = ("powerset", "mixture of barycenters over every subset") if mixture else ("all", "barycenter")
+    chart = partial(solve, divergence=divergence)
+    return Rule(name, f"{what} under {divergence.summary}", family, cast("Chart", chart), True)

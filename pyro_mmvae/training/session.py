@@ -105,7 +105,7 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
 
 
 def _free_path(config: Config) -> Path:
-    name = f"{config.data.name}-{config.model.aggregation}-seed{config.train.seed}".replace("/", "_")
+    name = f"{config.data.name}-{config.model.aggregation}-seed{config.train.seed}".replace("/", "_").replace(":", "-")
     path, number = Path("runs") / name, 1
     while path.exists():
         number += 1
