@@ -27,16 +27,17 @@ def scaled_log_affinity(
         z: the difference of the means over the scale of q.
         log_ratio: the log of the scale of q over that of p.
     """
-    a, u = order, 2 * log_ratio
+    a, u, infinite = order, 2 * log_ratio, None
     if a < 1:
         inner = torch.log1p(a * torch.expm1(-(1 - a) * u) + (1 - a) * torch.expm1(a * u))
         share = 1 / (a * torch.exp(-u) + (1 - a))
     else:
-        finite = (a - 1) * torch.expm1(u) < 1
-        u = torch.where(finite, u, -1.0)
+        infinite = (a - 1) * torch.expm1(u) >= 1
+        u = u.masked_fill(infinite, 0.0)
         inner = torch.log1p((1 - a) * torch.expm1(u)) - (1 - a) * u
-        share = torch.where(finite, 1 / (a * torch.exp(-u) + (1 - a)), torch.inf)
-    return inner / (2 * a * (1 - a)) + z.square() * share / 2
+        share = 1 / (a * torch.exp(-u) + (1 - a))
+    value = inner / (2 * a * (1 - a)) + z.square() * share / 2
+    return value if infinite is None else value.masked_fill(infinite, torch.inf)
 
 
 def affinity_terms(

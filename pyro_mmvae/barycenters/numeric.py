@@ -127,7 +127,7 @@ def _eigenvalues(tt: Tensor, ts: Tensor, ss: Tensor) -> tuple[Tensor, Tensor]:
 def solve_symmetric(tt: Tensor, ts: Tensor, ss: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r""":math:`|H|^{-1} v` for symmetric 2 × 2 matrices, where |H| has the absolute eigenvalues of H.
 
-    Zero where the matrix is singular: what is flat has no direction.
+    The pseudo-inverse where the matrix is singular: nothing happens in a direction that is flat.
     """
     determinant = tt * ss - ts.square()
     definite = (determinant > 0) & (tt + ss > 0)
@@ -143,9 +143,10 @@ def solve_symmetric(tt: Tensor, ts: Tensor, ss: Tensor, t: Tensor, s: Tensor) ->
     determinant = tt * ss - ts.square()
     regular = determinant > 0
     determinant = torch.where(regular, determinant, 1.0)
+    trace = torch.where(tt + ss > 0, tt + ss, 1.0)  # of rank 1, H is its trace times a projection
     return (
-        torch.where(regular, (ss * t - ts * s) / determinant, 0.0),
-        torch.where(regular, (tt * s - ts * t) / determinant, 0.0),
+        torch.where(regular, (ss * t - ts * s) / determinant, (tt * t + ts * s) / trace.square()),
+        torch.where(regular, (tt * s - ts * t) / determinant, (ts * t + ss * s) / trace.square()),
     )
 
 

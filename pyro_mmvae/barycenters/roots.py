@@ -3,30 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from torch.autograd.function import once_differentiable
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters.numeric import Convergence
 
 Solved = tuple[Tensor, Tensor, Convergence]
-
-
-class _Implicit(torch.autograd.Function):
-    """A root y of h(y, θ) = 0, with dy = -dh / h'."""
-
-    @staticmethod
-    def forward(ctx: Any, root: Tensor, value: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(slope)
-        return root.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        (slope,) = ctx.saved_tensors
-        return None, -gradient / slope, None
 
 
 def _root(
@@ -53,8 +36,10 @@ def _root(
             if not bool((residual > tolerance).any()):
                 break
         converged = residual <= tolerance
-    value, slope = function(root)
-    return _Implicit.apply(root, value, slope.detach()), Convergence(iterations, residual, converged)
+    for _ in range(2):  # Newton's steps from a root carry its first and second derivatives in what the function holds
+        value, slope = function(root)
+        root = root - value / slope
+    return root, Convergence(iterations, residual, converged)
 
 
 def _middle(scale: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Literal, overload
 
 import torch
@@ -57,9 +58,10 @@ def solve(
 ) -> Gaussians | tuple[Tensor, Tensor, Convergence]:
     r"""Barycenters of diagonal Gaussians: :math:`\arg\min_q \sum_m w_m D(q, q_m)` in each coordinate.
 
-    All rows of all items are one batch. Derivatives in the three tensors are exact, by the implicit function theorem,
-    once. Iterative solvers work in float64, whatever the arguments are (in their own type on a device without it),
-    and read one value from the device an iteration.
+    All rows of all items are one batch. Derivatives in the three tensors are exact, by the implicit function theorem;
+    a second derivative is refused but of closed forms, ``jeffreys`` and ``entropic_w2``. Iterative solvers work in
+    float64, whatever the arguments are (in their own type on a device without it), and read one value from the device
+    an iteration.
 
     Args:
         weights: not negative, at least one positive in each row; rows are normalised.
@@ -97,6 +99,8 @@ def solve(
     shares, locs, scales = (tensor.to(dtype) for tensor in (weights, loc, scale))
     shares = shares / shares.sum(-1, keepdim=True)
     found, spread, convergence = chosen.solver(shares, locs, scales, tolerance, max_iterations)
+    finite = found.detach().isfinite() & spread.detach().isfinite()
+    convergence = replace(convergence, converged=convergence.converged & finite)
     wrong = ~convergence.converged
     if bool(wrong.any()):
         worst = convergence.residual.nan_to_num(nan=torch.inf).masked_fill(~wrong, 0.0).max()
