@@ -286,6 +286,8 @@ def rule_of_divergence(name: str) -> Rule | None:
     divergence = find_divergence(name.removeprefix("mixture:"))
     if divergence is None:
         return None
-    family, what = ("powerset", "mixture of barycenters over every subset") if mixture else ("all", "barycenter")
+    family, summary = "all", f"barycenter under {divergence.summary}; mixture:{name} over every subset"
+    if mixture:
+        family, summary = "powerset", f"mixture over every subset of barycenters under {divergence.summary}"
     chart = partial(solve, divergence=divergence)
-    return Rule(name, f"{what} under {divergence.summary}", family, cast("Chart", chart), True)
+    return Rule(name, summary, family, cast("Chart", chart), True)

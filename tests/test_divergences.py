@@ -153,8 +153,8 @@ def test_names() -> None:
     assert all(name in aggregations() for name in BUILT_IN)
     for name in BUILT_IN:
         assert len(get_divergence(name).summary) > 10
-        assert "barycenter under" in get_aggregation(name).summary
-        assert "every subset" in get_aggregation(f"mixture:{name}").summary
+        assert f"mixture:{name} over every subset" in get_aggregation(name).summary
+        assert "over every subset of barycenters" in get_aggregation(f"mixture:{name}").summary
     assert get_divergence("renyi").name == "renyi:0.5"
     assert get_divergence(get_divergence("renyi:2")).name == "renyi:2"
 
@@ -237,7 +237,7 @@ def test_ones_own_has_a_parameter_an_aggregation_and_a_mixture(pseudo_huber: Any
     assert divergences()[-1] == "huber"
     assert aggregations()[-1] == "huber"
     assert get_divergence("huber").name == "huber:1"
-    assert get_aggregation("mixture:huber:0.5").summary.endswith("Be quadratic near and linear far away.")
+    assert get_aggregation("mixture:huber:0.5").summary.endswith("under Be quadratic near and linear far away.")
     with pytest.raises(ValueError, match="'huber' takes a number between 0 and 10 after the colon, such as huber:1"):
         get_aggregation("huber:11")
     experts = random_experts(6, 3, 2)

@@ -146,7 +146,7 @@ def _renyi(order: float) -> Divergence:
     def function(q: Normal, p: Normal) -> Tensor:
         return order * _affinity(order, q, p)
 
-    summary = f"the Rényi divergence of order {order:g}, R(q || q_m)"
+    summary = f"the Rényi divergence of order {order:g} from q to q_m (renyi:α for another)"
     return Divergence(f"renyi:{order:g}", summary, function, by_newton(partial(affinity_terms, order)))
 
 
@@ -160,12 +160,12 @@ def _alpha(alpha: float) -> Divergence:
     def function(q: Normal, p: Normal) -> Tensor:
         return -torch.expm1(-temper * _affinity(order, q, p)) / temper
 
-    summary = f"Amari's α-divergence of α = {alpha:g}, from the log-linear pool at 1 to moment matching at -1"
+    summary = f"Amari's α-divergence of α = {alpha:g} (alpha:α for another: 1 is the pool, -1 moment matching)"
     return Divergence(f"alpha:{alpha:g}", summary, function, by_newton(partial(affinity_terms, order), temper))
 
 
 def _entropic(epsilon: float) -> Divergence:
-    summary = f"the Sinkhorn divergence of ε = {epsilon:g}, debiased entropic W2²"
+    summary = f"debiased entropic W2², ε = {epsilon:g} (entropic_w2:ε for another)"
     name = f"entropic_w2:{epsilon:g}"
     return Divergence(name, summary, partial(_entropic_w2, epsilon), partial(roots.entropic, epsilon))
 

@@ -127,7 +127,7 @@ def _eigenvalues(tt: Tensor, ts: Tensor, ss: Tensor) -> tuple[Tensor, Tensor]:
 def solve_symmetric(tt: Tensor, ts: Tensor, ss: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
     r""":math:`|H|^{-1} v` for symmetric 2 × 2 matrices, where |H| has the absolute eigenvalues of H.
 
-    The pseudo-inverse where the matrix is singular: nothing happens in a direction that is flat.
+    The pseudo-inverse where the matrix is singular, but for rounding: nothing happens in a direction that is flat.
     """
     determinant = tt * ss - ts.square()
     definite = (determinant > 0) & (tt + ss > 0)
@@ -141,7 +141,7 @@ def solve_symmetric(tt: Tensor, ts: Tensor, ss: Tensor, t: Tensor, s: Tensor) ->
     )
     tt, ts, ss = (torch.where(definite, h, a) for h, a in zip((tt, ts, ss), absolute, strict=True))
     determinant = tt * ss - ts.square()
-    regular = determinant > 0
+    regular = determinant > 8 * torch.finfo(tt.dtype).eps * tt * ss  # less is rounding
     determinant = torch.where(regular, determinant, 1.0)
     trace = torch.where(tt + ss > 0, tt + ss, 1.0)  # of rank 1, H is its trace times a projection
     return (

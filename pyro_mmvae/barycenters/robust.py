@@ -19,7 +19,7 @@ than one is a minimiser all between them are, and the mean of them, weighted, is
 
 **Between experts** F is smooth. Weiszfeld's step, :math:`v - \nabla F / (L \sum_m w_m / N_m)`, minimises a quadratic
 upper bound, L the largest eigenvalue of the Hessian of :math:`N^2/2` (1 for the Euclidean norm, about 1.468 here); it
-never raises F. Newton's step is taken instead where it is lower still. At an expert that is no minimiser, Vardi and
+never raises F. Cauchy's or Newton's step is taken instead where it is lower still. At an expert that is no minimiser, Vardi and
 Zhang's step leaves it in the direction of steepest descent.
 
 **Derivatives.** At an expert the result is that expert, so it has derivative 1 in its loc and scale and 0 in all else,
@@ -44,9 +44,8 @@ from pyro_mmvae.barycenters.implicit import pieces_of, to_coordinates
 from pyro_mmvae.barycenters.numeric import Convergence, solve_symmetric
 
 _LIPSCHITZ = 1.468  # the largest eigenvalue of the Hessian of N² / 2 is 1.46790, at r = 1.615
-_TIE = 1e-13  # weights of both sides agree but for rounding
-_LONGER = [4.0**n for n in range(4, 0, -1)]  # of Weiszfeld's step, where experts pull from far away
-_SHORTER = [4.0**-n for n in range(8, -1, -1)]  # of Newton's, where F is all but flat; the whole one goes last
+_NOISE = 1e-14  # values of F that differ by less do not
+_PARTS = [4.0**-n for n in range(20, -1, -1)]  # of the experts' distance and of Newton's step, where F is all but flat
 _PEAK = math.sqrt(2 / math.pi)
 
 
@@ -88,7 +87,7 @@ def _norm(x: Tensor, y: Tensor) -> _Norm:
     )
 
 
-def _optimal_experts(weights: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _optimal_experts(weights: Tensor, x: Tensor, y: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """Which experts are minimisers, by the condition on the subgradient, and F at each; `(member, coordinate)`."""
     dx, dy = x.unsqueeze(1) - x, y.unsqueeze(1) - y  # (expert, other, coordinate)
     norm = _norm(dx, dy)
@@ -96,7 +95,7 @@ def _optimal_experts(weights: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Ten
     pull_x, pull_y = ((weights * g).sum(1).abs() for g in (norm.x, norm.y))
     ratio = (pull_x / torch.where(here > 0, here, 1.0)).clamp(max=1.0)
     room = here * _PEAK * torch.exp(-torch.erfinv(ratio).square())
-    optimal = (pull_x <= here * (1 + _TIE)) & (pull_y <= room + _TIE * here) & (weights > 0)
+    optimal = (pull_x <= here * (1 + tolerance)) & (pull_y <= room + tolerance * here) & (weights > 0)
     return optimal, (weights * norm.value).sum(1)
 
 
@@ -120,51 +119,100 @@ def _start(weights: Tensor, x: Tensor, y: Tensor, total: Tensor) -> tuple[Tensor
     """The Wasserstein barycenter, or the best expert where that is better."""
     at_x, at_y = (weights * x).sum(0), (weights * y).sum(0)
     least, best = total.min(0, keepdim=True)
-    expert = least.squeeze(0) < (weights * folded_norm(at_x - x, at_y - y)).sum(0)
+    expert = least.squeeze(0) < _total(weights, x, y, at_x, at_y)
     return tuple(torch.where(expert, tensor.gather(0, best).squeeze(0), at) for tensor, at in ((x, at_x), (y, at_y)))  # type: ignore[return-value]
+
+
+def _total(weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor) -> Tensor:
+    return (weights * folded_norm(at_x - x, at_y - y)).sum(0)
+
+
+def _descend(weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, slow: Tensor) -> tuple[Tensor, Tensor]:
+    """The next point: Weiszfeld's, or out of an expert Vardi and Zhang's; Cauchy's or Newton's where that is lower.
+
+    Where there is little progress many multiples of both are tried, down to 4^-20 of the experts' distance.
+    """
+    norm = _norm(at_x - x, at_y - y)
+    g_x, g_y, xx, xy, yy = ((weights * part).sum(0) for part in norm[1:])
+    origin = norm.value == 0
+    here = torch.where(origin, weights, 0.0).sum(0)
+    spread = (weights / torch.where(origin, torch.inf, norm.value)).sum(0) * _LIPSCHITZ
+    way_x, way_y = -g_x / spread, -g_y / spread
+    step_x, step_y = way_x, way_y
+    if bool((here > 0).any()):
+        out_x, out_y, fall = _way_out(g_x, g_y, torch.where(here > 0, here, 1.0))
+        reach = fall * folded_norm(out_x, out_y) / (spread * (out_x.square() + out_y.square()))
+        way_x, way_y = torch.where(here > 0, out_x, way_x), torch.where(here > 0, out_y, way_y)
+        step_x, step_y = torch.where(here > 0, reach * out_x, step_x), torch.where(here > 0, reach * out_y, step_y)
+    newton_x, newton_y = solve_symmetric(xx, xy, yy, -g_x, -g_y)
+    bend = xx * g_x.square() + 2 * xy * g_x * g_y + yy * g_y.square()
+    cauchy = torch.where(bend > 0, (g_x.square() + g_y.square()) / torch.where(bend > 0, bend, 1.0), 0.0)
+    least = _total(weights, x, y, at_x + step_x, at_y + step_y)
+    take = torch.zeros_like(here, dtype=torch.bool)
+    for trial_x, trial_y in ((-cauchy * g_x, -cauchy * g_y), (newton_x, newton_y)):
+        value = _total(weights, x, y, at_x + trial_x, at_y + trial_y)
+        take = (here == 0) & ((trial_x != 0) | (trial_y != 0)) & (value <= least * (1 + _NOISE))
+        least = torch.where(take, value, least)
+        step_x, step_y = torch.where(take, trial_x, step_x), torch.where(take, trial_y, step_y)
+    some = (~take | slow).nonzero().squeeze(-1)
+    if len(some):
+        extent = torch.where(weights > 0, norm.value, 0.0).amax(0) / torch.hypot(way_x, way_y)
+        ways = (
+            (extent * way_x)[some],
+            (extent * way_y)[some],
+            (newton_x * (here == 0))[some],
+            (newton_y * (here == 0))[some],
+        )
+        chosen = step_x[some], step_y[some]
+        step_x[some], step_y[some] = _search(
+            weights[:, some], x[:, some], y[:, some], at_x[some], at_y[some], ways, chosen
+        )
+    return at_x + step_x, at_y + step_y
+
+
+def _search(
+    weights: Tensor,
+    x: Tensor,
+    y: Tensor,
+    at_x: Tensor,
+    at_y: Tensor,
+    ways: tuple[Tensor, ...],
+    step: tuple[Tensor, ...],
+) -> tuple[Tensor, Tensor]:
+    """The best of the step chosen and of many parts of the way out, and of Newton's step."""
+    way_x, way_y, newton_x, newton_y = ways
+    step_x, step_y = step
+    trials = [(part * way_x, part * way_y) for part in _PARTS]
+    trials += [(part * newton_x, part * newton_y) for part in _PARTS[-9:]]
+    least = _total(weights, x, y, at_x + step_x, at_y + step_y)
+    for trial_x, trial_y in trials:
+        value = _total(weights, x, y, at_x + trial_x, at_y + trial_y)
+        take = value < least * (1 - _NOISE)
+        least = torch.where(take, value, least)
+        step_x, step_y = torch.where(take, trial_x, step_x), torch.where(take, trial_y, step_y)
+    return step_x, step_y
 
 
 def _between(
     weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Convergence]:
     """The minimiser where no expert is one."""
-
-    def total(at_x: Tensor, at_y: Tensor) -> Tensor:
-        return (weights * folded_norm(at_x - x, at_y - y)).sum(0)
-
     whole_x, whole_y = at_x.clone(), at_y.clone()
     iterations = torch.zeros_like(at_x, dtype=torch.long)
     residual = torch.full_like(at_x, torch.inf)
     index = torch.arange(len(at_x), device=x.device)
     for iteration in range(max_iterations + 1):
         norm = _norm(at_x - x, at_y - y)
-        g_x, g_y, xx, xy, yy = ((weights * part).sum(0) for part in norm[1:])
-        origin = norm.value == 0
-        here = torch.where(origin, weights, 0.0).sum(0)
-        size = torch.where((here > 0), torch.inf, torch.maximum(g_x.abs(), g_y.abs()))
+        g_x, g_y = (weights * norm.x).sum(0), (weights * norm.y).sum(0)
+        at_expert = ((norm.value == 0) & (weights > 0)).any(0)
+        size = torch.where(at_expert, torch.inf, torch.maximum(g_x.abs(), g_y.abs()))
+        slow = size > residual[index] / 4
         whole_x[index], whole_y[index], residual[index] = at_x, at_y, size
         keep = (size > tolerance).nonzero().squeeze(-1)
         if iteration == max_iterations or not len(keep):
             break
-        spread = (weights / torch.where(origin, torch.inf, norm.value)).sum(0) * _LIPSCHITZ
-        newton_x, newton_y = solve_symmetric(xx, xy, yy, -g_x, -g_y)
-        step_x, step_y = -g_x / spread, -g_y / spread
-        if bool((here > 0).any()):
-            out_x, out_y, fall = _way_out(g_x, g_y, torch.where(here > 0, here, 1.0))
-            reach = fall * folded_norm(out_x, out_y) / (spread * (out_x.square() + out_y.square()))
-            step_x = torch.where(here > 0, reach * out_x, step_x)
-            step_y = torch.where(here > 0, reach * out_y, step_y)
-        usable = (here == 0) & ((newton_x != 0) | (newton_y != 0))
-        trials = [(multiple * step_x, multiple * step_y, here == 0) for multiple in _LONGER]
-        trials += [(fraction * newton_x, fraction * newton_y, usable) for fraction in _SHORTER]
-        least = total(at_x + step_x, at_y + step_y)
-        for trial_x, trial_y, allowed in trials:
-            value = total(at_x + trial_x, at_y + trial_y)
-            take = allowed & (value <= least * (1 + 1e-15))
-            least = torch.where(take, value, least)
-            step_x, step_y = torch.where(take, trial_x, step_x), torch.where(take, trial_y, step_y)
-        at_x, at_y = (at_x + step_x)[keep], (at_y + step_y)[keep]
         index, weights, x, y = index[keep], weights[:, keep], x[:, keep], y[:, keep]
+        at_x, at_y = _descend(weights, x, y, at_x[keep], at_y[keep], slow[keep])
         iterations[index] += 1
     return whole_x, whole_y, Convergence(iterations, residual, residual <= tolerance)
 
@@ -172,7 +220,7 @@ def _between(
 def _solve(weights: Tensor, x: Tensor, y: Tensor, tolerance: float, limit: int) -> tuple[Tensor, ...]:
     """The shares of experts that are minimisers themselves; the minimisers; and their convergence."""
     finite = (x.isfinite() & y.isfinite()).all(0)
-    optimal, total = _optimal_experts(weights, x, y)
+    optimal, total = _optimal_experts(weights, x, y, tolerance)
     share = torch.where(optimal, weights, 0.0)
     mass = share.sum(0)
     at_expert = mass > 0
