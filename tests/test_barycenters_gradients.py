@@ -85,7 +85,7 @@ def test_an_unrolled_minimisation_has_the_same_derivatives(name: str) -> None:
     share = (weights / weights.sum(-1, keepdim=True)).unsqueeze(-1)
     p = Normal(loc.unsqueeze(1), scale.unsqueeze(1))
     found, spread = (tensor.detach() for tensor in solve(weights, loc, scale, name))
-    rate = 0.1 if name == "jeffreys" else 0.4
+    rate = {"jeffreys": 0.1, "hellinger": 1.5}.get(name, 0.4)
     at, log_scale = found.clone().requires_grad_(), spread.log().requires_grad_()
     for _ in range(200):
         q = Normal(at.unsqueeze(2), log_scale.exp().unsqueeze(2))

@@ -19,8 +19,8 @@ than one is a minimiser all between them are, and the mean of them, weighted, is
 
 **Between experts** F is smooth. Weiszfeld's step, :math:`v - \nabla F / (L \sum_m w_m / N_m)`, minimises a quadratic
 upper bound, L the largest eigenvalue of the Hessian of :math:`N^2/2` (1 for the Euclidean norm, about 1.468 here); it
-never raises F. Cauchy's or Newton's step is taken instead where it is lower still. At an expert that is no minimiser, Vardi and
-Zhang's step leaves it in the direction of steepest descent.
+never raises F. Cauchy's or Newton's step is taken instead where it is lower still. At an expert that is no minimiser,
+Vardi and Zhang's step leaves it in the direction of steepest descent.
 
 **Derivatives.** At an expert the result is that expert, so it has derivative 1 in its loc and scale and 0 in all else,
 the weights included (at the ends of such a region this is one of the subgradients); between experts the implicit
