@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from pyro_mmvae.aggregation import draw_component as draw_component
     from pyro_mmvae.aggregation import register_aggregation as register_aggregation
     from pyro_mmvae.aggregation import unregister_aggregation as unregister_aggregation
+    from pyro_mmvae.barycenters import divergences as divergences
+    from pyro_mmvae.barycenters import register_divergence as register_divergence
+    from pyro_mmvae.barycenters import unregister_divergence as unregister_divergence
+    from pyro_mmvae.barycentric import barycenter as barycenter
     from pyro_mmvae.data import Batch as Batch
     from pyro_mmvae.data import MultimodalDataset as MultimodalDataset
     from pyro_mmvae.data import load_data as load_data
@@ -34,6 +38,10 @@ _HOMES = {
     "draw_component": "aggregation",
     "register_aggregation": "aggregation",
     "unregister_aggregation": "aggregation",
+    "divergences": "barycenters",
+    "register_divergence": "barycenters",
+    "unregister_divergence": "barycenters",
+    "barycenter": "barycentric",
     "Batch": "data",
     "MultimodalDataset": "data",
     "load_data": "data",

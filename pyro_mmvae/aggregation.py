@@ -12,9 +12,10 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Float, Tensor
+from pyro_mmvae.barycenters import divergences
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.kinds import KINDS, check_kind
-from pyro_mmvae.rules import BUILT_IN, Aggregation, Custom, Options, Prior, kinds_of
+from pyro_mmvae.rules import BUILT_IN, Aggregation, Custom, Options, Prior, kinds_of, rule_of_divergence
 
 Function = TypeVar("Function", bound=Callable[..., TorchDistribution])
 
@@ -22,23 +23,29 @@ _REGISTRY: dict[str, Aggregation] = {rule.name: rule for rule in BUILT_IN}
 
 
 def aggregations() -> tuple[str, ...]:
-    """The names of all registered aggregations, the built-in ones first."""
-    return tuple(_REGISTRY)
+    """The names of all aggregations: the built-in ones, the divergences (each with a default parameter), one's own.
+
+    A divergence may be given another parameter, ``renyi:0.9``, and has a mixture over every subset,
+    ``mixture:renyi:0.9``.
+    """
+    return tuple(dict.fromkeys([*(rule.name for rule in BUILT_IN), *divergences(), *_REGISTRY]))
 
 
 def get_aggregation(name: str) -> Aggregation:
-    """Look an aggregation up.
+    """Look an aggregation up; that of a divergence also with its parameter and as a mixture.
 
     Raises:
-        ValueError: if there is none of that name; the message lists those there are.
+        ValueError: if there is none of that name; the message lists those there are. Or if the parameter of a
+            divergence is outside of its domain.
     """
-    try:
-        return _REGISTRY[name]
-    except (KeyError, TypeError):
-        raise ValueError(
-            f"unknown aggregation {name!r}; there are {', '.join(_REGISTRY)}. Your own is registered with "
-            "@pyro_mmvae.register_aggregation('name')"
-        ) from None
+    if isinstance(name, str):
+        found = _REGISTRY.get(name) or rule_of_divergence(name)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"unknown aggregation {name!r}; there are {', '.join(aggregations())}, and mixture:NAME of a divergence. Your "
+        "own is registered with @pyro_mmvae.register_aggregation('name')"
+    )
 
 
 def register_aggregation(
@@ -83,7 +90,7 @@ def register_aggregation(
     """
     from pyro_mmvae import subsets as families  # noqa: PLC0415  (the argument of that name hides the module)
 
-    if name in _REGISTRY:
+    if name in _REGISTRY or rule_of_divergence(name) is not None:
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
         families.check_family(subsets)

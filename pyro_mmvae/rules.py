@@ -17,7 +17,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.barycenters import charts
+from pyro_mmvae.barycenters import charts, find_divergence, solve
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import KINDS, Experts
 from pyro_mmvae.kinds import Chart, Merging, merging_of
@@ -289,3 +289,20 @@ BUILT_IN = (
     Rule("pool", "log-linear pool: the barycenter of KL(q || q_m)", "all", charts.natural, True),
     Rule("moment", "moment matching: the Gaussian barycenter of KL(q_m || q)", "all", charts.moment, True),
 )
+
+
+def rule_of_divergence(name: str) -> Rule | None:
+    """The row of a divergence, of everything present or, as ``mixture:…``, of every subset; None if there is no such.
+
+    Raises:
+        ValueError: if the parameter of the divergence is outside of its domain.
+    """
+    mixture = name.startswith("mixture:")
+    divergence = find_divergence(name.removeprefix("mixture:"))
+    if divergence is None:
+        return None
+    family, summary = "all", f"barycenter under {divergence.summary}; mixture:{name} over every subset"
+    if mixture:
+        family, summary = "powerset", f"mixture over every subset of barycenters under {divergence.summary}"
+    chart = partial(solve, divergence=divergence)
+    return Rule(name, summary, family, cast("Chart", chart), True)

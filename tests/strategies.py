@@ -16,9 +16,10 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from pyro_mmvae import Experts
+from pyro_mmvae import Experts, divergences
 
 BUILT_IN = ("poe", "moe", "mopoe", "wb", "mwb", "pool", "moment")
+NAMES = (*BUILT_IN, *divergences())  # all aggregations but those that a test registers
 MIXTURES = ("moe", "mopoe", "mwb")
 SINGLE = tuple(name for name in BUILT_IN if name not in MIXTURES)
 FAMILIES = {"moe": "singletons", "mopoe": "powerset", "mwb": "powerset"}

@@ -11,7 +11,7 @@ import torch
 
 from pyro_mmvae import Experts, aggregations, register_aggregation, unregister_aggregation
 from pyro_mmvae.testing import check_aggregation
-from tests.strategies import BUILT_IN, random_experts, wasserstein_rule
+from tests.strategies import BUILT_IN, NAMES, random_experts, wasserstein_rule
 
 PAIRS = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]).bool()
 
@@ -20,7 +20,7 @@ PAIRS = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]).bool()
 def forgotten() -> Iterator[None]:
     """What a test registers is forgotten."""
     yield
-    for name in set(aggregations()) - set(BUILT_IN):
+    for name in set(aggregations()) - set(NAMES):
         unregister_aggregation(name)
 
 

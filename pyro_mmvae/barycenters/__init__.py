@@ -1,6 +1,41 @@
-"""The mathematics of aggregation on plain tensors, without Pyro."""
+r"""The mathematics of aggregation on plain tensors, without Pyro: usable from any torch code.
 
-from pyro_mmvae.barycenters.bures import barycenter as barycenter
+Diagonal Gaussians are a loc and a scale (standard deviation), each `(*batch, modality, latent)`. Weights are
+`(*batch, component, modality)`, one row a subset, 0 for who is not a member; all subsets of all items are one call.
+
+The closed forms are functions of (weights, loc, scale) and normalise nothing: :func:`natural` (products and log-linear
+pools), :func:`wasserstein`, :func:`moment`. Any divergence is
+
+>>> import torch
+>>> from pyro_mmvae import barycenters
+>>> loc, scale = torch.randn(8, 3, 2), torch.ones(8, 3, 2)  # 8 items, 3 modalities, 2 latent dimensions
+>>> members = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 1.0]])  # two subsets, the same of all items
+>>> joint_loc, joint_scale = barycenters.solve(members, loc, scale, "hellinger")
+>>> joint_loc.shape
+torch.Size([8, 2, 2])
+
+where rows are normalised, and ``divergence`` is one of :func:`divergences`, ``"renyi:0.5"``, or a function of two
+``torch.distributions.Normal``:
+
+>>> def mine(q, p):
+...     return (q.loc - p.loc) ** 2 / p.scale + (q.scale.log() - p.scale.log()) ** 2
+>>> *_, info = barycenters.solve(members, loc, scale, mine, return_info=True)
+>>> bool(info.converged.all())
+True
+
+Derivatives in weights, loc and scale are exact. ``get_divergence("hellinger")(q, p)`` is the divergence itself.
+"""
+
+from pyro_mmvae.barycenters.bures import barycenter as bures_barycenter
+from pyro_mmvae.barycenters.catalogue import divergences as divergences
+from pyro_mmvae.barycenters.catalogue import find_divergence as find_divergence
+from pyro_mmvae.barycenters.catalogue import get_divergence as get_divergence
+from pyro_mmvae.barycenters.catalogue import register_divergence as register_divergence
+from pyro_mmvae.barycenters.catalogue import unregister_divergence as unregister_divergence
 from pyro_mmvae.barycenters.charts import moment as moment
 from pyro_mmvae.barycenters.charts import natural as natural
 from pyro_mmvae.barycenters.charts import wasserstein as wasserstein
+from pyro_mmvae.barycenters.definitions import Divergence as Divergence
+from pyro_mmvae.barycenters.numeric import Convergence as Convergence
+from pyro_mmvae.barycenters.solving import ConvergenceWarning as ConvergenceWarning
+from pyro_mmvae.barycenters.solving import solve as solve

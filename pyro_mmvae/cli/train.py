@@ -12,7 +12,9 @@ from pyro_mmvae.cli.common import plain_errors, read_config, words
 
 
 @click.command()
-@click.option("--agg", "aggregation", metavar="NAME", help="Aggregation: wb, mwb, poe, moe, mopoe, pool, moment, ….")
+@click.option(
+    "--agg", "aggregation", metavar="NAME", help="Aggregation: wb, mwb, poe, moe, …, renyi:0.5, mixture:w1, …."
+)
 @click.option("--config", type=click.Path(path_type=Path), help="YAML with sections data, model, train.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.lr=1e-3.")
 @click.option("--data", metavar="NAME|PATH", help="Data set, by name or by the path of its files.")
