@@ -24,6 +24,24 @@ class _Entry:
     loader: Loader
     splits: tuple[str, ...]
     options: tuple[str, ...]
+    format: str | None = None
+
+
+@dataclass(frozen=True)
+class DataSource:
+    """What `load_data` reads under a name or a path.
+
+    Args:
+        name: the name or path.
+        format: name of the format of a path; None for a name.
+        splits: names of the splits.
+        options: names of the loader's options.
+    """
+
+    name: str
+    format: str | None
+    splits: tuple[str, ...]
+    options: tuple[str, ...]
 
 
 _ENTRIES: dict[str, _Entry] = {}
@@ -74,7 +92,7 @@ def register_format(
     def register(loader: _L) -> _L:
         if name in _FORMATS:
             raise ValueError(f"data format {name!r} is registered already, choose another name")
-        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(loader)))
+        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(loader), name))
         return loader
 
     return register
@@ -104,6 +122,16 @@ def _find(name: str) -> tuple[_Entry, tuple[Path, ...]]:
         if detect(path):
             return entry, (path,)
     raise ValueError(f"{name}: in none of the known formats: {', '.join(_FORMATS)}")
+
+
+def find_data(name: str) -> DataSource:
+    """What `load_data` would read under a name or a path; nothing large is opened.
+
+    Raises:
+        ValueError: if the name or the format is unknown.
+    """
+    entry, _ = _find(name)
+    return DataSource(name, entry.format, entry.splits, entry.options)
 
 
 def data_names() -> tuple[str, ...]:
