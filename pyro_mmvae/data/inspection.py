@@ -139,7 +139,7 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
         yield f"item {nothing[0]} has no modality at all, and so have {len(nothing) - 1} others"
     for column, (name, tensor) in enumerate(data.modalities.items()):
         there = data.present[:, column]
-        values = tensor if bool(there.all()) else tensor[there]
+        values = tensor[:] if bool(there.all()) else tensor[there]
         if not len(values):
             yield f"modality {name} was never observed"
             continue

@@ -24,7 +24,6 @@ class _Entry:
     loader: Loader
     splits: tuple[str, ...]
     options: tuple[str, ...]
-    format: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def register_format(
     def register(loader: _L) -> _L:
         if name in _FORMATS:
             raise ValueError(f"data format {name!r} is registered already, choose another name")
-        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(loader), name))
+        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(loader)))
         return loader
 
     return register
@@ -131,7 +130,8 @@ def find_data(name: str) -> DataSource:
         ValueError: if the name or the format is unknown.
     """
     entry, _ = _find(name)
-    return DataSource(name, entry.format, entry.splits, entry.options)
+    formats = (known for known, (_, other) in _FORMATS.items() if other is entry)
+    return DataSource(name, next(formats, None), entry.splits, tuple(entry.options))
 
 
 def data_names() -> tuple[str, ...]:

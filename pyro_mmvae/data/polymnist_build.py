@@ -17,6 +17,7 @@ and `val` before any tuple is made, so that no digit image is in two splits; `te
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import platform
@@ -30,7 +31,6 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_mmvae import __version__
 from pyro_mmvae.data.idx import Digits, download_mnist, find_mnist, read_mnist
 from pyro_mmvae.data.options import check_whole, choose_val_size
 from pyro_mmvae.data.photographs import list_photographs, read_photograph
@@ -184,7 +184,7 @@ def _provenance(
         "mnist": mnist,
         "versions": {
             "python": platform.python_version(),
-            "pyro_mmvae": __version__,
+            "pyro_mmvae": importlib.import_module("pyro_mmvae").__version__,  # which names what stands above the data
             **{name: importlib.metadata.version(name) for name in ("numpy", "pillow")},
         },
         "warnings": [

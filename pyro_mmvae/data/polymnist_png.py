@@ -59,26 +59,32 @@ def read_names(folder: Path, modalities: int | None = None) -> Tree:
         ValueError: if a file is of another kind, a modality is missing, or an item is not in all modalities; the
             message names file, modality, index and label.
     """
-    found = []
-    for entry in os.scandir(folder):
-        if not _FOLDER.fullmatch(entry.name) or not entry.is_dir():
-            raise ValueError(f"{entry.path}: found something else, expected only folders m0, m1, … in {folder}")
-        found.append(entry.name)
+    with os.scandir(folder) as entries:
+        found = [entry.name for entry in entries if _is_modality(entry)]
     names = choose_modalities(found, folder, modalities)
     items: dict[str, set[Item]] = {}
     lines: list[str] = []
     for name in names:
-        items[name] = set()
-        for entry in os.scandir(folder / name):
-            match = _FILE.fullmatch(entry.name)
-            if match is None or not entry.is_file():
-                raise ValueError(f"{entry.path}: modality {name}: found another file, expected {{index}}.{{label}}.png")
-            items[name].add((int(match[1]), int(match[2])))
-            about = entry.stat()
-            lines.append(f"{name}/{entry.name} {about.st_size} {about.st_mtime_ns}")
+        with os.scandir(folder / name) as entries:
+            files = {_item(entry, name): (entry.name, entry.stat()) for entry in entries}
+        items[name] = set(files)
+        lines += [f"{name}/{file} {stat.st_size} {stat.st_mtime_ns}" for file, stat in files.values()]
     _check_items(folder, items)
     identity = hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
     return Tree(folder, names, tuple(sorted(items[names[0]])), identity)
+
+
+def _is_modality(entry: os.DirEntry[str]) -> bool:
+    if not _FOLDER.fullmatch(entry.name) or not entry.is_dir():
+        raise ValueError(f"{entry.path}: found something else, expected only folders m0, m1, … beside it")
+    return True
+
+
+def _item(entry: os.DirEntry[str], modality: str) -> Item:
+    match = _FILE.fullmatch(entry.name)
+    if match is None or not entry.is_file():
+        raise ValueError(f"{entry.path}: modality {modality}: found another file, expected {{index}}.{{label}}.png")
+    return int(match[1]), int(match[2])
 
 
 def decode(tree: Tree) -> dict[str, Tensor]:
@@ -108,22 +114,29 @@ def decode(tree: Tree) -> dict[str, Tensor]:
 
 
 def _decode_some(folder: Path, items: Sequence[Item], out: NDArray[np.uint8]) -> None:
+    """Decode the images of some items into the beginning of ``out``."""
     from PIL import Image  # noqa: PLC0415
 
-    for row, (index, label) in enumerate(items):
-        path = os.path.join(folder, f"{index}.{label}.png")
+    wanted, pixels = ((SIDE, SIDE), "RGB"), []
+    for index, label in items:
+        path = f"{folder}{os.sep}{index}.{label}.png"
         try:
             with Image.open(path, formats=("PNG",)) as image:
-                found = f"{image.width} x {image.height} {image.mode} pixels"
-                pixels = np.asarray(image) if (image.size, image.mode) == ((SIDE, SIDE), "RGB") else None
+                found = (image.size, image.mode)
+                if found == wanted:
+                    pixels.append(image.tobytes())
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            found, pixels = "a file that cannot be read as PNG", None
-        if pixels is None:
+            found = None
+        if found != wanted:
+            what = "a file that cannot be read as PNG"
+            if found is not None:
+                what = f"{found[0][0]} x {found[0][1]} {found[1]} pixels"
             raise ValueError(
-                f"{path}: modality {folder.name}, index {index}, label {label}: found {found}, expected a PNG of "
+                f"{path}: modality {folder.name}, index {index}, label {label}: found {what}, expected a PNG of "
                 f"{SIDE} x {SIDE} RGB pixels"
             )
-        out[row] = np.moveaxis(pixels, -1, 0)
+    block = np.frombuffer(b"".join(pixels), dtype=np.uint8).reshape(-1, SIDE, SIDE, 3)
+    out[: len(block)] = np.moveaxis(block, -1, 1)
 
 
 def _check_items(folder: Path, items: dict[str, set[Item]]) -> None:
