@@ -80,6 +80,14 @@ def test_tensors_are_read_as_bytes_whatever_their_type(
     assert all(torch.equal(data.modalities[name], x) for name, x in images.items())
 
 
+def test_floats_between_two_bytes_go_to_the_nearer_one(tmp_path: Path) -> None:
+    images, labels = random_set(TEST, modalities=1)
+    for shift in (-0.4, 0.4):
+        moved = (images["m0"].double() + shift).clamp(0, 255) / 255
+        write_tensors(tmp_path / "test", {"m0": moved}, labels)
+        assert torch.equal(load_data(str(tmp_path), "test").modalities["m0"], images["m0"])
+
+
 @pytest.mark.parametrize("layout", ["tree", "tensors"])
 def test_val_is_a_seeded_share_of_train_and_train_is_the_rest(layout: str, request: pytest.FixtureRequest) -> None:
     path = str(request.getfixturevalue(layout))
