@@ -232,7 +232,24 @@ def full_component(
 
 
 def _run(name: str, builder: str, experts: Experts, options: Options) -> TorchDistribution:
-    aggregation = get_aggregation(name)
+    return run_aggregation(get_aggregation(name), name, builder, experts, options)
+
+
+def run_aggregation(
+    aggregation: Aggregation, name: str, builder: str, experts: Experts, options: Options
+) -> TorchDistribution:
+    """What an aggregation, registered or not, makes of experts, checked, in float32 at least and with autocast off.
+
+    Args:
+        aggregation: a rule.
+        name: for messages.
+        builder: ``mixture``, ``component`` or ``full``.
+        experts: unimodal posteriors.
+        options: of the caller.
+
+    Raises:
+        ValueError: as :func:`aggregate` says.
+    """
     options.check(experts)
     check_kind(name, experts.kind, kinds_of(aggregation, options.prior_expert))
     experts = _promoted(experts)

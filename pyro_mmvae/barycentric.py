@@ -9,7 +9,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import Normal
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation import _run
+from pyro_mmvae.aggregation import run_aggregation
 from pyro_mmvae.barycenters import Convergence, get_divergence, solve
 from pyro_mmvae.barycenters.numeric import MAX_ITERATIONS
 from pyro_mmvae.experts import Experts
@@ -99,5 +99,5 @@ def barycenter(
         return gaussian[0], gaussian[1]
 
     rule = Rule(chosen.name, chosen.summary, "all", chart, True)
-    posterior = _run(rule.mixture, experts, Options(weights, prior=prior))
+    posterior = run_aggregation(rule, chosen.name, "mixture", experts, Options(weights, prior=prior))
     return (posterior, found[0]) if return_info else posterior

@@ -71,7 +71,9 @@ def test_importing_the_package_alone_is_light() -> None:
     assert not imported_by("-c", "import pyro_mmvae; dir(pyro_mmvae)") & {*HEAVY, "click", "yaml"}
 
 
-@pytest.mark.parametrize("words", [("--help",), ("train", "--help"), ("sample", "-h")])
+@pytest.mark.parametrize(
+    "words", [("--help",), ("train", "--help"), ("sample", "-h"), ("data", "-h"), ("data", "build", "polymnist", "-h")]
+)
 def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
     imported = imported_by("-m", "pyro_mmvae", *words)
     assert "click" in imported

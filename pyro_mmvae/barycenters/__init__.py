@@ -26,7 +26,7 @@ True
 Derivatives in weights, loc and scale are exact. ``get_divergence("hellinger")(q, p)`` is the divergence itself.
 """
 
-from pyro_mmvae.barycenters.bures import barycenter as bures_barycenter
+from pyro_mmvae.barycenters.bures import barycenter as bures_barycenter  # noqa: F401  (re-exported under another name)
 from pyro_mmvae.barycenters.catalogue import divergences as divergences
 from pyro_mmvae.barycenters.catalogue import find_divergence as find_divergence
 from pyro_mmvae.barycenters.catalogue import get_divergence as get_divergence

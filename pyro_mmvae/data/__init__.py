@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pyro_mmvae.data.arrays import from_arrays, from_items
 from pyro_mmvae.data.batch import Batch, make_batch
+from pyro_mmvae.data.cache import cache_folder
 from pyro_mmvae.data.column import MappedTensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.embedded import cache_folder, load_polymnist_mini
+from pyro_mmvae.data.embedded import load_polymnist_mini
 from pyro_mmvae.data.folder import load_folder, load_npz
 from pyro_mmvae.data.infer import complete_traits, infer_traits
 from pyro_mmvae.data.loading import (
+    DataSource,
     data_names,
+    find_data,
     format_names,
     load_data,
     register_data,
@@ -20,17 +23,23 @@ from pyro_mmvae.data.loading import (
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.omics import load_omics
 from pyro_mmvae.data.polymnist import make_polymnist
+from pyro_mmvae.data.polymnist_build import build_polymnist
+from pyro_mmvae.data.polymnist_built import load_polymnist_built
+from pyro_mmvae.data.polymnist_files import load_polymnist_png, load_polymnist_pt
 from pyro_mmvae.data.traits import Traits
 
 __all__ = [
     "Batch",
+    "DataSource",
     "MappedTensor",
     "Missing",
     "MultimodalDataset",
     "Traits",
+    "build_polymnist",
     "cache_folder",
     "complete_traits",
     "data_names",
+    "find_data",
     "format_names",
     "from_arrays",
     "from_items",
@@ -39,7 +48,10 @@ __all__ = [
     "load_folder",
     "load_npz",
     "load_omics",
+    "load_polymnist_built",
     "load_polymnist_mini",
+    "load_polymnist_png",
+    "load_polymnist_pt",
     "make_batch",
     "make_polymnist",
     "register_data",

@@ -133,6 +133,18 @@ class MultimodalDataset:
         )
 
 
+def complete_dataset(
+    modalities: dict[str, Tensor],
+    labels: Int[Tensor, " item"],
+    name: str,
+    split: str,
+    provenance: dict[str, Any] | None = None,
+) -> MultimodalDataset:
+    """A data set in which every modality of every item was observed; arguments as of `MultimodalDataset`."""
+    present = torch.ones(len(labels), len(modalities), dtype=torch.bool)
+    return MultimodalDataset(modalities, labels, present, name, split, provenance or {})
+
+
 def _check(name: str, value: object, shape: tuple[int, ...], dtype: torch.dtype, axes: str) -> None:
     if not isinstance(value, Tensor) or value.shape != shape or value.dtype != dtype:
         raise ValueError(f"{name}: found {_describe(value)}, expected {axes} = {shape} of {dtype}")

@@ -11,26 +11,23 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
-import json
 import os
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache as remember
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.cache import cache_file, read_cache, write_cache
+from pyro_mmvae.data.dataset import MultimodalDataset, complete_dataset
 from pyro_mmvae.data.loading import register_data
+from pyro_mmvae.data.options import check_whole
+from pyro_mmvae.data.photographs import read_photograph
 from pyro_mmvae.data.polymnist import child_seed, make_polymnist
 
 NAME = "polymnist-mini"
@@ -93,12 +90,15 @@ def load_polymnist_mini(
     _check_options(split, {"modalities": modalities} | {f"{name}_size": size for name, size in sizes.items()}, seed)
     sources = _choose_photographs(photographs, modalities)
     provenance = _provenance(split, sizes[split], sources, seed)
-    dataset = _read(split, provenance) if cache else None
-    if dataset is None:
-        dataset = _build(split, provenance, [path for _, path in sources])
+    path = cache_file(NAME, split, FORMAT, provenance)
+    names = [f"m{modality}" for modality in range(modalities)]
+    tensors = read_cache(path, [*names, "labels"], provenance) if cache else None
+    if tensors is None:
+        tensors = _build(split, provenance, [source for _, source in sources])
         if cache:
-            _write(dataset)
-    return dataset
+            write_cache(path, tensors, provenance)
+    labels = tensors.pop("labels")
+    return complete_dataset(tensors, labels, NAME, split, provenance)
 
 
 def split_digits(labels: NDArray[np.int64], seed: np.random.SeedSequence) -> dict[str, NDArray[np.int64]]:
@@ -122,9 +122,7 @@ def _check_options(split: str, counts: dict[str, int], seed: int) -> None:
     if split not in DIGITS:
         raise ValueError(f"unknown split {split!r} of {NAME!r}, expected one of: {', '.join(DIGITS)}")
     for option, value in {**counts, "seed": seed}.items():
-        least = 0 if option == "seed" else 1
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"{option} of {NAME!r}: found {value!r}, expected a whole number of at least {least}")
+        check_whole(option, NAME, value, 0 if option == "seed" else 1)
 
 
 def _provenance(split: str, size: int, sources: Sequence[tuple[str, Path]], seed: int) -> dict[str, Any]:
@@ -141,7 +139,7 @@ def _provenance(split: str, size: int, sources: Sequence[tuple[str, Path]], seed
     }
 
 
-def _build(split: str, provenance: dict[str, Any], photographs: Sequence[Path]) -> MultimodalDataset:
+def _build(split: str, provenance: dict[str, Any], photographs: Sequence[Path]) -> dict[str, Tensor]:
     digits, labels = _read_digits()
     seed = provenance["seed"]
     own = split_digits(labels, child_seed(seed, 0))[split]
@@ -152,13 +150,7 @@ def _build(split: str, provenance: dict[str, Any], photographs: Sequence[Path]) 
         size=provenance["sizes"]["tuples"],
         seed=child_seed(seed, 1 + tuple(DIGITS).index(split)),
     )
-    tensors = {name: torch.from_numpy(image) for name, image in images.items()}
-    return _dataset(tensors, torch.from_numpy(classes), split, provenance)
-
-
-def _dataset(images: dict[str, Tensor], labels: Tensor, split: str, provenance: dict[str, Any]) -> MultimodalDataset:
-    present = torch.ones(len(labels), len(images), dtype=torch.bool)
-    return MultimodalDataset(images, labels, present, NAME, split, provenance)
+    return {name: torch.from_numpy(array) for name, array in {**images, "labels": classes}.items()}
 
 
 # Sources -------------------------------------------------------------------------------------------------------------
@@ -221,69 +213,4 @@ def _photograph_path(name: str) -> Path:
 
 def _read_photograph(path: Path) -> NDArray[np.uint8]:
     with _extra():
-        from PIL import Image  # noqa: PLC0415
-    try:
-        with Image.open(path) as image:
-            return np.array(image.convert("RGB"), dtype=np.uint8)
-    except OSError as error:
-        raise ValueError(f"photograph {str(path)!r} cannot be read as an image") from error
-
-
-# Cache ---------------------------------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Where built splits are kept: `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else in `~/.cache`."""
-    own = os.environ.get("PYRO_MMVAE_CACHE")
-    if own:
-        return Path(own).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyro_mmvae"
-
-
-def cache_file(split: str, provenance: dict[str, Any]) -> Path:
-    """File of one split: its name holds the format version and a hash of everything that determines this split."""
-    identity = json.dumps([NAME, split, provenance], sort_keys=True)
-    return cache_folder() / f"{NAME}-{split}-v{FORMAT}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.safetensors"
-
-
-def _read(split: str, provenance: dict[str, Any]) -> MultimodalDataset | None:
-    """The split from its file, or None where there is none or it is damaged; the latter with a warning."""
-    path = cache_file(split, provenance)
-    names = [photograph["modality"] for photograph in provenance["photographs"]]
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in (*names, "labels")}
-        if json.loads(metadata.get("provenance", "null")) != provenance:
-            raise ValueError("made from something else than its name says")
-        if json.loads(metadata.get("checksums", "null")) != _checksums(tensors):
-            raise ValueError("checksums differ")
-        labels = tensors.pop("labels")
-        return _dataset(tensors, labels, split, provenance)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValueError, SafetensorError) as error:
-        warnings.warn(f"{path} is damaged and is built again: {error}", stacklevel=4)
-        return None
-
-
-def _write(dataset: MultimodalDataset) -> None:
-    """Keep a split, whole or not at all; where that cannot be done, say so and go on."""
-    path = cache_file(dataset.split, dataset.provenance)
-    labels = {} if dataset.labels is None else {"labels": dataset.labels}
-    tensors = {**dataset.tensors, **labels}
-    metadata = {"provenance": json.dumps(dataset.provenance), "checksums": json.dumps(_checksums(tensors))}
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(save(tensors, metadata))
-        temporary.replace(path)
-    except OSError as error:
-        warnings.warn(f"{path.parent} cannot be written, going on without a cache: {error}", stacklevel=4)
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-
-
-def _checksums(tensors: dict[str, Tensor]) -> dict[str, int]:
-    return {name: zlib.crc32(tensor.numpy().data) for name, tensor in tensors.items()}
+        return read_photograph(path)

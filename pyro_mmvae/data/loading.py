@@ -42,6 +42,23 @@ class _Entry:
 _SHARED = dict(inspect.signature(Missing).parameters)
 
 
+@dataclass(frozen=True)
+class DataSource:
+    """What `load_data` reads under a name or a path.
+
+    Args:
+        name: the name or path.
+        format: name of the format of a path; None for a name.
+        splits: names of the splits.
+        options: names of the loader's options.
+    """
+
+    name: str
+    format: str | None
+    splits: tuple[str, ...]
+    options: tuple[str, ...]
+
+
 _ENTRIES: dict[str, _Entry] = {}
 _FORMATS: dict[str, tuple[Callable[[Path], bool], _Entry]] = {}
 
@@ -124,6 +141,17 @@ def _find(name: str) -> tuple[_Entry, tuple[Path, ...]]:
         if detect(path):
             return entry, (path,)
     raise ValueError(f"{name}: in none of the known formats: {', '.join(_FORMATS)}")
+
+
+def find_data(name: str) -> DataSource:
+    """What `load_data` would read under a name or a path; nothing large is opened.
+
+    Raises:
+        ValueError: if the name or the format is unknown.
+    """
+    entry, _ = _find(name)
+    formats = (known for known, (_, other) in _FORMATS.items() if other is entry)
+    return DataSource(name, next(formats, None), entry.splits, tuple(entry.options))
 
 
 def _check_known(name: str, entry: _Entry, options: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ here is a pure function of arrays and a seed: the images of one tuple share thei
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -26,6 +26,7 @@ def make_polymnist(
     *,
     size: int,
     seed: int | np.random.SeedSequence = 0,
+    balanced: bool = True,
 ) -> tuple[dict[str, NDArray[np.uint8]], NDArray[np.int64]]:
     """Make tuples of images, one modality a photograph, whose images share only their label.
 
@@ -38,6 +39,7 @@ def make_polymnist(
         photographs: one RGB photograph a modality, `(height, width, 3)`, at least 28 x 28 pixels.
         size: number of tuples to make.
         seed: where all randomness comes from.
+        balanced: every class as often as the others; else as often as among the digit images.
 
     Returns:
         Images, `m0`, `m1`, ... to `(item, 3, 28, 28)`, and the label of each tuple, `(item,)`.
@@ -50,15 +52,35 @@ def make_polymnist(
     if size < 1 or not photographs:
         raise ValueError(f"PolyMNIST: found {size} tuples of {len(photographs)} photographs, expected at least 1 of 1")
     for modality, photograph in enumerate(photographs):
-        _check_photograph(f"m{modality}", photograph)
-    wanted = draw_labels(labels, size, np.random.default_rng(child_seed(seed, 0)))
-    images = {}
+        check_photograph(f"m{modality}", photograph)
+    wanted = draw_labels(labels, size, np.random.default_rng(child_seed(seed, 0)), balanced=balanced)
+    return dict(draw_modalities(digits, labels, photographs, wanted, seed)), wanted
+
+
+def draw_modalities(
+    digits: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    photographs: Sequence[NDArray[np.uint8]],
+    wanted: NDArray[np.int64],
+    seed: int | np.random.SeedSequence,
+) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """The images of `make_polymnist`, one modality after the other, for whoever cannot hold all of them at once.
+
+    Args:
+        digits: digit images, `(digit, 28, 28)`.
+        labels: class of each digit image, `(digit,)`.
+        photographs: one RGB photograph a modality, `(height, width, 3)`.
+        wanted: class of each tuple, `(item,)`.
+        seed: where all randomness comes from.
+
+    Yields:
+        Name of the modality, and its images, `(item, 3, 28, 28)`.
+    """
     for modality, photograph in enumerate(photographs):
         generator = np.random.default_rng(child_seed(seed, 1 + modality))
         chosen = draw_digits(labels, wanted, generator)
-        crops = draw_crops(photograph, size, generator)
-        images[f"m{modality}"] = invert_on_ink(crops, digits[chosen])
-    return images, wanted
+        crops = draw_crops(photograph, len(wanted), generator)
+        yield f"m{modality}", invert_on_ink(crops, digits[chosen])
 
 
 def child_seed(seed: int | np.random.SeedSequence, key: int) -> np.random.SeedSequence:
@@ -67,18 +89,22 @@ def child_seed(seed: int | np.random.SeedSequence, key: int) -> np.random.SeedSe
     return np.random.SeedSequence(parent.entropy, spawn_key=(*parent.spawn_key, key))
 
 
-def draw_labels(labels: NDArray[np.int64], size: int, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Labels of ``size`` tuples in random order, every class as often as the others, or once more.
+def draw_labels(
+    labels: NDArray[np.int64], size: int, generator: np.random.Generator, *, balanced: bool = True
+) -> NDArray[np.int64]:
+    """Labels of ``size`` tuples in random order.
 
     Args:
         labels: class of each digit image, `(digit,)`.
         size: number of tuples.
         generator: source of the order, and of which classes come once more.
+        balanced: every class as often as the others, or once more; else the labels of the digit images themselves,
+            each as often as the others, or once more.
 
     Returns:
         Labels, `(item,)`.
     """
-    classes = generator.permutation(np.unique(labels))
+    classes = generator.permutation(np.unique(labels) if balanced else labels)
     return generator.permutation(np.resize(classes, size)).astype(np.int64)
 
 
@@ -137,8 +163,8 @@ def invert_on_ink(crops: NDArray[np.uint8], digits: NDArray[np.uint8]) -> NDArra
     Returns:
         Images, `(item, 3, 28, 28)`.
     """
-    ink = (digits > INK)[:, np.newaxis]
-    return np.where(ink, np.uint8(255) - crops, crops)
+    ink = np.where(digits > INK, np.uint8(255), np.uint8(0))
+    return crops ^ ink[:, np.newaxis]  # 255 - x has all bits of x turned over
 
 
 def _check_digits(digits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
@@ -148,7 +174,12 @@ def _check_digits(digits: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
         raise ValueError(f"labels: found {labels.shape} of {labels.dtype}, expected ({len(digits)},) of int64")
 
 
-def _check_photograph(name: str, photograph: NDArray[np.uint8]) -> None:
+def check_photograph(name: str, photograph: NDArray[np.uint8]) -> None:
+    """Check that crops can be cut from an array.
+
+    Raises:
+        ValueError: if it is no RGB photograph of at least 28 x 28 pixels; the message has ``name``.
+    """
     shape, dtype = photograph.shape, photograph.dtype
     if photograph.ndim != 3 or shape[2] != 3 or dtype != np.uint8:
         raise ValueError(f"photograph of {name!r}: found {shape} of {dtype}, expected (height, width, 3) of uint8")

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from pyro_mmvae.data import MultimodalDataset, embedded, load_data, make_polymnist
+from pyro_mmvae.data import cache as cache_module
 
 
 def load(split: str, **options: Any) -> MultimodalDataset:  # noqa: ANN401
@@ -72,7 +73,7 @@ def test_train_opens_and_builds_no_other_split(
         opened.append(path.name)
         return safe_open(path, **options)
 
-    monkeypatch.setattr(embedded, "safe_open", spy)
+    monkeypatch.setattr(cache_module, "safe_open", spy)
     first = load("train")
     assert builds == [60]
     load("val")
@@ -190,8 +191,8 @@ def test_the_folder_goes_by_the_environment(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     monkeypatch.setenv("PYRO_MMVAE_CACHE", os.path.join("~", "own"))
-    assert embedded.cache_folder() == tmp_path / "own"
+    assert cache_module.cache_folder() == tmp_path / "own"
     monkeypatch.setenv("PYRO_MMVAE_CACHE", "")
-    assert embedded.cache_folder() == tmp_path / "xdg" / "pyro_mmvae"
+    assert cache_module.cache_folder() == tmp_path / "xdg" / "pyro_mmvae"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert embedded.cache_folder() == tmp_path / ".cache" / "pyro_mmvae"
+    assert cache_module.cache_folder() == tmp_path / ".cache" / "pyro_mmvae"

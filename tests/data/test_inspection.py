@@ -1,0 +1,166 @@
+"""What is said of a data set, and what is found wrong with one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_mmvae.data import MultimodalDataset, find_data, loading, register_data, register_format
+from pyro_mmvae.data.inspection import ModalitySummary, check_data, contact_sheet, summarise
+
+
+def make(split: str = "train", *, items: int = 12, **changes: Any) -> MultimodalDataset:
+    generator = torch.Generator().manual_seed(0)
+    parts: dict[str, Any] = {
+        "modalities": {
+            "image": torch.randint(0, 256, (items, 3, 8, 8), generator=generator).to(torch.uint8),
+            "vector": torch.randn(items, 4, generator=generator),
+        },
+        "labels": torch.arange(items) % 3,
+        "present": torch.ones(items, 2, dtype=torch.bool),
+    }
+    return MultimodalDataset(**(parts | changes), name="toy", split=split, provenance={"seed": 0})
+
+
+@pytest.fixture
+def sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The splits of ``toy``: data sets, or errors to raise."""
+    monkeypatch.setattr(loading, "_ENTRIES", {})
+    splits: dict[str, Any] = {"train": make(), "val": make("val"), "test": make("test")}
+
+    @register_data("toy")
+    def load_toy(split: str, *, cache: bool = True) -> MultimodalDataset:
+        assert not cache  # a check goes to the sources
+        if isinstance(splits[split], Exception):
+            raise splits[split]
+        return splits[split]
+
+    return splits
+
+
+def test_a_split_is_summarised() -> None:
+    present = torch.ones(12, 2, dtype=torch.bool)
+    present[:3, 1] = False
+    summary = summarise(make(present=present))
+    assert summary.modalities == (
+        ModalitySummary("image", (3, 8, 8), "uint8", 0.0),
+        ModalitySummary("vector", (4,), "float32", 0.25),
+    )
+    assert (summary.split, summary.items, summary.labels) == ("train", 12, {0: 4, 1: 4, 2: 4})
+    assert summarise(make(labels=None)).labels == {}
+
+
+def test_nothing_is_wrong_with_what_is_right(sets: dict[str, Any]) -> None:
+    assert list(check_data("toy")) == []
+    assert {sets[split].split for split in sets} == {"train", "val", "test"}
+
+
+def noise() -> torch.Tensor:
+    return torch.randn(12, 4, generator=torch.Generator().manual_seed(1))
+
+
+def changed(**modalities: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {**make().modalities, **modalities}
+
+
+def absent(*slots: tuple[Any, int]) -> torch.Tensor:
+    present = torch.ones(12, 2, dtype=torch.bool)
+    for row, column in slots:
+        present[row, column] = False
+    return present
+
+
+CONSTANT_BUT_ONE = torch.ones(12, 4).index_fill(0, torch.tensor(3), 2)
+BROKEN = noise().index_fill(0, torch.tensor(7), torch.inf)
+
+
+@pytest.mark.parametrize(
+    ("changes", "findings"),
+    [
+        ({"labels": torch.arange(12) % 3 - 1}, ["label -1 was found, expected none below 0", "labels -1 were found"]),
+        ({"labels": torch.arange(12) % 5}, ["labels 3, 4 were found that train never has"]),
+        ({"labels": None}, ["has no labels, unlike train"]),
+        ({"present": absent((4, 0), (4, 1))}, ["item 4 has no modality at all, and so have 0 others"]),
+        ({"present": absent((slice(None), 1))}, ["modality vector was never observed"]),
+        ({"modalities": changed(vector=BROKEN)}, ["modality vector: item 7 holds a value that is not finite"]),
+        (
+            {"modalities": changed(vector=BROKEN), "present": absent((2, 1))},
+            ["modality vector: item 7 holds a value that is not finite"],
+        ),
+        ({"modalities": changed(vector=BROKEN), "present": absent((7, 1))}, []),
+        ({"modalities": changed(vector=torch.ones(12, 4))}, ["modality vector is the same in every item"]),
+        (
+            {
+                "modalities": changed(vector=torch.ones(12, 4).index_fill(0, torch.tensor(3), 2)),
+                "present": absent((3, 1)),
+            },
+            ["modality vector is the same in every item"],
+        ),
+        ({"modalities": changed(vector=noise()[:, :3])}, ["modality vector: ((3,), 'float32'), expected ((4,), "]),
+        ({"modalities": changed(vector=noise().double())}, ["modality vector: ((4,), 'float64'), expected ((4,), "]),
+        ({"modalities": dict(reversed(changed().items()))}, ["modalities vector, image, expected image, vector as in"]),
+    ],
+    ids=range(13),
+)
+def test_what_is_wrong_with_one_split_is_found(
+    changes: dict[str, Any], findings: list[str], sets: dict[str, Any]
+) -> None:
+    sets["test"] = make("test", **changes)
+    found = list(check_data("toy"))
+    assert len(found) == len(findings)
+    for line, expected in zip(found, findings, strict=True):
+        assert line.startswith(f"test: {expected}")
+        assert "\n" not in line
+
+
+def test_every_split_is_opened_whatever_the_others_say(sets: dict[str, Any]) -> None:
+    sets["train"] = ValueError("cannot\n be read")
+    sets["val"] = OSError("gone")
+    assert list(check_data("toy")) == ["train: cannot be read", "val: gone"]
+
+
+def test_a_source_is_described_without_being_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_FORMATS", {})
+
+    @register_format("dots", detect=lambda path: path.suffix == ".dots", splits=("train",))
+    def load_dots(path: Any, split: str, *, cache: bool = True, scale: float = 1.0) -> MultimodalDataset:
+        raise AssertionError
+
+    (tmp_path / "a.dots").touch()
+    source = find_data(str(tmp_path / "a.dots"))
+    assert (source.format, source.splits, source.options[:1]) == ("dots", ("train",), ("scale",))
+    known = find_data("polymnist-mini")
+    assert (known.format, known.splits) == (None, ("train", "val", "test"))
+    assert "photographs" in known.options
+    with pytest.raises(ValueError, match="unknown data 'nothing'"):
+        find_data("nothing")
+
+
+def test_a_sheet_shows_every_class_in_turn() -> None:
+    labels = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1, 1, 0, 2, 1])
+    data = make(labels=labels)
+    ((name, images),) = contact_sheet(data, 5)
+    assert name == "image"
+    expected = data.modalities["image"][[3, 4, 5, 6, 0]]  # two zeros, two ones, the first two
+    assert images is not None
+    np.testing.assert_array_equal(images, expected.numpy())
+    assert len(contact_sheet(data, 99)[0][1]) == 12  # type: ignore[arg-type]
+    np.testing.assert_array_equal(contact_sheet(make(labels=None), 4)[0][1], data.modalities["image"][:4].numpy())
+
+
+def test_a_sheet_is_grey_where_nothing_was_observed_and_takes_floats() -> None:
+    grey = torch.linspace(0, 1, 12).reshape(12, 1, 1, 1).expand(12, 1, 8, 8)
+    data = make(modalities={"grey": grey, "vector": noise()}, present=absent((1, 0)), labels=None)
+    ((_, images),) = contact_sheet(data, 12)
+    assert images is not None
+    assert images.dtype == np.uint8
+    assert images[:, 0, 0, 0].tolist() == [0, 128, *[round(255 * i / 11) for i in range(2, 12)]]
+    with pytest.raises(ValueError, match="no modality holds images"):
+        contact_sheet(make(modalities={"vector": noise()}, present=torch.ones(12, 1, dtype=torch.bool)))
+
+
+def test_the_embedded_set_is_right() -> None:
+    assert list(check_data("polymnist-mini")) == []
