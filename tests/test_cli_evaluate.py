@@ -89,6 +89,7 @@ def test_parts_can_be_left_out(toy_config: Callable[..., Config], elsewhere: Pat
 def test_ppc_checks_none_each_size_and_all(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
     words = ["ppc", str(run), "--quiet", "--threads", "1", "--num-samples", "12", "--items", "20", "--seed", "2"]
+    words += ["--statistics", "mean,contrast,predicted_class"]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     names = sorted(file.name for file in (run / "evaluation").glob("ppc*.nc"))

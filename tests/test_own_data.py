@@ -103,12 +103,14 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
     assert told == "b.npz: given.rna, given.words, generated.words; 2 draws given rna, words, seed 0\n"
     assert not Path("b.png").exists()
 
-    invoke("evaluate", "out", "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4")
+    invoke("evaluate", "out", "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--khat-items", "5")
     summary = json.loads(Path("out/evaluation/summary.json").read_text())
     assert set(summary["classifier_accuracy"]) == {"image"}
     rows = Path("out/evaluation/metrics.csv").read_text().splitlines()
-    assert {row.split(",")[0] for row in rows[1:]} == {"probe", "coherence", "log_likelihood", "ess"}
-    assert all(math.isfinite(float(row.rsplit(",", 3)[1])) for row in rows[1:])
+    assert {"probe", "coherence", "log_likelihood", "ess", "mse", "exact_match", "khat"} <= {
+        row.split(",")[0] for row in rows[1:]
+    }
+    assert all(math.isfinite(float(row.rsplit(",", 3)[1])) for row in rows[1:] if not row.startswith("khat,"))
 
     invoke("train", "--resume", "out", "--epochs", "2", "--quiet")
     assert yaml.safe_load(Path("out/config.yaml").read_text())["data"] == data

@@ -172,7 +172,7 @@ def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
     if not _constant(axis, pair.observed_data[key].values, *draws[0]):
         with _arviz_behind_matplotlib():
             arviz.plot_ppc(
-                pair, ax=axis, num_pp_samples=min(draws.shape[1], 50), random_seed=0, legend=False, textsize=7
+                pair, ax=axis, num_pp_samples=min(draws.shape[1], 25), random_seed=0, legend=False, textsize=7
             )
         axis.set_xlabel("")
 
