@@ -191,7 +191,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _describe(error: ValidationError, path: Path | str | None) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # in brackets: a branch of a union
     source = "" if path is None else f" (from {path} and the overrides)"
     if first["type"] == "extra_forbidden":
         section: Any = Config
