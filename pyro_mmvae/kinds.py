@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import TypeAlias, cast
 
 import torch
@@ -111,6 +111,7 @@ _TABLE: dict[str, Mapping[Chart | None, Merging]] = {
 }
 
 
+@cache
 def merging_of(kind: str, chart: Chart, *, selects: bool = False) -> Merging | None:
     """How a rule merges experts of a kind.
 
