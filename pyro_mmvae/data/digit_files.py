@@ -153,7 +153,7 @@ def read_digits(name: str, files: Any, part: str, seed: int = 0) -> DigitImages:
         return _read_npz(name, files, part, seed)
     if name == "mnist":
         digits = read_mnist(files, part)
-        return DigitImages(digits.images[:, np.newaxis], digits.labels, {"part": part, "files": digits.files})
+        return DigitImages(np.array(digits.images[:, np.newaxis]), digits.labels, {"part": part, "files": digits.files})
     return read_svhn(files[SVHN_FILES[part]], part)
 
 
@@ -203,10 +203,10 @@ def _channels_first(images: NDArray[Any]) -> NDArray[Any]:
 
 
 def _checked(name: str, where: str, images: NDArray[Any], labels: NDArray[Any], about: dict[str, Any]) -> DigitImages:
-    shape = SHAPES[name]
+    shape, wanted = SHAPES[name], ", ".join(map(str, SHAPES[name]))
     if images.shape[1:] != shape or images.dtype != np.uint8 or not len(images):
         raise ValueError(
-            f"{where}: found images of {images.shape} of {images.dtype}, expected (item, *{shape}) of uint8"
+            f"{where}: found images of {images.shape} of {images.dtype}, expected (item, {wanted}) of uint8"
         )
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(
