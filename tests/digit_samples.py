@@ -69,9 +69,15 @@ def write_mat(folder: Path) -> Path:
 def write_npz(folder: Path) -> Path:
     """The same images: MNIST's with the split they have, SVHN's all together and without one."""
     parts = {part: arrays(28, part, seed) for seed, part in enumerate(SIZES)}
-    mnist = {f"{letter}_{part}": array for part, both in parts.items() for letter, array in zip("xy", both, strict=True)}
+    mnist = {
+        f"{letter}_{part}": array for part, both in parts.items() for letter, array in zip("xy", both, strict=True)
+    }
     np.savez(folder / "mnist.npz", allow_pickle=False, **mnist)
-    images, labels = (np.concatenate(both) for both in zip(*(arrays(32, p, s) for s, p in enumerate(SIZES, 2)), strict=True))
+    images, labels = (
+        np.concatenate(both) for both in zip(*(arrays(32, p, s) for s, p in enumerate(SIZES, 2)), strict=True)
+    )
     images = numbered(labels, 32, 0)
-    np.savez(folder / "svhn_some.npz", allow_pickle=False, images=np.repeat(images[..., np.newaxis], 3, -1), labels=labels)
+    np.savez(
+        folder / "svhn_some.npz", allow_pickle=False, images=np.repeat(images[..., np.newaxis], 3, -1), labels=labels
+    )
     return folder

@@ -23,6 +23,7 @@ from pyro_mmvae.evaluation.classifier_networks import (
 from pyro_mmvae.evaluation.posteriors import seeded
 
 _MOST = 60_000  # items trained on in one epoch
+_LEAST_STEPS = 400  # of what is no image, which costs nearly nothing
 _MOMENTS_OF = 10_000  # items that vectors are standardised by
 
 
@@ -113,7 +114,8 @@ def train_classifiers(
         train: labelled items; only these are trained on.
         test: to measure the accuracy on.
         cache: a folder to keep them in. One trained on other data, or damaged, is trained again.
-        epochs: of AdamW with a cosine schedule, batches of 128, and 60,000 items at the most, others in each.
+        epochs: of AdamW with a cosine schedule, batches of 128, and 60,000 items at the most, others in each. Of what
+            is no image there are more where they would make less than 400 steps.
         seed: of weights and order; torch's generators are put back after.
         progress: called with each modality's name.
 
@@ -183,11 +185,15 @@ def _fit(network: nn.Sequential, lessons: _Lessons, epochs: int) -> None:
         some = rows[:: max(len(rows) // _MOMENTS_OF, 1)]
         network[0].fit(_floats(lessons.train.modalities[lessons.name][some]))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    steps = epochs * -(-min(len(rows), _MOST) // size)
+    per_epoch = -(-min(len(rows), _MOST) // size)
+    if not isinstance(network[0], nn.Conv2d):
+        epochs = max(epochs, -(-_LEAST_STEPS // per_epoch))
+    steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     network.train()
     for epoch in range(epochs):
-        values = lessons.train.at_epoch(epoch).modalities[lessons.name]
+        values = lessons.train.modalities[lessons.name]
+        values = values.at_epoch(epoch) if isinstance(values, IndexedTensor) else values
         for index in torch.randperm(len(rows))[:_MOST].to(rows.device).split(size):
             loss = nn.functional.cross_entropy(network(_floats(values[rows[index]])), labels[index])
             optimizer.zero_grad()

@@ -71,7 +71,9 @@ def test_a_share_is_of_each_class(labels: list[int], part: float, seed: int) -> 
 
 
 def test_what_goes_where_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"MNIST is not there: put train-images-idx3-ubyte.gz, .*SVHN is not there") as error:
+    with pytest.raises(
+        ValueError, match=r"MNIST is not there: put train-images-idx3-ubyte.gz, .*SVHN is not there"
+    ) as error:
         find_digits(tmp_path)
     for word in ("train_32x32.mat and test_32x32.mat", "mnist.npz", "svhn*.npz", "data.download=true", str(tmp_path)):
         assert word in str(error.value)
@@ -157,7 +159,10 @@ def test_a_damaged_mat_file_is_refused(published: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"images": np.zeros((2, 28, 28, 3), np.uint8), "labels": [0, 1]}, r"found images of \(2, 3, 28, 28\) of uint8, expected \(item, 3, 32, 32\) of uint8"),
+        (
+            {"images": np.zeros((2, 28, 28, 3), np.uint8), "labels": [0, 1]},
+            r"found images of \(2, 3, 28, 28\) of uint8, expected \(item, 3, 32, 32\) of uint8",
+        ),
         ({"images": np.zeros((2, 32, 32, 3)), "labels": [0, 1]}, "of float64"),
         ({"images": np.zeros((2, 32, 32, 3), np.uint8), "labels": [0]}, r"labels \(1,\) of int64"),
         ({"images": np.zeros((2, 32, 32, 3), np.uint8), "labels": [0, 10]}, "label 1 is 10, expected 0 to 9"),

@@ -80,7 +80,9 @@ def test_in_a_data_set() -> None:
     assert isinstance(part.modalities["fixed"], torch.Tensor)
     assert torch.equal(part.tensors["drawn"], BASE[[2, 0]])
     batch = make_batch(data, torch.tensor([1, 2]))
-    assert torch.equal(batch.values["fixed"], torch.stack([torch.zeros(3, dtype=torch.int64), BASE[3]]))  # one is absent
+    assert torch.equal(
+        batch.values["fixed"], torch.stack([torch.zeros(3, dtype=torch.int64), BASE[3]])
+    )  # one is absent
     assert data.to("cpu").names == data.names
 
 

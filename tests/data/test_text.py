@@ -60,7 +60,9 @@ def test_words_that_cannot_be_are_refused(words: Any, length: int, message: str)
         check_vocabulary(words, length, ALPHABET)
 
 
-@pytest.mark.parametrize(("alphabet", "message"), [("abc", "expected a space"), (" aba", "found 'a' twice"), (" ", "two")])
+@pytest.mark.parametrize(
+    ("alphabet", "message"), [("abc", "expected a space"), (" aba", "found 'a' twice"), (" ", "two")]
+)
 def test_alphabets_that_cannot_be_are_refused(alphabet: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_alphabet(alphabet)
