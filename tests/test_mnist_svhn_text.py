@@ -186,7 +186,7 @@ def samples(run: Path, folder: Path) -> None:
 
 def evaluation(run: Path) -> None:
     """``evaluate`` judges text."""
-    words = ["evaluate", str(run), "--khat-items", "0", "--likelihood-items", "20", "--samples", "4", "--subsets", "5",
+    words = ["evaluate", str(run), "--khat-items", "0", "--likelihood-items", "20", "--samples", "4",
              "--no-diagnostics", "--quiet"]  # fmt: skip
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
