@@ -77,6 +77,11 @@ class _Lessons:
     labels: Tensor
 
     @property
+    def items(self) -> int:
+        """How many items have the modality; several of them may show the same image."""
+        return int(self.train.present[:, self.train.names.index(self.name)].sum())
+
+    @property
     def origin(self) -> dict[str, Any]:
         """What a cached classifier must have been trained on, as JSON gives it back."""
         digest = hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest()
@@ -108,7 +113,7 @@ def train_classifiers(
 ) -> Classifiers:
     """A classifier for every modality, from the cache where it was trained before.
 
-    Of images that are paired several times each is taken once.
+    Images that are paired several times are taken once a pass, in as many steps as all their pairs would make.
 
     Args:
         train: labelled items; only these are trained on.
@@ -185,7 +190,8 @@ def _fit(network: nn.Sequential, lessons: _Lessons, epochs: int) -> None:
         some = rows[:: max(len(rows) // _MOMENTS_OF, 1)]
         network[0].fit(_floats(lessons.train.modalities[lessons.name][some]))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    per_epoch = -(-min(len(rows), _MOST) // size)
+    taken = min(len(rows), _MOST)
+    per_epoch, epochs = -(-taken // size), -(-epochs * min(lessons.items, _MOST) // taken)
     if not isinstance(network[0], nn.Conv2d):
         epochs = max(epochs, -(-_LEAST_STEPS // per_epoch))
     steps = epochs * per_epoch

@@ -236,7 +236,14 @@ def test_paired_images_are_taken_once_and_text_anew_in_each_epoch(monkeypatch: p
     present[3] = False
     traits = {"text": Traits("tokens", classes=8)}
     train = MultimodalDataset(values, base.labels[rows], present, "paired", "train", {}, traits)
+    shown: list[int] = []
+    plain = torch.nn.functional.cross_entropy
+    monkeypatch.setattr(
+        torch.nn.functional, "cross_entropy", lambda out, labels: (shown.append(len(labels)), plain(out, labels))[1]
+    )
     found = train_classifiers(train, train, epochs=2)
+    assert shown[:10] == [40] * 10  # 2 * 199 / 40 passes
+    assert shown[10] == 128
     assert seen == [("image", 40), ("text", 199)]
     assert drawn[:4] == [0, 1, 2, 3]  # as many epochs as make 400 steps
     assert len(drawn) == 200
