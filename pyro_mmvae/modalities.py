@@ -13,8 +13,8 @@ from torch import nn
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.batch import Batch
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.likelihoods import Likelihood
-from pyro_mmvae.networks import GroupedNetwork
+from pyro_mmvae.likelihoods import CategoricalLikelihood, Likelihood
+from pyro_mmvae.networks import GroupedNetwork, choose_network
 
 Groups: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -28,12 +28,13 @@ class Modality:
     Args:
         name: also the name of its Pyro site.
         shape: of one item.
-        network: ``auto``, ``conv`` or ``mlp``.
+        network: ``auto`` or the name of one, see :func:`~pyro_mmvae.networks.make_networks`.
         likelihood: one of :data:`~pyro_mmvae.likelihoods.LIKELIHOODS`.
         scale: of a Laplace or Normal likelihood, a number or ``"learned"``.
         classes: of a categorical likelihood.
         size: of a likelihood of counts: the total of an item of which it is not known.
         weight: w_m on its reconstruction term in training; 0 leaves its site out.
+        output: of a Laplace or Normal likelihood, ``identity`` or ``sigmoid``.
 
     Raises:
         ValueError: for a name that a site of the model has already, or a weight that is negative or not finite.
@@ -47,6 +48,7 @@ class Modality:
     classes: int | None = None
     size: float = 1.0
     weight: float = 1.0
+    output: str = "identity"
 
     def __post_init__(self) -> None:
         """Check."""
@@ -173,10 +175,18 @@ class Decoders(nn.Module):
         return parameters
 
 
+def network_of(modality: Modality, likelihood: Likelihood) -> str:
+    """The name of its pair of networks, which follows from shape and kind where it is ``auto``."""
+    if modality.network != "auto":
+        return modality.network
+    return choose_network(likelihood.parameter_shape, tokens=isinstance(likelihood, CategoricalLikelihood))
+
+
 def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict) -> Groups:
     """Modalities whose networks are alike, together."""
     groups: dict[Any, list[str]] = {}
     for modality in modalities:
-        shape = cast("Likelihood", likelihoods[modality.name]).parameter_shape
-        groups.setdefault((modality.network, shape), []).append(modality.name)
+        likelihood = cast("Likelihood", likelihoods[modality.name])
+        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape)
+        groups.setdefault(key, []).append(modality.name)
     return tuple(tuple(group) for group in groups.values())

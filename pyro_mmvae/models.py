@@ -22,7 +22,7 @@ from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides import BarycentricGuide, scaled
 from pyro_mmvae.kinds import check_kind
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
-from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities
+from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities, network_of
 from pyro_mmvae.networks import NetworkOptions, make_networks
 from pyro_mmvae.rules import Prior, kinds_of, posterior_family
 from pyro_mmvae.weighting import make_mixture_weights, make_weights
@@ -228,7 +228,9 @@ class MultimodalVAE(nn.Module):
         self.modalities, self.latent_size = tuple(modalities), latent_size
         likelihoods = nn.ModuleDict(
             {
-                m.name: make_likelihood(m.likelihood, m.shape, scale=m.scale, classes=m.classes, size=m.size)
+                m.name: make_likelihood(
+                    m.likelihood, m.shape, scale=m.scale, classes=m.classes, size=m.size, output=m.output
+                )
                 for m in modalities
             }
         )
@@ -238,8 +240,9 @@ class MultimodalVAE(nn.Module):
         pairs = []
         for group in groups:
             first = modalities[names.index(group[0])]
-            shape = cast("Likelihood", likelihoods[first.name]).parameter_shape
-            pairs.append(make_networks(first.network, shape, shape, latent_size, options, len(group)))
+            likelihood = cast("Likelihood", likelihoods[first.name])
+            shape, kind = likelihood.parameter_shape, network_of(first, likelihood)
+            pairs.append(make_networks(kind, shape, shape, latent_size, options, len(group)))
         loc, scale = (0.0, 1.0) if prior is None else prior
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()

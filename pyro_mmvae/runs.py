@@ -80,6 +80,7 @@ def build_vae(
             scale=traits[name].scale or PIXEL_SCALE,
             classes=traits[name].classes,
             size=traits[name].size or 1.0,
+            output=traits[name].output or "identity",
             weight=1.0 if (weight := traits[name].weight) is None else weight,
         )
         for name, shape in shapes.items()
@@ -128,6 +129,16 @@ class Run:
     def names(self) -> tuple[str, ...]:
         """Of the modalities, in order."""
         return self.vae.names
+
+    @property
+    def traits(self) -> dict[str, Traits]:
+        """Modality name to what was known of it; empty for a run of before it was kept."""
+        return read_traits(self.state) or {}
+
+    def alphabet(self, name: str) -> str | None:
+        """The characters that the tokens of a modality stand for, where they are text, one a position."""
+        known = self.traits.get(name)
+        return known.alphabet if known is not None and len(self.state["shapes"][name]) == 1 else None
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Conditional and prior draws of a trained run, as pictures and, of what is no image, as arrays."""
+"""Conditional and prior draws of a trained run: images, texts, and, of what is no image, arrays."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.text import decode
 from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.runs import Run
 from pyro_mmvae.training.pictures import to_pixels
@@ -20,8 +21,9 @@ class Samples:
     """One set of draws.
 
     Attributes:
-        given: images that were conditioned on, modality name to uint8 `(item, channel, height, width)`.
-        generated: images that were drawn, likewise.
+        given: images and texts that were conditioned on, modality name to uint8 `(item, channel, height, width)`, or
+            to strings `(item,)` for tokens with an alphabet.
+        generated: images and texts that were drawn, likewise.
         arrays: what is no image, ``given.NAME`` and ``generated.NAME`` to `(item, …)`: tokens as the most probable
             class at each position, everything else as the likelihood's mean.
     """
@@ -44,7 +46,7 @@ def draw_samples(
         seed: which items, and which draws.
 
     Returns:
-        The images, and what is none.
+        The images and texts, and what is no image.
 
     Raises:
         ValueError: for an unknown modality, or too few items that have what is given.
@@ -75,6 +77,7 @@ def _samples(run: Run, given: dict[str, Tensor], z: Tensor, generate: Sequence[s
             samples.given[name] = to_pixels(value) if value.is_floating_point() else value.numpy()
         else:
             samples.arrays[f"given.{name}"] = value.numpy()
+            samples.given.update(_text(run, name, value))
     for name in generate:
         if _is_image(run, name):
             samples.generated[name] = to_pixels(decoded[name])
@@ -82,7 +85,13 @@ def _samples(run: Run, given: dict[str, Tensor], z: Tensor, generate: Sequence[s
             likelihood = run.model.likelihoods[name]
             value = decoded[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else decoded[name]
             samples.arrays[f"generated.{name}"] = value.cpu().numpy()
+            samples.generated.update(_text(run, name, value))
     return samples
+
+
+def _text(run: Run, name: str, value: Tensor) -> dict[str, NDArray[Any]]:
+    alphabet = run.alphabet(name)
+    return {} if alphabet is None else {name: decode(value, alphabet)}
 
 
 def _is_image(run: Run, name: str) -> bool:

@@ -217,3 +217,24 @@ def test_every_likelihood_of_the_list_can_be_made() -> None:
     for name in LIKELIHOODS:
         made = make_likelihood(name, (3,), classes=2)
         assert isinstance(made(torch.zeros(2, *made.parameter_shape)), dist.Distribution)
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_a_decoder_may_give_the_logit_of_the_mean(name: str) -> None:
+    logits = parameters((3, 4), torch.float64).requires_grad_()
+    likelihood = make_likelihood(name, (3, 4), scale=0.3, output="sigmoid")
+    value = torch.rand(6, 3, 4, dtype=torch.float64)
+    wanted = FAMILIES[name](torch.special.expit(logits), 0.3).log_prob(value).sum((-2, -1))
+    torch.testing.assert_close(likelihood(logits).log_prob(value), wanted)
+    torch.testing.assert_close(likelihood.mean(logits), torch.special.expit(logits))
+    likelihood(logits).log_prob(value).sum().backward()
+    assert logits.grad is not None
+    assert (logits.grad != 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "output"), [("bernoulli", "sigmoid"), ("categorical", "sigmoid"), ("laplace", "tanh")]
+)
+def test_an_output_of_no_use_is_refused(name: str, output: str) -> None:
+    with pytest.raises(ValueError, match=f"likelihood '{name}' has no output '{output}'; there are identity, sigmoid"):
+        make_likelihood(name, (3,), classes=4, output=output)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.networks import (
     ConvDecoder,
     ConvEncoder,
@@ -19,6 +20,7 @@ from pyro_mmvae.networks import (
     MLPDecoder,
     MLPEncoder,
     NetworkOptions,
+    choose_network,
     make_networks,
 )
 from pyro_mmvae.networks.head import SCALE_FLOOR
@@ -36,6 +38,10 @@ PAIRS = [
     ("mlp", (2, 3), DEEP),
     ("mlp", (), DEEP),
     ("mlp", (7,), FLAT),
+    ("conv4", (3, 32, 48), SMALL),
+    ("conv4", (1, 32, 32), NORMED),
+    ("text", (8, 5), SMALL),
+    ("text", (16, 7), NORMED),
 ]
 EACH = pytest.mark.parametrize(("name", "shape", "options"), PAIRS)
 
@@ -228,7 +234,7 @@ def test_auto_goes_by_the_shape(shape: tuple[int, ...], expected: type[nn.Module
 
 
 def test_bad_names_are_answered_in_one_line() -> None:
-    with pytest.raises(ValueError, match="unknown network 'resnet'; there are auto, conv, mlp"):
+    with pytest.raises(ValueError, match="unknown network 'resnet'; there are auto, conv, conv4, mlp, text"):
         make_networks("resnet", (7,), (7,), LATENT, SMALL)
     with pytest.raises(ValueError, match=r"network 'conv' needs images .* not shape \(7,\)"):
         make_networks("conv", (7,), (7,), LATENT, SMALL)
@@ -236,6 +242,74 @@ def test_bad_names_are_answered_in_one_line() -> None:
         NetworkOptions(norm="batch")
     with pytest.raises(ValueError, match="activation must be one of relu, silu, gelu, not 'tanh'"):
         NetworkOptions(activation="tanh")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_sizes_of_the_mnist_svhn_text_recipe(groups: int) -> None:
+    encoder, decoder = make_networks("conv4", (3, 32, 32), (3, 32, 32), 20, NetworkOptions(width=32), groups)
+    kernels = [tuple(c.weight.shape) for c in layers(encoder, nn.Conv2d)]
+    assert kernels == [(groups * o, i, 4, 4) for i, o in ((3, 32), (32, 64), (64, 64), (64, 128))]
+    assert [c.stride for c in layers(encoder, nn.Conv2d)] == [(2, 2)] * 4
+    assert [c.padding[0] for c in layers(encoder, nn.Conv2d)] == [1, 1, 1, 0]
+    assert layers(encoder, GroupedLinear)[0].weight.shape == (groups, 128, 40)  # straight to the head
+    ups = [tuple(c.weight.shape) for c in layers(decoder, nn.ConvTranspose2d)]
+    assert ups == [(groups * i, o, 4, 4) for i, o in ((128, 64), (64, 64), (64, 32), (32, 3))]
+    assert isinstance(layers(decoder, nn.Module)[-1], nn.ConvTranspose2d)  # no sigmoid
+    encoder, decoder = make_networks("text", (8, 71), (8, 71), 20, NetworkOptions(width=32), groups)
+    kernels = [tuple(c.weight.shape) for c in layers(encoder, nn.Conv1d)]
+    assert kernels == [(groups * 128, 71, 1), (groups * 128, 128, 4), (groups * 128, 128, 4)]
+    assert [(c.stride[0], c.padding[0]) for c in layers(encoder, nn.Conv1d)] == [(1, 0), (2, 1), (2, 0)]
+    assert layers(encoder, GroupedLinear)[0].weight.shape == (groups, 128, 40)
+    assert tuple(layers(decoder, nn.Conv1d)[0].weight.shape) == (groups * 71, 128, 1)
+
+
+def test_a_text_network_sees_the_order_of_tokens() -> None:
+    torch.manual_seed(0)
+    encoder, _ = make_networks("text", (8, 5), (8, 5), LATENT, SMALL)
+    text = torch.eye(5)[torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2]])].unsqueeze(1)
+    assert not torch.allclose(encoder(text)[0], encoder(text.flip(-2))[0])
+    assert not torch.allclose(encoder(text)[0], encoder(text.flip(-1))[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        (
+            "conv4",
+            (3, 28, 28),
+            r"needs \(channel, height, width\) whose sides are 32, 48, 64, …, not shape \(3, 28, 28\)",
+        ),
+        ("conv4", (3, 16, 32), "not shape"),
+        ("conv4", (8, 71), "not shape"),
+        ("text", (6, 71), r"needs tokens \(position, class\) of 8, 12, 16, … positions, not shape \(6, 71\)"),
+        ("text", (4, 71), "not shape"),
+        ("text", (3, 32, 32), "not shape"),
+    ],
+)
+def test_strides_that_do_not_divide_are_refused(name: str, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=f"network '{name}' {message}" if "needs" in message else message):
+        make_networks(name, shape, shape, LATENT, SMALL)
+
+
+def test_auto_goes_by_the_kind_of_tokens() -> None:
+    assert [choose_network(shape, tokens=True) for shape in ((8, 71), (256, 3), (10, 71), (4,))] == [
+        "text", "text", "mlp", "mlp"
+    ]  # fmt: skip
+    assert choose_network((8, 71)) == "mlp"
+    likelihood = {"likelihood": "categorical", "classes": 5}
+    vae = MultimodalVAE(
+        [
+            Modality("a", (8,), **likelihood),
+            Modality("b", (8, 5), likelihood="normal"),
+            Modality("c", (8,), **likelihood),
+        ],
+        2,
+        network=SMALL,
+    )
+    found = {
+        group: type(net).__name__ for group, net in zip(vae.guide.encode.groups, vae.guide.encode.networks, strict=True)
+    }
+    assert found == {("a", "c"): "TextEncoder", ("b",): "MLPEncoder"}
 
 
 def test_the_tests_check_shapes_in_annotations() -> None:

@@ -78,6 +78,31 @@ def test_labels_title_and_note_are_written(tmp_path: Path) -> None:
     assert not differ[26 : height - 20, MARGIN:].any()
 
 
+def test_texts_stand_under_the_images_they_belong_to(tmp_path: Path) -> None:
+    images, texts = noise(3, 1, 30, 30), np.array(["  seven ", "", "$x_1$"])
+    found = pixels_of(image_grid([("images", images), ("text", texts)], tmp_path / "grid.png"))
+    width, text = 30 * ZOOM + PAD, 10 + 4  # screen pixels of an item and of a line
+    assert found.shape == (6 + 30 * ZOOM + PAD + text + PAD + 6, MARGIN + 3 * width + 6, 3)
+    below = found[6 + 30 * ZOOM + PAD :]
+    ink = [(below[:, MARGIN + i * width : MARGIN + (i + 1) * width] < 128).any(-1) for i in range(3)]
+    assert not ink[1].any()
+    columns = np.flatnonzero(ink[0].any(0))
+    assert 8 <= columns[0] <= 14  # after two spaces of five pixels
+    assert 30 <= columns[-1] <= 36  # five letters later
+    assert np.flatnonzero(ink[2].any(0))[-1] >= 20  # all of it: no formula
+    with_other = pixels_of(image_grid([("images", images), ("text", texts[::-1])], tmp_path / "other.png"))
+    assert (with_other != found).any()
+
+
+def test_long_texts_are_broken_and_texts_can_be_alone(tmp_path: Path) -> None:
+    texts = np.array(["a" * 45, "b"])
+    found = pixels_of(image_grid([("text", texts)], tmp_path / "grid.png"))
+    width = 48 * ZOOM + PAD  # of which 19 letters go into a line
+    assert found.shape == (6 + 3 * 10 + 4 + PAD + 6, MARGIN + 2 * width + 6, 3)
+    rows = (found[:, MARGIN : MARGIN + width] < 128).any((1, 2))
+    assert int((np.diff(rows.astype(int)) == 1).sum()) == 3  # lines
+
+
 @pytest.fixture
 def run_path(toy_config: Callable[..., Config], tmp_path: Path) -> Path:
     return train(toy_config(), tmp_path / "run", progress=False).path

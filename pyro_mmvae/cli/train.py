@@ -72,7 +72,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     type=click.Path(path_type=Path),
     default=Path("samples.png"),
     show_default=True,
-    help="A PNG; what is no image goes to an .npz beside it.",
+    help="A PNG; what is no image goes to an .npz beside it, text to both and to the terminal.",
 )
 @plain_errors
 def sample(
@@ -92,10 +92,22 @@ def sample(
     if rows:
         reports.image_grid(rows, out, title=f"Draws {what}", note=f"{opened.config.model.aggregation}, seed {seed}")
         click.echo(f"{out}: {count} draws {what}, seed {seed}")
+        _echo_texts([(label, row) for label, row in rows if row.ndim == 1])
     if samples.arrays:
         file = out.with_suffix(".npz")
         runs.write_arrays(file, samples.arrays)
         click.echo(f"{file}: {', '.join(samples.arrays)}; {count} draws {what}, seed {seed}")
+
+
+def _echo_texts(rows: list[tuple[str, Any]]) -> None:
+    """Texts in columns, an item each; an item a line where they are long."""
+    for label, texts in rows:
+        if max(map(len, texts)) <= 20:
+            width = max(len(other) for other, _ in rows)
+            click.echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
+        else:
+            for number, text in enumerate(texts):
+                click.echo(f"  {label} {number}: {text}")
 
 
 @click.command("aggregations")

@@ -9,6 +9,7 @@ from pyro_mmvae.data.column import MappedTensor
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.embedded import load_polymnist_mini
 from pyro_mmvae.data.folder import load_folder, load_npz
+from pyro_mmvae.data.indexed import IndexedTensor
 from pyro_mmvae.data.infer import complete_traits, infer_traits
 from pyro_mmvae.data.loading import (
     DataSource,
@@ -21,6 +22,7 @@ from pyro_mmvae.data.loading import (
     resolve_options,
 )
 from pyro_mmvae.data.missing import Missing
+from pyro_mmvae.data.mnist_svhn_text import load_mnist_svhn_text
 from pyro_mmvae.data.omics import load_omics
 from pyro_mmvae.data.polymnist import make_polymnist
 from pyro_mmvae.data.polymnist_build import build_polymnist
@@ -31,6 +33,7 @@ from pyro_mmvae.data.traits import Traits
 __all__ = [
     "Batch",
     "DataSource",
+    "IndexedTensor",
     "MappedTensor",
     "Missing",
     "MultimodalDataset",
@@ -46,6 +49,7 @@ __all__ = [
     "infer_traits",
     "load_data",
     "load_folder",
+    "load_mnist_svhn_text",
     "load_npz",
     "load_omics",
     "load_polymnist_built",

@@ -13,9 +13,10 @@ import torch
 
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.data.column import MappedTensor
+from pyro_mmvae.data.indexed import IndexedTensor
 from pyro_mmvae.data.traits import Traits
 
-Values: TypeAlias = Tensor | MappedTensor
+Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -25,7 +26,8 @@ class MultimodalDataset:
     Args:
         modalities: modality name to observations, one leading `item` axis each. Images are uint8 tensors
             `(item, channel, height, width)` with pixel values 0 to 255. What is too large for memory is a
-            `MappedTensor`, of which only the items of a batch are ever read.
+            `MappedTensor`, of which only the items of a batch are ever read; what is rows of something smaller an
+            `IndexedTensor`.
         labels: class of each item, int64, `(item,)`, or None where there are none.
         present: which modality of which item was observed, bool, `(item, modality)`, columns in the order of
             ``modalities``.
@@ -58,7 +60,7 @@ class MultimodalDataset:
         if not self.modalities:
             raise ValueError("modalities: found none, expected at least one")
         for name, tensor in self.modalities.items():
-            if not isinstance(tensor, (Tensor, MappedTensor)) or tensor.dim() < 1:
+            if not isinstance(tensor, (Tensor, MappedTensor, IndexedTensor)) or tensor.dim() < 1:
                 raise ValueError(f"modality {name!r}: found {_describe(tensor)}, expected a tensor (item, ...)")
         first, size = self.names[0], len(self)
         if size < 1:
@@ -86,8 +88,8 @@ class MultimodalDataset:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The modalities as tensors; what is on disk is read whole."""
-        return {name: value[:] if isinstance(value, MappedTensor) else value for name, value in self.modalities.items()}
+        """The modalities as tensors; what is on disk or rows of something is read whole."""
+        return {name: value if isinstance(value, Tensor) else value[:] for name, value in self.modalities.items()}
 
     @cached_property
     def complete(self) -> bool:
@@ -108,6 +110,13 @@ class MultimodalDataset:
             labels=None if self.labels is None else self.labels.to(device),
             present=self.present.to(device),
         )
+
+    def at_epoch(self, epoch: int) -> MultimodalDataset:
+        """The same items as a training sees them in an epoch, counted from 0: some data draw something anew in each."""
+        drawn = {n: v.at_epoch(epoch) if isinstance(v, IndexedTensor) else v for n, v in self.modalities.items()}
+        if all(drawn[name] is value for name, value in self.modalities.items()):
+            return self
+        return replace(self, modalities=drawn)
 
     def subset(self, index: Tensor | Sequence[int]) -> MultimodalDataset:
         """The items at ``index``, in its order.

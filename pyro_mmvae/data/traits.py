@@ -29,12 +29,14 @@ class Traits:
         kind: one of ``KINDS``. ``image`` is `(channel, height, width)`, ``vector`` any array of floats, ``binary`` of
             numbers in [0, 1], ``tokens`` integers 0…classes-1, ``counts`` integers from 0.
         likelihood: one of ``LIKELIHOODS[kind]``.
-        network: ``auto``, ``conv`` or ``mlp``.
+        network: ``auto`` or the name of one, see :func:`pyro_mmvae.networks.make_networks`.
         scale: of a Laplace or Normal likelihood, a number or ``"learned"``.
         classes: of tokens.
         size: the median total of training items, of counts.
         weight: w_m.
         pixels: whether values are uint8 and are divided by 255.
+        output: of a Laplace or Normal likelihood: ``identity``, or ``sigmoid`` for means in [0, 1].
+        alphabet: the characters that tokens stand for, in order, where they are text.
     """
 
     kind: str | None = None
@@ -45,6 +47,8 @@ class Traits:
     size: float | None = None
     weight: float | None = None
     pixels: bool = False
+    output: str | None = None
+    alphabet: str | None = None
 
     def updated(self, changes: Mapping[str, Any]) -> Traits:
         """With what is not None in ``changes``."""
@@ -65,10 +69,14 @@ class Traits:
             )
         if self.classes is not None and self.kind != "tokens":
             raise ValueError(f"{where}: {self.kind} have no classes, tokens have")
+        if self.output not in {None, "identity"} and likelihood not in {"laplace", "normal"}:
+            raise ValueError(
+                f"{where}: likelihood {likelihood!r} has no output {self.output!r}, laplace and normal have"
+            )
         scale = self.scale
         if likelihood in {"laplace", "normal"} and scale is None:
             scale = PIXEL_SCALE if self.pixels else "learned"
-        network = self.network or ("auto" if self.kind in {"image", "binary"} else "mlp")
+        network = self.network or ("auto" if self.kind in {"image", "binary", "tokens"} else "mlp")
         weight = 1.0 if self.weight is None else self.weight
         return replace(self, likelihood=likelihood, scale=scale, network=network, weight=weight)
 

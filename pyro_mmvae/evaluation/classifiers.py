@@ -1,4 +1,4 @@
-"""Classifiers of single modalities, trained on real images of the training split, to judge generated ones by."""
+"""Classifiers of single modalities, trained on real items of the training split, to judge generated ones by."""
 
 from __future__ import annotations
 
@@ -13,10 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from pyro_mmvae.data import MappedTensor, MultimodalDataset
+from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_traits, infer_traits
+from pyro_mmvae.evaluation.classifier_networks import (
+    Standardise,
+    image_classifier,
+    token_classifier,
+    vector_classifier,
+)
 from pyro_mmvae.evaluation.posteriors import seeded
 
-_WIDTH = 32
+_MOST = 60_000  # items trained on in one epoch
+_LEAST_STEPS = 400  # of what is no image, which costs nearly nothing
+_MOMENTS_OF = 10_000  # items that vectors are standardised by
 
 
 @dataclass(frozen=True)
@@ -24,8 +32,9 @@ class Classifiers:
     """One classifier a modality.
 
     Attributes:
-        networks: modality name to a module from float images in [0, 1] to logits, its last layer the linear one.
-        accuracy: modality name to the share of test images classified rightly. A coherence without it means nothing.
+        networks: modality name to a module from items to logits, its last layer the linear one. Images are floats in
+            [0, 1]; of text it takes tokens, or their probabilities, of which it sees the most probable ones.
+        accuracy: modality name to the share of test items classified rightly. A coherence without it means nothing.
         seed: of the training.
     """
 
@@ -34,12 +43,13 @@ class Classifiers:
     seed: int
 
     def predict(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-        """Classes of images.
+        """Classes of items.
 
         Args:
             name: of the modality.
-            images: `(item, channel, height, width)`, float in [0, 1].
-            batch_size: images at once.
+            images: `(item, channel, height, width)`, float in [0, 1]; of text tokens `(item, position)` or their
+                probabilities `(item, position, token)`; of anything else its values `(item, …)`.
+            batch_size: items at once.
 
         Returns:
             `(item,)`, int64, on the device of ``images``.
@@ -47,7 +57,7 @@ class Classifiers:
         return _batches(self.networks[name], images, batch_size).argmax(-1)
 
     def features(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-        """What the last layer sees of images: `(item, feature)`; arguments as in :meth:`predict`."""
+        """What the last layer sees of items: `(item, feature)`; arguments as in :meth:`predict`."""
         return _batches(self.networks[name][:-1], images, batch_size)
 
 
@@ -57,22 +67,39 @@ def _batches(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     return torch.cat([network(part.to(device)) for part in images.split(batch_size)]).to(images.device)
 
 
-def image_classifier(shape: tuple[int, ...], classes: int) -> nn.Sequential:
-    """Three strided convolutions with group normalisation and two linear layers.
+@dataclass(frozen=True)
+class _Lessons:
+    """What one classifier is trained on: some items of one modality of a data set."""
 
-    Args:
-        shape: `(channel, height, width)` of one image.
-        classes: how many.
-    """
-    layers: list[nn.Module] = []
-    channels = shape[0]
-    for i in range(3):
-        width = _WIDTH * 2**i
-        layers += [nn.Conv2d(channels, width, 3, stride=2, padding=1), nn.GroupNorm(8, width), nn.SiLU()]
-        channels = width
-    side = [-(-s // 8) for s in shape[1:]]
-    flat = channels * side[0] * side[1]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, 128), nn.SiLU(), nn.Linear(128, classes))
+    train: MultimodalDataset
+    name: str
+    rows: Tensor
+    labels: Tensor
+
+    @property
+    def items(self) -> int:
+        """How many items have the modality; several of them may show the same image."""
+        return int(self.train.present[:, self.train.names.index(self.name)].sum())
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What a cached classifier must have been trained on, as JSON gives it back."""
+        digest = hashlib.sha256(self.labels.cpu().numpy().tobytes()).hexdigest()
+        train = self.train
+        origin = {"name": train.name, "split": train.split, "provenance": train.provenance, "labels": digest}
+        return cast("dict[str, Any]", json.loads(json.dumps(origin)))
+
+    def network(self) -> nn.Sequential:
+        """A new classifier, by kind and shape."""
+        values, classes = self.train.modalities[self.name], int(self.labels.max()) + 1
+        shape, known = tuple(values.shape[1:]), infer_traits(self.train)
+        kind = known[self.name].kind
+        if len(shape) == 3 and kind in {"image", "binary"}:
+            return image_classifier(shape, classes).to(values.device)
+        if kind == "tokens":
+            tokens = complete_traits(self.train, {self.name: known[self.name]})[self.name].classes or 2
+            return token_classifier(shape, tokens, classes).to(values.device)
+        return vector_classifier(shape, classes, counts=kind == "counts").to(values.device)
 
 
 def train_classifiers(
@@ -84,22 +111,25 @@ def train_classifiers(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> Classifiers:
-    """A classifier for every image modality, from the cache where it was trained before.
+    """A classifier for every modality, from the cache where it was trained before.
+
+    Images that are paired several times are taken once a pass, in as many steps as all their pairs would make.
 
     Args:
-        train: labelled images; only these are trained on.
+        train: labelled items; only these are trained on.
         test: to measure the accuracy on.
         cache: a folder to keep them in. One trained on other data, or damaged, is trained again.
-        epochs: of AdamW with a cosine schedule, batches of 128.
+        epochs: of AdamW with a cosine schedule, batches of 128, and 60,000 items at the most, others in each. Of what
+            is no image there are more where they would make less than 400 steps.
         seed: of weights and order; torch's generators are put back after.
         progress: called with each modality's name.
 
     Returns:
-        The classifiers of those modalities that both splits have images of, in eval mode, on the device of ``train``,
+        The classifiers of those modalities that both splits have items of, in eval mode, on the device of ``train``,
         with their test accuracies.
 
     Raises:
-        ValueError: if the data has no labels.
+        ValueError: if the data has no labels, or a modality is of no known kind.
     """
     if train.labels is None or test.labels is None:
         raise ValueError(f"data {train.name!r} has no labels, so there is no classifier and no coherence")
@@ -107,52 +137,42 @@ def train_classifiers(
     accuracy: dict[str, float] = {}
     result = Classifiers(networks, accuracy, seed)
     for name in train.names:
-        if train.modalities[name].dim() != 4:
-            continue
-        rows, test_rows = (data.present[:, data.names.index(name)].nonzero()[:, 0] for data in (train, test))
+        rows, test_rows = (_rows(data, name) for data in (train, test))
         if not len(rows) or not len(test_rows):
             continue
         labels, test_labels = train.labels[rows], test.labels[test_rows]
         if progress is not None:
             progress(name)
         file = None if cache is None else cache / f"classifier-{name}-seed{seed}-epochs{epochs}.safetensors"
-        networks[name] = _train(file, _origin(train, labels), train.modalities[name], rows, labels, epochs, seed).eval()
+        networks[name] = _train(file, _Lessons(train, name, rows, labels), epochs, seed).eval()
         found = torch.cat([result.predict(name, _floats(test.modalities[name][r])) for r in test_rows.split(1000)])
         accuracy[name] = float((found == test_labels.to(found.device)).double().mean())
     return result
 
 
-def _train(
-    file: Path | None,
-    origin: dict[str, Any],
-    images: Tensor | MappedTensor,
-    rows: Tensor,
-    labels: Tensor,
-    epochs: int,
-    seed: int,
-) -> nn.Sequential:
-    shape, classes = tuple(images.shape[1:]), int(labels.max()) + 1
-    with seeded(seed, images.device):
-        network = image_classifier(shape, classes).to(images.device)
+def _rows(data: MultimodalDataset, name: str) -> Tensor:
+    """The items that have a modality; of images that are paired several times the first of each."""
+    rows, values = data.present[:, data.names.index(name)].nonzero()[:, 0], data.modalities[name]
+    return values.first_of_each(rows) if isinstance(values, IndexedTensor) and values.dim() == 4 else rows
+
+
+def _train(file: Path | None, lessons: _Lessons, epochs: int, seed: int) -> nn.Sequential:
+    device, origin = lessons.labels.device, lessons.origin
+    with seeded(seed, device):
+        network = lessons.network()
         if file is not None and _restore(file, network, origin):
             return network
-    with seeded(seed, images.device):  # anew: a failed restoring may have left its marks
-        network = image_classifier(shape, classes).to(images.device)
-        _fit(network, images, rows, labels, epochs)
+    with seeded(seed, device):  # anew: a failed restoring may have left its marks
+        network = lessons.network()
+        _fit(network, lessons, epochs)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
         save_checkpoint(file, network, origin=origin)
     return network
 
 
-def _origin(train: MultimodalDataset, labels: Tensor) -> dict[str, Any]:
-    """What a cached classifier must have been trained on, as JSON gives it back."""
-    digest = hashlib.sha256(labels.cpu().numpy().tobytes()).hexdigest()
-    origin = {"name": train.name, "split": train.split, "provenance": train.provenance, "labels": digest}
-    return cast("dict[str, Any]", json.loads(json.dumps(origin)))
-
-
 def _floats(images: Tensor) -> Tensor:
+    """Pixels in [0, 1]; everything else as it is, as floats."""
     return images.float() / 255 if images.dtype == torch.uint8 else images.float()
 
 
@@ -163,16 +183,25 @@ def _restore(file: Path, network: nn.Module, origin: dict[str, Any]) -> bool:
         return False
 
 
-def _fit(network: nn.Module, images: Tensor | MappedTensor, rows: Tensor, labels: Tensor, epochs: int) -> None:
-    """Train on those images that are there, which are read a batch at a time."""
-    size = 128
+def _fit(network: nn.Sequential, lessons: _Lessons, epochs: int) -> None:
+    """Train on those items that are there, which are read a batch at a time."""
+    size, rows, labels = 128, lessons.rows, lessons.labels
+    if isinstance(network[0], Standardise):
+        some = rows[:: max(len(rows) // _MOMENTS_OF, 1)]
+        network[0].fit(_floats(lessons.train.modalities[lessons.name][some]))
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    steps = epochs * -(-len(rows) // size)
+    taken = min(len(rows), _MOST)
+    per_epoch, epochs = -(-taken // size), -(-epochs * min(lessons.items, _MOST) // taken)
+    if not isinstance(network[0], nn.Conv2d):
+        epochs = max(epochs, -(-_LEAST_STEPS // per_epoch))
+    steps = epochs * per_epoch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
     network.train()
-    for _ in range(epochs):
-        for index in torch.randperm(len(rows)).to(rows.device).split(size):
-            loss = nn.functional.cross_entropy(network(_floats(images[rows[index]])), labels[index])
+    for epoch in range(epochs):
+        values = lessons.train.modalities[lessons.name]
+        values = values.at_epoch(epoch) if isinstance(values, IndexedTensor) else values
+        for index in torch.randperm(len(rows))[:_MOST].to(rows.device).split(size):
+            loss = nn.functional.cross_entropy(network(_floats(values[rows[index]])), labels[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

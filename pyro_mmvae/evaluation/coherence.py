@@ -9,7 +9,15 @@ import torch
 from pyro_mmvae._typing import Int, Tensor
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric, names_of
-from pyro_mmvae.evaluation.posteriors import draw_protocol, draws_at_once, having, posterior_draws, seeded, take
+from pyro_mmvae.evaluation.posteriors import (
+    draw_protocol,
+    draws_at_once,
+    having,
+    posterior_draws,
+    seeded,
+    shown,
+    take,
+)
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.models import MultimodalVAE
 
@@ -27,10 +35,11 @@ def conditional_coherence(
 ) -> list[Metric]:
     """The share of items of which a modality generated from a subset keeps the label, by the modality's classifier.
 
-    z is one draw from the posterior given the subset, and what is judged the likelihood's mean. Of a mixture over
-    subsets, protocol ``full component`` (Sutter et al., 2021, and the field's tables) draws from the component of the
-    subset itself and leaves aside those of its own subsets, which the posterior contains: it scores higher, and says
-    less of draws from the posterior. Items that lack a modality of the subset are left out.
+    z is one draw from the posterior given the subset, and what is judged the likelihood's mean; of tokens the most
+    probable one at each position, as one would read a text. Of a mixture over subsets, protocol ``full component``
+    (Sutter et al., 2021, and the field's tables) draws from the component of the subset itself and leaves aside those
+    of its own subsets, which the posterior contains: it scores higher, and says less of draws from the posterior.
+    Items that lack a modality of the subset are left out.
 
     Args:
         vae: in eval mode.
@@ -96,4 +105,4 @@ def joint_coherence(
             images = vae.decode(part, classifiers.networks)
             found = torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks])
             agree += int((found == found[0]).all(0).sum())
-    return Metric("joint_coherence", "prior draws, mean of the likelihood", (), "", agree / draws, draws, seed)
+    return Metric("joint_coherence", f"prior draws, {shown(vae)}", (), "", agree / draws, draws, seed)

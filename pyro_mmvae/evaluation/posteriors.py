@@ -15,6 +15,7 @@ from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.models import MultimodalVAE
 
 ACTIVE_VARIANCE = 0.01
@@ -170,7 +171,13 @@ def draw_protocol(vae: MultimodalVAE, num_modalities: int, bound: str | None = N
     """How a modality is generated from what is given, in words for a row."""
     bound = bound or density_of(vae, num_modalities)
     where = "posterior" if bound == "mixture" else "full component"
-    return f"one draw of the {where}, mean of the likelihood"
+    return f"one draw of the {where}, {shown(vae)}"
+
+
+def shown(vae: MultimodalVAE) -> str:
+    """What of a likelihood stands for what is generated, in words for a row: its mean, and of tokens the likeliest."""
+    tokens = any(isinstance(one, CategoricalLikelihood) for one in vae.model.likelihoods.values())
+    return "mean of the likelihood" + ", of tokens the most probable" * tokens
 
 
 @torch.no_grad()

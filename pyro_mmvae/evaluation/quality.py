@@ -12,7 +12,15 @@ from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric, names_of
-from pyro_mmvae.evaluation.posteriors import draw_protocol, draws_at_once, having, posterior_draws, seeded, take
+from pyro_mmvae.evaluation.posteriors import (
+    draw_protocol,
+    draws_at_once,
+    having,
+    posterior_draws,
+    seeded,
+    shown,
+    take,
+)
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.models import MultimodalVAE
@@ -168,7 +176,7 @@ def frechet_classifier(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> list[Metric]:
-    """Fréchet distance of real and generated images in the features of our own classifiers.
+    """Fréchet distance of real and generated items in the features of our own classifiers.
 
     It compares models judged by the same classifiers, and nothing else: it is no FID.
 
@@ -203,7 +211,7 @@ def frechet_classifier(
             for name in targets:
                 found[name].append(classifiers.features(name, images[name]).cpu())
         given = names_of(subset, vae.names)
-        protocol = draw_protocol(vae, experts.num_modalities) if subset else "prior draws, mean of the likelihood"
+        protocol = draw_protocol(vae, experts.num_modalities) if subset else f"prior draws, {shown(vae)}"
         for name in targets:
             value = frechet_distance(real[name], torch.cat(found[name]))
             rows.append(Metric("frechet_classifier", protocol, given, name, value, len(z), seed))

@@ -23,7 +23,7 @@ class ClassifierLike(Protocol):
         """Modality name to classifier."""
 
     def predict(self, name: str, images: Tensor) -> Tensor:
-        """Classes `(item,)` of images `(item, channel, height, width)`."""
+        """Classes `(item,)` of images `(item, channel, height, width)`, tokens or vectors `(item, position)`."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class StatisticContext:
     Attributes:
         modality: its name.
         classes: how many, of a categorical modality.
-        classifiers: to judge images by.
+        classifiers: to judge it by.
     """
 
     modality: str
@@ -241,16 +241,20 @@ def edge_energy(images: Tensor) -> Tensor:
     return (down.sum((-3, -2, -1)) + across.sum((-3, -2, -1))) / max(pairs, 1)
 
 
-def _predicted_class(context: StatisticContext) -> dict[str, Function]:
-    classifiers, name = context.classifiers, context.modality
-    if classifiers is None or name not in classifiers.networks:
-        return {}
+def _predicted_class(kind: str) -> Maker:
+    def make(context: StatisticContext) -> dict[str, Function]:
+        classifiers, name = context.classifiers, context.modality
+        if classifiers is None or name not in classifiers.networks:
+            return {}
 
-    def predicted_class(images: Tensor) -> Tensor:
-        batch = images.shape[:-3]
-        return classifiers.predict(name, images.reshape(-1, *images.shape[-3:])).reshape(batch)
+        def predicted_class(values: Tensor) -> Tensor:
+            batch = values.dim() - EVENT_DIMS[kind]
+            items = values.reshape(-1, *values.shape[batch:])
+            return classifiers.predict(name, items).reshape(values.shape[:batch])
 
-    return {"predicted_class": predicted_class}
+        return {"predicted_class": predicted_class}
+
+    return make
 
 
 def _token_frequency(context: StatisticContext) -> dict[str, Function]:
@@ -263,5 +267,6 @@ def _token_frequency(context: StatisticContext) -> dict[str, Function]:
     return {f"token_frequency.{token}": of(token) for token in range(context.classes or 0)}
 
 
-_register("predicted_class", ("image",), True, _predicted_class)
+for _kind in EVENT_DIMS:
+    _register("predicted_class", (_kind,), True, _predicted_class(_kind))
 _register("token_frequency", ("categorical",), False, _token_frequency)

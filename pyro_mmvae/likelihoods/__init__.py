@@ -27,6 +27,7 @@ __all__ = [
     "make_likelihood",
 ]
 
+OUTPUTS = ("identity", "sigmoid")
 LIKELIHOODS = ("laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial")
 
 
@@ -37,6 +38,7 @@ def make_likelihood(
     scale: float | str = 0.75,
     classes: int | None = None,
     size: float = 1.0,
+    output: str = "identity",
 ) -> Likelihood:
     """A likelihood by name.
 
@@ -47,17 +49,24 @@ def make_likelihood(
             at 1.
         classes: of ``categorical``.
         size: of ``poisson`` and ``negative_binomial``: the total count of an item of which it is not known.
+        output: of ``laplace`` and ``normal``: ``"identity"``, the decoder gives the mean, or ``"sigmoid"``, it gives
+            its logit.
 
     Returns:
         A module whose forward gives a distribution of event shape ``shape``.
 
     Raises:
-        ValueError: for an unknown name, a bad scale or size, or missing classes.
+        ValueError: for an unknown name, a bad scale or size, missing classes, or an output that is unknown or of no use
+            to the likelihood.
     """
+    if output not in OUTPUTS or (output != "identity" and name not in {"laplace", "normal"}):
+        raise ValueError(
+            f"likelihood {name!r} has no output {output!r}; there are {', '.join(OUTPUTS)}, of laplace and normal"
+        )
     if name == "laplace":
-        return LaplaceLikelihood(shape, scale)
+        return LaplaceLikelihood(shape, scale, output)
     if name == "normal":
-        return NormalLikelihood(shape, scale)
+        return NormalLikelihood(shape, scale, output)
     if name == "bernoulli":
         return BernoulliLikelihood(shape)
     if name == "categorical":

@@ -18,8 +18,9 @@ from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace, SharedScaleN
 class _LocationLikelihood(Likelihood):
     family: type[_SharedScale]
 
-    def __init__(self, shape: tuple[int, ...], scale: float | str) -> None:
+    def __init__(self, shape: tuple[int, ...], scale: float | str, output: str = "identity") -> None:
         super().__init__(shape)
+        self.output = output
         self.scale: float | None = None
         if scale == "learned":
             self.log_scale = nn.Parameter(torch.zeros(()))
@@ -31,17 +32,18 @@ class _LocationLikelihood(Likelihood):
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
         """Of `(*batch, *shape)`."""
         scale = self.log_scale.exp() if self.scale is None else self.scale
-        return self.family(parameters, scale, event_dim=len(self.shape))
+        loc = parameters.sigmoid() if self.output == "sigmoid" else parameters
+        return self.family(loc, scale, event_dim=len(self.shape))
 
 
 class LaplaceLikelihood(_LocationLikelihood):
-    """Laplace of one scale, fixed or learned."""
+    """Laplace of one scale, fixed or learned; the decoder gives the mean, or its logit with the output ``sigmoid``."""
 
     family = SharedScaleLaplace
 
 
 class NormalLikelihood(_LocationLikelihood):
-    """Normal of one scale, fixed or learned."""
+    """Normal of one scale, fixed or learned; the decoder gives the mean, or its logit with the output ``sigmoid``."""
 
     family = SharedScaleNormal
 

@@ -34,7 +34,8 @@ def _sides(side: int) -> list[int]:
     return sides
 
 
-def _block(convolution: nn.Module, groups: int, channels: int, norm: str, activation: str) -> list[nn.Module]:
+def block(convolution: nn.Module, groups: int, channels: int, norm: str, activation: str) -> list[nn.Module]:
+    """A convolution, its normalisation and its nonlinearity."""
     layers = [convolution]
     if norm == "group":
         parts = channels // _NORM_CHANNELS if channels % _NORM_CHANNELS == 0 else 1
@@ -81,7 +82,7 @@ class ConvEncoder(GroupedNetwork):
         layers: list[nn.Module] = []
         for before, after in pairwise(channels):
             convolution = nn.Conv2d(groups * before, groups * after, 3, stride=2, padding=1, groups=groups)
-            layers += _block(convolution, groups, after, norm, activation)
+            layers += block(convolution, groups, after, norm, activation)
         flat = channels[-1] * _sides(shape[1])[-1] * _sides(shape[2])[-1]
         self.convolutions = nn.Sequential(*layers)
         self.hidden = nn.Sequential(
@@ -144,7 +145,7 @@ class ConvDecoder(GroupedNetwork):
             before, after = groups * channels[i], groups * channels[i + 1]
             padding = (heights[i + 1] - 2 * heights[i] + 1, widths[i + 1] - 2 * widths[i] + 1)
             up = nn.ConvTranspose2d(before, after, 3, stride=2, padding=1, output_padding=padding, groups=groups)
-            layers += [up] if i == _LAYERS - 1 else _block(up, groups, channels[i + 1], norm, activation)
+            layers += [up] if i == _LAYERS - 1 else block(up, groups, channels[i + 1], norm, activation)
         self.linear = nn.Sequential(*linear)
         self.convolutions = nn.Sequential(*layers)
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyro_mmvae.experts import FAMILIES
 from pyro_mmvae.networks.conv import NORMS, ConvDecoder, ConvEncoder
+from pyro_mmvae.networks.conv4 import Conv4Decoder, Conv4Encoder, fits_conv4
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
 from pyro_mmvae.networks.head import check_covariance
 from pyro_mmvae.networks.mlp import MLPDecoder, MLPEncoder
+from pyro_mmvae.networks.text import TextDecoder, TextEncoder, fits_text
 
-NETWORKS = ("auto", "conv", "mlp")
+NETWORKS = ("auto", "conv", "conv4", "mlp", "text")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class NetworkOptions:
     """Sizes of a pair of networks.
 
     Args:
-        width: channels of the first convolution.
+        width: channels of the first convolution; of ``text`` a quarter of those of each.
         hidden: size of hidden linear layers.
         depth: number of hidden layers of a multilayer perceptron.
         decoder_hidden: whether a convolutional decoder has a hidden linear layer before its first image.
@@ -70,6 +73,22 @@ class NetworkOptions:
         return "full" if self.covariance in {"full", "low_rank"} else self.family
 
 
+def choose_network(shape: tuple[int, ...], *, tokens: bool = False) -> str:
+    """What ``auto`` is.
+
+    Args:
+        shape: of one item as the encoder sees it.
+        tokens: whether that is one-hot tokens `(position, class)`.
+
+    Returns:
+        ``text`` for tokens that it can take, ``conv`` for `(channel, height, width)` with sides of 8 at least, else
+        ``mlp``.
+    """
+    if tokens:
+        return "text" if fits_text(shape) else "mlp"
+    return "conv" if len(shape) == 3 and min(shape[1:]) >= 8 else "mlp"
+
+
 def make_networks(
     name: str,
     input_shape: tuple[int, ...],
@@ -81,7 +100,9 @@ def make_networks(
     """An encoder and a decoder for one modality, or for several of one shape at once.
 
     Args:
-        name: ``conv``, ``mlp``, or ``auto``: conv for `(channel, height, width)` with sides of 8 at least, else mlp.
+        name: ``conv``, ``conv4``, ``mlp`` or ``text``, or ``auto``, see :func:`choose_network`. ``conv4`` is for images
+            whose sides are multiples of 16, 32 at least; ``text`` for one-hot tokens `(position, class)` whose
+            positions are a multiple of 4, 8 at least.
         input_shape: of one item as the encoder sees it.
         output_shape: of the likelihood's parameters of one item.
         latent_size: number of latent dimensions.
@@ -93,11 +114,10 @@ def make_networks(
         latent, latent)` for a full or low-rank covariance; and `(*batch, latent)` → `(*batch, group, *output_shape)`.
 
     Raises:
-        ValueError: for an unknown name, or a convolutional network for something that is no image.
+        ValueError: for an unknown name, or a network for something that it cannot take.
     """
-    is_image = len(input_shape) == 3 and min(input_shape[1:]) >= 8
     if name == "auto":
-        name = "conv" if is_image else "mlp"
+        name = choose_network(input_shape)
     if name == "conv":
         if len(input_shape) != 3 or len(output_shape) != 3:
             raise ValueError(f"network 'conv' needs images (channel, height, width), not shape {input_shape}")
@@ -140,4 +160,34 @@ def make_networks(
             output_shape, latent_size, groups=groups, hidden=hidden, depth=depth, activation=activation
         )
         return encoder, decoder
+    if name in _STRIDED:
+        return _strided(name, input_shape, output_shape, latent_size, options, groups)
     raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
+
+
+_STRIDED: dict[str, tuple[Any, Any, Any, str]] = {
+    "conv4": (Conv4Encoder, Conv4Decoder, fits_conv4, "(channel, height, width) whose sides are 32, 48, 64, …"),
+    "text": (TextEncoder, TextDecoder, fits_text, "tokens (position, class) of 8, 12, 16, … positions"),
+}
+"""Networks of fixed strides: encoder, decoder, whether they can take a shape, and which those are."""
+
+
+def _strided(
+    name: str,
+    input_shape: tuple[int, ...],
+    output_shape: tuple[int, ...],
+    latent_size: int,
+    options: NetworkOptions,
+    groups: int,
+) -> tuple[GroupedNetwork, GroupedNetwork]:
+    encoder, decoder, fits, wanted = _STRIDED[name]
+    for shape in (input_shape, output_shape):
+        if not fits(shape):
+            raise ValueError(f"network {name!r} needs {wanted}, not shape {shape}")
+    shared: dict[str, Any] = {
+        "groups": groups, "width": options.width, "norm": options.norm, "activation": options.activation
+    }  # fmt: skip
+    return (
+        encoder(input_shape, latent_size, isotropic=options.isotropic, **shared),
+        decoder(output_shape, latent_size, **shared),
+    )

@@ -1,4 +1,4 @@
-"""Curves and image grids of one run."""
+"""Curves and grids of images and texts of one run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pyro_mmvae.files import read_metrics, write_atomically
 
 _ZOOM = 2  # screen pixels a pixel of an image
+_CHARACTER = (5, 10)  # screen pixels of a character and of a line of text
+_TEXT_WIDTH = 48  # pixels of an item where nothing is an image
 
 
 def draw_run(path: Path) -> list[Path]:
@@ -23,7 +25,7 @@ def draw_run(path: Path) -> list[Path]:
         path: a run directory.
 
     Returns:
-        The files drawn: ``curves.png``, ``weights.png`` where weights were learned and, for images,
+        The files drawn: ``curves.png``, ``weights.png`` where weights were learned and, for images and text,
         ``reconstructions.png`` and ``cross_generation.png``.
     """
     plots = path / "plots"
@@ -43,13 +45,12 @@ def draw_run(path: Path) -> list[Path]:
     return drawn
 
 
-def image_grid(
-    rows: Sequence[tuple[str, NDArray[np.uint8] | None]], file: Path, *, title: str = "", note: str = ""
-) -> Path:
-    """Rows of images with a label each.
+def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, title: str = "", note: str = "") -> Path:
+    """Rows of images, or of texts, with a label each.
 
     Args:
-        rows: label and `(item, channel, height, width)` uint8 images; None leaves a gap.
+        rows: label and `(item, channel, height, width)` uint8 images, or strings `(item,)`, which are broken into lines
+            as wide as the images; None leaves a gap.
         file: a PNG, written to a temporary name and renamed.
         title: above.
         note: below.
@@ -57,14 +58,16 @@ def image_grid(
     Returns:
         ``file``.
     """
-    images = [image for _, image in rows if image is not None]
-    count = max(len(image) for image in images)
-    height, width = max(i.shape[2] for i in images), max(i.shape[3] for i in images)
+    images = [image for _, image in rows if image is not None and image.ndim == 4]
+    count = max(len(image) for _, image in rows if image is not None)
+    height = max((i.shape[2] for i in images), default=0)
+    width = max((i.shape[3] for i in images), default=_TEXT_WIDTH)
     pad, gap, margin, head, foot = 2, 8, 92, 26 if title else 6, 20 if note else 6
+    letters = width * _ZOOM // _CHARACTER[0]
     tops, y = [], head
     for _, image in rows:
         tops.append(y)
-        y += gap if image is None else (height * _ZOOM + pad)
+        y += gap if image is None else (_row_height(image, height, letters) + pad)
     total_width, total_height = margin + count * (width * _ZOOM + pad) + 6, y + foot
     dpi = 100
     figure = Figure(figsize=(total_width / dpi, total_height / dpi), dpi=dpi, facecolor="white")
@@ -72,16 +75,42 @@ def image_grid(
         if image is None:
             continue
         figure.text(
-            (margin - 6) / total_width, 1 - (top + height * _ZOOM / 2) / total_height, label, ha="right", va="center",
-            fontsize=7,
+            (margin - 6) / total_width, 1 - (top + _row_height(image, height, letters) / 2) / total_height, label,
+            ha="right", va="center", fontsize=7,
         )  # fmt: skip
         for column, one in enumerate(image):
+            if image.ndim == 1:
+                left = margin + column * (width * _ZOOM + pad)
+                _write(figure, _lines(str(one), letters), (left / total_width, 1 - top / total_height))
+                continue
             zoomed = np.repeat(np.repeat(np.moveaxis(_rgb(one), 0, -1), _ZOOM, 0), _ZOOM, 1)
             x = margin + column * (width * _ZOOM + pad)
             figure.figimage(zoomed, x, total_height - top - zoomed.shape[0])
     figure.text(0.5, 1 - 8 / total_height, title, ha="center", va="top", fontsize=9)
     figure.text(0.5, 5 / total_height, note, ha="center", va="bottom", fontsize=7, color="0.35")
     return save_figure(figure, file)
+
+
+def _row_height(row: NDArray[Any], height: int, letters: int) -> int:
+    """Screen pixels of a row of images or of texts."""
+    if row.ndim == 4:
+        return height * _ZOOM
+    return _CHARACTER[1] * max((len(_lines(str(text), letters)) for text in row), default=1) + 4
+
+
+def _lines(text: str, letters: int) -> list[str]:
+    return [text[start : start + letters] for start in range(0, max(len(text), 1), letters)]
+
+
+def _write(figure: Figure, lines: list[str], at: tuple[float, float]) -> None:
+    """Text as it is, letter under letter; nothing in it is a formula."""
+    size = 72 * _CHARACTER[0] / 0.602 / figure.dpi  # DejaVu Sans Mono is 0.602 of its size wide
+    step = _CHARACTER[1] / (figure.get_figheight() * figure.dpi)
+    for number, line in enumerate(lines):
+        figure.text(
+            at[0], at[1] - (number + 0.2) * step, line, ha="left", va="top", fontsize=size,
+            family="DejaVu Sans Mono", parse_math=False,
+        )  # fmt: skip
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -148,15 +177,15 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
     return save_figure(figure, file)
 
 
-def _reconstructions(arrays: Mapping[str, NDArray[np.uint8]], names: list[str], file: Path) -> Path:
-    rows: list[tuple[str, NDArray[np.uint8] | None]] = []
+def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
+    rows: list[tuple[str, NDArray[Any] | None]] = []
     for name in names:
         rows += [(name, arrays[f"observed.{name}"]), ("reconstructed", arrays[f"reconstruction.{name}"]), ("", None)]
     return image_grid(rows[:-1], file, title="Reconstructions given every modality", note="validation items")
 
 
-def _cross_generation(arrays: Mapping[str, NDArray[np.uint8]], names: list[str], file: Path) -> Path:
-    rows: list[tuple[str, NDArray[np.uint8] | None]] = []
+def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
+    rows: list[tuple[str, NDArray[Any] | None]] = []
     for given in names:
         rows.append((f"given {given}", arrays[f"observed.{given}"]))
         rows += [(f"{given} → {name}", arrays[f"generated.{given}.{name}"]) for name in names]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.text import decode
 from pyro_mmvae.runs import Run
 
 _ITEMS = 10
@@ -27,23 +29,39 @@ def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS) -> d
         count: how many items.
 
     Returns:
-        uint8 arrays `(item, channel, height, width)`: ``observed.NAME``, ``reconstruction.NAME`` (given everything)
-        and ``generated.GIVEN.NAME``; empty if no modality is an image.
+        ``observed.NAME``, ``reconstruction.NAME`` (given everything) and ``generated.GIVEN.NAME``: images as uint8
+        `(item, channel, height, width)`, text as strings `(item,)`, of the most probable tokens. Empty if no modality
+        is an image or text.
     """
     images = [name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}]
-    if not images:
+    alphabets = {name: alphabet for name in data.names if (alphabet := run.alphabet(name)) is not None}
+    names = [name for name in data.names if name in images or name in alphabets]
+    if not names:
         return {}
     some = data.subset(_one_of_each(data, count))
     values = some.tensors
-    arrays = {f"observed.{name}": observed_pixels(some, name) for name in images}
     if not some.complete:
         values["present"] = some.present
+
+    def show(decoded: Mapping[str, Tensor], name: str) -> NDArray[Any]:
+        alphabet = alphabets.get(name)
+        return to_pixels(decoded[name]) if alphabet is None else decode(decoded[name].argmax(-1), alphabet)
+
+    arrays = {f"observed.{name}": observed(some, name, alphabets.get(name)) for name in names}
     decoded = run.decode(_mean(run, values, run.names))
-    arrays.update({f"reconstruction.{name}": to_pixels(decoded[name]) for name in images})
-    for given in images:
+    arrays.update({f"reconstruction.{name}": show(decoded, name) for name in names})
+    for given in names:
         decoded = run.decode(_mean(run, values, (given,)))
-        arrays.update({f"generated.{given}.{name}": to_pixels(decoded[name]) for name in images})
+        arrays.update({f"generated.{given}.{name}": show(decoded, name) for name in names})
     return arrays
+
+
+def observed(data: MultimodalDataset, name: str, alphabet: str | None = None) -> NDArray[Any]:
+    """The images of a modality, or the texts where it has an alphabet; black or empty where it is absent."""
+    if alphabet is None:
+        return observed_pixels(data, name)
+    there = data.present[:, data.names.index(name)].cpu().numpy()
+    return np.where(there, decode(data.tensors[name], alphabet), "")
 
 
 def observed_pixels(data: MultimodalDataset, name: str) -> NDArray[np.uint8]:

@@ -167,6 +167,7 @@ class Trainer:
             Means over the items of this pass: ``loss``, ``kl``, ``items_per_second`` is not among them.
         """
         averages = Averages()
+        data = data.at_epoch(epoch)
         for number, index in enumerate(batches(len(data), self.config.batch_size, self.config.seed, epoch)):
             if number < skip:
                 continue

@@ -90,6 +90,29 @@ def test_predicted_class_of_any_leading_dimensions() -> None:
     assert not make_statistics(None, "image", StatisticContext("m1", classifiers=Brightness())).get("predicted_class")
 
 
+class Sums:
+    """A judge by the sum of tokens, or of numbers."""
+
+    networks = {"text": torch.nn.Identity()}
+
+    def predict(self, name: str, images: Tensor) -> Tensor:
+        assert images.dim() == 2
+        return images.sum(-1).long()
+
+
+def test_predicted_class_of_texts_and_vectors() -> None:
+    made = statistics_of("text", dist.Categorical(torch.ones(2, 4, 3)).to_event(1), classifiers=Sums())
+    assert list(made)[0] == "predicted_class"
+    assert made["predicted_class"].nominal
+    tokens = torch.tensor([[0, 0, 2, 0], [1, 1, 1, 1]])
+    assert made["predicted_class"](tokens.expand(3, 2, 4), 1).tolist() == [[2, 4]] * 3
+    assert made["predicted_class"](tokens[0], 1).item() == 2
+    vector = statistics_of("text", dist.Normal(torch.zeros(2, 2, 2), 1.0).to_event(2), classifiers=Sums())
+    assert vector["predicted_class"](tokens.reshape(2, 2, 2).float(), 2).tolist() == [2, 4]
+    other = statistics_of("other", dist.Categorical(torch.ones(2, 4, 3)).to_event(1), classifiers=Sums())
+    assert "predicted_class" not in other
+
+
 @pytest.mark.parametrize(
     ("fn", "labels"),
     [
