@@ -38,6 +38,8 @@ class Conv4Encoder(GroupedNetwork):
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
         isotropic: one scale for all latent dimensions.
+        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
+        rank: see there.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class Conv4Encoder(GroupedNetwork):
         norm: str = "none",
         activation: str = "relu",
         isotropic: bool = False,
+        covariance: str = "diagonal",
+        rank: int = 4,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation,
-            isotropic=isotropic,
+            isotropic=isotropic, covariance=covariance, rank=rank,
         )  # fmt: skip
         self.shape = shape
         channels = [shape[0], *(width * multiple for multiple in _MULTIPLES)]
@@ -64,12 +68,13 @@ class Conv4Encoder(GroupedNetwork):
             )
             layers += block(convolution, groups, after, norm, activation)
         self.convolutions = nn.Sequential(*layers, nn.Unflatten(1, (groups, channels[-1])), nn.Flatten(2))
-        self.head = GaussianHead(groups, channels[-1] * _area(shape), latent_size, isotropic=isotropic)
+        features = channels[-1] * _area(shape)
+        self.head = GaussianHead(groups, features, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
 
     def forward(
         self, images: Float[Tensor, "*batch group channel height width"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch group latent"]]:
-        """Give loc and scale."""
+    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
+        """Give loc, and scale or scale_tril."""
         batch = images.shape[:-4]
         flat = images.reshape(-1, self.groups * self.shape[0], *self.shape[1:])
         loc, scale = self.head(self.convolutions(flat.contiguous(memory_format=torch.channels_last)))

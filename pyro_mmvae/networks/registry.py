@@ -187,7 +187,8 @@ def _strided(
     shared: dict[str, Any] = {
         "groups": groups, "width": options.width, "norm": options.norm, "activation": options.activation
     }  # fmt: skip
+    experts = {"isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank}
     return (
-        encoder(input_shape, latent_size, isotropic=options.isotropic, **shared),
+        encoder(input_shape, latent_size, **experts, **shared),
         decoder(output_shape, latent_size, **shared),
     )

@@ -35,6 +35,8 @@ class TextEncoder(GroupedNetwork):
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
         isotropic: one scale for all latent dimensions.
+        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
+        rank: see there.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class TextEncoder(GroupedNetwork):
         norm: str = "none",
         activation: str = "relu",
         isotropic: bool = False,
+        covariance: str = "diagonal",
+        rank: int = 4,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation,
-            isotropic=isotropic,
+            isotropic=isotropic, covariance=covariance, rank=rank,
         )  # fmt: skip
         self.shape, channels = shape, _MULTIPLE * width
         each = groups * channels
@@ -61,12 +65,13 @@ class TextEncoder(GroupedNetwork):
             nn.Unflatten(1, (groups, channels)),
             nn.Flatten(2),
         )
-        self.head = GaussianHead(groups, channels * _positions(shape), latent_size, isotropic=isotropic)
+        features = channels * _positions(shape)
+        self.head = GaussianHead(groups, features, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
 
     def forward(
         self, texts: Float[Tensor, "*batch group position token"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch group latent"]]:
-        """Give loc and scale."""
+    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
+        """Give loc, and scale or scale_tril."""
         length, classes = self.shape
         flat = texts.mT.reshape(-1, self.groups * classes, length)
         loc, scale = self.head(self.convolutions(flat))
