@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae import BarycentricGuide, Experts
 from pyro_mmvae.evaluation.calibration import calibrate
+from pyro_mmvae.evaluation.likelihood import importance_weights, khat_threshold, psis_khat
 from pyro_mmvae.evaluation.ppc import predictive_check
 from pyro_mmvae.evaluation.sbc import calibrate_by_simulation
 
@@ -39,28 +41,23 @@ class Encode(nn.Module):
         return Experts(loc, self.log_scale.exp().expand_as(loc), present)
 
 
-def main(steps: int = 500, items: int = 200) -> dict[str, float]:
-    """Train with sensors missing at random, then check the guide given the left sensor alone."""
-    torch.manual_seed(0)
-    pyro.clear_param_store()
-    z = torch.randn(items, 1, 2).repeat_interleave(5, -1)
-    left, right = (z[:, 0] + noise * torch.randn(items, 10) for noise in NOISE)
-    # poe with its prior expert holds the exact posterior of this model, so it can be calibrated.
-    guide = BarycentricGuide(Encode(), "poe")
-    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.03, "lrd": 0.05 ** (1 / steps)}), Trace_ELBO())
-    for _ in range(steps):
-        svi.step(left, right, torch.rand(items, 2) < 0.7)
-
+def check(guide: BarycentricGuide, left: Tensor, right: Tensor) -> dict[str, float]:
+    """What the right sensor reads given the left one, how far importance sampling trusts the guide, and its ranks."""
+    items = len(left)
     everything, only_left = torch.tensor([[True, True], [True, False]])[:, None].expand(2, items, 2)
-    check = predictive_check(
+    found = predictive_check(
         model, guide, left, right, everything, guide_args=(left, right, only_left), given=["left"], samples=99
     )
     results = {}
-    print(f"{check.protocol}, {items} items, given {', '.join(check.given)}")
-    for row in calibrate(check):
-        results[row.statistic] = row.p_value
+    print(f"{found.protocol}, {items} items, given {', '.join(found.given)}")
+    for row in calibrate(found):
+        results[row.statistic] = row.p_value if row.ks_p_value is None else row.ks_p_value
         coverage = {c.level: c for c in row.coverage}[0.9]
         print(f"{row.statistic:<15} p = {row.p_value:.2f}   90 % interval covers {coverage.value:.2f}   {row.verdict}")
+
+    weights = importance_weights(model, guide, left, right, everything, samples=1000)
+    results["khat"] = float(np.median(psis_khat(weights)))
+    print(f"PSIS k-hat given both: median {results['khat']:.2f}, threshold {khat_threshold(1000):.2f}")
 
     def condition(simulated: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
         return (simulated["left"], simulated["right"], everything), {}
@@ -68,8 +65,30 @@ def main(steps: int = 500, items: int = 200) -> dict[str, float]:
     ranks = calibrate_by_simulation(model, guide, condition, left, right, everything, seed=1)
     for quantity, p_value in zip(ranks.quantities, ranks.chi_square(), strict=True):
         results[quantity] = float(p_value)
-        print(f"SBC of {quantity:<8} chi-square p = {p_value:.2f}")
+        print(f"SBC of {quantity:<8} chi-square p = {p_value:.2g}")
     return results
+
+
+def main(steps: int = 500, items: int = 200) -> dict[str, dict[str, float]]:
+    """Train with sensors missing at random, check the guide, and check it again after it was made wrong on purpose."""
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    z = torch.randn(items, 1, 2).repeat_interleave(5, -1)
+    left, right = (z[:, 0] + noise * torch.randn(items, 10) for noise in NOISE)
+    # poe with its prior expert holds the exact posterior of this model, so it can be calibrated.
+    encode = Encode()
+    guide = BarycentricGuide(encode, "poe")
+    svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.03, "lrd": 0.05 ** (1 / steps)}), Trace_ELBO())
+    for _ in range(steps):
+        svi.step(left, right, torch.rand(items, 2) < 0.7)
+
+    print("the guide as trained")
+    trained = check(guide, left, right)
+    with torch.no_grad():  # too sure of itself, and off to one side
+        encode.log_scale -= 1.2
+        encode.loc[0].bias += 0.3
+    print("\nthe guide made wrong on purpose: narrower by a factor of 3.3, and the left expert shifted by 0.3")
+    return {"trained": trained, "wrong": check(guide, left, right)}
 
 
 if __name__ == "__main__":

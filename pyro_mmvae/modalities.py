@@ -14,6 +14,7 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import Likelihood
+from pyro_mmvae.networks import GroupedNetwork
 
 Groups: TypeAlias = tuple[tuple[str, ...], ...]
 
@@ -72,7 +73,7 @@ class Encoders(nn.Module):
 
     def __init__(
         self,
-        networks: Sequence[nn.Module],
+        networks: Sequence[GroupedNetwork],
         groups: Groups,
         likelihoods: nn.ModuleDict,
         names: tuple[str, ...],
@@ -84,7 +85,7 @@ class Encoders(nn.Module):
         self.groups, self.names, self.latent_size = groups, names, latent_size
 
     def forward(self, batch: Batch) -> Experts:
-        """Encode what is there; a group of which nothing is there runs no network.
+        """Encode what is there; only the networks of those modalities run.
 
         Args:
             batch: items, at least one modality.
@@ -96,15 +97,14 @@ class Encoders(nn.Module):
         count, device = len(batch), reference.device
         ones = torch.ones(count, self.latent_size, device=device)
         loc, scale = dict.fromkeys(self.names, ones), dict.fromkeys(self.names, ones)
-        for network, group in zip(self.networks, self.groups, strict=True):
+        for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             given = [name for name in group if name in batch.values]
             if not given:
                 continue
-            features = {name: self._features(name, batch.values[name]) for name in given}
-            blank = features[given[0]].new_zeros(()).expand_as(features[given[0]])
-            group_loc, group_scale = network(torch.stack([features.get(name, blank) for name in group], 1))
-            loc.update(zip(group, group_loc.unbind(1), strict=True))
-            scale.update(zip(group, group_scale.unbind(1), strict=True))
+            features = torch.stack([self._features(name, batch.values[name]) for name in given], 1)
+            group_loc, group_scale = network.run_groups([group.index(name) for name in given], features)
+            loc.update(zip(given, group_loc.unbind(1), strict=True))
+            scale.update(zip(given, group_scale.unbind(1), strict=True))
         there = torch.ones(count, dtype=torch.bool, device=device)
         present = [batch.present.get(n, there) if n in batch.values else ~there for n in self.names]
         return Experts(
@@ -132,13 +132,13 @@ class Decoders(nn.Module):
         groups: the names of each group.
     """
 
-    def __init__(self, networks: Sequence[nn.Module], groups: Groups) -> None:
+    def __init__(self, networks: Sequence[GroupedNetwork], groups: Groups) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.groups = groups
 
     def forward(self, z: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Decode; a group of which nothing is wanted runs no network.
+        """Decode; only the networks of the modalities wanted run.
 
         Args:
             z: `(*batch, latent)`.
@@ -149,12 +149,11 @@ class Decoders(nn.Module):
         """
         wanted = set(names)
         parameters: dict[str, Tensor] = {}
-        for network, group in zip(self.networks, self.groups, strict=True):
-            if wanted.isdisjoint(group):
-                continue
-            for name, value in zip(group, network(z).unbind(z.dim() - 1), strict=True):
-                if name in wanted:
-                    parameters[name] = value
+        for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
+            chosen = [name for name in group if name in wanted]
+            if chosen:
+                values = network.run_groups([group.index(name) for name in chosen], z)
+                parameters.update(zip(chosen, values.unbind(z.dim() - 1), strict=True))
         return parameters
 
 

@@ -274,17 +274,19 @@ class MultimodalVAE(nn.Module):
         """
         return self.guide.posterior(self.guide.experts(batch), bound)
 
-    def decode(self, z: Float[Tensor, "*batch latent"]) -> dict[str, Tensor]:
+    def decode(self, z: Float[Tensor, "*batch latent"], names: Iterable[str] | None = None) -> dict[str, Tensor]:
         """The mean of each modality given the latent.
 
         Args:
             z: latents with any leading dimensions.
+            names: which modalities; all by default.
 
         Returns:
             Modality name to `(*batch, *shape)` (for a categorical modality class probabilities).
         """
-        parameters = self.model.decoders(z, self.names)
-        return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in self.names}
+        wanted = self.names if names is None else tuple(names)
+        parameters = self.model.decoders(z, wanted)
+        return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in wanted}
 
 
 def _check(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) -> None:

@@ -318,6 +318,15 @@ def append_metrics(path: Path, row: dict[str, Any]) -> None:
         file.write(json.dumps(row) + "\n")
 
 
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with the same keys as CSV, whole or not at all."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
+
+
 def write_evaluation(
     path: Path,
     rows: Sequence[Mapping[str, Any]],
@@ -337,11 +346,7 @@ def write_evaluation(
     """
     folder = path / "evaluation"
     folder.mkdir(exist_ok=True)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder / "metrics.csv", table.getvalue())
+    write_table(folder / "metrics.csv", rows)
     write_arrays(folder / "arrays.npz", arrays)
     write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     return folder

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from pyro_mmvae import reports
 from pyro_mmvae.cli import main
 from pyro_mmvae.config import Config, dump_config
+from pyro_mmvae.evaluation.inference_data import read_inference_data
 from pyro_mmvae.training import train
 
 COLUMNS = ["metric", "protocol", "given", "target", "views", "value", "n", "seed"]
@@ -33,7 +34,8 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 def test_evaluate_writes_a_tidy_table(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
     words = ["evaluate", str(run), "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--seed", "3"]
-    result = CliRunner().invoke(main, [*words, "--likelihood-items", "8"], catch_exceptions=False)
+    words += ["--likelihood-items", "8", "--khat-items", "4"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = rows_of(run)
     assert list(rows[0]) == COLUMNS
@@ -51,8 +53,86 @@ def test_evaluate_writes_a_tidy_table(toy_config: Callable[..., Config], elsewhe
     assert summary["means_by_views"]["probe"][protocol]["1"] == pytest.approx(sum(one) / 3)
     assert set(summary["classifier_accuracy"]) == {"m0", "m1", "m2"}
     assert "coherence" in result.output
-    assert (run / "plots" / "views.png").exists()
-    assert (run / "plots" / "latent.png").exists()
+    kinds = {row["metric"] for row in rows}
+    assert {"khat", "khat_share", "mse", "ssim", "frechet_classifier", "kl", "active_units", "w2_experts"} <= kinds
+    assert {row["given"] for row in rows if row["metric"] == "khat"} == {"m0", "m1", "m2", "m0+m1+m2"}
+    draws = {row["protocol"].split(",")[0] for row in rows if row["metric"] == "coherence"}
+    assert draws == {"one draw of the full component", "one draw of the posterior"}
+    for warning in summary["warnings"]:
+        assert warning["what"] in metrics_text(result.output) or "more like it" in result.output
+        assert warning["advice"]
+    for name in ("views", "khat", "latent"):
+        assert (run / "plots" / f"{name}.png").exists()
+
+
+def metrics_text(output: str) -> str:
+    return " ".join(output.split())
+
+
+def test_parts_can_be_left_out(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=1, model__aggregation="wb"), elsewhere / "run", progress=False).path
+    words = ["evaluate", str(run), "--quiet", "--threads", "1", "--samples", "2", "--likelihood-items", "4"]
+    words += ["--khat-items", "0", "--no-quality", "--no-diagnostics", "--likelihood-subsets", "all"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(run)
+    assert {row["metric"] for row in rows} == {"probe", "coherence", "joint_coherence", "log_likelihood", "ess"}
+    assert len({row["given"] for row in rows if row["metric"] == "log_likelihood"}) == 7
+    assert not (run / "plots" / "khat.png").exists()
+    values: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["metric"] == "coherence":  # of one component both protocols say the same
+            values.setdefault((row["given"], row["target"]), set()).add(row["value"])
+    assert {len(found) for found in values.values()} == {1}
+
+
+def test_ppc_checks_none_each_size_and_all(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
+    words = ["ppc", str(run), "--quiet", "--threads", "1", "--num-samples", "12", "--items", "20", "--seed", "2"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    names = sorted(file.name for file in (run / "evaluation").glob("ppc*.nc"))
+    assert "ppc.nc" in names
+    assert "ppc-prior.nc" in names
+    assert "ppc-m0+m1+m2.nc" in names
+    assert len(names) == 4
+    data = read_inference_data(run / "evaluation" / "ppc.nc")
+    assert set(data.groups()) == {
+        "posterior", "posterior_predictive", "log_likelihood", "observed_data", "constant_data"
+    }  # fmt: skip
+    assert data.posterior["z"].dims == ("chain", "draw", "item", "latent")
+    assert data.posterior["z"].shape == (1, 12, 20, 4)
+    assert int(data.constant_data["given"].sum()) == 1
+    assert "m0.predicted_class" in data.observed_data
+    assert bool(data.constant_data["nominal"].sel(statistic="m0.predicted_class"))
+    assert "m0.raw" not in data.posterior_predictive
+    with (run / "evaluation" / "ppc.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert {row["seed"] for row in rows} == {"2"}
+    assert {row["views"] for row in rows} == {"0", "1", "2", "3"}
+    assert "12 samples, 20 items, seed 2" in result.output
+    assert "in-sample, conservative by construction" in result.output
+    assert "noisier than data" in result.output  # Laplace noise of scale 0.75 on pixels in [0, 1]
+
+
+def test_ppc_of_what_is_asked_for(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=0), elsewhere / "run", progress=False).path
+    words = ["ppc", str(run), "--quiet", "--num-samples", "9", "--items", "10", "--statistics", "mean", "--raw"]
+    result = CliRunner().invoke(main, [*words, "--given", "m2,m0", "--sbc", "--simulations", "100"])
+    assert result.exit_code == 0, result.output
+    assert [file.name for file in (run / "evaluation").glob("*.nc")] == ["ppc.nc"]
+    data = read_inference_data(run / "evaluation" / "ppc.nc")
+    assert data.attrs["given"] == "m0,m2"
+    assert data.posterior_predictive["m1.raw"].shape == (1, 9, 10, 3, 8, 8)
+    assert set(data.observed_data) == {f"m{m}.{k}" for m in range(3) for k in ("mean", "raw")}
+    assert data.constant_data["sbc_rank"].sizes["simulation"] == 100
+    assert "nothing the encoder ever saw" in result.output
+    assert (run / "plots" / "ppc-sbc.png").exists()
+    wrong = CliRunner().invoke(main, ["ppc", str(run), "--quiet", "--given", "m0,m9"])
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
+    assert "unknown modality 'm9'; the run has m0, m1, m2" in wrong.stderr
+    assert "unknown statistic 'skew'" in CliRunner().invoke(main, [*words[:-2], "skew"]).stderr
 
 
 def test_compare_resumes_and_never_repeats(config: Path, elsewhere: Path) -> None:

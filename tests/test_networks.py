@@ -54,6 +54,30 @@ def test_images_of_any_size(size: tuple[int, int], channels: int, options: Netwo
 
 
 @EACH
+@pytest.mark.parametrize("chosen", [[0], [2], [2, 0], [0, 1, 2]])
+def test_some_groups_alone_give_what_they_give_together(
+    name: str, shape: tuple[int, ...], options: NetworkOptions, chosen: list[int]
+) -> None:
+    encoder, decoder = make_networks(name, shape, shape, LATENT, options, groups=3)
+    x, z = torch.rand(4, 3, *shape), torch.randn(4, LATENT)
+    for network, some, everything in ((encoder, x[:, chosen], x), (decoder, z, z)):
+        together, alone = network(everything), network.run_groups(chosen, some)
+        pairs = zip(together, alone, strict=True) if isinstance(together, tuple) else [(together, alone)]
+        for wanted, got in pairs:
+            torch.testing.assert_close(got, wanted[:, chosen], rtol=1e-5, atol=1e-6)
+            parameters = list(network.parameters())
+            gradients = [
+                torch.autograd.grad(value.square().sum(), parameters, allow_unused=True, retain_graph=True)
+                for value in (wanted[:, chosen], got)
+            ]
+            for one, other in zip(*gradients, strict=True):
+                assert (one is None) == (other is None)
+                if one is not None and other is not None:
+                    torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4)
+        assert not [name for name, _ in network.named_modules() if "template" in name]
+
+
+@EACH
 @pytest.mark.parametrize("groups", [1, 3])
 def test_leading_dimensions(name: str, shape: tuple[int, ...], options: NetworkOptions, groups: int) -> None:
     encoder, decoder = make_networks(name, shape, shape, LATENT, options, groups)

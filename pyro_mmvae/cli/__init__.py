@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pyro_mmvae import __version__
+from pyro_mmvae.cli.check import ppc
 from pyro_mmvae.cli.evaluate import compare, evaluate
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
@@ -15,5 +16,5 @@ def main() -> None:
     """Multimodal variational autoencoders as barycenters."""
 
 
-for _command in (train, sample, evaluate, compare, list_aggregations):
+for _command in (train, sample, evaluate, ppc, compare, list_aggregations):
     main.add_command(_command)

@@ -12,6 +12,8 @@ import click
 
 from pyro_mmvae.cli.common import plain_errors, read_config, words
 
+_BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
@@ -24,11 +26,23 @@ from pyro_mmvae.cli.common import plain_errors, read_config, words
     "--likelihood-items", type=click.IntRange(0), default=500, show_default=True, help="0 leaves log likelihoods out."
 )
 @click.option("--samples", type=click.IntRange(1), default=64, show_default=True, help="K, for log likelihoods.")
+@click.option(
+    "--likelihood-subsets",
+    type=click.Choice(["ends", "all"]),
+    default="ends",
+    show_default=True,
+    help="ends: given each modality alone and all of them.",
+)
+@click.option("--khat-items", type=click.IntRange(0), default=100, show_default=True, help="0 leaves PSIS k-hat out.")
+@click.option("--khat-samples", type=click.IntRange(1000), default=1000, show_default=True, help="S, draws an item.")
+@click.option("--quality/--no-quality", default=True, show_default=True, help="MSE, SSIM, Frechet distance.")
+@click.option("--fid", is_flag=True, help="Frechet inception distance: needs the extra fid and Inception's weights.")
+@click.option("--diagnostics/--no-diagnostics", default=True, show_default=True, help="Experts and use of the latent.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @plain_errors
 def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet: bool, **numbers: Any) -> None:
-    """Probe, coherence and log likelihoods of a run, for every subset of its modalities."""
+    """Probe, coherence, likelihoods, quality and diagnoses of a run, for subsets of its modalities."""
     from tqdm import tqdm
 
     from pyro_mmvae import reports, runs
@@ -40,17 +54,19 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
     options = EvaluationOptions(**numbers)
     opened = runs.load(run, checkpoint=checkpoint, device=device)
     train, test = opened.data("train").to(opened.device), opened.data("test").to(opened.device)
-    bar = tqdm(total=7, disable=quiet, bar_format="{desc:<24}{bar}| {elapsed}", file=sys.stderr)
+    labelled = train.labels is not None and test.labels is not None
+    parts, started = options.count_parts(labelled), list[str]()
+    with use_threads(threads), tqdm(total=parts, disable=quiet, file=sys.stderr, bar_format=_BAR) as bar:
 
-    def progress(part: str) -> None:
-        bar.set_description_str(part)
-        bar.update()
+        def progress(part: str) -> None:
+            bar.update(len(started) > 0)
+            bar.set_description_str(part)
+            started.append(part)
 
-    with use_threads(threads):
         result = run_evaluation(
             opened.vae, train, test, options=options, cache=cache_folder() / train.fingerprint, progress=progress
         )
-    bar.close()
+        bar.update(parts - bar.n)
     about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": opened.config.model.aggregation}
     runs.write_evaluation(run, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
     click.echo(reports.table(run))
@@ -70,7 +86,7 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
 @click.option("--data", metavar="NAME|PATH", help="Data set, by name or by the path of its files.")
 @click.option("--epochs", type=click.IntRange(0), help="Passes over the training data in every cell.")
 @click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="Module that registers aggregations.")
-@click.option("--likelihood-items", type=click.IntRange(0), default=200, show_default=True, help="0 leaves them out.")
+@click.option("--likelihood-items", type=click.IntRange(0), default=100, show_default=True, help="0 leaves them out.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
 @click.option("--quiet", is_flag=True, help="No progress.")
 @plain_errors
@@ -97,13 +113,14 @@ def compare(
         for name in words(names)
         for seed in range(seeds)
     }
+    options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
     cells = make_cells(out, configs)
     left = [cell for cell in cells if not cell.finished]
     click.echo(f"{len(cells)} cells, {len(cells) - len(left)} finished already: {out}", err=True)
     started = time.monotonic()
     try:
         for number, cell in enumerate(left):
-            run_cell(cell, EvaluationOptions(likelihood_items=likelihood_items), progress=not quiet)
+            run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(left) - number - 1)
             click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
     except training.Interrupted as stop:

@@ -9,7 +9,7 @@ import torch
 from pyro_mmvae._typing import Int, Tensor
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric, names_of
-from pyro_mmvae.evaluation.posteriors import draw_protocol, having, posterior_draws, seeded, take
+from pyro_mmvae.evaluation.posteriors import draw_protocol, draws_at_once, having, posterior_draws, seeded, take
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.models import MultimodalVAE
 
@@ -21,13 +21,16 @@ def conditional_coherence(
     classifiers: Classifiers,
     *,
     subsets: Sequence[Sequence[int]],
+    bound: str | None = None,
     seed: int = 0,
-    batch_size: int = 1000,
+    batch_size: int | None = None,
 ) -> list[Metric]:
     """The share of items of which a modality generated from a subset keeps the label, by the modality's classifier.
 
-    z is one draw from the posterior given the subset, and what is judged the likelihood's mean (Sutter et al., 2021).
-    Items that lack a modality of the subset are left out.
+    z is one draw from the posterior given the subset, and what is judged the likelihood's mean. Of a mixture over
+    subsets, protocol ``full component`` (Sutter et al., 2021, and the field's tables) draws from the component of the
+    subset itself and leaves aside those of its own subsets, which the posterior contains: it scores higher, and says
+    less of draws from the posterior. Items that lack a modality of the subset are left out.
 
     Args:
         vae: in eval mode.
@@ -35,8 +38,10 @@ def conditional_coherence(
         labels: their classes.
         classifiers: to judge by.
         subsets: of modalities; each is judged on all modalities it does not hold.
+        bound: ``mixture``, the whole posterior, or ``full``, the component of the subset; by default the former where
+            it can be had.
         seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items decoded at once.
+        batch_size: items decoded at once; by default as suits the device.
 
     Returns:
         One row a subset and absent modality.
@@ -44,7 +49,8 @@ def conditional_coherence(
     rows = []
     device = experts.loc.device
     labels = labels.to(device)
-    protocol = draw_protocol(vae, experts.num_modalities)
+    protocol = draw_protocol(vae, experts.num_modalities, bound)
+    size = batch_size or draws_at_once(device)
     for subset in subsets:
         targets = [n for m, n in enumerate(vae.names) if m not in subset and n in classifiers.networks]
         kept = having(experts, subset)
@@ -52,9 +58,9 @@ def conditional_coherence(
             continue
         hits = dict.fromkeys(targets, 0)
         with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, take(experts, kept), subset)
-            for part, truth in zip(z.split(batch_size), labels[kept].split(batch_size), strict=True):
-                images = vae.decode(part)
+            z = posterior_draws(vae, take(experts, kept), subset, bound)
+            for part, truth in zip(z.split(size), labels[kept].split(size), strict=True):
+                images = vae.decode(part, targets)
                 for name in targets:
                     hits[name] += int((classifiers.predict(name, images[name]) == truth).sum())
         given = names_of(subset, vae.names)
@@ -63,7 +69,7 @@ def conditional_coherence(
 
 
 def joint_coherence(
-    vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int = 1000
+    vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int | None = None
 ) -> Metric:
     """The share of draws from the prior on which every modality that has a classifier gets the same class.
 
@@ -72,7 +78,7 @@ def joint_coherence(
         classifiers: to judge by.
         draws: how many.
         seed: of the draws; torch's generators are put back after.
-        batch_size: draws decoded at once.
+        batch_size: draws decoded at once; by default as suits the device.
 
     Returns:
         One row, given nothing.
@@ -84,9 +90,10 @@ def joint_coherence(
         raise ValueError(f"joint coherence needs classifiers of two modalities, got {len(classifiers.networks)}")
     agree = 0
     prior = vae.model.prior()
+    size = batch_size or draws_at_once(prior.mean.device)
     with seeded(seed, prior.mean.device), torch.no_grad():
-        for part in prior.sample(torch.Size((draws,))).split(batch_size):
-            images = vae.decode(part)
+        for part in prior.sample(torch.Size((draws,))).split(size):
+            images = vae.decode(part, classifiers.networks)
             found = torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks])
             agree += int((found == found[0]).all(0).sum())
     return Metric("joint_coherence", "prior draws, mean of the likelihood", (), "", agree / draws, draws, seed)

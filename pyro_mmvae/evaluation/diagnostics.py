@@ -17,6 +17,8 @@ from pyro_mmvae.evaluation.likelihood import khat_threshold, psis_khat, sample_i
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.evaluation.posteriors import (
     ACTIVE_VARIANCE,
+    density_of,
+    draws_at_once,
     gaussian_kl,
     indices_having,
     posterior_means,
@@ -77,10 +79,12 @@ class Warning_:
     """A failure mode that the figures show.
 
     Attributes:
+        mode: its name, the same for every modality, pair or subset that shows it.
         what: was seen, with numbers.
         advice: what to try.
     """
 
+    mode: str
     what: str
     advice: str
 
@@ -95,7 +99,13 @@ def khat(
     items: int = 100,
     seed: int = 0,
 ) -> KHat:
-    """PSIS k̂ of p(x, z) / q(z | x_S) of each item, x all that was observed of it (Yao et al., 2018).
+    """PSIS k̂ of p(x_S, z) / q(z | x_S) of each item: does the guide given S fit the posterior given S?
+
+    Both sides see the same modalities, with the full mixture density and β = w = 1. (As a proposal for *all* that was
+    observed, of which ``ess`` of target ``all`` tells, even the exact posterior given S would look bad.)
+
+    References:
+        Yao, Vehtari, Simpson and Gelman, 2018. Yes, but did it work? Evaluating variational inference. ICML.
 
     Args:
         vae: in eval mode.
@@ -115,13 +125,18 @@ def khat(
     chosen = np.sort(np.random.default_rng(seed).choice(index, min(items, len(index)), replace=False))
     rows = torch.as_tensor(chosen)
     device = experts.loc.device
-    batch = make_batch(data, rows.to(data.present.device)).to(device)
-    with seeded(seed, device):
-        drawn = sample_importance(vae, take(experts, rows.to(device)), batch, subset, samples)
-    values = psis_khat(drawn.log_weights(tuple(batch.values)))
-    threshold = khat_threshold(samples)
-    protocol = f"PSIS of p(x, z) / q(z | given), S={samples}, {len(chosen)} of {len(index)} items"
     given = names_of(subset, vae.names)
+    size = max(draws_at_once(device) // 10, 1)  # few items and several draws of each: their images stay in the caches
+    weights = []
+    with seeded(seed, device):
+        for part in rows.split(size):
+            batch = make_batch(data, part.to(data.present.device)).to(device)
+            drawn = sample_importance(vae, take(experts, part.to(device)), batch, subset, samples, names=given)
+            weights.append(drawn.log_weights(given))
+    values = psis_khat(torch.cat(weights, 1))
+    threshold = khat_threshold(samples)
+    density = "full posterior density" if density_of(vae, experts.num_modalities) == "mixture" else "full component"
+    protocol = f"PSIS of p(x_S, z) / q(z | x_S), S={samples}, {density}, {len(chosen)} of {len(index)} items"
     figures = {"khat": float(np.median(values)), "khat_share": float((values > threshold).mean())}
     found = [Metric(name, protocol, given, "", value, len(chosen), seed) for name, value in figures.items()]
     return KHat(values, chosen.astype(np.int64), threshold, found)
@@ -173,16 +188,20 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
     return rows
 
 
-def diagnose(rows: Iterable[Metric], names: Sequence[str]) -> list[Warning_]:
+def diagnose(
+    rows: Iterable[Metric], names: Sequence[str], *, mixture: bool = False, bound: str = "mixture"
+) -> list[Warning_]:
     """Name the failure modes of barycentric multimodal VAEs that some figures show.
 
     Args:
         rows: of :func:`khat`, :func:`expert_geometry` and ``latent_usage``; what has no rows is not judged. Rows of
             one metric, modalities and target, of several seeds say, are averaged.
         names: of all modalities: active units and the aggregated posterior are judged given all of them.
+        mixture: whether the aggregation is a mixture over subsets already, which is then no advice.
+        bound: that the guide was trained with, likewise.
 
     Returns:
-        One warning for each mode and modality, pair or subset; none where all is well.
+        One warning for each mode and modality, pair or subset, the gravest of a mode first; none where all is well.
     """
     values: dict[str, dict[tuple[tuple[str, ...], str], list[float]]] = {}
     counts: dict[str, int] = {}
@@ -194,28 +213,31 @@ def diagnose(rows: Iterable[Metric], names: Sequence[str]) -> list[Warning_]:
     alone = {name: {key[0][0]: v for key, v in some.items() if len(key[0]) == 1} for name, some in figures.items()}
     whole = {name: some[tuple(names), "z"] for name, some in figures.items() if (tuple(names), "z") in some}
     return [
-        *_far_apart(figures.get("w2_experts", {}), alone.get("expert_scale", {})),
+        *_far_apart(figures.get("w2_experts", {}), alone.get("expert_scale", {}), mixture, bound),
         *_collapsed(alone.get("expert_kl", {}), alone.get("expert_spread", {})),
         *_dominating(alone.get("w2_to_barycenter", {}), alone.get("expert_scale", {})),
-        *_unfit(figures.get("khat_share", {})),
+        *_unfit(figures.get("khat_share", {}), mixture),
         *_latent(whole, counts.get("kl", 0)),
     ]
 
 
-def _far_apart(pairs: dict[tuple[tuple[str, ...], str], float], scales: dict[str, float]) -> list[Warning_]:
+def _far_apart(
+    pairs: dict[tuple[tuple[str, ...], str], float], scales: dict[str, float], mixture: bool, bound: str
+) -> list[Warning_]:
     found = []
+    advice = ["train longer", *["draw subsets in training (bound='component')"] * (mixture and bound != "component")]
+    if not mixture:
+        advice = ["use a mixture over subsets (mwb, mopoe)", *advice]
     for (given, b), distance in pairs.items():
         expected = math.hypot(scales.get(given[0], math.inf), scales.get(b, math.inf))
         if distance > FAR_APART * expected:
-            found.append(
-                Warning_(
-                    f"experts {given[0]} and {b} are {distance:.3g} apart, {distance / expected:.1f} times what their "
-                    "scales let expect",
-                    "a barycenter lies between them, where neither has mass: use a mixture (mwb, moe), train longer, "
-                    "or draw subsets in training (bound='component') so that they learn one latent",
-                )
+            what = (
+                f"experts {given[0]} and {b} are {distance:.3g} apart, {distance / expected:.1f} times what their "
+                "scales let expect"
             )
-    return found
+            why = "what lies between them is where neither has mass: "
+            found.append((distance / expected, Warning_("experts far apart", what, why + ", ".join(advice))))
+    return [warning for _, warning in sorted(found, key=lambda pair: -pair[0])]
 
 
 def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Warning_]:
@@ -225,6 +247,7 @@ def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Warning
         if kl < COLLAPSED_KL or spread**2 < ACTIVE_VARIANCE:
             found.append(
                 Warning_(
+                    "collapsed modality",
                     f"modality {name} has collapsed: its expert is {kl:.3g} nats from the prior, and its mean varies "
                     f"by {spread:.3g} over items",
                     f"weight its reconstruction more (model.modality_weights), lower beta, or give {name} a sharper "
@@ -242,6 +265,7 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[W
         return []
     return [
         Warning_(
+            "dominating modality",
             f"modality {name} dominates: its expert is {least:.3g} from the joint posterior, the next one, {other}, "
             f"{second:.3g}",
             f"lower the weight of {name} (model.weights), or use a rule in which a small scale does not outvote the "
@@ -250,15 +274,18 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[W
     ]
 
 
-def _unfit(shares: dict[tuple[tuple[str, ...], str], float]) -> list[Warning_]:
+def _unfit(shares: dict[tuple[tuple[str, ...], str], float], mixture: bool) -> list[Warning_]:
+    advice = "take importance-weighted figures for lower bounds; draw more samples, train longer"
+    if not mixture:
+        advice += ", or use an aggregation with heavier tails (a mixture)"
     return [
         Warning_(
+            "unfit guide",
             f"the guide given {', '.join(given) or 'nothing'} does not fit: k-hat is above its threshold for "
             f"{share:.0%} of the items",
-            "take importance-weighted figures for lower bounds; draw more samples, train longer, or use an aggregation "
-            "with heavier tails (a mixture)",
+            advice,
         )
-        for (given, _), share in shares.items()
+        for (given, _), share in sorted(shares.items(), key=lambda item: -item[1])
         if share > BAD_KHAT_SHARE
     ]
 
@@ -268,6 +295,7 @@ def _latent(whole: dict[str, float], items: int) -> list[Warning_]:
     if whole.get("active_share", 1.0) < FEW_ACTIVE:
         found.append(
             Warning_(
+                "inactive latent",
                 f"only {whole['active_share']:.0%} of the latent dimensions are active",
                 "lower beta or warm it up, sharpen the likelihood, or take a smaller latent",
             )
@@ -279,6 +307,7 @@ def _latent(whole: dict[str, float], items: int) -> list[Warning_]:
     if distance > FAR_PRIOR:
         found.append(
             Warning_(
+                "posterior far from the prior",
                 f"the aggregated posterior is {distance:.3g} nats from the prior",
                 "draws from the prior will be poor: raise beta, train longer, or fit a prior to the posteriors",
             )

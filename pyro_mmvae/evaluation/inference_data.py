@@ -28,9 +28,9 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
     - ``observed_data``: the same keys (item);
     - ``log_likelihood``: each modality (chain, draw, item), nats;
     - ``constant_data``: ``id`` (item), ``present`` (item, modality), ``given`` (modality); of each statistic ``pit``
-      (statistic, item), ``p_value``, ``ks_p_value`` (NaN where not judged), ``in_sample``, ``n`` (statistic),
-      ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity), ``sbc_p_value``
-      (quantity), if there is one.
+      (statistic, item), ``p_value``, ``ks_p_value`` (NaN where not judged), ``in_sample``, ``nominal``, ``n``
+      (statistic), ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity),
+      ``sbc_p_value`` (quantity), if there is one.
 
     What an item lacks is NaN. The attributes, of the whole and of each group, say given, bound, samples, items, seed
     and protocol.
@@ -125,11 +125,12 @@ def _constants(
         "p_value": np.array([row.p_value for row in rows]),
         "ks_p_value": np.array([np.nan if row.ks_p_value is None else row.ks_p_value for row in rows]),
         "in_sample": np.array([row.in_sample for row in rows]),
+        "nominal": np.array([row.statistic in check.nominal for row in rows]),
         "n": np.array([row.n for row in rows]),
         "coverage": np.array([[c.value for c in row.coverage] for row in rows]),
         "coverage_error": np.array([[c.error for c in row.coverage] for row in rows]),
     }
-    dims = dict.fromkeys(("p_value", "ks_p_value", "in_sample", "n"), ["statistic"])
+    dims = dict.fromkeys(("p_value", "ks_p_value", "in_sample", "nominal", "n"), ["statistic"])
     dims |= dict.fromkeys(("coverage", "coverage_error"), ["statistic", "level"])
     dims |= {"id": ["item"], "present": ["item", "modality"], "given": ["modality"], "pit": ["statistic", "item"]}
     return values, dims, {"statistic": [row.statistic for row in rows], "level": list(LEVELS)}

@@ -12,7 +12,7 @@ from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric, names_of
-from pyro_mmvae.evaluation.posteriors import draw_protocol, having, posterior_draws, seeded, take
+from pyro_mmvae.evaluation.posteriors import draw_protocol, draws_at_once, having, posterior_draws, seeded, take
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.models import MultimodalVAE
@@ -69,7 +69,7 @@ def reconstruction(
     *,
     subsets: Sequence[Sequence[int]],
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> list[Metric]:
     """How near each modality generated from a subset is to the one observed.
 
@@ -83,7 +83,7 @@ def reconstruction(
         data: items.
         subsets: of modalities.
         seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items decoded at once.
+        batch_size: items decoded at once; by default as suits the device.
 
     Returns:
         For each subset and modality ``mse``, the mean square over items and pixels; ``ssim`` too for images; for
@@ -92,6 +92,7 @@ def reconstruction(
     """
     device = experts.loc.device
     protocol = draw_protocol(vae, experts.num_modalities)
+    size = batch_size or draws_at_once(device)
     rows = []
     for subset in subsets:
         index = having(experts, subset).nonzero()[:, 0]
@@ -99,7 +100,7 @@ def reconstruction(
         if len(index):
             with seeded(seed, device):
                 z = posterior_draws(vae, take(experts, index), subset)
-            for part, some in zip(index.split(batch_size), z.split(batch_size), strict=True):
+            for part, some in zip(index.split(size), z.split(size), strict=True):
                 batch = make_batch(data, part.to(data.present.device)).to(device)
                 with torch.no_grad():
                     decoded = vae.decode(some)
@@ -165,7 +166,7 @@ def frechet_classifier(
     *,
     subsets: Sequence[Sequence[int]] = ((),),
     seed: int = 0,
-    batch_size: int = 500,
+    batch_size: int | None = None,
 ) -> list[Metric]:
     """Fréchet distance of real and generated images in the features of our own classifiers.
 
@@ -179,7 +180,7 @@ def frechet_classifier(
         subsets: what images are generated from; nothing, that is the prior, by default. Each is judged on the
             modalities it does not hold.
         seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items decoded at once.
+        batch_size: items decoded at once; by default as suits the device.
 
     Returns:
         One row a subset and modality with a classifier, ``n`` the generated images; none where there are fewer than
@@ -196,9 +197,9 @@ def frechet_classifier(
         found: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device):
             z = posterior_draws(vae, take(experts, kept), subset)
-        for part in z.split(batch_size):
+        for part in z.split(batch_size or draws_at_once(device)):
             with torch.no_grad():
-                images = vae.decode(part)
+                images = vae.decode(part, targets)
             for name in targets:
                 found[name].append(classifiers.features(name, images[name]).cpu())
         given = names_of(subset, vae.names)
@@ -214,6 +215,38 @@ def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str)
     images = (data.modalities[name][part] for part in rows.split(1000))
     parts = (part.float() / 255 if part.dtype == torch.uint8 else part for part in images)
     return torch.cat([classifiers.features(name, part).cpu() for part in parts])
+
+
+def fid_of_prior_draws(
+    vae: MultimodalVAE, data: MultimodalDataset, *, seed: int = 0, batch_size: int | None = None
+) -> list[Metric]:
+    """Fréchet inception distance of as many prior draws as there are real images; see :func:`fid`.
+
+    Args:
+        vae: in eval mode.
+        data: real images.
+        seed: of the draws; torch's generators are put back after.
+        batch_size: draws decoded at once; by default as suits the device.
+
+    Returns:
+        One row a modality of RGB images.
+
+    Raises:
+        ImportError: if torchmetrics or torch-fidelity is not installed.
+    """
+    device = next(vae.parameters()).device
+    rows = []
+    for column, name in enumerate(data.names):
+        real = data.modalities[name]
+        if real.dim() != 4 or real.shape[1] != 3:
+            continue
+        real = real[data.present[:, column]].to(device)
+        with seeded(seed, device), torch.no_grad():
+            z = vae.model.prior().sample(torch.Size((len(real),)))
+            drawn = torch.cat([vae.decode(part, [name])[name] for part in z.split(batch_size or draws_at_once(device))])
+        value = fid(real.float() / 255 if real.dtype == torch.uint8 else real, drawn)
+        rows.append(Metric("fid", "Inception, prior draws, mean of the likelihood", (), name, value, len(real), seed))
+    return rows
 
 
 def fid(

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_coherence
-from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
+from pyro_mmvae.evaluation.diagnostics import Warning_, diagnose, expert_geometry, khat
+from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood, khat_threshold
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views
-from pyro_mmvae.evaluation.posteriors import encode_dataset, posterior_means
+from pyro_mmvae.evaluation.posteriors import encode_dataset, having, latent_usage, posterior_means, subset_family, take
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
+from pyro_mmvae.evaluation.quality import fid_of_prior_draws, frechet_classifier, reconstruction
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.models import MultimodalVAE
 
@@ -29,8 +34,14 @@ class EvaluationOptions:
     Attributes:
         subsets: how many subsets of modalities at the most, stratified by size.
         probe_points: training items of the linear probe.
-        likelihood_items: test items for log likelihoods, given each modality alone and all; 0 leaves them out.
+        likelihood_items: test items for log likelihoods; 0 leaves them out.
         samples: K, draws an item for log likelihoods.
+        likelihood_subsets: ``ends``, given each modality alone and all of them, or ``all`` chosen subsets.
+        khat_items: test items for PSIS k̂, given each modality alone and all of them; 0 leaves it out.
+        khat_samples: draws an item for it.
+        quality: whether reconstructions and generated images are compared with real ones.
+        fid: whether the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
+        diagnostics: whether the posteriors' geometry and their use of the latent are looked at.
         draws: from the prior, for joint coherence.
         seed: of everything random.
     """
@@ -39,8 +50,28 @@ class EvaluationOptions:
     probe_points: int = 5000
     likelihood_items: int = 500
     samples: int = 64
+    likelihood_subsets: str = "ends"
+    khat_items: int = 100
+    khat_samples: int = 1000
+    quality: bool = True
+    fid: bool = False
+    diagnostics: bool = True
     draws: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check.
+
+        Raises:
+            ValueError: for another ``likelihood_subsets``.
+        """
+        if self.likelihood_subsets not in {"ends", "all"}:
+            raise ValueError(f"likelihood_subsets must be 'ends' or 'all', not {self.likelihood_subsets!r}")
+
+    def count_parts(self, labelled: bool) -> int:
+        """How many parts an evaluation has, for progress."""
+        optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
+        return 1 + 4 * labelled + sum(optional)
 
 
 @dataclass(frozen=True)
@@ -49,9 +80,11 @@ class Evaluation:
 
     Attributes:
         rows: one a subset and metric.
-        arrays: ``latent`` (the first two principal components of posterior means) and ``labels`` of test items.
+        arrays: ``latent`` (the first two principal components of posterior means) and ``labels`` of test items,
+            ``khat.GIVEN`` of items.
         classifier_accuracy: on real test images; a coherence without it means nothing.
         options: what was looked at.
+        warnings: failure modes that the figures show, with what to try.
         seconds: by part.
     """
 
@@ -59,6 +92,7 @@ class Evaluation:
     arrays: dict[str, NDArray[Any]]
     classifier_accuracy: dict[str, float]
     options: EvaluationOptions
+    warnings: tuple[Warning_, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
 
     def summary(self) -> dict[str, Any]:
@@ -71,6 +105,7 @@ class Evaluation:
         return {
             "means_by_views": means,
             "classifier_accuracy": self.classifier_accuracy,
+            "warnings": [asdict(warning) for warning in self.warnings],
             "options": asdict(self.options),
             "seconds": self.seconds,
         }
@@ -85,7 +120,7 @@ def evaluate(
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Probe, coherence and log likelihoods of a model, for every subset of its modalities.
+    """Probe, coherence, likelihoods, quality and diagnoses of a model, for subsets of its modalities.
 
     Each item is encoded once; every subset is aggregated from the cached experts. Without labels there is neither
     probe nor coherence.
@@ -101,40 +136,114 @@ def evaluate(
     Returns:
         The figures.
     """
-    options = options or EvaluationOptions()
-    parts = _Parts(progress)
-    rows: list[Metric] = []
-    subsets = choose_subsets(len(vae.names), limit=options.subsets, seed=options.seed)
-    with parts("encoding"):
-        experts = encode_dataset(vae, test)
-        points = _some(len(train), options.probe_points, options.seed)
-        train_experts = encode_dataset(vae, train.subset(points))
-    arrays = _latent_map(vae, experts, test)
-    classifiers: Classifiers | None = None
-    if test.labels is not None and train.labels is not None:
-        labels = train.labels[points]
+    return _Suite(vae, train, test, options or EvaluationOptions(), _Parts(progress)).run(cache)
+
+
+class _Suite:
+    """What the parts of one evaluation share."""
+
+    def __init__(
+        self,
+        vae: MultimodalVAE,
+        train: MultimodalDataset,
+        test: MultimodalDataset,
+        options: EvaluationOptions,
+        parts: _Parts,
+    ) -> None:
+        self.vae, self.train, self.test, self.options, self.parts = vae, train, test, options, parts
+        self.subsets = choose_subsets(len(vae.names), limit=options.subsets, seed=options.seed)
+        self.ends = [subset for subset in self.subsets if len(subset) in {1, len(vae.names)}]
+        self.rows: list[Metric] = []
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self.classifiers: Classifiers | None = None
+
+    def run(self, cache: Path | None) -> Evaluation:
+        """All parts."""
+        options = self.options
+        with self.parts("encoding"):
+            self.experts = encode_dataset(self.vae, self.test)
+            self.arrays |= _latent_map(self.vae, self.experts, self.test)
+        if self.test.labels is not None and self.train.labels is not None:
+            self.labelled(self.train.labels, self.test.labels, cache)
+        if options.likelihood_items:
+            self.likelihoods()
+        if options.khat_items:
+            self.khats()
+        if options.quality:
+            self.quality()
+        if options.diagnostics:
+            with self.parts("diagnostics"):
+                self.rows += [replace(row, seed=options.seed) for row in expert_geometry(self.vae, self.experts)]
+                everything = self.subsets[-1]
+                if having(self.experts, everything).any():
+                    self.rows += latent_usage(self.vae, self.experts, subset=everything, draws=200, seed=options.seed)
+        accuracy = {} if self.classifiers is None else dict(self.classifiers.accuracy)
+        mixture = subset_family(self.vae) not in {"all", None}
+        warnings = tuple(diagnose(self.rows, self.vae.names, mixture=mixture, bound=self.vae.guide.bound))
+        return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds)
+
+    def labelled(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
+        """What needs classes."""
+        options, vae = self.options, self.vae
+        points = _some(len(self.train), options.probe_points, options.seed)
+        experts = encode_dataset(vae, self.train.subset(points))
         for protocol in PROTOCOLS:
-            with parts(f"probe {protocol}"):
-                rows += linear_probe(
-                    vae, train_experts, labels, experts, test.labels, subsets=subsets, protocol=protocol,
-                    points=options.probe_points, seed=options.seed,
+            with self.parts(f"probe, {protocol}"):
+                self.rows += linear_probe(
+                    vae, experts, train_labels[points], self.experts, labels, subsets=self.subsets,
+                    protocol=protocol, points=options.probe_points, seed=options.seed,
                 )  # fmt: skip
-        with parts("classifiers"):
-            classifiers = train_classifiers(train, test, cache=cache, seed=options.seed)
-        with parts("coherence"):
-            rows += conditional_coherence(vae, experts, test.labels, classifiers, subsets=subsets, seed=options.seed)
-            if len(classifiers.networks) > 1:
-                rows.append(joint_coherence(vae, classifiers, draws=options.draws, seed=options.seed))
-    if options.likelihood_items:
-        subsets = [subset for subset in subsets if len(subset) in {1, len(vae.names)}]
-        with parts("log likelihood"):
-            chosen = _some(len(test), options.likelihood_items, options.seed)
-            rows += held_out_log_likelihood(
-                vae, _select(experts, chosen), test.subset(chosen), subsets=subsets, samples=options.samples,
+        with self.parts("classifiers"):
+            self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
+        with self.parts("coherence"):
+            for bound in self.bounds():
+                self.rows += conditional_coherence(
+                    vae, self.experts, labels, self.classifiers, subsets=self.subsets, bound=bound, seed=options.seed
+                )
+            if len(self.classifiers.networks) > 1:
+                self.rows.append(joint_coherence(vae, self.classifiers, draws=options.draws, seed=options.seed))
+
+    def bounds(self) -> tuple[str, ...]:
+        """Both ways to draw given a subset, where there are both: with one component they are the same."""
+        family, mixture = subset_family(self.vae), self.vae.guide.has_mixture(len(self.vae.names))
+        return (*["full"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
+
+    def likelihoods(self) -> None:
+        """Importance-weighted log likelihoods."""
+        options = self.options
+        with self.parts("log likelihood"):
+            chosen = _some(len(self.test), options.likelihood_items, options.seed)
+            self.rows += held_out_log_likelihood(
+                self.vae, take(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
+                subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
                 seed=options.seed,
             )  # fmt: skip
-    accuracy = {} if classifiers is None else dict(classifiers.accuracy)
-    return Evaluation(tuple(rows), arrays, accuracy, options, parts.seconds)
+
+    def khats(self) -> None:
+        """PSIS k̂."""
+        options = self.options
+        with self.parts("PSIS k-hat"):
+            for subset in self.ends:
+                if not having(self.experts, subset).any():
+                    continue
+                found = khat(
+                    self.vae, self.experts, self.test, subset=subset, samples=options.khat_samples,
+                    items=options.khat_items, seed=options.seed,
+                )  # fmt: skip
+                self.rows += found.rows
+                self.arrays["khat." + "+".join(found.rows[0].given)] = found.values
+            self.arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
+
+    def quality(self) -> None:
+        """Generated against real."""
+        with self.parts("quality"):
+            self.rows += reconstruction(self.vae, self.experts, self.test, subsets=self.ends, seed=self.options.seed)
+            if self.classifiers is not None:
+                self.rows += frechet_classifier(
+                    self.vae, self.experts, self.test, self.classifiers, seed=self.options.seed
+                )
+            if self.options.fid:
+                self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed)
 
 
 def _of(row: Metric) -> str:
@@ -147,30 +256,21 @@ class _Parts:
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:
         self.progress, self.seconds = progress, dict[str, float]()
-        self._name, self._started = "", 0.0
 
-    def __call__(self, name: str) -> _Parts:
-        self._name = name
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """One part."""
         if self.progress is not None:
             self.progress(name)
-        return self
-
-    def __enter__(self) -> None:
-        self._started = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self._name] = round(time.perf_counter() - self._started, 3)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
 def _some(count: int, wanted: int, seed: int) -> list[int]:
     """Some items at random, in order."""
     chosen = np.random.default_rng(seed).choice(count, min(wanted, count), replace=False)
     return sorted(int(i) for i in chosen)
-
-
-def _select(experts: Experts, rows: Iterable[int]) -> Experts:
-    index = list(rows)
-    return Experts(experts.loc[index], experts.scale[index], experts.mask[index], validate_args=False)
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:

@@ -3,6 +3,7 @@
 from pyro_mmvae.networks.conv import ConvDecoder as ConvDecoder
 from pyro_mmvae.networks.conv import ConvEncoder as ConvEncoder
 from pyro_mmvae.networks.grouped import GroupedLinear as GroupedLinear
+from pyro_mmvae.networks.grouped import GroupedNetwork as GroupedNetwork
 from pyro_mmvae.networks.head import GaussianHead as GaussianHead
 from pyro_mmvae.networks.mlp import MLPDecoder as MLPDecoder
 from pyro_mmvae.networks.mlp import MLPEncoder as MLPEncoder

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedLinear
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedLinear, GroupedNetwork
 from pyro_mmvae.networks.head import GaussianHead
 
 NORMS = ("none", "group")
@@ -42,7 +42,7 @@ def _block(convolution: nn.Module, groups: int, channels: int, norm: str, activa
     return [*layers, ACTIVATIONS[activation]()]
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(GroupedNetwork):
     """Images to experts.
 
     Args:
@@ -68,8 +68,11 @@ class ConvEncoder(nn.Module):
         activation: str = "relu",
         isotropic: bool = False,
     ) -> None:
-        super().__init__()
-        self.shape, self.groups = shape, groups
+        super().__init__(
+            groups, shape=shape, latent_size=latent_size, width=width, hidden=hidden, norm=norm, activation=activation,
+            isotropic=isotropic,
+        )  # fmt: skip
+        self.shape = shape
         channels = [shape[0], *(width * 2**i for i in range(_LAYERS))]
         layers: list[nn.Module] = []
         for before, after in pairwise(channels):
@@ -96,7 +99,7 @@ class ConvEncoder(nn.Module):
         return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *loc.shape[1:])
 
 
-class ConvDecoder(nn.Module):
+class ConvDecoder(GroupedNetwork):
     """A latent to the parameters of images' likelihoods.
 
     Args:
@@ -120,8 +123,10 @@ class ConvDecoder(nn.Module):
         norm: str = "none",
         activation: str = "relu",
     ) -> None:
-        super().__init__()
-        self.shape, self.groups = shape, groups
+        super().__init__(
+            groups, shape=shape, latent_size=latent_size, width=width, hidden=hidden, norm=norm, activation=activation
+        )
+        self.shape = shape
         heights, widths = _sides(shape[1])[::-1], _sides(shape[2])[::-1]
         channels = [width * 2**i for i in reversed(range(_LAYERS))] + [shape[0]]
         act = ACTIVATIONS[activation]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
+from torch.func import functional_call
 
 from pyro_mmvae._typing import Float, Tensor
 
@@ -36,3 +39,44 @@ class GroupedLinear(nn.Module):
         if self.weight.shape[0] == 1:
             return nn.functional.linear(features, self.weight[0].mT, self.bias[0, 0])
         return torch.baddbmm(self.bias, features.transpose(0, 1), self.weight).transpose(0, 1)
+
+
+class GroupedNetwork(nn.Module):
+    """Networks of one shape as one: parameters of all groups lie one after the other in the first dimension.
+
+    Args:
+        groups: how many networks.
+        **options: of the constructor of the same class, to make one of fewer groups.
+    """
+
+    def __init__(self, groups: int, **options: Any) -> None:
+        super().__init__()
+        self.groups, self.options = groups, options
+        self._templates: dict[int, list[nn.Module]] = {}  # in a list, so that no template becomes a submodule
+
+    def run_groups(self, groups: Sequence[int], *args: Any) -> Any:
+        """What the network gives for some of its groups, at the cost of those groups only.
+
+        Args:
+            groups: which ones, in the order wanted.
+            *args: of ``forward``; inputs that have a group axis hold those groups only.
+
+        Returns:
+            What ``forward`` returns, with as many groups.
+        """
+        if list(groups) == list(range(self.groups)):
+            return self(*args)
+        count = len(groups)
+        if count not in self._templates:
+            with torch.device("meta"):
+                self._templates[count] = [type(self)(groups=count, **self.options)]
+        template = self._templates[count][0].train(self.training)
+        values = {
+            name: _of_groups(value, self.groups, groups) for name, value in self.state_dict(keep_vars=True).items()
+        }
+        return functional_call(template, values, args)
+
+
+def _of_groups(value: torch.Tensor, total: int, groups: Sequence[int]) -> torch.Tensor:
+    parts = value.unflatten(0, (total, -1))
+    return torch.cat([parts[group] for group in groups])

@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedLinear
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedLinear, GroupedNetwork
 from pyro_mmvae.networks.head import GaussianHead
 
 
@@ -19,7 +19,7 @@ def _layers(groups: int, sizes: list[int], activation: str) -> list[nn.Module]:
     return layers
 
 
-class MLPEncoder(nn.Module):
+class MLPEncoder(GroupedNetwork):
     """Flattened items to experts.
 
     Args:
@@ -43,8 +43,11 @@ class MLPEncoder(nn.Module):
         activation: str = "relu",
         isotropic: bool = False,
     ) -> None:
-        super().__init__()
-        self.shape, self.groups = shape, groups
+        super().__init__(
+            groups, shape=shape, latent_size=latent_size, hidden=hidden, depth=depth, activation=activation,
+            isotropic=isotropic,
+        )  # fmt: skip
+        self.shape = shape
         self.body = nn.Sequential(*_layers(groups, [math.prod(shape), *[hidden] * depth], activation))
         self.head = GaussianHead(groups, hidden if depth else math.prod(shape), latent_size, isotropic=isotropic)
 
@@ -57,7 +60,7 @@ class MLPEncoder(nn.Module):
         return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *loc.shape[1:])
 
 
-class MLPDecoder(nn.Module):
+class MLPDecoder(GroupedNetwork):
     """A latent to the parameters of likelihoods.
 
     Args:
@@ -79,8 +82,10 @@ class MLPDecoder(nn.Module):
         depth: int = 1,
         activation: str = "relu",
     ) -> None:
-        super().__init__()
-        self.shape, self.groups = shape, groups
+        super().__init__(
+            groups, shape=shape, latent_size=latent_size, hidden=hidden, depth=depth, activation=activation
+        )
+        self.shape = shape
         last = GroupedLinear(groups, hidden if depth else latent_size, math.prod(shape))
         self.body = nn.Sequential(*_layers(groups, [latent_size, *[hidden] * depth], activation), last)
 

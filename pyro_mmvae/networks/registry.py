@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import nn
-
 from pyro_mmvae.networks.conv import NORMS, ConvDecoder, ConvEncoder
-from pyro_mmvae.networks.grouped import ACTIVATIONS
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
 from pyro_mmvae.networks.mlp import MLPDecoder, MLPEncoder
 
 NETWORKS = ("auto", "conv", "mlp")
@@ -49,7 +47,7 @@ def make_networks(
     latent_size: int,
     options: NetworkOptions,
     groups: int = 1,
-) -> tuple[nn.Module, nn.Module]:
+) -> tuple[GroupedNetwork, GroupedNetwork]:
     """An encoder and a decoder for one modality, or for several of one shape at once.
 
     Args:
@@ -73,7 +71,7 @@ def make_networks(
     if name == "conv":
         if len(input_shape) != 3 or len(output_shape) != 3:
             raise ValueError(f"network 'conv' needs images (channel, height, width), not shape {input_shape}")
-        encoder: nn.Module = ConvEncoder(
+        encoder: GroupedNetwork = ConvEncoder(
             input_shape,
             latent_size,
             groups=groups,
@@ -83,7 +81,7 @@ def make_networks(
             activation=options.activation,
             isotropic=options.isotropic,
         )
-        decoder: nn.Module = ConvDecoder(
+        decoder: GroupedNetwork = ConvDecoder(
             output_shape,
             latent_size,
             groups=groups,

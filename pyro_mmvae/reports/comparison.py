@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pyro_mmvae.files import read_metrics, write_text
 from pyro_mmvae.reports.plots import save_figure
 
 _SHOWN = ("probe", "coherence", "joint_coherence", "log_likelihood")
+_COLUMNS = 4  # of panels
 
 
 def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list[Path]:
@@ -83,16 +85,23 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Metric and protocol of each table, the best known metrics first."""
+    keys = dict.fromkeys((row["metric"], row["protocol"]) for row in rows)
+    return sorted(keys, key=lambda key: _SHOWN.index(key[0]) if key[0] in _SHOWN else len(_SHOWN))
+
+
 def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: str) -> str:
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
     lines = ["Mean ± standard error over seeds, by number of modalities given.", ""]
     if command:
         lines += [f"`{command}`", ""]
-    for metric, protocol in dict.fromkeys((r["metric"], r["protocol"]) for r in rows):
+    for metric, protocol in _keys(rows):
         found = {(r["aggregation"], r["views"]): r for r in rows if (r["metric"], r["protocol"]) == (metric, protocol)}
         views = sorted({view for _, view in found})
+        heads = [str(view) for view in views] if views != [0] else ["mean"]
         lines += [f"**{metric}**" + (f" ({protocol})" if protocol else ""), ""]
-        lines += ["| | " + " | ".join(str(v) for v in views) + " |", "|---" * (len(views) + 1) + "|"]
+        lines += ["| | " + " | ".join(heads) + " |", "|---" * (len(views) + 1) + "|"]
         digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
         for name in names:
             cells_text = [_cell(found.get((name, view)), digits) for view in views]
@@ -115,23 +124,31 @@ def _cell(row: dict[str, Any] | None, digits: int) -> str:
 
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:
-    panels = [key for key in dict.fromkeys((r["metric"], r["protocol"]) for r in rows) if key[0] in _SHOWN]
-    figure = Figure(figsize=(4.0 * len(panels), 3.6), layout="constrained")
+    panels = [key for key in _keys(rows) if key[0] in _SHOWN]
+    columns = min(_COLUMNS, len(panels))
+    height = -(-len(panels) // columns)
+    figure = Figure(figsize=(3.7 * columns, 3.4 * height), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False).ravel()
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
-    for axis, (metric, protocol) in zip(np.atleast_1d(figure.subplots(1, len(panels))), panels, strict=True):
+    for axis, (metric, protocol) in zip(axes, panels, strict=False):
+        some = [row for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)]
+        alone = all(row["views"] == 0 for row in some)
         for i, name in enumerate(names):
-            some = sorted(
-                (r for r in rows if (r["aggregation"], r["metric"], r["protocol"]) == (name, metric, protocol)),
-                key=lambda row: row["views"],
-            )
-            shift = 0.06 * (i - (len(names) - 1) / 2)
+            own = sorted((row for row in some if row["aggregation"] == name), key=lambda row: row["views"])
+            shift = i if alone else 0.06 * (i - (len(names) - 1) / 2)
             axis.errorbar(
-                [r["views"] + shift for r in some], [r["mean"] for r in some],
-                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in some], fmt="o-", ms=4, capsize=2, label=name,
+                [r["views"] + shift for r in own], [r["mean"] for r in own],
+                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in own], fmt="o-", ms=4, capsize=2, label=name,
+                color=f"C{i}",
             )  # fmt: skip
-        axis.set(title=f"{metric}\n{protocol}", xlabel="modalities given")
-        axis.title.set_fontsize(8)
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.set_title("\n".join([metric, *textwrap.wrap(protocol, 44)]), fontsize=8)
+        if alone:
+            axis.set_xticks(range(len(names)), names)
+        else:
+            axis.set_xlabel("modalities given")
+            axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize=7)
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
+    axes[0].legend(fontsize=7)
     save_figure(figure, file)

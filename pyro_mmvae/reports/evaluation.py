@@ -18,6 +18,10 @@ _LABELS = {
     "log_likelihood": "log likelihood, nats an item",
     "ess": "effective sample size",
 }
+_TABLE = (
+    "probe", "coherence", "joint_coherence", "log_likelihood", "ess", "khat", "khat_share", "mse", "ssim",
+    "exact_match", "frechet_classifier", "fid", "kl", "active_units", "expert_kl",
+)  # fmt: skip
 
 
 def draw_evaluation(path: Path) -> list[Path]:
@@ -27,7 +31,7 @@ def draw_evaluation(path: Path) -> list[Path]:
         path: a run directory.
 
     Returns:
-        The files drawn: ``views.png``, and ``latent.png`` where there are classes.
+        The files drawn: ``views.png``, ``khat.png`` where it was looked at, ``latent.png`` where there are classes.
     """
     summary = json.loads((path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
     plots = path / "plots"
@@ -35,34 +39,75 @@ def draw_evaluation(path: Path) -> list[Path]:
     drawn = [_by_views(summary["means_by_views"], plots / "views.png")]
     with np.load(path / "evaluation" / "arrays.npz", allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
+    if "khat_threshold" in arrays:
+        drawn.append(_khat(arrays, summary["options"], plots / "khat.png"))
     if "latent" in arrays and "labels" in arrays:
         drawn.append(_latent_map(arrays, plots / "latent.png"))
     return drawn
 
 
 def table(path: Path) -> str:
-    """The means by number of views, as text.
+    """The means by number of views, as text, with what they are means of as notes below, and the warnings.
 
     Args:
         path: a run directory.
     """
     summary = json.loads((path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
-    rows = []
-    most = 0
-    for metric, protocols in summary["means_by_views"].items():
-        for protocol, means in protocols.items():
+    rows, notes, most = [], list[str](), 0
+    for metric in _TABLE:
+        for protocol, means in summary["means_by_views"].get(metric, {}).items():
             values = {int(views): value for views, value in means.items()}
             most = max(most, *values)
-            rows.append((metric, protocol, values))
-    first = max(len(f"{metric} ({protocol})") for metric, protocol, _ in rows)
-    lines = [" " * first + "  views " + "".join(f"{views:>10}" for views in range(most + 1))]
-    for metric, protocol, values in rows:
-        cells = "".join(f"{values[v]:>10.3f}" if v in values else " " * 10 for v in range(most + 1))
-        lines.append(f"{f'{metric} ({protocol})':<{first}}        {cells}".rstrip())
+            notes += [] if protocol in notes else [protocol]
+            rows.append((f"{metric} [{notes.index(protocol) + 1}]", values))
+    first = max((len(name) for name, _ in rows), default=0)
+    lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(most + 1))]
+    for name, values in rows:
+        cells = "".join(f"{values[v]:>11.3f}" if v in values else " " * 11 for v in range(most + 1))
+        lines.append(f"{name:<{first}}{cells}".rstrip())
+    lines += [f"[{number}] {protocol}" for number, protocol in enumerate(notes, 1)]
+    options = summary["options"]
+    lines.append(f"seed {options['seed']}; means over subsets and targets, each row of them in metrics.csv")
     accuracy = summary["classifier_accuracy"]
     if accuracy:
         lines.append("classifiers' test accuracy: " + ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
-    return "\n".join(lines)
+    return "\n".join([*lines, *_warnings(summary.get("warnings", []))])
+
+
+def _warnings(warnings: list[dict[str, str]]) -> list[str]:
+    """One line a failure mode: its gravest case, how many more there are, and what to try."""
+    modes: dict[str, list[dict[str, str]]] = {}
+    for warning in warnings:
+        modes.setdefault(warning["mode"], []).append(warning)
+    return [
+        f"warning: {cases[0]['what']}" + (f" (and {len(cases) - 1} more like it)" if cases[1:] else "")
+        + f"; try: {cases[0]['advice']}"
+        for cases in modes.values()
+    ]  # fmt: skip
+
+
+def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) -> Path:
+    """Every item's k-hat, a column a subset."""
+    names = [name.removeprefix("khat.") for name in arrays if name.startswith("khat.")]
+    figure = Figure(figsize=(1.6 + 0.9 * len(names), 3.6), layout="constrained")
+    axis = figure.subplots()
+    generator = np.random.default_rng(0)
+    for column, name in enumerate(names):
+        values = arrays[f"khat.{name}"]
+        finite = values[np.isfinite(values)]
+        axis.scatter(column + generator.uniform(-0.25, 0.25, len(finite)), finite, s=6, linewidths=0, alpha=0.6)
+        lost = len(values) - len(finite)
+        axis.text(column, 1.01, f"{lost} infinite" if lost else "", transform=axis.get_xaxis_transform(), fontsize=6)
+    axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
+    axis.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names], fontsize=7)
+    axis.set_yscale("symlog", linthresh=1.0)
+    axis.set(xlabel="given", ylabel="PSIS k-hat of an item")
+    axis.set_title(
+        f"does the guide fit? above {float(arrays['khat_threshold']):.2f} it does not\n"
+        f"S = {options['khat_samples']} draws, seed {options['seed']}", fontsize=8,
+    )  # fmt: skip
+    axis.grid(alpha=0.3, axis="y")
+    return save_figure(figure, file)
 
 
 def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path:
@@ -74,7 +119,7 @@ def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path
         axis.set(xlabel="modalities given", ylabel=_LABELS[metric])
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6)
+        axis.legend(fontsize=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
     return save_figure(figure, file)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,60 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
     return drawn
 
 
+def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
+    """One check as text: how often the predictive interval of each statistic covers what was observed.
+
+    Args:
+        file: a netCDF file of a check.
+        level: of the interval, one of those in the file.
+        alpha: where the p-value of the Kolmogorov–Smirnov test of uniform PIT values is below, a star says so.
+    """
+    with arviz.rc_context({"data.load": "eager"}):
+        data = arviz.from_netcdf(str(file))
+    constants, attributes = data.constant_data, data.attrs
+    cells: dict[str, dict[str, str]] = {}
+    for key in (str(key) for key in constants["statistic"].values):
+        row = constants.sel(statistic=key)
+        name, _, label = key.partition(".")
+        star = "" if bool(row["in_sample"]) else "*" if float(row["ks_p_value"]) < alpha else " "
+        shown = f"{name} (given)" if bool(row["in_sample"]) else name
+        cells.setdefault(shown, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
+    labels = list(dict.fromkeys(label for some in cells.values() for label in some))
+    shown_labels = labels if len(labels) <= _MOST else labels[:_MOST]
+    more = f"; the first {_MOST} of {len(labels)} statistics" if len(labels) > _MOST else ""
+    error = math.sqrt(level * (1 - level) / int(attributes["items"]))
+    width = max(map(len, cells))
+    lines = [
+        f"given {attributes['given'] or 'nothing'}: {attributes['protocol']}, {attributes['items']} items, seed "
+        f"{attributes['seed']}",
+        f"share of items in the {level:.0%} predictive interval (± {error:.2f}){more}",
+        " " * width + "".join(f"{label:>17}" for label in shown_labels),
+        *(f"{name:<{width}}" + "".join(f"{some.get(k, ''):>17}" for k in shown_labels) for name, some in cells.items()),
+    ]
+    if any("*" in cell for some in cells.values() for cell in some.values()):
+        lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
+    lines += _noisier(data)
+    if any("given" in name for name in cells):
+        lines.append("(given): in-sample, conservative by construction and not judged")
+    if "sbc_note" in attributes or "sbc_protocol" in attributes:
+        worst = float(constants["sbc_p_value"].min())
+        lines.append(f"{attributes['sbc_protocol']}: least chi-square p of {constants.sizes['quantity']}: {worst:.2g}")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _noisier(data: Any) -> list[str]:
+    """A line where every replicate of modalities has more contrast than any observation: the likelihood is too wide."""
+    found = []
+    for key in (str(key) for key in data.constant_data["statistic"].values):
+        name, _, label = key.partition(".")
+        replicated, observed = data.posterior_predictive[key].values, data.observed_data[key].values
+        if label == "contrast" and np.nanmin(replicated) > np.nanmax(observed):
+            found.append(f"{name} {np.nanmean(replicated):.2f} (observed {np.nanmean(observed):.2f})")
+    if not found:
+        return []
+    return [f"replicates are noisier than data, contrast of {', '.join(found)}; try: model.scale=learned"]
+
+
 def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figure:
     """One row a modality, one column a statistic."""
     keys = [str(key) for key in data.constant_data["statistic"].values]
@@ -86,12 +141,12 @@ def _title(data: Any, key: str) -> str:
 
 
 def _pair(data: Any, key: str) -> Any:
-    """The draws and observations of one statistic, of the items that have it."""
+    """The draws and observations of one statistic, of the items that have it; classes as whole numbers."""
     kept = np.isfinite(data.observed_data[key].values)
-    return arviz.InferenceData(
-        posterior_predictive=data.posterior_predictive[[key]].isel(item=kept),
-        observed_data=data.observed_data[[key]].isel(item=kept),
-    )
+    groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
+    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of whole numbers, densities else
+        groups = {name: values.astype(int) for name, values in groups.items()}
+    return arviz.InferenceData(**groups)
 
 
 def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:

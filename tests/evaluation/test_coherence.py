@@ -93,6 +93,21 @@ def test_it_is_a_draw_of_the_whole_posterior_that_is_judged() -> None:
     assert wb.value == 0.0  # halfway, where neither is
 
 
+def test_the_component_of_a_subset_leaves_its_own_subsets_aside() -> None:
+    """Experts at class 0 and at 2: of mwb only the component of both lies at class 1; its posterior has all three."""
+    labels = torch.ones(6000, dtype=torch.long)
+    loc = torch.zeros(6000, 3, 2)
+    loc[:, 1] = 2.0
+    some: dict[str, Any] = {"labels": labels, "classifiers": readers(), "subsets": [(0, 1)]}
+    vae, experts = stub(aggregation="mwb"), Experts(loc, torch.full_like(loc, 1e-3))
+    (full,) = conditional_coherence(vae, experts, bound="full", **some)
+    (mixture,) = conditional_coherence(vae, experts, **some)
+    assert full.value == 1.0
+    assert "one draw of the full component" in full.protocol
+    assert mixture.value == pytest.approx(1 / 3, abs=0.03)
+    assert "one draw of the posterior" in mixture.protocol
+
+
 def test_items_that_lack_a_modality_of_the_subset_are_left_out() -> None:
     present = torch.ones(40, 3, dtype=torch.bool)
     present[:10, 0] = present[5:20, 1] = False

@@ -198,6 +198,16 @@ def test_khat_of_a_guide_made_wrong() -> None:
     assert "aggregation" in warning.advice
 
 
+def test_khat_judges_the_guide_by_what_it_saw() -> None:
+    """The exact posterior given one of two modalities fits, however little it knows of the other one."""
+    vae, data = linear()
+    found = khat_of(vae, data, subset=(0,), items=25)
+    assert (found.values < 0.5).all()
+    assert found.rows[0].given == ("a",)
+    wrong, data = linear(shift=0.6, factor=0.4)
+    assert khat_of(wrong, data, subset=(0,), items=25).rows[1].value > 0.5
+
+
 def test_khat_items_are_those_that_have_the_subset() -> None:
     vae, data = linear(items=30)
     present = torch.ones(30, 2, dtype=torch.bool)
@@ -239,8 +249,23 @@ def test_experts_too_far_apart() -> None:
     loc = experts.loc.clone()
     loc[:, 2] = 0.2 * torch.randn(300, LATENT) + torch.tensor([2.0, -2.0, 2.0])
     far = [w for w in warnings_of(experts_of(loc, 0.2)) if "apart" in w]
-    assert [w.split(" are ")[0] for w in far] == ["experts a and c", "experts b and c"]
+    assert sorted(w.split(" are ")[0] for w in far) == ["experts a and c", "experts b and c"]
     assert "times what their scales" in far[0]
+
+
+def test_the_gravest_comes_first_and_nobody_is_told_to_do_what_they_do() -> None:
+    rows = [Metric("expert_scale", "", (n,), "", 1.0, 9, 0) for n in NAMES]
+    rows += [Metric("w2_experts", "", (a,), b, d, 9, 0) for a, b, d in (("a", "b", 9.0), ("a", "c", 20.0))]
+    rows += [Metric("khat_share", "", NAMES, "", 0.9, 9, 0)]
+    single, mixture = diagnose(rows, NAMES), diagnose(rows, NAMES, mixture=True, bound="component")
+    assert [w.what.split(" are")[0] for w in single[:2]] == ["experts a and c", "experts a and b"]
+    assert [w.mode for w in single] == ["experts far apart", "experts far apart", "unfit guide"]
+    assert "mwb" in single[0].advice
+    assert "mixture" in single[2].advice
+    for warning in mixture:
+        assert "mixture" not in warning.advice
+        assert "component" not in warning.advice
+        assert "train longer" in warning.advice
 
 
 @pytest.mark.parametrize(("loc", "scale"), [(0.0, 1.0), (0.3, 0.6)])

@@ -162,7 +162,7 @@ def test_training_weights_do_not_count() -> None:
 def test_importance_samples_have_the_draws_first(draws_at_once: int) -> None:
     linear = Linear()
     experts, batch = encode_dataset(linear.vae, linear.data), make_batch(linear.data, slice(None))
-    drawn = sample_importance(linear.vae, experts, batch, [0, 1], 5, draws_at_once=draws_at_once)
+    drawn = sample_importance(linear.vae, experts, batch, [0, 1], 5, at_once=draws_at_once)
     weights = drawn.log_weights(("a", "b"))
     assert weights.shape == (5, 7)
     assert weights.dtype == torch.float64

@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from pyro_mmvae import Experts, Modality, MultimodalDataset, MultimodalVAE
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
-from pyro_mmvae.evaluation.quality import fid, frechet_classifier, frechet_distance, reconstruction, ssim
+from pyro_mmvae.evaluation.quality import (
+    fid,
+    fid_of_prior_draws,
+    frechet_classifier,
+    frechet_distance,
+    reconstruction,
+    ssim,
+)
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 11, 17), (3, 12, 11)])
@@ -203,3 +210,23 @@ def test_fid_feeds_torchmetrics_all_images_once(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", module)
     real, generated = torch.rand(5, 3, 8, 8), 2 * torch.rand(4, 3, 8, 8)
     assert fid(real, generated, feature=64, batch_size=2) == 1.5
+
+
+def test_fid_of_prior_draws_is_of_rgb_images_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    monkeypatch.setattr("pyro_mmvae.evaluation.quality.fid", lambda real, drawn: seen.append((real, drawn)) or 2.5)
+    names = {"rgb": (3, 8, 8), "grey": (1, 8, 8), "vector": (3,)}
+    vae = MultimodalVAE([Modality(name, shape) for name, shape in names.items()], 2).eval()
+    values = {name: torch.rand(6, *shape) for name, shape in names.items()}
+    values["rgb"] = torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8)
+    present = torch.ones(6, 3, dtype=torch.bool)
+    present[4:, 0] = False
+    data = MultimodalDataset(values, None, present, "some", "test")
+    (row,) = fid_of_prior_draws(vae, data, seed=3, batch_size=3)
+    assert (row.metric, row.given, row.target, row.value, row.n, row.seed) == ("fid", (), "rgb", 2.5, 4, 3)
+    ((real, drawn),) = seen
+    assert torch.equal(real, values["rgb"][:4].float() / 255)
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(3)
+        wanted = vae.decode(vae.model.prior().sample(torch.Size((4,))))["rgb"]
+    torch.testing.assert_close(drawn, wanted)
