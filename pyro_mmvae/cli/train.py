@@ -84,7 +84,7 @@ def sample(
     samples = draw_samples(opened, words(given), words(generate), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]
-    what = f"given {', '.join(samples.given)}" if samples.given else "from the prior"
+    what = f"given {', '.join(words(given))}" if words(given) else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if rows:

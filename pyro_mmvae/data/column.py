@@ -17,7 +17,7 @@ from pyro_mmvae.data.traits import check_image
 LARGE = 2**30
 """Bytes from which an array on disk is left there, and checked as it is read."""
 
-_BLOCK = 2**24
+_BLOCK = 2**22  # bytes read at once
 _LARGEST = 2**24  # up to here float32 holds every whole number
 
 

@@ -68,6 +68,12 @@ def load_omics(
         raise ValueError(f"{path}: names of observations are not unique")
     with plain_errors(f"{path}: no readable {path.suffix} file", _ANYTHING):
         arrays = _arrays(tree.obs_names, parts, layer)
+    for name in parts:
+        if name not in (kinds or {}) and (arrays[name] >= 0).all() and (arrays[name] == np.floor(arrays[name])).all():
+            raise ValueError(
+                f"{path}[{name}]: modality {name!r} has whole numbers only, perhaps counts: set its kind, counts or "
+                "vector, by the option kinds"
+            )
     if labels is not None:
         arrays["labels"] = _codes(path, _column(path, tree, labels))
     if split_by is not None:

@@ -1,0 +1,138 @@
+"""Data sets from Python: arrays, and torch's Dataset and IterableDataset of dicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+from pyro_mmvae import MultimodalDataset
+from pyro_mmvae.data import Traits, complete_traits, from_arrays, from_items, infer_traits
+
+ITEMS: list[dict[str, Any]] = [
+    {"v": torch.tensor([1.0, 2.0]), "w": np.array([3, 1]), "label": 2},
+    {"v": np.array([3.0, 4.0], dtype=np.float32), "w": None, "label": torch.tensor(0)},
+    {"w": np.array([0, 5]), "label": np.int64(1)},
+]
+META = {"modalities": {"w": {"kind": "tokens"}}}
+
+
+class Mapped(Dataset[dict[str, Any]]):
+    """Has no end for ``iter``, as torch's often have not."""
+
+    def __len__(self) -> int:
+        return len(ITEMS)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return ITEMS[index % len(ITEMS)]
+
+
+class Streamed(IterableDataset[dict[str, Any]]):
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(ITEMS)
+
+
+@pytest.mark.parametrize("items", [ITEMS, Mapped(), Streamed(), (item for item in ITEMS)])
+def test_items_one_by_one(items: Any) -> None:
+    data = from_items(items, name="mine", split="val", meta=META)
+    assert (data.name, data.split, data.names) == ("mine", "val", ("v", "w"))
+    assert data.present.tolist() == [[True, True], [True, False], [False, True]]
+    assert data.labels is not None
+    assert data.labels.tolist() == [2, 0, 1]
+    assert data.tensors["v"].tolist() == [[1, 2], [3, 4], [0, 0]]
+    assert data.tensors["w"].tolist() == [[3, 1], [0, 0], [0, 5]]
+    assert data.traits["w"] == Traits("tokens", classes=6)
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ([], "items: found no items, expected at least one"),
+        ([{"v": 1.0}, {"v": [1.0, 2.0]}], "items: modality 'v': item 1: found (2,) of float64, expected () of float64"),
+        ([{"v": 1.0}, {"v": 2}], "items: modality 'v': item 1: found () of int64, expected () of float64 as in item 0"),
+        ([{"v": 1.0, "label": 1}, {"v": 2.0}], "items: item 1: found no label, others have one"),
+        ([{"v": 1.0, "label": "cat"}, {"v": 2.0, "label": "dog"}], "items: found (2,) of <U3, expected labels"),
+        ([{"label": 1}], "items: found no modality, expected at least one array"),
+        ([{"v-1": 1.0}, {"v-1": 2.0}], "items: modality 'v-1': expected a name of letters"),
+        ([{"v": "a"}, {"v": "b"}], "items: modality 'v': found <U1, expected bool, integers or floats"),
+    ],
+)
+def test_items_that_do_not_fit_are_refused_in_one_line(items: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match="items") as error:
+        from_items(items)
+    assert str(error.value).startswith(message)
+    assert "\n" not in str(error.value)
+    with pytest.raises(TypeError, match="items: item 1: found list, expected a mapping"):
+        from_items([{"v": 1.0}, [2.0]])
+
+
+def test_arrays_are_checked_and_converted() -> None:
+    values = {"v": np.arange(6.0).reshape(3, 2), "x": torch.arange(3 * 64, dtype=torch.uint8).reshape(3, 1, 8, 8)}
+    data = from_arrays(values, labels=[0, 1, 1], present=np.eye(3, 2, dtype=bool), provenance={"made": "here"})
+    assert (data.name, data.split, data.provenance) == ("arrays", "train", {"made": "here"})
+    assert data.tensors["v"].dtype == torch.float32
+    assert torch.equal(data.tensors["v"][0], torch.tensor([0.0, 1.0]))
+    with pytest.raises(ValueError, match=r"arrays: modality 'v': item 1: found nan at \(0,\)"):
+        from_arrays({"v": np.array([[1.0], [np.nan]])})
+    data = from_arrays({"v": np.array([[1.0], [np.nan], [2.0]])}, meta={"missing_nan": True})
+    assert data.present.tolist() == [[True], [False], [True]]
+    with pytest.raises(ValueError, match=r"meta: modalities\.v\.kind: "):
+        from_arrays(values, meta={"modalities": {"v": {"kind": "picture"}}})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.zeros((2, 3, 8, 8), np.uint8), ("image", "laplace", 0.75, "auto")),
+        (np.zeros((2, 3, 8, 8), np.float64), ("image", "normal", "learned", "auto")),
+        (np.zeros((2, 4)), ("vector", "normal", "learned", "mlp")),
+        (np.zeros(2), ("vector", "normal", "learned", "mlp")),
+        (np.zeros((2, 4, 5), np.float16), ("vector", "normal", "learned", "mlp")),
+        (np.zeros((2, 4), bool), ("binary", "bernoulli", None, "auto")),
+    ],
+)
+def test_kind_likelihood_and_network_follow_from_type_and_shape(value: Any, expected: tuple[Any, ...]) -> None:
+    data = from_arrays({"x": value}, meta={"allow_constant": True})
+    known = infer_traits(data)["x"].settled("x")
+    assert (known.kind, known.likelihood, known.scale, known.network) == expected
+    assert known.weight == 1.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "likelihood", "rest"),
+    [
+        ("tokens", "categorical", (None, "mlp", 4, None)),
+        ("counts", "negative_binomial", (None, "mlp", None, 4.0)),
+        ("vector", "normal", ("learned", "mlp", None, None)),
+    ],
+)
+def test_integers_are_what_they_are_said_to_be(kind: str, likelihood: str, rest: tuple[Any, ...]) -> None:
+    value = np.array([[0, 3, 1], [2, 0, 1], [0, 0, 0], [2, 2, 2]])
+    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set kind"):
+        from_arrays({"x": value})
+    data = from_arrays({"x": value}, meta={"modalities": {"x": {"kind": kind}}})
+    known = complete_traits(data, {"x": infer_traits(data)["x"].settled("x")})["x"]
+    assert (known.kind, known.likelihood) == (kind, likelihood)
+    assert (known.scale, known.network, known.classes, known.size) == rest
+
+
+def test_the_size_of_counts_is_the_median_total_of_items_that_have_some() -> None:
+    value = np.array([[1, 1], [5, 5], [20, 20], [0, 0], [900, 900]])
+    present = np.array([[True], [True], [True], [True], [False]])
+    data = from_arrays({"x": value}, present=present, meta={"modalities": {"x": {"likelihood": "poisson"}}})
+    assert complete_traits(data, infer_traits(data))["x"].size == 10.0
+
+
+def test_bare_tensors_are_inferred_too() -> None:
+    present = torch.tensor([[True], [False]])
+    tokens = MultimodalDataset(
+        {"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train", traits={"t": Traits("tokens")}
+    )
+    assert complete_traits(tokens, infer_traits(tokens))["t"].classes == 3  # what is absent does not count
+    bare = MultimodalDataset({"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train")
+    with pytest.raises(ValueError, match="bare: modality 't': integers of shape"):
+        infer_traits(bare)

@@ -1,0 +1,121 @@
+"""AnnData and MuData files, where their packages are installed."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pyro_mmvae.data import load_data
+
+
+@pytest.fixture
+def omics() -> Any:
+    """Both packages; their imports warn of things of their own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            import anndata
+            import mudata
+        except ImportError as error:
+            pytest.skip(f"the extra 'omics' is not installed: {error}")
+        yield anndata, mudata
+
+
+N, KEPT = 40, slice(5, None)
+
+
+@pytest.fixture
+def files(omics: Any, tmp_path: Path) -> dict[str, Any]:
+    import pandas as pd
+    import scipy.sparse
+
+    anndata, mudata = omics
+    generator = np.random.default_rng(0)
+    counts = generator.poisson(2.0, (N, 6)).astype(np.float32)
+    proteins = generator.normal(size=(N, 3)).astype(np.float32)
+    types, folds = np.array(["T", "B", "NK", "B"] * 10), np.array(["train", "train", "val", "test"] * 10)
+    obs = pd.DataFrame({"type": pd.Categorical(types), "fold": folds}, index=[f"c{i}" for i in range(N)])
+    rna = anndata.AnnData(scipy.sparse.csr_matrix(counts), obs=obs.copy())
+    rna.layers["twice"] = rna.X * 2
+    prot = anndata.AnnData(proteins[KEPT], obs=obs.iloc[KEPT].copy())
+    prot.var_names = [f"p{i}" for i in range(3)]
+    both = mudata.MuData({"rna": rna, "prot": prot})
+    both.obs["type"], both.obs["fold"] = obs["type"], obs["fold"]
+    both.write(tmp_path / "a.h5mu")
+    rna.write_h5ad(tmp_path / "a.h5ad")
+    return {
+        "h5mu": str(tmp_path / "a.h5mu"), "h5ad": str(tmp_path / "a.h5ad"), "counts": counts, "proteins": proteins,
+        "types": types, "folds": folds,
+    }  # fmt: skip
+
+
+OPTIONS: dict[str, Any] = {"kinds": {"rna": "counts"}, "labels": "type", "split_by": "fold"}
+
+
+@pytest.mark.parametrize("labels", ["type", "rna:type"])
+def test_modalities_labels_split_and_presence(files: dict[str, Any], labels: str) -> None:
+    for split in ("train", "val", "test"):
+        data = load_data(files["h5mu"], split, **{**OPTIONS, "labels": labels})
+        rows = np.flatnonzero(files["folds"] == split)
+        assert data.names == ("prot", "rna")
+        np.testing.assert_array_equal(data.tensors["rna"].numpy(), files["counts"][rows])
+        there = rows >= KEPT.start
+        np.testing.assert_array_equal(data.present.numpy(), np.stack([there, np.ones_like(there)], -1))
+        np.testing.assert_array_equal(data.tensors["prot"].numpy()[there], files["proteins"][rows[there]])
+        classes = {"B": 0, "NK": 1, "T": 2}
+        assert data.labels is not None
+        assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
+        assert (data.traits["rna"].kind, data.traits["prot"].kind) == ("counts", "vector")
+
+
+def test_one_modality_and_a_layer(files: dict[str, Any]) -> None:
+    data = load_data(files["h5ad"], "val", kinds={"x": "counts"}, layer="twice", split_by="fold")
+    assert data.names == ("x",)
+    assert data.labels is None
+    np.testing.assert_array_equal(data.tensors["x"].numpy(), 2 * files["counts"][files["folds"] == "val"])
+    sizes = [len(load_data(files["h5ad"], split, kinds={"x": "vector"})) for split in ("train", "val", "test")]
+    assert sizes == [32, 4, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "modality 'rna' has whole numbers only, perhaps counts: set its kind, counts or vector, by the option"),
+        ({**OPTIONS, "labels": "kind"}, "obs has no column 'kind', expected one of: "),
+        ({**OPTIONS, "split_by": "type"}, "found T, expected 0, 1, 2 or train, val, test"),
+        ({**OPTIONS, "layer": "raw"}, "modality 'prot' has no layer 'raw', expected one of: none"),
+        ({**OPTIONS, "labels": "prot:type"}, "item 0 has no value in column 'prot:type', expected a label of each"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(files: dict[str, Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"a\.h5mu") as error:
+        load_data(files["h5mu"], **options)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_damaged_files_are_refused_in_one_line(files: dict[str, Any]) -> None:
+    for kind in ("h5mu", "h5ad"):
+        good = Path(files[kind]).read_bytes()
+        generator = np.random.default_rng(0)
+        for _ in range(8):
+            for content in (good[: generator.integers(len(good))], generator.bytes(300)):
+                Path(files[kind]).write_bytes(content)
+                with pytest.raises(ValueError, match="no readable") as error:
+                    load_data(files[kind])
+                assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".h5mu", "mudata"), (".h5ad", "anndata")])
+def test_without_the_packages_the_extra_is_named(
+    suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / f"a{suffix}").write_bytes(b"")
+    with pytest.raises(ImportError, match=r"pip install 'pyro-mmvae\[omics\]'"):
+        load_data(str(tmp_path / f"a{suffix}"))

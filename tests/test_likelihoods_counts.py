@@ -1,0 +1,148 @@
+"""Likelihoods of counts against SciPy's distributions."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pyro
+import pytest
+import scipy.stats
+import torch
+from pyro.infer import Predictive
+from torch import Tensor
+
+from pyro_mmvae import Modality, MultimodalVAE
+from pyro_mmvae.likelihoods import LogRatePoisson, NegativeBinomialLikelihood, make_likelihood
+from pyro_mmvae.networks import NetworkOptions
+
+COUNTS = pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+SIZE = 30.0
+
+
+def make(name: str, shape: tuple[int, ...] = (5,)) -> Any:
+    likelihood = make_likelihood(name, shape, size=SIZE).double()
+    if isinstance(likelihood, NegativeBinomialLikelihood):
+        likelihood.log_theta.data = torch.linspace(-1, 2, math.prod(shape), dtype=torch.float64).reshape(shape)
+    return likelihood
+
+
+def log_pmf(likelihood: Any, x: Tensor, rate: Tensor) -> Tensor:
+    """SciPy's, summed over the event."""
+    if isinstance(likelihood, NegativeBinomialLikelihood):
+        theta = likelihood.log_theta.detach().exp()
+        each = scipy.stats.nbinom.logpmf(x.numpy(), theta.numpy(), (theta / (theta + rate)).numpy())
+    else:
+        each = scipy.stats.poisson.logpmf(x.numpy(), rate.numpy())
+    return torch.from_numpy(each).reshape(*rate.shape[: rate.dim() - len(likelihood.shape)], -1).sum(-1)
+
+
+@COUNTS
+@pytest.mark.parametrize("shape", [(5,), (2, 3)])
+def test_the_density_is_scipys_with_the_items_total_as_size_factor(name: str, shape: tuple[int, ...]) -> None:
+    likelihood = make(name, shape)
+    logits = torch.randn(4, *shape, dtype=torch.float64)
+    x = torch.poisson(torch.rand(4, *shape, dtype=torch.float64) * 9)
+    x[2] = 0  # a total of nothing: the reference size
+    total = x.reshape(4, -1).sum(-1)
+    size = torch.where(total > 0, total, SIZE)
+    share = logits.reshape(4, -1).softmax(-1).reshape(4, *shape)
+    rate = share * size.reshape(4, *[1] * len(shape))
+    ours = likelihood(logits, x)
+    assert (ours.batch_shape, ours.event_shape) == ((4,), shape)
+    torch.testing.assert_close(ours.log_prob(x), log_pmf(likelihood, x, rate), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.mean, rate)
+    torch.testing.assert_close(
+        likelihood(logits).log_prob(x), log_pmf(likelihood, x, share * SIZE), rtol=1e-10, atol=1e-10
+    )
+    torch.testing.assert_close(likelihood.mean(logits), share * SIZE)
+    more = logits + torch.randn(3, 1, *shape, dtype=torch.float64)  # draws before items
+    assert likelihood(more, x).log_prob(x).shape == (3, 4)
+    torch.testing.assert_close(likelihood(more, x).log_prob(x)[1], likelihood(more[1], x).log_prob(x))
+    torch.testing.assert_close(likelihood.features(x), (1 + x).log())
+    assert likelihood.features(x.long()).dtype == torch.get_default_dtype()
+
+
+@COUNTS
+def test_draws_have_the_moments_of_the_density(name: str) -> None:
+    likelihood = make(name)
+    logits = torch.linspace(-1, 1, 5, dtype=torch.float64)
+    given = torch.full((1, 5), 8.0, dtype=torch.float64)
+    distribution = likelihood(logits.expand(1, 5), given)
+    draws = distribution.sample(torch.Size((40_000,)))[:, 0]
+    assert torch.equal(draws, draws.floor())
+    rate = 40 * logits.softmax(-1)
+    variance = rate + (rate.square() / likelihood.log_theta.detach().exp() if name == "negative_binomial" else 0)
+    torch.testing.assert_close(distribution.mean[0], rate)
+    torch.testing.assert_close(distribution.variance[0].detach(), variance)
+    error = (variance / 40_000).sqrt()
+    assert ((draws.mean(0) - rate).abs() < 5 * error).all()
+    torch.testing.assert_close(draws.var(0), variance, rtol=0.1, atol=0.0)
+
+
+@COUNTS
+def test_expanding_and_masking(name: str) -> None:
+    likelihood, x = make(name), torch.ones(3, 5, dtype=torch.float64)
+    ours = likelihood(torch.randn(3, 5, dtype=torch.float64), x)
+    more = ours.expand([2, 3])
+    assert (more.batch_shape, more.event_shape) == ((2, 3), (5,))
+    torch.testing.assert_close(more.log_prob(x), ours.log_prob(x).expand(2, 3))
+    assert more.sample().shape == (2, 3, 5)
+    mask = torch.tensor([True, False, True])
+    assert torch.equal(ours.mask(mask).log_prob(x) == 0, ~mask)
+
+
+@COUNTS
+def test_extreme_logits_and_absent_items_leave_values_and_gradients_finite(name: str) -> None:
+    likelihood = make_likelihood(name, (3,), size=SIZE)
+    logits = torch.tensor([[200.0, -200.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
+    x = torch.tensor([[1.0, 7.0, 0.0], [0.0, 0.0, 0.0]])  # the second is absent
+    loss = likelihood(logits, x).mask(torch.tensor([True, False])).log_prob(x).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    assert (logits.grad[1] == 0).all()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in likelihood.parameters())
+    half = likelihood(torch.zeros(2, 3, dtype=torch.bfloat16), x)
+    assert half.log_prob(x).dtype == torch.float32
+
+
+def test_the_dispersion_is_learned_and_starts_at_one() -> None:
+    likelihood = make_likelihood("negative_binomial", (3,))
+    assert torch.equal(likelihood.log_theta, torch.zeros(3))
+    likelihood(torch.zeros(2, 3), torch.ones(2, 3)).log_prob(torch.ones(2, 3)).sum().backward()
+    assert (likelihood.log_theta.grad != 0).all()
+
+
+def test_validation_is_off_unless_asked_for() -> None:
+    assert LogRatePoisson(torch.zeros(2)).log_prob(torch.full((2,), 0.5)).isfinite().all()
+    with pytest.raises(ValueError, match="within the support"):
+        LogRatePoisson(torch.zeros(2), validate_args=True).log_prob(torch.full((2,), 0.5))
+
+
+@COUNTS
+@pytest.mark.parametrize("size", [0.0, -1.0, math.nan, math.inf])
+def test_a_size_must_be_positive(name: str, size: float) -> None:
+    with pytest.raises(ValueError, match="reference size of counts must be positive and finite"):
+        make_likelihood(name, (3,), size=size)
+
+
+@COUNTS
+def test_a_model_keeps_each_items_size_and_generates(name: str) -> None:
+    vae = MultimodalVAE(
+        [Modality("rna", (6,), likelihood=name, size=SIZE), Modality("v", (2,), likelihood="normal", scale="learned")],
+        3,
+        network=NetworkOptions(hidden=8),
+    )
+    x = torch.tensor([[100.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 0], [5.0] * 6])
+    batch = {"rna": x, "v": torch.zeros(3, 2), "present": torch.tensor([[True, True], [True, True], [False, True]])}
+    trace = pyro.poutine.trace(vae.model).get_trace(batch, generate=True)
+    torch.testing.assert_close(trace.nodes["rna"]["fn"].mean.sum(-1), torch.tensor([100.0, 2.0, SIZE]))
+    drawn = Predictive(vae.model, guide=vae.guide, num_samples=7)(batch, generate=("rna",))
+    assert drawn["rna"].shape == (7, 3, 6)
+    assert (drawn["rna"] >= 0).all()
+    assert abs(drawn["rna"][:, 0].sum(-1).mean() - 100) < 60
+    prior = Predictive(vae.model, num_samples=2)(size=4)
+    assert prior["rna"].shape == (2, 4, 6)
+    torch.testing.assert_close(vae.decode(torch.randn(5, 3))["rna"].sum(-1), torch.full((5,), SIZE))
