@@ -43,7 +43,7 @@ class DataConfig(BaseModel):
 class NetworkConfig(_Section):
     """Sizes of encoders and decoders; see :class:`pyro_mmvae.networks.NetworkOptions`."""
 
-    name: Literal["auto", "conv", "mlp"] = "auto"
+    name: Literal["auto", "conv", "mlp", "residual"] = "auto"
     width: int = Field(16, ge=1)
     hidden: int = Field(512, ge=1)
     depth: int = Field(1, ge=0)
@@ -59,7 +59,7 @@ class ModalityConfig(_Section):
     likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
     classes: int | None = Field(None, ge=2)
-    network: Literal["auto", "conv", "mlp"] | None = None
+    network: Literal["auto", "conv", "mlp", "residual"] | None = None
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 

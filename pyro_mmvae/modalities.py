@@ -28,7 +28,7 @@ class Modality:
     Args:
         name: also the name of its Pyro site.
         shape: of one item.
-        network: ``auto``, ``conv`` or ``mlp``.
+        network: ``auto``, ``conv``, ``mlp`` or ``residual``.
         likelihood: one of :data:`~pyro_mmvae.likelihoods.LIKELIHOODS`.
         scale: of a Laplace or Normal likelihood, a number or ``"learned"``.
         classes: of a categorical likelihood.

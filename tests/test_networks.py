@@ -36,6 +36,10 @@ PAIRS = [
     ("mlp", (2, 3), DEEP),
     ("mlp", (), DEEP),
     ("mlp", (7,), FLAT),
+    ("residual", (3, 16, 8), SMALL),
+    ("residual", (1, 8, 8), NORMED),
+    ("residual", (16, 5), NORMED),
+    ("residual", (24, 2), SMALL),
 ]
 EACH = pytest.mark.parametrize(("name", "shape", "options"), PAIRS)
 
@@ -228,7 +232,7 @@ def test_auto_goes_by_the_shape(shape: tuple[int, ...], expected: type[nn.Module
 
 
 def test_bad_names_are_answered_in_one_line() -> None:
-    with pytest.raises(ValueError, match="unknown network 'resnet'; there are auto, conv, mlp"):
+    with pytest.raises(ValueError, match="unknown network 'resnet'; there are auto, conv, mlp, residual"):
         make_networks("resnet", (7,), (7,), LATENT, SMALL)
     with pytest.raises(ValueError, match=r"network 'conv' needs images .* not shape \(7,\)"):
         make_networks("conv", (7,), (7,), LATENT, SMALL)

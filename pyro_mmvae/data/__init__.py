@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pyro_mmvae.data.arrays import from_arrays, from_items
 from pyro_mmvae.data.batch import Batch, make_batch
+from pyro_mmvae.data.celeba import load_celeba
+from pyro_mmvae.data.characters import ALPHABET, decode_texts, encode_texts
 from pyro_mmvae.data.column import MappedTensor
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.embedded import cache_folder, load_polymnist_mini
@@ -23,6 +25,7 @@ from pyro_mmvae.data.polymnist import make_polymnist
 from pyro_mmvae.data.traits import Traits
 
 __all__ = [
+    "ALPHABET",
     "Batch",
     "MappedTensor",
     "Missing",
@@ -31,10 +34,13 @@ __all__ = [
     "cache_folder",
     "complete_traits",
     "data_names",
+    "decode_texts",
+    "encode_texts",
     "format_names",
     "from_arrays",
     "from_items",
     "infer_traits",
+    "load_celeba",
     "load_data",
     "load_folder",
     "load_npz",

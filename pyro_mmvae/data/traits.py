@@ -29,7 +29,7 @@ class Traits:
         kind: one of ``KINDS``. ``image`` is `(channel, height, width)`, ``vector`` any array of floats, ``binary`` of
             numbers in [0, 1], ``tokens`` integers 0…classes-1, ``counts`` integers from 0.
         likelihood: one of ``LIKELIHOODS[kind]``.
-        network: ``auto``, ``conv`` or ``mlp``.
+        network: ``auto``, ``conv``, ``mlp`` or ``residual``.
         scale: of a Laplace or Normal likelihood, a number or ``"learned"``.
         classes: of tokens.
         size: the median total of training items, of counts.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_mmvae.data import MappedTensor, MultimodalDataset
+from pyro_mmvae.evaluation.attributes import mean_average_precision
 from pyro_mmvae.evaluation.posteriors import seeded
 
 _WIDTH = 32
@@ -25,16 +26,24 @@ class Classifiers:
 
     Attributes:
         networks: modality name to a module from float images in [0, 1] to logits, its last layer the linear one.
-        accuracy: modality name to the share of test images classified rightly. A coherence without it means nothing.
+        accuracy: modality name to the share of test images classified rightly; for attributes to the mean average
+            precision on them. A coherence without it means nothing.
         seed: of the training.
+        label_names: of attributes, each with a logit of its own; none for classes.
     """
 
     networks: Mapping[str, nn.Sequential]
     accuracy: Mapping[str, float]
     seed: int
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def figure(self) -> str:
+        """What ``accuracy`` is."""
+        return "mean average precision" if self.label_names else "accuracy"
 
     def predict(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-        """Classes of images.
+        """Classes of images; of attributes those that are likelier than not.
 
         Args:
             name: of the modality.
@@ -42,9 +51,14 @@ class Classifiers:
             batch_size: images at once.
 
         Returns:
-            `(item,)`, int64, on the device of ``images``.
+            `(item,)`, int64, or `(item, attribute)`, bool, on the device of ``images``.
         """
-        return _batches(self.networks[name], images, batch_size).argmax(-1)
+        scores = self.scores(name, images, batch_size=batch_size)
+        return scores > 0 if self.label_names else scores.argmax(-1)
+
+    def scores(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
+        """Logits of images: `(item, class)` or `(item, attribute)`; arguments as in :meth:`predict`."""
+        return _batches(self.networks[name], images, batch_size)
 
     def features(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
         """What the last layer sees of images: `(item, feature)`; arguments as in :meth:`predict`."""
@@ -62,7 +76,7 @@ def image_classifier(shape: tuple[int, ...], classes: int) -> nn.Sequential:
 
     Args:
         shape: `(channel, height, width)` of one image.
-        classes: how many.
+        classes: how many, or how many attributes.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -86,6 +100,8 @@ def train_classifiers(
 ) -> Classifiers:
     """A classifier for every image modality, from the cache where it was trained before.
 
+    Of classes it learns one of several; of attributes each by itself, with a logistic loss.
+
     Args:
         train: labelled images; only these are trained on.
         test: to measure the accuracy on.
@@ -99,13 +115,15 @@ def train_classifiers(
         with their test accuracies.
 
     Raises:
-        ValueError: if the data has no labels.
+        ValueError: if the data has no labels, or the splits have different ones.
     """
+    if train.label_names != test.label_names:
+        raise ValueError(f"the splits of data {train.name!r} have labels of different names")
     if train.labels is None or test.labels is None:
         raise ValueError(f"data {train.name!r} has no labels, so there is no classifier and no coherence")
     networks: dict[str, nn.Sequential] = {}
     accuracy: dict[str, float] = {}
-    result = Classifiers(networks, accuracy, seed)
+    result = Classifiers(networks, accuracy, seed, train.label_names)
     for name in train.names:
         if train.modalities[name].dim() != 4:
             continue
@@ -117,8 +135,13 @@ def train_classifiers(
             progress(name)
         file = None if cache is None else cache / f"classifier-{name}-seed{seed}-epochs{epochs}.safetensors"
         networks[name] = _train(file, _origin(train, labels), train.modalities[name], rows, labels, epochs, seed).eval()
-        found = torch.cat([result.predict(name, _floats(test.modalities[name][r])) for r in test_rows.split(1000)])
-        accuracy[name] = float((found == test_labels.to(found.device)).double().mean())
+        parts = (_floats(test.modalities[name][part]) for part in test_rows.split(1000))
+        if train.label_names:
+            scores = torch.cat([result.scores(name, part) for part in parts])
+            accuracy[name] = mean_average_precision(scores.cpu().numpy(), test_labels.cpu().numpy())
+        else:
+            found = torch.cat([result.predict(name, part) for part in parts])
+            accuracy[name] = float((found == test_labels.to(found.device)).double().mean())
     return result
 
 
@@ -131,7 +154,8 @@ def _train(
     epochs: int,
     seed: int,
 ) -> nn.Sequential:
-    shape, classes = tuple(images.shape[1:]), int(labels.max()) + 1
+    shape = tuple(images.shape[1:])
+    classes = int(labels.max()) + 1 if labels.dim() == 1 else labels.shape[1]
     with seeded(seed, images.device):
         network = image_classifier(shape, classes).to(images.device)
         if file is not None and _restore(file, network, origin):
@@ -172,7 +196,11 @@ def _fit(network: nn.Module, images: Tensor | MappedTensor, rows: Tensor, labels
     network.train()
     for _ in range(epochs):
         for index in torch.randperm(len(rows)).to(rows.device).split(size):
-            loss = nn.functional.cross_entropy(network(_floats(images[rows[index]])), labels[index])
+            logits, truth = network(_floats(images[rows[index]])), labels[index]
+            if truth.dim() == 1:
+                loss = nn.functional.cross_entropy(logits, truth)
+            else:
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -23,7 +23,7 @@ class ClassifierLike(Protocol):
         """Modality name to classifier."""
 
     def predict(self, name: str, images: Tensor) -> Tensor:
-        """Classes `(item,)` of images `(item, channel, height, width)`."""
+        """Classes `(item,)`, or attributes `(item, attribute)`, of images `(item, channel, height, width)`."""
 
 
 @dataclass(frozen=True)
@@ -241,9 +241,13 @@ def edge_energy(images: Tensor) -> Tensor:
     return (down.sum((-3, -2, -1)) + across.sum((-3, -2, -1))) / max(pairs, 1)
 
 
+def _judges_attributes(classifiers: ClassifierLike) -> bool:
+    return bool(getattr(classifiers, "label_names", None))
+
+
 def _predicted_class(context: StatisticContext) -> dict[str, Function]:
     classifiers, name = context.classifiers, context.modality
-    if classifiers is None or name not in classifiers.networks:
+    if classifiers is None or name not in classifiers.networks or _judges_attributes(classifiers):
         return {}
 
     def predicted_class(images: Tensor) -> Tensor:
@@ -251,6 +255,19 @@ def _predicted_class(context: StatisticContext) -> dict[str, Function]:
         return classifiers.predict(name, images.reshape(-1, *images.shape[-3:])).reshape(batch)
 
     return {"predicted_class": predicted_class}
+
+
+def _predicted_attributes(context: StatisticContext) -> dict[str, Function]:
+    classifiers, name = context.classifiers, context.modality
+    if classifiers is None or name not in classifiers.networks or not _judges_attributes(classifiers):
+        return {}
+
+    def predicted_attributes(images: Tensor) -> Tensor:
+        """How many attributes the classifier sees."""
+        found = classifiers.predict(name, images.reshape(-1, *images.shape[-3:]))
+        return found.double().sum(-1).reshape(images.shape[:-3])
+
+    return {"predicted_attributes": predicted_attributes}
 
 
 def _token_frequency(context: StatisticContext) -> dict[str, Function]:
@@ -264,4 +281,5 @@ def _token_frequency(context: StatisticContext) -> dict[str, Function]:
 
 
 _register("predicted_class", ("image",), True, _predicted_class)
+_register("predicted_attributes", ("image",), False, _predicted_attributes)
 _register("token_frequency", ("categorical",), False, _token_frequency)

@@ -10,3 +10,5 @@ from pyro_mmvae.networks.mlp import MLPEncoder as MLPEncoder
 from pyro_mmvae.networks.registry import NETWORKS as NETWORKS
 from pyro_mmvae.networks.registry import NetworkOptions as NetworkOptions
 from pyro_mmvae.networks.registry import make_networks as make_networks
+from pyro_mmvae.networks.residual import ResidualDecoder as ResidualDecoder
+from pyro_mmvae.networks.residual import ResidualEncoder as ResidualEncoder

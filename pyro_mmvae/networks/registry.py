@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from pyro_mmvae.networks.conv import NORMS, ConvDecoder, ConvEncoder
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
 from pyro_mmvae.networks.mlp import MLPDecoder, MLPEncoder
+from pyro_mmvae.networks.residual import ResidualDecoder, ResidualEncoder
 
-NETWORKS = ("auto", "conv", "mlp")
+NETWORKS = ("auto", "conv", "mlp", "residual")
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,7 @@ class NetworkOptions:
 
     Args:
         width: channels of the first convolution.
-        hidden: size of hidden linear layers.
+        hidden: size of hidden linear layers; residual networks have none.
         depth: number of hidden layers of a multilayer perceptron.
         decoder_hidden: whether a convolutional decoder has a hidden linear layer before its first image.
         norm: ``none`` or ``group``, in convolutional networks.
@@ -51,7 +53,8 @@ def make_networks(
     """An encoder and a decoder for one modality, or for several of one shape at once.
 
     Args:
-        name: ``conv``, ``mlp``, or ``auto``: conv for `(channel, height, width)` with sides of 8 at least, else mlp.
+        name: ``conv``, ``mlp``, ``residual`` for images and sequences, or ``auto``: conv for `(channel, height, width)`
+            with sides of 8 at least, else mlp.
         input_shape: of one item as the encoder sees it.
         output_shape: of the likelihood's parameters of one item.
         latent_size: number of latent dimensions.
@@ -106,4 +109,10 @@ def make_networks(
             output_shape, latent_size, groups=groups, hidden=hidden, depth=depth, activation=activation
         )
         return encoder, decoder
+    if name == "residual":
+        sizes: dict[str, Any] = {"width": options.width, "norm": options.norm, "activation": options.activation}
+        return (
+            ResidualEncoder(input_shape, latent_size, groups=groups, isotropic=options.isotropic, **sizes),
+            ResidualDecoder(output_shape, latent_size, groups=groups, **sizes),
+        )
     raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
