@@ -133,7 +133,7 @@ def _read(file: Path, identity: dict[str, Any], shape: tuple[int, ...], *, check
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
-        warnings.warn(f"{file} is damaged and is built again: {error}", stacklevel=5)
+        warnings.warn(f"{file} is damaged and is built again: {error}", stacklevel=6)
         return None
 
 
@@ -160,7 +160,7 @@ def _write(
             os.fsync(content.fileno())
         temporary.replace(file)
     except OSError as error:
-        warnings.warn(f"{file.parent} cannot be written, going on without a cache: {error}", stacklevel=5)
+        warnings.warn(f"{file.parent} cannot be written, going on without a cache: {error}", stacklevel=6)
         return False
     finally:
         with suppress(OSError):
