@@ -92,6 +92,26 @@ def test_a_network_neither_dies_out_nor_blows_up_at_the_start(shape: tuple[int, 
     assert all(0 < n < 1e3 for n in norms)
 
 
+def test_positions_and_channels_stay_apart() -> None:
+    image, text = torch.rand(2, 3, 4, 8, 16), torch.rand(2, 3, 16, 5)
+    for items, network in (
+        (image, ResidualDecoder((4, 8, 16), 2, width=4)),
+        (text, ResidualDecoder((16, 5), 2, width=4)),
+    ):
+        laid = network.layout.arrange(items, 3)
+        for group in range(3):
+            for channel in range(network.layout.channels_in):
+                expected = items[:, group, channel] if items is image else items[:, group, :, channel]
+                assert torch.equal(laid[:, group * network.layout.channels_in + channel], expected)
+        assert torch.equal(network.layout.restore(laid, torch.Size([2]), 3), items)
+    # What a decoder gives at a position depends on that position in its last layer.
+    decoder = ResidualDecoder((64, 5), 2, width=4)
+    made: list[torch.Tensor] = []
+    decoder.layers.register_forward_hook(lambda _module, _given, out: made.append(out))
+    text = decoder(torch.randn(3, 2))
+    torch.testing.assert_close(text[:, 0], made[0].transpose(1, 2))
+
+
 def test_items_of_a_batch_do_not_mix() -> None:
     for shape in ((3, 16, 16), (32, 5)):
         encoder = ResidualEncoder(shape, LATENT, groups=2, width=16).train()
