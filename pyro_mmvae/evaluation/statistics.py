@@ -257,17 +257,17 @@ def _predicted_class(context: StatisticContext) -> dict[str, Function]:
     return {"predicted_class": predicted_class}
 
 
-def _predicted_attributes(context: StatisticContext) -> dict[str, Function]:
+def _attributes_seen(context: StatisticContext) -> dict[str, Function]:
     classifiers, name = context.classifiers, context.modality
     if classifiers is None or name not in classifiers.networks or not _judges_attributes(classifiers):
         return {}
 
-    def predicted_attributes(images: Tensor) -> Tensor:
+    def attributes_seen(images: Tensor) -> Tensor:
         """How many attributes the classifier sees."""
         found = classifiers.predict(name, images.reshape(-1, *images.shape[-3:]))
         return found.double().sum(-1).reshape(images.shape[:-3])
 
-    return {"predicted_attributes": predicted_attributes}
+    return {"attributes_seen": attributes_seen}
 
 
 def _token_frequency(context: StatisticContext) -> dict[str, Function]:
@@ -281,5 +281,5 @@ def _token_frequency(context: StatisticContext) -> dict[str, Function]:
 
 
 _register("predicted_class", ("image",), True, _predicted_class)
-_register("predicted_attributes", ("image",), False, _predicted_attributes)
+_register("attributes_seen", ("image",), False, _attributes_seen)
 _register("token_frequency", ("categorical",), False, _token_frequency)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae import Experts, Modality, MultimodalDataset, MultimodalVAE
 from pyro_mmvae.data import Missing
-from pyro_mmvae.evaluation import EvaluationOptions, evaluate
+from pyro_mmvae.evaluation import Evaluation, EvaluationOptions, Metric, evaluate
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions, mean_average_precision
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement
@@ -220,14 +220,28 @@ def test_an_evaluation_of_attributes_is_written_and_drawn(tmp_path: Path) -> Non
     assert f"knowledge a mean average precision is {sum(shares) / 3:.3f}" in shown
 
 
+def test_the_summary_of_a_probe_is_of_its_means_whichever_attributes_have_rows() -> None:
+    rows = [
+        Metric("probe", "joint", given, target, value, 10, 0)
+        for given, target, value in (
+            (("a",), "", 0.5),
+            (("a",), "Left", 0.4),
+            (("a",), "Right", 0.6),
+            (("b",), "", 0.9),
+        )
+    ]
+    summary = Evaluation(tuple(rows), {}, {}, EvaluationOptions()).summary()
+    assert summary["means_by_views"]["probe"] == {"joint": {"1": pytest.approx(0.7)}}
+
+
 def test_what_wants_classes_does_without_or_says_so() -> None:
     assert _one_of_each(TRAIN, 4) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="missing_by_label: data 'marked' has attributes, expected one class an item"):
         Missing(missing_by_label={0: 0.5}).apply(TRAIN)
     context = StatisticContext("a", classifiers=readers())
-    made = make_statistics(["predicted_class", "predicted_attributes"], "image", context)
-    assert list(made) == ["predicted_attributes"]
+    made = make_statistics(["predicted_class", "attributes_seen"], "image", context)
+    assert list(made) == ["attributes_seen"]
     images = torch.tensor([[1.0, -1.0, 1.0], [-1.0, -1.0, -1.0]]).reshape(2, 1, 1, 3).expand(4, 2, 1, 1, 3)
-    assert made["predicted_attributes"](images, 3).tolist() == [[2.0, 0.0]] * 4
+    assert made["attributes_seen"](images, 3).tolist() == [[2.0, 0.0]] * 4
     context = replace(context, classifiers=replace(readers(), label_names=()))
-    assert list(make_statistics(["predicted_class", "predicted_attributes"], "image", context)) == ["predicted_class"]
+    assert list(make_statistics(["predicted_class", "attributes_seen"], "image", context)) == ["predicted_class"]
