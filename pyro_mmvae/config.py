@@ -43,7 +43,7 @@ class DataConfig(BaseModel):
 class NetworkConfig(_Section):
     """Sizes of encoders and decoders; see :class:`pyro_mmvae.networks.NetworkOptions`."""
 
-    name: Literal["auto", "conv", "conv4", "mlp", "text"] = "auto"
+    name: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] = "auto"
     width: int = Field(16, ge=1)
     hidden: int = Field(512, ge=1)
     depth: int = Field(1, ge=0)
@@ -63,7 +63,7 @@ class ModalityConfig(_Section):
     likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
     classes: int | None = Field(None, ge=2)
-    network: Literal["auto", "conv", "conv4", "mlp", "text"] | None = None
+    network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
     output: Literal["identity", "sigmoid"] | None = None
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
 

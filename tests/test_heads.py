@@ -60,11 +60,14 @@ def test_training_starts_from_a_diagonal() -> None:
     assert spread.log().mean().item() == pytest.approx(math.log(INITIAL_SCALE), abs=0.7)
 
 
-@pytest.mark.parametrize("shape", [(4,), (3, 8, 8)])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("mlp", (4,)), ("conv", (3, 8, 8)), ("conv4", (3, 32, 32)), ("text", (8, 5)), ("residual", (3, 16, 16))],
+)
 @pytest.mark.parametrize("covariance", CORRELATED)
-def test_networks_keep_leading_dimensions(shape: tuple[int, ...], covariance: str) -> None:
+def test_networks_keep_leading_dimensions(name: str, shape: tuple[int, ...], covariance: str) -> None:
     options = NetworkOptions(width=4, hidden=16, covariance=covariance, rank=2)
-    encoder, _ = make_networks("auto", shape, shape, 5, options, groups=2)
+    encoder, _ = make_networks(name, shape, shape, 5, options, groups=2)
     loc, tril = encoder(torch.rand(2, 3, 2, *shape))
     assert loc.shape == (2, 3, 2, 5)
     assert tril.shape == (2, 3, 2, 5, 5)

@@ -42,6 +42,10 @@ PAIRS = [
     ("conv4", (1, 32, 32), NORMED),
     ("text", (8, 5), SMALL),
     ("text", (16, 7), NORMED),
+    ("residual", (3, 16, 8), SMALL),
+    ("residual", (1, 8, 8), NORMED),
+    ("residual", (16, 5), NORMED),
+    ("residual", (24, 2), SMALL),
 ]
 EACH = pytest.mark.parametrize(("name", "shape", "options"), PAIRS)
 
@@ -234,7 +238,7 @@ def test_auto_goes_by_the_shape(shape: tuple[int, ...], expected: type[nn.Module
 
 
 def test_bad_names_are_answered_in_one_line() -> None:
-    with pytest.raises(ValueError, match="unknown network 'resnet'; there are auto, conv, conv4, mlp, text"):
+    with pytest.raises(ValueError, match="unknown network 'resnet'; there are auto, conv, conv4, mlp, residual, text"):
         make_networks("resnet", (7,), (7,), LATENT, SMALL)
     with pytest.raises(ValueError, match=r"network 'conv' needs images .* not shape \(7,\)"):
         make_networks("conv", (7,), (7,), LATENT, SMALL)

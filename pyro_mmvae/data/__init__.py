@@ -5,6 +5,8 @@ from __future__ import annotations
 from pyro_mmvae.data.arrays import from_arrays, from_items
 from pyro_mmvae.data.batch import Batch, make_batch
 from pyro_mmvae.data.cache import cache_folder
+from pyro_mmvae.data.celeba import load_celeba
+from pyro_mmvae.data.characters import decode_texts, encode_texts
 from pyro_mmvae.data.column import MappedTensor
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.embedded import load_polymnist_mini
@@ -28,9 +30,11 @@ from pyro_mmvae.data.polymnist import make_polymnist
 from pyro_mmvae.data.polymnist_build import build_polymnist
 from pyro_mmvae.data.polymnist_built import load_polymnist_built
 from pyro_mmvae.data.polymnist_files import load_polymnist_png, load_polymnist_pt
+from pyro_mmvae.data.text import ALPHABET
 from pyro_mmvae.data.traits import Traits
 
 __all__ = [
+    "ALPHABET",
     "Batch",
     "DataSource",
     "IndexedTensor",
@@ -43,10 +47,13 @@ __all__ = [
     "complete_traits",
     "data_names",
     "find_data",
+    "decode_texts",
+    "encode_texts",
     "format_names",
     "from_arrays",
     "from_items",
     "infer_traits",
+    "load_celeba",
     "load_data",
     "load_folder",
     "load_mnist_svhn_text",

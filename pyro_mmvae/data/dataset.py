@@ -28,17 +28,19 @@ class MultimodalDataset:
             `(item, channel, height, width)` with pixel values 0 to 255. What is too large for memory is a
             `MappedTensor`, of which only the items of a batch are ever read; what is rows of something smaller an
             `IndexedTensor`.
-        labels: class of each item, int64, `(item,)`, or None where there are none.
+        labels: class of each item, int64, `(item,)`; or which attributes each item has, bool, `(item, attribute)`; or
+            None where there are none.
         present: which modality of which item was observed, bool, `(item, modality)`, columns in the order of
             ``modalities``.
         name: name of the data, as `load_data` knows it.
         split: name of the split, such as `train`.
         provenance: what the data was made from (seed, sizes, sources and their versions), fit for JSON.
         traits: modality name to what is known of it; what is not is inferred.
+        label_names: names of the attributes, where labels are attributes.
 
     Raises:
         ValueError: if there is no modality or no item, if a modality has another number of items than the first one,
-            or if ``labels`` or ``present`` has the wrong shape or type.
+            if ``labels`` or ``present`` has the wrong shape or type, or if two attributes have one name.
 
     Example:
         >>> images = torch.zeros(4, 3, 28, 28, dtype=torch.uint8)
@@ -48,12 +50,13 @@ class MultimodalDataset:
     """
 
     modalities: Mapping[str, Values]
-    labels: Int[Tensor, " item"] | None
+    labels: Int[Tensor, " item"] | Bool[Tensor, "item attribute"] | None
     present: Bool[Tensor, "item modality"]
     name: str
     split: str
     provenance: dict[str, Any] = field(default_factory=dict)
     traits: Mapping[str, Traits] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -69,7 +72,12 @@ class MultimodalDataset:
             if len(tensor) != size:
                 raise ValueError(f"modality {name!r}: found {len(tensor)} items, expected {size} as in {first!r}")
         _check("present", self.present, (size, len(self.modalities)), torch.bool, "(item, modality)")
-        if self.labels is not None:
+        names = self.label_names
+        if len(set(names)) < len(names):
+            raise ValueError(f"label_names: found {len(names)} names, expected no two alike")
+        if self.labels is not None and names:
+            _check("labels", self.labels, (size, len(names)), torch.bool, "(item, attribute)")
+        elif self.labels is not None:
             _check("labels", self.labels, (size,), torch.int64, "(item,)")
 
     def __len__(self) -> int:

@@ -87,7 +87,11 @@ def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")
 
 
 def register_format(
-    name: str, *, detect: Callable[[Path], bool], splits: Sequence[str] = ("train", "val", "test")
+    name: str,
+    *,
+    detect: Callable[[Path], bool],
+    splits: Sequence[str] = ("train", "val", "test"),
+    first: bool = False,
 ) -> Callable[[_L], _L]:
     """Decorator that makes a loader of files known to `load_data`, which is then given a path instead of a name.
 
@@ -95,6 +99,7 @@ def register_format(
         name: of the format.
         detect: whether a path, which exists, is in this format. It looks at names, and opens nothing large.
         splits: names of the splits.
+        first: whether it is tried before those that there are already, as a special case of one of them must be.
 
     Returns:
         A decorator that registers the loader, called as `loader(path, split, cache=cache, **options)`, and returns it
@@ -107,7 +112,11 @@ def register_format(
     def register(loader: _L) -> _L:
         if name in _FORMATS:
             raise ValueError(f"data format {name!r} is registered already, choose another name")
+        others = dict(_FORMATS)
+        if first:
+            _FORMATS.clear()
         _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(name, loader)))
+        _FORMATS.update(others)
         return loader
 
     return register
@@ -165,7 +174,7 @@ def resolve_options(name: str, options: Mapping[str, Any] | None = None) -> dict
 
     Args:
         name: as for `load_data`.
-        options: by name. A string such as "3" or "1e-3" is converted where a number is wanted.
+        options: by name. A string such as "3" or "1e-3" is converted where a number is wanted, a path made absolute.
 
     Returns:
         Keyword arguments for `load_data`, in the order of the loader's parameters.
@@ -191,7 +200,9 @@ def _convert(what: str, value: Any, hint: Any) -> Any:
     try:
         if isinstance(value, bool) and not _mentions(hint, bool):
             raise ValueError
-        return TypeAdapter(hint).validate_python(value)
+        result = TypeAdapter(hint).validate_python(value)
+        # A path of a run's configuration must mean the same from every folder, and be as YAML gives it back.
+        return str(result.expanduser().absolute()) if isinstance(result, Path) else result
     except PydanticSchemaGenerationError:  # a type that pydantic knows nothing of
         return value
     except (ValidationError, ValueError):

@@ -21,7 +21,7 @@ class ModalityMeta(_Strict):
 
     kind: Literal["image", "vector", "binary", "tokens", "counts"] | None = None
     likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
-    network: Literal["auto", "conv", "conv4", "mlp", "text"] | None = None
+    network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
     classes: int | None = Field(None, ge=2)
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)

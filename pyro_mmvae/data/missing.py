@@ -110,6 +110,8 @@ class Missing:
             return rates
         if data.labels is None:
             raise ValueError(f"missing_by_label: data {data.name!r} has no labels")
+        if data.label_names:
+            raise ValueError(f"missing_by_label: data {data.name!r} has attributes, expected one class an item")
         labels = data.labels.cpu().numpy()
         nested = isinstance(next(iter(by_label.values())), Mapping)
         if nested:

@@ -3,6 +3,7 @@
 from pyro_mmvae.evaluation.classifiers import Classifiers as Classifiers
 from pyro_mmvae.evaluation.classifiers import train_classifiers as train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence as conditional_coherence
+from pyro_mmvae.evaluation.coherence import joint_agreement as joint_agreement
 from pyro_mmvae.evaluation.coherence import joint_coherence as joint_coherence
 from pyro_mmvae.evaluation.diagnostics import KHat as KHat
 from pyro_mmvae.evaluation.diagnostics import diagnose as diagnose

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_traits, infer_traits
+from pyro_mmvae.evaluation.attributes import mean_average_precision
 from pyro_mmvae.evaluation.classifier_networks import (
     Standardise,
     image_classifier,
@@ -34,16 +35,24 @@ class Classifiers:
     Attributes:
         networks: modality name to a module from items to logits, its last layer the linear one. Images are floats in
             [0, 1]; of text it takes tokens, or their probabilities, of which it sees the most probable ones.
-        accuracy: modality name to the share of test items classified rightly. A coherence without it means nothing.
+        accuracy: modality name to the share of test items classified rightly; for attributes to the mean average
+            precision on them. A coherence without it means nothing.
         seed: of the training.
+        label_names: of attributes, each with a logit of its own; none for classes.
     """
 
     networks: Mapping[str, nn.Sequential]
     accuracy: Mapping[str, float]
     seed: int
+    label_names: tuple[str, ...] = ()
+
+    @property
+    def figure(self) -> str:
+        """What ``accuracy`` is."""
+        return "mean average precision" if self.label_names else "accuracy"
 
     def predict(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
-        """Classes of items.
+        """Classes of items; of attributes those that are likelier than not.
 
         Args:
             name: of the modality.
@@ -52,9 +61,14 @@ class Classifiers:
             batch_size: items at once.
 
         Returns:
-            `(item,)`, int64, on the device of ``images``.
+            `(item,)`, int64, or `(item, attribute)`, bool, on the device of ``images``.
         """
-        return _batches(self.networks[name], images, batch_size).argmax(-1)
+        scores = self.scores(name, images, batch_size=batch_size)
+        return scores > 0 if self.label_names else scores.argmax(-1)
+
+    def scores(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
+        """Logits of images: `(item, class)` or `(item, attribute)`; arguments as in :meth:`predict`."""
+        return _batches(self.networks[name], images, batch_size)
 
     def features(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
         """What the last layer sees of items: `(item, feature)`; arguments as in :meth:`predict`."""
@@ -65,6 +79,11 @@ class Classifiers:
 def _batches(network: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     device = next(network.parameters(), images).device
     return torch.cat([network(part.to(device)) for part in images.split(batch_size)]).to(images.device)
+
+
+def count_outputs(labels: Tensor) -> int:
+    """How many logits a classifier of labels has: one a class, or one an attribute."""
+    return int(labels.max()) + 1 if labels.dim() == 1 else labels.shape[1]
 
 
 @dataclass(frozen=True)
@@ -91,7 +110,7 @@ class _Lessons:
 
     def network(self) -> nn.Sequential:
         """A new classifier, by kind and shape."""
-        values, classes = self.train.modalities[self.name], int(self.labels.max()) + 1
+        values, classes = self.train.modalities[self.name], count_outputs(self.labels)
         shape, known = tuple(values.shape[1:]), infer_traits(self.train)
         kind = known[self.name].kind
         if len(shape) == 3 and kind in {"image", "binary"}:
@@ -115,6 +134,8 @@ def train_classifiers(
 
     Images that are paired several times are taken once a pass, in as many steps as all their pairs would make.
 
+    Of classes it learns one of several; of attributes each by itself, with a logistic loss.
+
     Args:
         train: labelled items; only these are trained on.
         test: to measure the accuracy on.
@@ -129,13 +150,15 @@ def train_classifiers(
         with their test accuracies.
 
     Raises:
-        ValueError: if the data has no labels, or a modality is of no known kind.
+        ValueError: if the data has no labels, the splits have different ones, or a modality is of no known kind.
     """
+    if train.label_names != test.label_names:
+        raise ValueError(f"the splits of data {train.name!r} have labels of different names")
     if train.labels is None or test.labels is None:
         raise ValueError(f"data {train.name!r} has no labels, so there is no classifier and no coherence")
     networks: dict[str, nn.Sequential] = {}
     accuracy: dict[str, float] = {}
-    result = Classifiers(networks, accuracy, seed)
+    result = Classifiers(networks, accuracy, seed, train.label_names)
     for name in train.names:
         rows, test_rows = (_rows(data, name) for data in (train, test))
         if not len(rows) or not len(test_rows):
@@ -145,8 +168,13 @@ def train_classifiers(
             progress(name)
         file = None if cache is None else cache / f"classifier-{name}-seed{seed}-epochs{epochs}.safetensors"
         networks[name] = _train(file, _Lessons(train, name, rows, labels), epochs, seed).eval()
-        found = torch.cat([result.predict(name, _floats(test.modalities[name][r])) for r in test_rows.split(1000)])
-        accuracy[name] = float((found == test_labels.to(found.device)).double().mean())
+        parts = (_floats(test.modalities[name][part]) for part in test_rows.split(1000))
+        if train.label_names:
+            scores = torch.cat([result.scores(name, part) for part in parts])
+            accuracy[name] = mean_average_precision(scores.cpu().numpy(), test_labels.cpu().numpy())
+        else:
+            found = torch.cat([result.predict(name, part) for part in parts])
+            accuracy[name] = float((found == test_labels.to(found.device)).double().mean())
     return result
 
 
@@ -201,7 +229,11 @@ def _fit(network: nn.Sequential, lessons: _Lessons, epochs: int) -> None:
         values = lessons.train.modalities[lessons.name]
         values = values.at_epoch(epoch) if isinstance(values, IndexedTensor) else values
         for index in torch.randperm(len(rows))[:_MOST].to(rows.device).split(size):
-            loss = nn.functional.cross_entropy(network(_floats(values[rows[index]])), labels[index])
+            logits, truth = network(_floats(values[rows[index]])), labels[index]
+            if truth.dim() == 1:
+                loss = nn.functional.cross_entropy(logits, truth)
+            else:
+                loss = nn.functional.binary_cross_entropy_with_logits(logits, truth.to(logits.dtype))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

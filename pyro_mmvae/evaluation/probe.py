@@ -11,12 +11,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import average_precision_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.evaluation.attributes import average_precisions
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.evaluation.posteriors import posterior_means, take
 from pyro_mmvae.experts import Experts
@@ -33,6 +33,7 @@ def linear_probe(
     test_labels: Tensor,
     *,
     subsets: Sequence[Sequence[int]],
+    label_names: Sequence[str] | None = None,
     protocol: str = "per-subset",
     points: int = 5000,
     seed: int = 0,
@@ -51,6 +52,7 @@ def linear_probe(
         test: experts of the test items.
         test_labels: likewise.
         subsets: of modalities.
+        label_names: of the attributes: each then has rows of its own too.
         protocol: ``per-subset`` or ``joint``.
         points: how many training items at the most, chosen at random.
         seed: of that choice.
@@ -58,7 +60,8 @@ def linear_probe(
 
     Returns:
         One row for each subset that some training and some test item has part of: accuracy for classes; for attributes
-        the mean over attributes, those no test item has left out, of the average precision on scores.
+        the mean over attributes, those no test item has left out, of the average precision on scores, and then one row
+        an attribute, its name the target.
 
     Raises:
         ValueError: for an unknown protocol.
@@ -88,11 +91,13 @@ def linear_probe(
     def one(subset: Sequence[int]) -> list[Metric]:
         values, labels = features(test, test_labels.cpu().numpy(), subset)
         probes = fit(subset) if shared is None else shared
-        score = _score(probes, values, labels) if probes and len(values) else None
-        how = f"{protocol}, {len(rows)} points"
-        return (
-            [] if score is None else [Metric("probe", how, names_of(subset, vae.names), "", score, len(labels), seed)]
-        )
+        if not probes or not len(values):
+            return []
+        how = f"{protocol}, {len(rows)} points" + (", average precision" if labels.ndim > 1 else "")
+        return [
+            Metric("probe", how, names_of(subset, vae.names), target, value, len(labels), seed)
+            for target, value in _score(probes, values, labels, label_names or ()).items()
+        ]
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         return [row for found in pool.map(one, subsets) for row in found]
@@ -106,12 +111,13 @@ def _fit(values: NDArray[Any], labels: NDArray[Any]) -> Pipeline:
     )
 
 
-def _score(probes: Sequence[Pipeline], values: NDArray[Any], labels: NDArray[Any]) -> float | None:
+def _score(
+    probes: Sequence[Pipeline], values: NDArray[Any], labels: NDArray[Any], names: Sequence[str]
+) -> dict[str, float]:
+    """Target to figure, the whole first."""
     if labels.ndim == 1:
-        return float(probes[0].score(values, labels))
-    scores = [
-        average_precision_score(truth, probe.predict_proba(values) @ (probe.classes_ == 1))
-        for probe, truth in zip(probes, labels.T, strict=True)
-        if truth.any()
-    ]
-    return float(np.mean(scores)) if scores else None
+        return {"": float(probes[0].score(values, labels))}
+    scores = np.stack([probe.predict_proba(values) @ (probe.classes_ == 1) for probe in probes], -1)
+    found = average_precisions(scores, labels)
+    whole = {"": float(np.mean(list(found.values())))} if found else {}
+    return whole | {name: found[k] for k, name in enumerate(names) if k in found}

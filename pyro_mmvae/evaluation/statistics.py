@@ -23,7 +23,7 @@ class ClassifierLike(Protocol):
         """Modality name to classifier."""
 
     def predict(self, name: str, images: Tensor) -> Tensor:
-        """Classes `(item,)` of images `(item, channel, height, width)`, tokens or vectors `(item, position)`."""
+        """Classes `(item,)`, or attributes `(item, attribute)`, of images, tokens or vectors, each `(item, …)`."""
 
 
 @dataclass(frozen=True)
@@ -241,10 +241,14 @@ def edge_energy(images: Tensor) -> Tensor:
     return (down.sum((-3, -2, -1)) + across.sum((-3, -2, -1))) / max(pairs, 1)
 
 
+def _judges_attributes(classifiers: ClassifierLike) -> bool:
+    return bool(getattr(classifiers, "label_names", None))
+
+
 def _predicted_class(kind: str) -> Maker:
     def make(context: StatisticContext) -> dict[str, Function]:
         classifiers, name = context.classifiers, context.modality
-        if classifiers is None or name not in classifiers.networks:
+        if classifiers is None or name not in classifiers.networks or _judges_attributes(classifiers):
             return {}
 
         def predicted_class(values: Tensor) -> Tensor:
@@ -253,6 +257,23 @@ def _predicted_class(kind: str) -> Maker:
             return classifiers.predict(name, items).reshape(values.shape[:batch])
 
         return {"predicted_class": predicted_class}
+
+    return make
+
+
+def _attributes_seen(kind: str) -> Maker:
+    def make(context: StatisticContext) -> dict[str, Function]:
+        classifiers, name = context.classifiers, context.modality
+        if classifiers is None or name not in classifiers.networks or not _judges_attributes(classifiers):
+            return {}
+
+        def attributes_seen(values: Tensor) -> Tensor:
+            """How many attributes the classifier sees."""
+            batch = values.dim() - EVENT_DIMS[kind]
+            found = classifiers.predict(name, values.reshape(-1, *values.shape[batch:]))
+            return found.double().sum(-1).reshape(values.shape[:batch])
+
+        return {"attributes_seen": attributes_seen}
 
     return make
 
@@ -269,4 +290,5 @@ def _token_frequency(context: StatisticContext) -> dict[str, Function]:
 
 for _kind in EVENT_DIMS:
     _register("predicted_class", (_kind,), True, _predicted_class(_kind))
+    _register("attributes_seen", (_kind,), False, _attributes_seen(_kind))
 _register("token_frequency", ("categorical",), False, _token_frequency)

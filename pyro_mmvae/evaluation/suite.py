@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
-from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_coherence
+from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
 from pyro_mmvae.evaluation.diagnostics import Warning_, diagnose, expert_geometry, khat
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood, khat_threshold
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views
@@ -80,9 +80,10 @@ class Evaluation:
 
     Attributes:
         rows: one a subset and metric.
-        arrays: ``latent`` (the first two principal components of posterior means) and ``labels`` of test items,
-            ``khat.GIVEN`` of items.
-        classifier_accuracy: on real test images; a coherence without it means nothing.
+        arrays: ``latent`` (the first two principal components of posterior means) and ``labels`` of test items (of
+            attributes the one that divides them most evenly, its name in ``label_name``), ``khat.GIVEN`` of items.
+        classifier_accuracy: on real test images, for attributes the mean average precision; a coherence without it
+            means nothing.
         options: what was looked at.
         warnings: failure modes that the figures show, with what to try.
         seconds: by part.
@@ -94,17 +95,21 @@ class Evaluation:
     options: EvaluationOptions
     warnings: tuple[Warning_, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
+    attribute_frequency: dict[str, float] = field(default_factory=dict)
+    """Share of test items that have an attribute: the average precision of a score without any knowledge."""
 
     def summary(self) -> dict[str, Any]:
         """Macro means by number of views, with what they are means of."""
         means: dict[str, Any] = {}
-        for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _of(r)) for r in self.rows):
-            by_views = mean_by_views(self.rows, metric, protocol, target or None)
+        rows = [row for row in self.rows if row.metric != "probe" or not row.target]  # the mean, not the attributes
+        for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _of(r)) for r in rows):
+            by_views = mean_by_views(rows, metric, protocol, target or None)
             how = f"{protocol}, of {target}" if target else protocol
             means.setdefault(metric, {})[how] = {str(views): value for views, value in by_views.items()}
         return {
             "means_by_views": means,
             "classifier_accuracy": self.classifier_accuracy,
+            "attribute_frequency": self.attribute_frequency,
             "warnings": [asdict(warning) for warning in self.warnings],
             "options": asdict(self.options),
             "seconds": self.seconds,
@@ -180,10 +185,11 @@ class _Suite:
         accuracy = {} if self.classifiers is None else dict(self.classifiers.accuracy)
         mixture = subset_family(self.vae) not in {"all", None}
         warnings = tuple(diagnose(self.rows, self.vae.names, mixture=mixture, bound=self.vae.guide.bound))
-        return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds)
+        frequency = _frequency(self.test)
+        return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency)
 
     def labelled(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
-        """What needs classes."""
+        """What needs classes or attributes."""
         options, vae = self.options, self.vae
         points = _some(len(self.train), options.probe_points, options.seed)
         experts = encode_dataset(vae, self.train.subset(points))
@@ -191,7 +197,8 @@ class _Suite:
             with self.parts(f"probe, {protocol}"):
                 self.rows += linear_probe(
                     vae, experts, train_labels[points], self.experts, labels, subsets=self.subsets,
-                    protocol=protocol, points=options.probe_points, seed=options.seed,
+                    label_names=self.test.label_names, protocol=protocol, points=options.probe_points,
+                    seed=options.seed,
                 )  # fmt: skip
         with self.parts("classifiers"):
             self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
@@ -201,7 +208,11 @@ class _Suite:
                     vae, self.experts, labels, self.classifiers, subsets=self.subsets, bound=bound, seed=options.seed
                 )
             if len(self.classifiers.networks) > 1:
-                self.rows.append(joint_coherence(vae, self.classifiers, draws=options.draws, seed=options.seed))
+                drawn: dict[str, Any] = {"draws": options.draws, "seed": options.seed}
+                if self.classifiers.label_names:
+                    self.rows += joint_agreement(vae, self.classifiers, **drawn)
+                else:
+                    self.rows.append(joint_coherence(vae, self.classifiers, **drawn))
 
     def bounds(self) -> tuple[str, ...]:
         """Both ways to draw given a subset, where there are both: with one component they are the same."""
@@ -282,6 +293,17 @@ def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -
         "latent": (centred.numpy() @ axes[:2].T).astype(np.float32),
         "explained": (values[:2] ** 2 / np.maximum((values**2).sum(), np.finfo(float).tiny)).astype(np.float32),
     }
-    if data.labels is not None:
+    if data.labels is not None and data.label_names:
+        frequency = data.labels.double().mean(0)
+        shown = int((frequency - 0.5).abs().argmin())
+        arrays["labels"] = data.labels[:, shown].long().cpu().numpy()
+        arrays["label_name"] = np.array(data.label_names[shown])
+    elif data.labels is not None:
         arrays["labels"] = data.labels.cpu().numpy()
     return arrays
+
+
+def _frequency(data: MultimodalDataset) -> dict[str, float]:
+    """The share of items that have each attribute."""
+    shares = data.labels.double().mean(0).tolist() if data.labels is not None and data.label_names else []
+    return dict(zip(data.label_names, shares, strict=False))

@@ -13,5 +13,7 @@ from pyro_mmvae.networks.registry import NETWORKS as NETWORKS
 from pyro_mmvae.networks.registry import NetworkOptions as NetworkOptions
 from pyro_mmvae.networks.registry import choose_network as choose_network
 from pyro_mmvae.networks.registry import make_networks as make_networks
+from pyro_mmvae.networks.residual import ResidualDecoder as ResidualDecoder
+from pyro_mmvae.networks.residual import ResidualEncoder as ResidualEncoder
 from pyro_mmvae.networks.text import TextDecoder as TextDecoder
 from pyro_mmvae.networks.text import TextEncoder as TextEncoder

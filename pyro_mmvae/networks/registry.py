@@ -11,9 +11,10 @@ from pyro_mmvae.networks.conv4 import Conv4Decoder, Conv4Encoder, fits_conv4
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
 from pyro_mmvae.networks.head import check_covariance
 from pyro_mmvae.networks.mlp import MLPDecoder, MLPEncoder
+from pyro_mmvae.networks.residual import ResidualDecoder, ResidualEncoder
 from pyro_mmvae.networks.text import TextDecoder, TextEncoder, fits_text
 
-NETWORKS = ("auto", "conv", "conv4", "mlp", "text")
+NETWORKS = ("auto", "conv", "conv4", "mlp", "residual", "text")
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class NetworkOptions:
 
     Args:
         width: channels of the first convolution; of ``text`` a quarter of those of each.
-        hidden: size of hidden linear layers.
+        hidden: size of hidden linear layers; residual networks have none.
         depth: number of hidden layers of a multilayer perceptron.
         decoder_hidden: whether a convolutional decoder has a hidden linear layer before its first image.
         norm: ``none`` or ``group``, in convolutional networks.
@@ -100,9 +101,9 @@ def make_networks(
     """An encoder and a decoder for one modality, or for several of one shape at once.
 
     Args:
-        name: ``conv``, ``conv4``, ``mlp`` or ``text``, or ``auto``, see :func:`choose_network`. ``conv4`` is for images
-            whose sides are multiples of 16, 32 at least; ``text`` for one-hot tokens `(position, class)` whose
-            positions are a multiple of 4, 8 at least.
+        name: ``conv``, ``conv4``, ``mlp``, ``residual`` or ``text``, or ``auto``, see :func:`choose_network`. ``conv4``
+            is for images whose sides are multiples of 16, 32 at least; ``text`` for one-hot tokens `(position, class)`
+            whose positions are a multiple of 4, 8 at least; ``residual`` for images and sequences.
         input_shape: of one item as the encoder sees it.
         output_shape: of the likelihood's parameters of one item.
         latent_size: number of latent dimensions.
@@ -162,6 +163,15 @@ def make_networks(
         return encoder, decoder
     if name in _STRIDED:
         return _strided(name, input_shape, output_shape, latent_size, options, groups)
+    if name == "residual":
+        sizes: dict[str, Any] = {"width": options.width, "norm": options.norm, "activation": options.activation}
+        experts: dict[str, Any] = {
+            "isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank
+        }  # fmt: skip
+        return (
+            ResidualEncoder(input_shape, latent_size, groups=groups, **experts, **sizes),
+            ResidualDecoder(output_shape, latent_size, groups=groups, **sizes),
+        )
     raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
 
 
@@ -187,7 +197,9 @@ def _strided(
     shared: dict[str, Any] = {
         "groups": groups, "width": options.width, "norm": options.norm, "activation": options.activation
     }  # fmt: skip
-    experts = {"isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank}
+    experts: dict[str, Any] = {
+        "isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank
+    }  # fmt: skip
     return (
         encoder(input_shape, latent_size, **experts, **shared),
         decoder(output_shape, latent_size, **shared),

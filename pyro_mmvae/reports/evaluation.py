@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyro_mmvae.reports.plots import save_figure
 
 _LABELS = {
-    "probe": "linear probe, accuracy",
+    "probe": "linear probe",
     "coherence": "conditional coherence",
     "log_likelihood": "log likelihood, nats an item",
     "ess": "effective sample size",
@@ -69,8 +69,15 @@ def table(path: Path) -> str:
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, each row of them in metrics.csv")
     accuracy = summary["classifier_accuracy"]
+    frequency = summary.get("attribute_frequency", {}).values()
     if accuracy:
-        lines.append("classifiers' test accuracy: " + ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
+        figure = "mean average precision" if frequency else "accuracy"
+        lines.append(f"classifiers' test {figure}: " + ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
+    if frequency:
+        lines.append(
+            f"{len(frequency)} attributes, each row of them in metrics.csv; without any knowledge a mean average "
+            f"precision is {sum(frequency) / len(frequency):.3f}"
+        )
     return "\n".join([*lines, *_warnings(summary.get("warnings", []))])
 
 
@@ -127,12 +134,15 @@ def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axis = figure.subplots()
     x, y = arrays["latent"].T
-    points = axis.scatter(x, y, c=arrays["labels"], cmap="tab10", s=5, linewidths=0)
+    attribute = str(arrays["label_name"]) if "label_name" in arrays else None
+    points = axis.scatter(x, y, c=arrays["labels"], cmap="coolwarm" if attribute else "tab10", s=5, linewidths=0)
     first, second = (100 * share for share in arrays["explained"])
     axis.set(
         title="posterior means given everything, test items",
         xlabel=f"principal component 1 ({first:.0f} % of the variance)",
         ylabel=f"principal component 2 ({second:.0f} %)",
     )
-    figure.colorbar(points, ax=axis, label="class")
+    bar = figure.colorbar(points, ax=axis, label=attribute or "class")
+    if attribute:
+        bar.set_ticks([0, 1], labels=["no", "yes"])
     return save_figure(figure, file)

@@ -80,7 +80,7 @@ def _mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor
 
 
 def _one_of_each(data: MultimodalDataset, count: int) -> list[int]:
-    if data.labels is None:
+    if data.labels is None or data.label_names:
         return list(range(min(count, len(data))))
     labels = data.labels.cpu().numpy()
     _, first = np.unique(labels, return_index=True)

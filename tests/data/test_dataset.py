@@ -110,3 +110,25 @@ def test_to_moves_every_tensor(labels: torch.Tensor | None) -> None:
     tensors = [*moved.modalities.values(), moved.present] + ([] if moved.labels is None else [moved.labels])
     assert {tensor.device.type for tensor in tensors} == {"meta"}
     assert len(tensors) == (3 if labels is None else 4)
+
+
+def test_labels_may_be_attributes() -> None:
+    attributes = torch.tensor([[True, False], [False, False], [True, True], [False, True]])
+    data = make(labels=attributes, label_names=("Bald", "Smiling"))
+    some = data.subset([2, 0]).to("cpu")
+    assert some.label_names == ("Bald", "Smiling")
+    assert some.labels is not None
+    assert some.labels.tolist() == [[True, True], [True, False]]
+    wrong = {
+        r"labels: found \(4, 2\) of torch.bool, expected \(item,\)": {"labels": attributes},
+        r"labels: found \(4, 2\) of torch.bool, expected \(item, attribute\) = \(4, 3\) of torch.bool": {
+            "labels": attributes, "label_names": ("a", "b", "c"),
+        },
+        r"labels: found \(4, 2\) of torch.int64, expected \(item, attribute\)": {
+            "labels": attributes.long(), "label_names": ("a", "b"),
+        },
+        r"label_names: found 2 names, expected no two alike": {"labels": attributes, "label_names": ("a", "a")},
+    }  # fmt: skip
+    for message, changes in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            make(**changes)

@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int]]:
 
 
 def test_a_registered_loader_gets_split_cache_and_options(calls: list[tuple[str, bool, int]]) -> None:
-    assert data_names() == ("polymnist-mini", "toy")
+    assert data_names() == ("celeba", "polymnist-mini", "toy")
     assert len(load_data("toy")) == 2
     assert load_data("toy", "test", cache=False, items=5).split == "test"
     assert calls == [("train", True, 2), ("test", False, 5)]
@@ -59,7 +59,7 @@ def message(*args: str, **options: int) -> str:
 @pytest.mark.usefixtures("calls")
 def test_an_unknown_name_split_or_option_is_answered_in_one_line_with_what_is_allowed() -> None:
     assert message("polymnist") == (
-        "unknown data 'polymnist', expected a path or one of: polymnist-mini, toy "
+        "unknown data 'polymnist', expected a path or one of: celeba, polymnist-mini, toy "
         "(add your own with pyro_mmvae.data.register_data)"
     )
     assert message("toy", "val") == "unknown split 'val' of 'toy', expected one of: train, test"
@@ -93,3 +93,26 @@ def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkey
         load_data(str(tmp_path / "a.dashes"))
     with pytest.raises(ValueError, match="data format 'dots' is registered already"):
         register_format("dots", detect=Path.is_dir)(load_dots)
+
+
+def test_a_special_case_is_tried_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "_FORMATS", {})
+    for name, first in (("files", False), ("special", True)):
+
+        @register_format(name, detect=Path.is_file, first=first)
+        def load_file(path: Path, split: str) -> MultimodalDataset:
+            raise NotImplementedError
+
+    assert format_names() == ("special", "files")
+
+
+def test_paths_among_the_options_are_made_absolute(
+    calls: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @register_data("rooted")
+    def load_rooted(split: str, *, cache: bool = True, root: Path | None = None) -> MultimodalDataset:
+        raise NotImplementedError
+
+    monkeypatch.chdir(tmp_path)
+    assert loading.resolve_options("rooted", {"root": "a/b"})["root"] == str(tmp_path / "a" / "b")
+    assert loading.resolve_options("rooted")["root"] is None
