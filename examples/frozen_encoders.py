@@ -10,6 +10,7 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer import SVI, Trace_ELBO
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_mmvae import BarycentricGuide, Experts
@@ -33,8 +34,8 @@ def pretrain(seed: int, steps: int = 100) -> nn.Module:
     return backbone
 
 
-class Encode(nn.Module):
-    """Frozen backbones and trained heads."""
+class Encode(PyroModule):
+    """Frozen backbones and trained heads. In an ``nn.Module`` Pyro would warn of parameters without a gradient."""
 
     def __init__(self, backbones: list[nn.Module]) -> None:
         super().__init__()

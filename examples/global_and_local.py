@@ -79,7 +79,11 @@ def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb"))
             median = guide[0].median()
             mean = local.posterior(local.encode(x, present)).mean[:, 0]
             elbo = -sum(svi.evaluate_loss(x, present) for _ in range(50)) / 50 / len(x)
-        found = {"noise": float(median["noise"]), "gain_1": float(median["gain"][0]), "gain_2": float(median["gain"][1])}
+        found = {
+            "noise": float(median["noise"]),
+            "gain_1": float(median["gain"][0]),
+            "gain_2": float(median["gain"][1]),
+        }
         found |= {"rmse": float((mean - z).square().mean().sqrt()), "best": float(best), "elbo": elbo}
         results[aggregation] = found
         print(

@@ -72,7 +72,9 @@ def recovery(mean: Tensor, z: Tensor) -> float:
     return float(1 - residual.square().sum() / (z - z.mean(0)).square().sum())
 
 
-def evaluate(model: Omics, guide: BarycentricGuide, z: Tensor, views: list[Tensor], average: Tensor) -> dict[str, float]:
+def evaluate(
+    model: Omics, guide: BarycentricGuide, z: Tensor, views: list[Tensor], average: Tensor
+) -> dict[str, float]:
     """On new cells: R² given both and given the second view, and the log score of the first given the second."""
     with torch.no_grad():
         experts = guide.encode(views, torch.ones(len(z), 2, dtype=torch.bool))
@@ -86,9 +88,9 @@ def evaluate(model: Omics, guide: BarycentricGuide, z: Tensor, views: list[Tenso
 def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb")) -> dict[str, dict[str, float]]:
     """Train one model an aggregation and print what it recovers."""
     torch.manual_seed(0)
-    _, views = simulate(400)
-    present = torch.ones(400, 2, dtype=torch.bool)
-    present[:100, 0] = present[100:200, 1] = False
+    _, views = simulate(600)
+    present = torch.ones(600, 2, dtype=torch.bool)
+    present[:150, 0] = present[150:300, 1] = False
     z_new, new = simulate(200)
     average = views[0][present[:, 0]].mean(0)
     results = {}
@@ -97,12 +99,14 @@ def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb"))
         pyro.clear_param_store()
         pyro.set_rng_seed(1)
         model, guide = Omics(), BarycentricGuide(Encode(), aggregation)
-        svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.02, "lrd": 0.1 ** (1 / steps)}), Trace_ELBO())
+        svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.05, "lrd": 0.1 ** (1 / steps)}), Trace_ELBO())
         for _ in range(steps):
-            batch = torch.randint(400, (100,))
+            batch = torch.randint(600, (100,))
             svi.step([view[batch] for view in views], present[batch])
         found = results[aggregation] = evaluate(model, guide, z_new, new, average)
-        print(f"{aggregation:<5} {found['both']:.3f}  {found['second']:.3f}  {found['score']:.2f}  {found['baseline']:.2f}")
+        print(
+            f"{aggregation:<5} {found['both']:.3f}  {found['second']:.3f}  {found['score']:.2f}  {found['baseline']:.2f}"
+        )
     return results
 
 

@@ -120,6 +120,10 @@ class BarycentricGuide(AutoGuide):
         self.weights_entropy = weights_entropy
         self._plates_agree = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, without the list it is a part of, which sets itself again; this guide stays in its own."""
+        return {**self.__dict__, "master": None}
+
     def posterior(self, experts: Experts, bound: str | None = None) -> TorchDistribution:
         """What these experts say together.
 
@@ -255,7 +259,9 @@ class BarycentricGuide(AutoGuide):
     def _plate_of_list(self, size: int, count: int) -> Any:
         plates = self.master().plates
         if self.plate not in plates:
-            raise ValueError(f"BarycentricGuide: no plate {self.plate!r} in the AutoGuideList, which has {list(plates)}")
+            raise ValueError(
+                f"BarycentricGuide: no plate {self.plate!r} in the AutoGuideList, which has {list(plates)}"
+            )
         plate = plates[self.plate]
         found = (plate.size, plate.subsample_size, plate.dim)
         if found != (size, count, self.dim):
