@@ -1,7 +1,7 @@
 """A discrete latent that is enumerated, and bounds that tighten towards the evidence.
 
-Items belong to one of three groups, which only the model knows of: ``TraceEnum_ELBO`` sums over the groups, and the guide
-is that of the continuous latent alone. The same model with the groups summed out by hand gives the same ELBO, and the
+Items belong to one of three groups, which only the model knows of: ``TraceEnum_ELBO`` sums over them, and the guide is
+that of the continuous latent alone. The same model with the groups summed out by hand gives the same ELBO, and the
 importance-weighted bound (``RenyiELBO`` with alpha 0) rises with the number of particles to the exact evidence.
 """
 

@@ -1,7 +1,7 @@
 """Pretrained encoders that stay as they are: only small heads and the modalities' weights λ are trained.
 
-Two backbones are pretrained here on a task of their own, as vision or text encoders are elsewhere. In the guide they are
-frozen and in evaluation mode; each gets a linear head, and each modality a weight. One modality is half noise.
+Two backbones are pretrained here on a task of their own, as vision or text encoders are elsewhere. In the guide they
+are frozen and in evaluation mode; each gets a linear head, and each modality a weight. One modality is mostly noise.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Fusing sensors that drop out, over time, against the Kalman smoother.
 
 A position follows a random walk, and sensors of different quality read it at some of the times. The latent of the model
-are the steps of the walk, N(0, I) before anything is read, and an expert is a Gaussian of full covariance over them: what
-one sensor says about the whole path. The product of such experts can be the exact smoother, which is the comparison.
+are the steps of the walk, N(0, I) before anything is read, and an expert is a Gaussian of full covariance over them:
+what one sensor says about the whole path. The product of such experts can be the exact smoother, the comparison here.
 """
 
 from __future__ import annotations
@@ -72,6 +72,11 @@ def kalman(track: Tensor) -> tuple[Tensor, float]:
     return torch.stack(smoothed), evidence
 
 
+def rms(error: Tensor) -> float:
+    """Root mean square."""
+    return float(error.square().mean().sqrt())
+
+
 def main(steps: int = 120, aggregations: tuple[str, ...] = ("poe", "pool", "wb")) -> dict[str, dict[str, float]]:
     """Train one guide an aggregation and print error and evidence gap beside the smoother's."""
     torch.manual_seed(0)
@@ -82,7 +87,7 @@ def main(steps: int = 120, aggregations: tuple[str, ...] = ("poe", "pool", "wb")
     smoothed, evidences = zip(*(kalman(track) for track in readings), strict=True)
     smoother = torch.stack(smoothed)
     evidence = sum(evidences) / len(evidences)
-    results = {"kalman": {"rmse": float((smoother - path).square().mean().sqrt()), "elbo": evidence}}
+    results = {"kalman": {"rmse": rms(smoother - path), "elbo": evidence}}
     print(f"Kalman smoother  RMSE {results['kalman']['rmse']:.4f}   log evidence {evidence:.3f} nats a track")
     for aggregation in aggregations:
         pyro.clear_param_store()
@@ -93,17 +98,12 @@ def main(steps: int = 120, aggregations: tuple[str, ...] = ("poe", "pool", "wb")
             svi.step(readings)
         elbo = Trace_ELBO(num_particles=100, vectorize_particles=True, max_plate_nesting=1)
         with torch.no_grad():
-            found = guide.posterior(guide.encode(readings)).mean @ WALK.T
+            mean = guide.posterior(guide.encode(readings)).mean @ WALK.T
             bound = -elbo.loss(model, guide, readings) / len(readings)
-        results[aggregation] = {
-            "rmse": float((found - path).square().mean().sqrt()),
-            "from_kalman": float((found - smoother).square().mean().sqrt()),
-            "elbo": bound,
-        }
-        print(
-            f"{aggregation:<15}  RMSE {results[aggregation]['rmse']:.4f}   ELBO {bound:.3f}   gap {evidence - bound:.3f}   "
-            f"from the smoother {results[aggregation]['from_kalman']:.4f}"
-        )
+        found = {"rmse": rms(mean - path), "from_kalman": rms(mean - smoother), "elbo": bound}
+        results[aggregation] = found
+        print(f"{aggregation:<15}  RMSE {found['rmse']:.4f}   ELBO {bound:.3f}   gap {evidence - bound:.3f}", end="")
+        print(f"   from the smoother {found['from_kalman']:.4f}")
     return results
 
 

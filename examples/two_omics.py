@@ -104,9 +104,8 @@ def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb"))
             batch = torch.randint(600, (100,))
             svi.step([view[batch] for view in views], present[batch])
         found = results[aggregation] = evaluate(model, guide, z_new, new, average)
-        print(
-            f"{aggregation:<5} {found['both']:.3f}  {found['second']:.3f}  {found['score']:.2f}  {found['baseline']:.2f}"
-        )
+        scores = f"{found['score']:.2f}  {found['baseline']:.2f}"
+        print(f"{aggregation:<5} {found['both']:.3f}  {found['second']:.3f}  {scores}")
     return results
 
 

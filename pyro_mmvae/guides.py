@@ -259,9 +259,7 @@ class BarycentricGuide(AutoGuide):
     def _plate_of_list(self, size: int, count: int) -> Any:
         plates = self.master().plates
         if self.plate not in plates:
-            raise ValueError(
-                f"BarycentricGuide: no plate {self.plate!r} in the AutoGuideList, which has {list(plates)}"
-            )
+            raise ValueError(f"BarycentricGuide: the AutoGuideList has no plate {self.plate!r}, only {list(plates)}")
         plate = plates[self.plate]
         found = (plate.size, plate.subsample_size, plate.dim)
         if found != (size, count, self.dim):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyro
 import pytest
 import torch
 
@@ -38,7 +39,7 @@ def test_every_example_has_a_test_and_a_section_in_the_guide() -> None:
 
 
 def test_custom_model(capsys: pytest.CaptureFixture[str]) -> None:
-    found = run("custom_model")
+    found = run("custom_model", steps=300)
     assert found["evidence"] - 0.05 < found["poe"] < found["evidence"] + 0.01  # it holds the exact posterior
     assert found["wb"] < found["poe"]
     assert found["mwb"] < found["poe"]
@@ -131,6 +132,8 @@ def test_discrete_and_iwae() -> None:
 def test_frozen_encoders() -> None:
     found = run("frozen_encoders")
     heads = [f"encode.heads.{m}.{name}" for m in range(2) for name in ("bias", "weight")]
+    store = {name.replace("$$$", ".") for name in pyro.get_param_store().keys()}
+    assert store == set(found["optimised"])
     assert found["changed"] == found["optimised"] == [*heads, "weights.logits"]
     assert found["last"] < found["first"] - 5
     assert found["share"][0] > 0.6

@@ -16,6 +16,7 @@ from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 from torch import Tensor
 
 from pyro_mmvae import BarycentricGuide, Experts
+from pyro_mmvae.weighting import LearnedMixtureWeights
 
 ITEMS, LATENT, SIGMA = 12, 2, 0.7
 VECTORISED: dict[str, Any] = {"vectorize_particles": True, "max_plate_nesting": 1}
@@ -134,7 +135,7 @@ def test_in_a_list_a_model_that_subsamples_draws_the_same_items(x: Tensor) -> No
 @pytest.mark.parametrize(
     ("options", "batch", "size", "message"),
     [
-        ({"plate": "items"}, 5, None, r"no plate 'items' in the AutoGuideList, which has \['data'\]"),
+        ({"plate": "items"}, 5, None, r"the AutoGuideList has no plate 'items', only \['data'\]"),
         ({}, 5, ITEMS, r"are \(12, 5, -1\) in the AutoGuideList and \(5, 5, -1\) in the guide: pass plate_size"),
         ({"plate_size": ITEMS + 1}, 5, ITEMS, r"\(12, 5, -1\) in the AutoGuideList and \(13, 5, -1\)"),
     ],
@@ -327,3 +328,22 @@ def test_predictive_with_a_list_uses_one_draw_of_all_sites(x: Tensor, parallel: 
     q = BarycentricGuide(two, "wb").posterior(two(x))
     torch.testing.assert_close(z.mean(0), q.mean, atol=5 * float(q.stddev.max()) / 300**0.5, rtol=0)
     torch.testing.assert_close(z.std(0), q.stddev, atol=0.2, rtol=0)
+
+
+def test_estimators_that_cannot_learn_mixture_weights_say_so(x: Tensor) -> None:
+    class Encode(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = torch.nn.Parameter(x.new_zeros(()))
+
+        def forward(self, x: Tensor) -> Experts:
+            return two(x + self.shift)
+
+    guide = BarycentricGuide(Encode(), "mwb", mixture_weights=LearnedMixtureWeights(3).double())
+    with pytest.raises(NotImplementedError, match="must be fully reparameterized"):
+        TraceMeanField_ELBO().loss_and_grads(model, guide, x)
+    with pytest.raises(NotImplementedError):
+        RenyiELBO(alpha=0, num_particles=2).loss_and_grads(model, guide, x)
+    Trace_ELBO().loss_and_grads(model, guide, x)
+    assert guide.mixture_weights.logits.grad is not None
+    assert guide.mixture_weights.logits.grad.abs().sum() > 0
