@@ -132,7 +132,7 @@ def test_discrete_and_iwae() -> None:
 def test_frozen_encoders() -> None:
     found = run("frozen_encoders")
     heads = [f"encode.heads.{m}.{name}" for m in range(2) for name in ("bias", "weight")]
-    store = {name.replace("$$$", ".") for name in pyro.get_param_store().keys()}
+    store = {name.replace("$$$", ".") for name in pyro.get_param_store()}
     assert store == set(found["optimised"])
     assert found["changed"] == found["optimised"] == [*heads, "weights.logits"]
     assert found["last"] < found["first"] - 5
