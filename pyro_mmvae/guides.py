@@ -11,8 +11,8 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.infer.autoguide import AutoGuide
 from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_mmvae import subsets
@@ -27,10 +27,11 @@ BOUNDS = ("mixture", "component")
 _BUILDERS = {"mixture": aggregate, "component": draw_component, "full": full_component}
 
 
-class BarycentricGuide(PyroModule):
+class BarycentricGuide(AutoGuide):
     r"""A guide ``z ~ aggregate(encode(...))`` over one plate.
 
-    It goes wherever a Pyro guide goes: ``SVI(model, guide, Adam({"lr": 1e-3}), Trace_ELBO())``.
+    It goes wherever a Pyro guide goes: ``SVI(model, guide, Adam({"lr": 1e-3}), Trace_ELBO())``. Where the model has
+    other latent sites, it is a part of a ``pyro.infer.autoguide.AutoGuideList``, whose plates it then uses.
 
     Args:
         encode: called with the model's arguments, gives :class:`~pyro_mmvae.Experts` of batch shape `(…, item)`. A
@@ -95,7 +96,8 @@ class BarycentricGuide(PyroModule):
         mixture_weights: subsets.MixtureWeights = "uniform",
         weights_entropy: float = 0.0,
     ) -> None:
-        super().__init__()
+        super().__init__(None)  # the model's structure is known without a prototype
+        self._pyro_name = ""  # parameters are named as those of any module, not after the class
         if bound not in BOUNDS:
             raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, not {bound!r}")
         if dim >= 0:
@@ -117,6 +119,10 @@ class BarycentricGuide(PyroModule):
             self.register_buffer("weights", weights)
         self.weights_entropy = weights_entropy
         self._plates_agree = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, without the list it is a part of, which sets itself again; this guide stays in its own."""
+        return {**self.__dict__, "master": None}
 
     def posterior(self, experts: Experts, bound: str | None = None) -> TorchDistribution:
         """What these experts say together.
@@ -158,7 +164,7 @@ class BarycentricGuide(PyroModule):
             return False
         return True
 
-    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor | dict[str, Tensor]:
         """Draw the latent of every item.
 
         Args:
@@ -166,12 +172,25 @@ class BarycentricGuide(PyroModule):
             **kwargs: the model's.
 
         Returns:
-            `(…, item, latent)`.
+            `(…, item, latent)`; as a part of an ``AutoGuideList`` a dictionary of it by the name of the site.
+
+        Raises:
+            ValueError: as a part of an ``AutoGuideList``, if its plate does not fit this guide.
         """
         if self.subsample_size is not None:
-            return self._sample_subsampled(args, kwargs)
-        experts = self._experts(args, kwargs)
-        return self.sample_posterior(self.posterior(experts), experts)
+            z = self._sample_subsampled(args, kwargs)
+        else:
+            experts = self._experts(args, kwargs)
+            z = self.sample_posterior(self.posterior(experts), experts)
+        return z if self.master is None else {self.site: z}
+
+    def median(self, *args: Any, **kwargs: Any) -> Any:
+        """Refused: a mixture has no median in closed form.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("BarycentricGuide has no median(); posterior(encode(...)) is the distribution itself")
 
     def sample_posterior(
         self, posterior: TorchDistribution, experts: Experts | None = None, *, scale: float = 1.0
@@ -232,8 +251,24 @@ class BarycentricGuide(PyroModule):
             return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
 
     def _plate(self, size: int, count: int, device: torch.device | None) -> Any:
+        if self.master is not None:
+            return self._plate_of_list(size, count)
         name = None if device is None else str(device)
         return pyro.plate(self.plate, size, subsample_size=count if count < size else None, dim=self.dim, device=name)
+
+    def _plate_of_list(self, size: int, count: int) -> Any:
+        plates = self.master().plates
+        if self.plate not in plates:
+            raise ValueError(f"BarycentricGuide: the AutoGuideList has no plate {self.plate!r}, only {list(plates)}")
+        plate = plates[self.plate]
+        found = (plate.size, plate.subsample_size, plate.dim)
+        if found != (size, count, self.dim):
+            raise ValueError(
+                f"BarycentricGuide: (size, items, dim) of plate {self.plate!r} are {found} in the AutoGuideList and "
+                f"{(size, count, self.dim)} in the guide: pass plate_size to the guide, and create_plates to the list "
+                f"if the number of items changes"
+            )
+        return plate
 
 
 def scaled(weight: float) -> AbstractContextManager[Any]:

@@ -119,22 +119,6 @@ def test_no_model_is_loaded_for_it() -> None:
     assert result.stdout.strip() == "[]"
 
 
-def test_the_example_is_calibrated_and_the_wrong_guide_is_caught(
-    capsys: pytest.CaptureFixture[str], elsewhere: Path
-) -> None:
-    results = load_file(TOP / "examples" / "posterior_predictive.py").main()
-    good, wrong = capsys.readouterr().out.split("made wrong on purpose")
-    assert "in-sample: conservative by construction, not judged" in good
-    assert "miscalibrated" not in good
-    assert "miscalibrated" in wrong
-    ranks = ("z[0]", "z[1]", "log_p")
-    assert all(results["trained"][key] > 0.01 for key in ("right.mean", *ranks))
-    assert all(results["wrong"][key] < 1e-6 for key in ("right.mean", *ranks))
-    assert results["trained"]["khat"] < 0.5
-    assert results["wrong"]["khat"] > 0.7
-    assert not list(elsewhere.iterdir())
-
-
 def test_the_script_checks_a_run(toy_config: Callable[..., Config], tmp_path: Path) -> None:
     run = train(toy_config(), tmp_path / "run", progress=False).path
     script = load_file(TOP / "scripts" / "posterior_predictive.py").main

@@ -1,0 +1,140 @@
+"""The examples do what they say: each is run, and its figures are held against something known."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyro
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent.parent / "examples"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_written(elsewhere: Path) -> Iterator[None]:
+    yield
+    assert not list(elsewhere.iterdir())
+
+
+def run(name: str, **options: Any) -> Any:
+    spec = importlib.util.spec_from_file_location(f"examples_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main(**options)
+
+
+def test_every_example_has_a_test_and_a_section_in_the_guide() -> None:
+    names = sorted(file.stem for file in FOLDER.glob("*.py"))
+    assert len(names) >= 3
+    guide = (FOLDER.parent / "docs" / "guides.md").read_text()
+    for name in names:
+        assert f"test_{name}" in globals(), f"examples/{name}.py is not tested here"
+        assert f"(../examples/{name}.py)" in guide, f"docs/guides.md does not tell of examples/{name}.py"
+
+
+def test_custom_model(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("custom_model", steps=300)
+    assert found["evidence"] - 0.05 < found["poe"] < found["evidence"] + 0.01  # it holds the exact posterior
+    assert found["wb"] < found["poe"]
+    assert found["mwb"] < found["poe"]
+    assert capsys.readouterr().out.count("gap") == 3
+
+
+@pytest.mark.usefixtures("registered")
+def test_custom_aggregation(capsys: pytest.CaptureFixture[str]) -> None:
+    run("custom_aggregation")
+    out = capsys.readouterr().out
+    assert out.count("keeps the contract") == 2
+    means = dict(line.split() for line in out.splitlines() if line.startswith("  "))
+    assert means["median"] == "0.200"
+    assert float(means["wb"]) == pytest.approx(9.2 / 3, abs=1e-3)
+    assert float(means["poe"]) == pytest.approx(9.2 / 4, abs=1e-3)
+
+
+def test_posterior_predictive(capsys: pytest.CaptureFixture[str]) -> None:
+    results = run("posterior_predictive")
+    good, wrong = capsys.readouterr().out.split("made wrong on purpose")
+    assert "in-sample: conservative by construction, not judged" in good
+    assert "miscalibrated" not in good
+    assert "miscalibrated" in wrong
+    ranks = ("z[0]", "z[1]", "log_p")
+    assert all(results["trained"][key] > 0.01 for key in ("right.mean", *ranks))
+    assert all(results["wrong"][key] < 1e-6 for key in ("right.mean", *ranks))
+    assert results["trained"]["khat"] < 0.5
+    assert results["wrong"]["khat"] > 0.7
+
+
+def test_factor_analysis() -> None:
+    found = run("factor_analysis", aggregations=("poe", "wb"))
+    gap = found["evidence"] - found["poe"]
+    assert 0 < gap < 0.15
+    assert gap == pytest.approx(found["kl"], abs=0.02)  # evidence = ELBO + KL, each by its own way
+    assert found["error"] < 0.15
+    assert found["evidence"] - found["wb"] > 0.3
+
+
+def test_two_omics() -> None:
+    for found in run("two_omics", aggregations=("poe", "wb")).values():
+        assert found["both"] > 0.9
+        assert 0.8 < found["second"] < found["both"]
+        assert found["score"] > found["baseline"] + 30
+
+
+def test_global_and_local() -> None:
+    found = run("global_and_local", aggregations=("poe", "wb"))
+    for aggregation, tolerance in (("poe", 0.05), ("wb", 0.12)):
+        assert found[aggregation]["noise"] == pytest.approx(0.8, abs=0.05)
+        assert found[aggregation]["gain_1"] == pytest.approx(-0.5, abs=tolerance)
+        assert found[aggregation]["gain_2"] == pytest.approx(2.0, abs=tolerance + 0.02)
+    assert found["poe"]["rmse"] == pytest.approx(found["poe"]["best"], abs=0.01)
+    assert found["poe"]["elbo"] > found["wb"]["elbo"]
+
+
+def test_sensor_fusion() -> None:
+    found = run("sensor_fusion", aggregations=("poe",))
+    assert 0 < found["kalman"]["elbo"] - found["poe"]["elbo"] < 0.1
+    assert found["poe"]["from_kalman"] < 0.08
+    assert found["poe"]["rmse"] == pytest.approx(found["kalman"]["rmse"], abs=0.02)
+
+
+def test_the_smoother_of_sensor_fusion_is_a_conditioned_gaussian() -> None:
+    spec = importlib.util.spec_from_file_location("examples_sensor_fusion", FOLDER / "sensor_fusion.py")
+    module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+    track = torch.randn(3, module.TIMES)
+    track[torch.rand(track.shape) < 0.4] = torch.nan
+    sensor, time = (~track.isnan()).nonzero(as_tuple=True)
+    prior = module.WALK @ module.WALK.T
+    marginal = prior[time][:, time] + module.NOISE[sensor].square().diag()
+    readings = track[sensor, time]
+    path, evidence = module.kalman(track)
+    torch.testing.assert_close(path, prior[:, time] @ torch.linalg.solve(marginal, readings), atol=1e-4, rtol=1e-4)
+    density = torch.distributions.MultivariateNormal(torch.zeros(len(time)), marginal)
+    assert evidence == pytest.approx(density.log_prob(readings).item(), abs=1e-3)
+
+
+def test_discrete_and_iwae() -> None:
+    found = run("discrete_and_iwae")
+    assert found["enumerated"] == pytest.approx(found["by_hand"], abs=1e-4)
+    bounds = [found[f"iwae_{particles}"] for particles in (1, 4, 16, 64, 256)]
+    assert bounds == sorted(bounds)
+    assert bounds[0] == pytest.approx(found["by_hand"], abs=0.03)
+    assert 0 < found["evidence"] - bounds[-1] < 0.03
+    assert found["evidence"] - found["by_hand"] > 0.2
+
+
+def test_frozen_encoders() -> None:
+    found = run("frozen_encoders")
+    heads = [f"encode.heads.{m}.{name}" for m in range(2) for name in ("bias", "weight")]
+    store = {name.replace("$$$", ".") for name in pyro.get_param_store()}
+    assert store == set(found["optimised"])
+    assert found["changed"] == found["optimised"] == [*heads, "weights.logits"]
+    assert found["last"] < found["first"] - 5
+    assert found["share"][0] > 0.6
+    assert found["rmse"] < 0.5  # of z ~ N(0, 1)
