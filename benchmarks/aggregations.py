@@ -1,0 +1,72 @@
+"""Aggregation alone: all subsets in one product against subset by subset, and the component bound with M."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from benchmarks.timing import Row, compare, in_turn
+from pyro_mmvae import Experts, aggregate, draw_component
+
+BATCH, LATENT = 256, 64
+
+
+def random_experts(num_modalities: int) -> Experts:
+    """Experts whose loc and scale require gradients."""
+    generator = torch.Generator().manual_seed(0)
+    loc, noise = torch.randn(2, BATCH, num_modalities, LATENT, generator=generator)
+    return Experts(loc.requires_grad_(), (0.3 * noise).exp().requires_grad_(), validate_args=False)
+
+
+def at_once(experts: Experts, name: str) -> None:
+    """Every component of every item by this package, forward and backward."""
+    mixture = aggregate(experts, name)
+    base = mixture.components.base_dist
+    torch.autograd.grad((base.loc + base.scale).sum(), [experts.loc, experts.scale])
+
+
+def subset_by_subset(experts: Experts, name: str) -> None:
+    """The same components in a Python loop over subsets, put together with ``torch.cat``."""
+    locs: list[Tensor] = []
+    scales: list[Tensor] = []
+    count = experts.num_modalities
+    for size in range(1, count + 1):
+        for subset in combinations(range(count), size):
+            loc, scale = experts.loc[:, list(subset)], experts.scale[:, list(subset)]
+            if name == "mwb":
+                locs.append(loc.mean(1, keepdim=True))
+                scales.append(scale.mean(1, keepdim=True))
+                continue
+            precision = scale.square().reciprocal()
+            total = precision.sum(1, keepdim=True) + float(size == count)
+            locs.append((precision * loc).sum(1, keepdim=True) / total)
+            scales.append(total.rsqrt())
+    loc, scale = torch.cat(locs, 1), torch.cat(scales, 1)
+    torch.autograd.grad((loc + scale).sum(), [experts.loc, experts.scale])
+
+
+def rows(rounds: int, largest: int) -> Iterator[Row]:
+    """One row a number of modalities and aggregation, then the cost of the component bound."""
+    for name in ("mwb", "mopoe"):
+        for count in range(2, largest + 1, 2):
+            experts = random_experts(count)
+            contestants = {
+                "loop": lambda e=experts, n=name: subset_by_subset(e, n),
+                "ours": lambda e=experts, n=name: at_once(e, n),
+            }
+            found = in_turn(contestants, rounds=rounds)
+            note = f"{2**count - 1} subsets, batch {BATCH}, latent {LATENT}, forward and backward"
+            yield compare(f"aggregation {name}, M = {count}: subset by subset / ours", found, "loop", "ours", note)
+    few, many = random_experts(5), random_experts(40)
+
+    def component(experts: Experts) -> None:
+        z = draw_component(experts, "mwb").rsample()
+        torch.autograd.grad(z.sum(), [experts.loc, experts.scale])
+
+    found = in_turn({"M = 40": lambda: component(many), "M = 5": lambda: component(few)}, rounds=10 * rounds, warmup=5)
+    row = compare("mwb, component bound: time a modality, M = 40 / M = 5", found, "M = 40", "M = 5", "per batch")
+    low, high = row.spread
+    yield Row(row.name, row.ratio / 8, (low / 8, high / 8), row.detail)
