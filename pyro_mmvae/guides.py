@@ -122,7 +122,7 @@ class BarycentricGuide(AutoGuide):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, without the list it is a part of, which sets itself again; this guide stays in its own."""
-        return {**self.__dict__, "master": None}
+        return {**super(AutoGuide, self).__getstate__(), "master": None}
 
     def posterior(self, experts: Experts, bound: str | None = None) -> TorchDistribution:
         """What these experts say together.
