@@ -14,6 +14,8 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.loading import find_data, load_data
 
+_AT_ONCE = 4096  # items read
+
 
 @dataclass(frozen=True)
 class ModalitySummary:
@@ -137,17 +139,26 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
     nothing = (~data.present.any(1)).nonzero().flatten().tolist()
     if nothing:
         yield f"item {nothing[0]} has no modality at all, and so have {len(nothing) - 1} others"
-    for column, (name, tensor) in enumerate(data.modalities.items()):
-        there = data.present[:, column]
-        values = tensor[:] if bool(there.all()) else tensor[there]
-        if not len(values):
+    for column, (name, values) in enumerate(data.modalities.items()):
+        rows = data.present[:, column].nonzero()[:, 0]
+        if not len(rows):
             yield f"modality {name} was never observed"
             continue
-        if values.is_floating_point() and not bool(values.isfinite().all()):
-            item = int((~values.isfinite()).flatten(1).any(1).nonzero()[0])
-            yield f"modality {name}: item {int(there.nonzero()[item])} holds a value that is not finite"
-        elif len(values) > 1 and bool((values == values[:1]).all()):
-            yield f"modality {name} is the same in every item"
+        yield from _check_values(name, values, rows)
+
+
+def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
+    """What is wrong with the values of a modality, read some items at a time."""
+    first, constant = values[rows[:1]], len(rows) > 1
+    for part in rows.split(_AT_ONCE):
+        some = values[part]
+        if some.is_floating_point() and not bool(some.isfinite().all()):
+            item = int((~some.isfinite()).reshape(len(some), -1).any(1).nonzero()[0])
+            yield f"modality {name}: item {int(part[item])} holds a value that is not finite"
+            return
+        constant = constant and bool((some == first).all())
+    if constant:
+        yield f"modality {name} is the same in every item"
 
 
 def _compare(first: SplitSummary, other: SplitSummary) -> Iterator[str]:

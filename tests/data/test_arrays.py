@@ -105,7 +105,7 @@ def test_kind_likelihood_and_network_follow_from_type_and_shape(value: Any, expe
 @pytest.mark.parametrize(
     ("kind", "likelihood", "rest"),
     [
-        ("tokens", "categorical", (None, "mlp", 4, None)),
+        ("tokens", "categorical", (None, "auto", 4, None)),
         ("counts", "negative_binomial", (None, "mlp", None, 4.0)),
         ("vector", "normal", ("learned", "mlp", None, None)),
     ],

@@ -36,7 +36,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int]]:
 
 
 def test_a_registered_loader_gets_split_cache_and_options(calls: list[tuple[str, bool, int]]) -> None:
-    assert data_names() == ("celeba", "polymnist-mini", "toy")
+    assert data_names() == ("celeba", "mnist-svhn-text", "polymnist-mini", "toy")
     assert len(load_data("toy")) == 2
     assert load_data("toy", "test", cache=False, items=5).split == "test"
     assert calls == [("train", True, 2), ("test", False, 5)]
@@ -59,7 +59,7 @@ def message(*args: str, **options: int) -> str:
 @pytest.mark.usefixtures("calls")
 def test_an_unknown_name_split_or_option_is_answered_in_one_line_with_what_is_allowed() -> None:
     assert message("polymnist") == (
-        "unknown data 'polymnist', expected a path or one of: celeba, polymnist-mini, toy "
+        "unknown data 'polymnist', expected a path or one of: celeba, mnist-svhn-text, polymnist-mini, toy "
         "(add your own with pyro_mmvae.data.register_data)"
     )
     assert message("toy", "val") == "unknown split 'val' of 'toy', expected one of: train, test"
