@@ -105,7 +105,7 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
 
     invoke("evaluate", "out", "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--khat-items", "5")
     summary = json.loads(Path("out/evaluation/summary.json").read_text())
-    assert set(summary["classifier_accuracy"]) == {"image"}
+    assert set(summary["classifier_accuracy"]) == {"image", "rna", "words"}
     rows = Path("out/evaluation/metrics.csv").read_text().splitlines()
     assert {"probe", "coherence", "log_likelihood", "ess", "mse", "exact_match", "khat"} <= {
         row.split(",")[0] for row in rows[1:]
