@@ -10,9 +10,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import hypothesis
 import jaxtyping
 import pytest
 from beartype import beartype
+
+# No example is timed, and every run tries the same ones: a busy machine must not fail a test.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
 
 
 def _mentions_array(hint: Any) -> bool:
