@@ -4,6 +4,7 @@ from pyro_mmvae.networks.conv import ConvDecoder as ConvDecoder
 from pyro_mmvae.networks.conv import ConvEncoder as ConvEncoder
 from pyro_mmvae.networks.conv4 import Conv4Decoder as Conv4Decoder
 from pyro_mmvae.networks.conv4 import Conv4Encoder as Conv4Encoder
+from pyro_mmvae.networks.grouped import GroupedDecoder as GroupedDecoder
 from pyro_mmvae.networks.grouped import GroupedLinear as GroupedLinear
 from pyro_mmvae.networks.grouped import GroupedNetwork as GroupedNetwork
 from pyro_mmvae.networks.head import GaussianHead as GaussianHead

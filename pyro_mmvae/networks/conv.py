@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedLinear, GroupedNetwork
-from pyro_mmvae.networks.head import GaussianHead
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedLinear, GroupedNetwork
+from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
 
 NORMS = ("none", "group")
 
@@ -54,9 +55,7 @@ class ConvEncoder(GroupedNetwork):
         hidden: size of the hidden linear layer.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
-        isotropic: one scale for all latent dimensions.
-        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
-        rank: see there.
+        **head: of the experts and private latents, see :class:`~pyro_mmvae.networks.GaussianHead`.
     """
 
     def __init__(
@@ -69,13 +68,11 @@ class ConvEncoder(GroupedNetwork):
         hidden: int = 512,
         norm: str = "none",
         activation: str = "relu",
-        isotropic: bool = False,
-        covariance: str = "diagonal",
-        rank: int = 4,
+        **head: Any,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, hidden=hidden, norm=norm, activation=activation,
-            isotropic=isotropic, covariance=covariance, rank=rank,
+            **head,
         )  # fmt: skip
         self.shape = shape
         channels = [shape[0], *(width * 2**i for i in range(_LAYERS))]
@@ -91,30 +88,28 @@ class ConvEncoder(GroupedNetwork):
             GroupedLinear(groups, flat, hidden),
             ACTIVATIONS[activation](),
         )
-        self.head = GaussianHead(groups, hidden, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
+        self.head = GaussianHead(groups, hidden, latent_size, **head)
 
-    def forward(
-        self, images: Float[Tensor, "*batch group channel height width"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
-        """Give loc, and scale or scale_tril."""
+    def forward(self, images: Float[Tensor, "*batch group channel height width"]) -> Encoding:
+        """Give what the head gives, each `(*batch, group, …)`."""
         batch = images.shape[:-4]
         flat = images.reshape(-1, self.groups * self.shape[0], *self.shape[1:])
         flat = flat.contiguous(memory_format=torch.channels_last)
-        loc, spread = self.head(self.hidden(self.convolutions(flat)))
-        return loc.reshape(*batch, *loc.shape[1:]), spread.reshape(*batch, *spread.shape[1:])
+        return of_batch(self.head(self.hidden(self.convolutions(flat))), batch)
 
 
-class ConvDecoder(GroupedNetwork):
+class ConvDecoder(GroupedDecoder):
     """A latent to the parameters of images' likelihoods.
 
     Args:
         shape: `(channel, height, width)` of what to give.
-        latent_size: number of latent dimensions.
+        latent_size: number of latent dimensions, private ones among them.
         groups: how many modalities of that shape.
         width: channels before the last transposed convolution.
         hidden: size of a hidden linear layer; None for none, as in the recipe.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
+        own_latents: see :class:`~pyro_mmvae.networks.GroupedDecoder`.
     """
 
     def __init__(
@@ -127,16 +122,17 @@ class ConvDecoder(GroupedNetwork):
         hidden: int | None = None,
         norm: str = "none",
         activation: str = "relu",
+        own_latents: bool = False,
     ) -> None:
         super().__init__(
-            groups, shape=shape, latent_size=latent_size, width=width, hidden=hidden, norm=norm, activation=activation
+            groups, latent_size, own_latents, shape=shape, width=width, hidden=hidden, norm=norm, activation=activation
         )
         self.shape = shape
         heights, widths = _sides(shape[1])[::-1], _sides(shape[2])[::-1]
         channels = [width * 2**i for i in reversed(range(_LAYERS))] + [shape[0]]
         act = ACTIVATIONS[activation]
         flat = channels[0] * heights[0] * widths[0]
-        linear: list[nn.Module] = [nn.Linear(latent_size, groups * (hidden or flat)), act()]
+        linear: list[nn.Module] = [self.first(hidden or flat), act()]
         if hidden is not None:
             linear += [nn.Unflatten(-1, (groups, hidden)), GroupedLinear(groups, hidden, flat), act(), nn.Flatten(1)]
         linear.append(nn.Unflatten(1, (groups * channels[0], heights[0], widths[0])))
@@ -149,8 +145,9 @@ class ConvDecoder(GroupedNetwork):
         self.linear = nn.Sequential(*linear)
         self.convolutions = nn.Sequential(*layers)
 
-    def forward(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch group channel height width"]:
+    def forward(self, z: Float[Tensor, "*batch_and_latent"]) -> Float[Tensor, "*batch group channel height width"]:
         """Give the likelihoods' parameters."""
-        first = self.linear(z.reshape(-1, z.shape[-1])).contiguous(memory_format=torch.channels_last)
+        flat, batch = self.flatten(z)
+        first = self.linear(flat).contiguous(memory_format=torch.channels_last)
         images = self.convolutions(first).contiguous()  # modalities apart, as the observations are
-        return images.reshape(*z.shape[:-1], self.groups, *self.shape)
+        return images.reshape(*batch, self.groups, *self.shape)

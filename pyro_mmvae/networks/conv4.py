@@ -9,14 +9,15 @@ width 32; group normalisation and other nonlinearities are options of ours.
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.networks.conv import block
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
-from pyro_mmvae.networks.head import GaussianHead
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedNetwork
+from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
 
 _KERNEL, _STRIDE, _PADDINGS = 4, 2, (1, 1, 1, 0)
 _MULTIPLES = (1, 2, 2, 4)  # of the width
@@ -37,9 +38,7 @@ class Conv4Encoder(GroupedNetwork):
         width: channels of the first convolution.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
-        isotropic: one scale for all latent dimensions.
-        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
-        rank: see there.
+        **head: of the experts and private latents, see :class:`~pyro_mmvae.networks.GaussianHead`.
     """
 
     def __init__(
@@ -51,13 +50,11 @@ class Conv4Encoder(GroupedNetwork):
         width: int = 32,
         norm: str = "none",
         activation: str = "relu",
-        isotropic: bool = False,
-        covariance: str = "diagonal",
-        rank: int = 4,
+        **head: Any,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation,
-            isotropic=isotropic, covariance=covariance, rank=rank,
+            **head,
         )  # fmt: skip
         self.shape = shape
         channels = [shape[0], *(width * multiple for multiple in _MULTIPLES)]
@@ -69,28 +66,26 @@ class Conv4Encoder(GroupedNetwork):
             layers += block(convolution, groups, after, norm, activation)
         self.convolutions = nn.Sequential(*layers, nn.Unflatten(1, (groups, channels[-1])), nn.Flatten(2))
         features = channels[-1] * _area(shape)
-        self.head = GaussianHead(groups, features, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
+        self.head = GaussianHead(groups, features, latent_size, **head)
 
-    def forward(
-        self, images: Float[Tensor, "*batch group channel height width"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
-        """Give loc, and scale or scale_tril."""
+    def forward(self, images: Float[Tensor, "*batch group channel height width"]) -> Encoding:
+        """Give what the head gives, each `(*batch, group, …)`."""
         batch = images.shape[:-4]
         flat = images.reshape(-1, self.groups * self.shape[0], *self.shape[1:])
-        loc, scale = self.head(self.convolutions(flat.contiguous(memory_format=torch.channels_last)))
-        return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *scale.shape[1:])
+        return of_batch(self.head(self.convolutions(flat.contiguous(memory_format=torch.channels_last))), batch)
 
 
-class Conv4Decoder(GroupedNetwork):
+class Conv4Decoder(GroupedDecoder):
     """A latent to the parameters of images' likelihoods.
 
     Args:
         shape: `(channel, height, width)` of what to give.
-        latent_size: number of latent dimensions.
+        latent_size: number of latent dimensions, private ones among them.
         groups: how many modalities of that shape.
         width: channels before the last transposed convolution.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
+        own_latents: see :class:`~pyro_mmvae.networks.GroupedDecoder`.
     """
 
     def __init__(
@@ -102,12 +97,13 @@ class Conv4Decoder(GroupedNetwork):
         width: int = 32,
         norm: str = "none",
         activation: str = "relu",
+        own_latents: bool = False,
     ) -> None:
-        super().__init__(groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation)
+        super().__init__(groups, latent_size, own_latents, shape=shape, width=width, norm=norm, activation=activation)
         self.shape = shape
         channels = [*(width * multiple for multiple in reversed(_MULTIPLES)), shape[0]]
         self.linear = nn.Sequential(
-            nn.Linear(latent_size, groups * channels[0] * _area(shape)),
+            self.first(channels[0] * _area(shape)),
             ACTIVATIONS[activation](),
             nn.Unflatten(1, (groups * channels[0], *_sides(shape))),
         )
@@ -120,11 +116,12 @@ class Conv4Decoder(GroupedNetwork):
             layers += [up] if number == len(steps) else block(up, groups, after, norm, activation)
         self.convolutions = nn.Sequential(*layers)
 
-    def forward(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch group channel height width"]:
+    def forward(self, z: Float[Tensor, "*batch_and_latent"]) -> Float[Tensor, "*batch group channel height width"]:
         """Give the likelihoods' parameters."""
-        first = self.linear(z.reshape(-1, z.shape[-1])).contiguous(memory_format=torch.channels_last)
+        flat, batch = self.flatten(z)
+        first = self.linear(flat).contiguous(memory_format=torch.channels_last)
         images = self.convolutions(first).contiguous()  # modalities apart, as the observations are
-        return images.reshape(*z.shape[:-1], self.groups, *self.shape)
+        return images.reshape(*batch, self.groups, *self.shape)
 
 
 def _sides(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -77,6 +77,32 @@ class GroupedNetwork(nn.Module):
         return functional_call(template, values, args)
 
 
+class GroupedDecoder(GroupedNetwork):
+    """Decoders of one shape as one, from one latent for all of them or from one of each.
+
+    Args:
+        groups: how many decoders.
+        latent_size: number of latent dimensions that each sees.
+        own_latents: whether latents have a group axis, `(*batch, group, latent)`: where a part of them is private.
+        **options: see :class:`GroupedNetwork`.
+    """
+
+    def __init__(self, groups: int, latent_size: int, own_latents: bool, **options: Any) -> None:
+        super().__init__(groups, latent_size=latent_size, own_latents=own_latents, **options)
+
+    def first(self, features: int) -> nn.Module:
+        """The first layer, from `(batch, latent)` or `(batch, group, latent)` to `(batch, group · feature)`."""
+        latent_size = self.options["latent_size"]
+        if self.options["own_latents"]:
+            return nn.Sequential(GroupedLinear(self.groups, latent_size, features), nn.Flatten(1))
+        return nn.Linear(latent_size, self.groups * features)
+
+    def flatten(self, z: Tensor) -> tuple[Tensor, torch.Size]:
+        """Latents with one batch dimension, and the batch dimensions that there were."""
+        axes = z.dim() - (2 if self.options["own_latents"] else 1)
+        return z.reshape(-1, *z.shape[axes:]), z.shape[:axes]
+
+
 def _of_groups(value: torch.Tensor, total: int, groups: Sequence[int]) -> torch.Tensor:
     parts = value.unflatten(0, (total, -1))
     return torch.cat([parts[group] for group in groups])

@@ -97,6 +97,8 @@ def make_networks(
     latent_size: int,
     options: NetworkOptions,
     groups: int = 1,
+    *,
+    private_size: int = 0,
 ) -> tuple[GroupedNetwork, GroupedNetwork]:
     """An encoder and a decoder for one modality, or for several of one shape at once.
 
@@ -109,98 +111,57 @@ def make_networks(
         latent_size: number of latent dimensions.
         options: sizes.
         groups: how many modalities; they share no weights.
+        private_size: number of dimensions of the private latent of each.
 
     Returns:
         Modules `(*batch, group, *input_shape)` → loc, scale `(*batch, group, latent)`, or scale_tril `(*batch, group,
-        latent, latent)` for a full or low-rank covariance; and `(*batch, latent)` → `(*batch, group, *output_shape)`.
+        latent, latent)` for a full or low-rank covariance, then loc, scale `(*batch, group, private)` if there is a
+        private latent; and `(*batch, latent)` → `(*batch, group, *output_shape)`, or with a private latent `(*batch,
+        group, latent + private)` → the same.
 
     Raises:
         ValueError: for an unknown name, or a network for something that it cannot take.
     """
     if name == "auto":
         name = choose_network(input_shape)
-    if name == "conv":
-        if len(input_shape) != 3 or len(output_shape) != 3:
-            raise ValueError(f"network 'conv' needs images (channel, height, width), not shape {input_shape}")
-        encoder: GroupedNetwork = ConvEncoder(
-            input_shape,
-            latent_size,
-            groups=groups,
-            width=options.width,
-            hidden=options.hidden,
-            norm=options.norm,
-            activation=options.activation,
-            isotropic=options.isotropic,
-            covariance=options.covariance,
-            rank=options.rank,
-        )
-        decoder: GroupedNetwork = ConvDecoder(
-            output_shape,
-            latent_size,
-            groups=groups,
-            width=options.width,
-            hidden=options.hidden if options.decoder_hidden else None,
-            norm=options.norm,
-            activation=options.activation,
-        )
-        return encoder, decoder
-    if name == "mlp":
-        hidden, depth, activation = options.hidden, options.depth, options.activation
-        encoder = MLPEncoder(
-            input_shape,
-            latent_size,
-            groups=groups,
-            hidden=hidden,
-            depth=depth,
-            activation=activation,
-            isotropic=options.isotropic,
-            covariance=options.covariance,
-            rank=options.rank,
-        )
-        decoder = MLPDecoder(
-            output_shape, latent_size, groups=groups, hidden=hidden, depth=depth, activation=activation
-        )
-        return encoder, decoder
-    if name in _STRIDED:
-        return _strided(name, input_shape, output_shape, latent_size, options, groups)
-    if name == "residual":
-        sizes: dict[str, Any] = {"width": options.width, "norm": options.norm, "activation": options.activation}
-        experts: dict[str, Any] = {
-            "isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank
-        }  # fmt: skip
-        return (
-            ResidualEncoder(input_shape, latent_size, groups=groups, **experts, **sizes),
-            ResidualDecoder(output_shape, latent_size, groups=groups, **sizes),
-        )
-    raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
-
-
-_STRIDED: dict[str, tuple[Any, Any, Any, str]] = {
-    "conv4": (Conv4Encoder, Conv4Decoder, fits_conv4, "(channel, height, width) whose sides are 32, 48, 64, …"),
-    "text": (TextEncoder, TextDecoder, fits_text, "tokens (position, class) of 8, 12, 16, … positions"),
-}
-"""Networks of fixed strides: encoder, decoder, whether they can take a shape, and which those are."""
-
-
-def _strided(
-    name: str,
-    input_shape: tuple[int, ...],
-    output_shape: tuple[int, ...],
-    latent_size: int,
-    options: NetworkOptions,
-    groups: int,
-) -> tuple[GroupedNetwork, GroupedNetwork]:
-    encoder, decoder, fits, wanted = _STRIDED[name]
+    if name not in _PAIRS:
+        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
+    encoder, decoder, fits, wanted = _PAIRS[name]
     for shape in (input_shape, output_shape):
         if not fits(shape):
             raise ValueError(f"network {name!r} needs {wanted}, not shape {shape}")
-    shared: dict[str, Any] = {
-        "groups": groups, "width": options.width, "norm": options.norm, "activation": options.activation
+    sizes: dict[str, Any] = {"groups": groups, "activation": options.activation}
+    encoding: dict[str, Any] = {
+        "isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank,
+        "private_size": private_size,
     }  # fmt: skip
-    experts: dict[str, Any] = {
-        "isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank
-    }  # fmt: skip
+    decoding: dict[str, Any] = {"own_latents": private_size > 0}
+    if name == "mlp":
+        sizes |= {"hidden": options.hidden, "depth": options.depth}
+    else:
+        sizes |= {"width": options.width, "norm": options.norm}
+    if name == "conv":
+        encoding["hidden"] = options.hidden
+        decoding["hidden"] = options.hidden if options.decoder_hidden else None
     return (
-        encoder(input_shape, latent_size, **experts, **shared),
-        decoder(output_shape, latent_size, **shared),
+        encoder(input_shape, latent_size, **sizes, **encoding),
+        decoder(output_shape, latent_size + private_size, **sizes, **decoding),
     )
+
+
+def _anything(_: tuple[int, ...]) -> bool:
+    return True
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3
+
+
+_PAIRS: dict[str, tuple[Any, Any, Any, str]] = {
+    "conv": (ConvEncoder, ConvDecoder, _is_image, "images (channel, height, width)"),
+    "conv4": (Conv4Encoder, Conv4Decoder, fits_conv4, "(channel, height, width) whose sides are 32, 48, 64, …"),
+    "mlp": (MLPEncoder, MLPDecoder, _anything, ""),
+    "residual": (ResidualEncoder, ResidualDecoder, _anything, ""),  # which refuses by itself what it cannot halve
+    "text": (TextEncoder, TextDecoder, fits_text, "tokens (position, class) of 8, 12, 16, … positions"),
+}
+"""Networks by name: encoder, decoder, whether they can take a shape, and which those are."""

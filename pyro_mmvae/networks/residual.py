@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
-from pyro_mmvae.networks.head import GaussianHead
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedNetwork
+from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
 
 _SMALL, _LARGEST = 4, 8  # sides are halved down to this, and may be this at the most when they cannot be
 _MOST = 5  # times the width, channels
@@ -149,9 +149,7 @@ class ResidualEncoder(GroupedNetwork):
         width: channels after the first halving; 128 in MoPoE's setting.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
-        isotropic: one scale for all latent dimensions.
-        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
-        rank: see there.
+        **head: of the experts and private latents, see :class:`~pyro_mmvae.networks.GaussianHead`.
 
     Raises:
         ValueError: for another number of axes, or sides that cannot be halved often enough.
@@ -166,13 +164,11 @@ class ResidualEncoder(GroupedNetwork):
         width: int = 128,
         norm: str = "group",
         activation: str = "relu",
-        isotropic: bool = False,
-        covariance: str = "diagonal",
-        rank: int = 4,
+        **head: Any,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation,
-            isotropic=isotropic, covariance=covariance, rank=rank,
+            **head,
         )  # fmt: skip
         self.layout = layout = _Layout(shape, width)
         last = layout.channels[-1]
@@ -186,30 +182,26 @@ class ResidualEncoder(GroupedNetwork):
             _convolution(layout.dims, groups, last, layout.features, layout.sides[-1]),
             ACTIVATIONS[activation](),
         )
-        self.head = GaussianHead(
-            groups, layout.features, latent_size, isotropic=isotropic, covariance=covariance, rank=rank
-        )
+        self.head = GaussianHead(groups, layout.features, latent_size, **head)
 
-    def forward(
-        self, items: Float[Tensor, "*batch_group_and_item"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
-        """Give loc, and scale or scale_tril, of `(*batch, group, *shape)`."""
+    def forward(self, items: Float[Tensor, "*batch_group_and_item"]) -> Encoding:
+        """Give what the head gives, of `(*batch, group, *shape)`, each `(*batch, group, …)`."""
         batch = items.shape[: items.dim() - len(self.options["shape"]) - 1]
         features = self.layers(self.layout.arrange(items, self.groups))
-        loc, scale = self.head(features.reshape(-1, self.groups, self.layout.features))
-        return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *scale.shape[1:])
+        return of_batch(self.head(features.reshape(-1, self.groups, self.layout.features)), batch)
 
 
-class ResidualDecoder(GroupedNetwork):
+class ResidualDecoder(GroupedDecoder):
     """A latent to the parameters of likelihoods of images or sequences.
 
     Args:
         shape: of what to give for one item, `(channel, height, width)` or `(position, channel)`.
-        latent_size: number of latent dimensions.
+        latent_size: number of latent dimensions, private ones among them.
         groups: how many modalities of that shape.
         width: channels before the last doubling; 128 in MoPoE's setting.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
+        own_latents: see :class:`~pyro_mmvae.networks.GroupedDecoder`.
 
     Raises:
         ValueError: as for the encoder.
@@ -224,12 +216,11 @@ class ResidualDecoder(GroupedNetwork):
         width: int = 128,
         norm: str = "group",
         activation: str = "relu",
+        own_latents: bool = False,
     ) -> None:
-        super().__init__(
-            groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation
-        )  # fmt: skip
+        super().__init__(groups, latent_size, own_latents, shape=shape, width=width, norm=norm, activation=activation)
         self.layout = layout = _Layout(shape, width)
-        self.linear = nn.Sequential(nn.Linear(latent_size, groups * layout.features), ACTIVATIONS[activation]())
+        self.linear = nn.Sequential(self.first(layout.features), ACTIVATIONS[activation]())
         self.layers = nn.Sequential(
             _convolution(layout.dims, groups, layout.features, layout.channels[-1], layout.sides[-1], up=True),
             *(
@@ -240,10 +231,11 @@ class ResidualDecoder(GroupedNetwork):
             _convolution(layout.dims, groups, width, layout.channels_in, 4, stride=2, up=True, gain=1.0),
         )
 
-    def forward(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch_group_and_parameters"]:
+    def forward(self, z: Float[Tensor, "*batch_and_latent"]) -> Float[Tensor, "*batch_group_and_parameters"]:
         """Give the likelihoods' parameters, `(*batch, group, *shape)`."""
-        first = self.linear(z.reshape(-1, z.shape[-1]))
+        flat, batch = self.flatten(z)
+        first = self.linear(flat)
         first = first.reshape(*first.shape, *[1] * self.layout.dims)
         if self.layout.is_image:
             first = first.contiguous(memory_format=torch.channels_last)
-        return self.layout.restore(self.layers(first), z.shape[:-1], self.groups)
+        return self.layout.restore(self.layers(first), batch, self.groups)

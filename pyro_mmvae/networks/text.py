@@ -9,12 +9,14 @@ normalisation and other nonlinearities are options of ours.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.networks.conv import block
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
-from pyro_mmvae.networks.head import GaussianHead
+from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedNetwork
+from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
 
 _MULTIPLE = 4  # channels, of the width
 
@@ -34,9 +36,7 @@ class TextEncoder(GroupedNetwork):
         width: a quarter of the channels of the convolutions.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
-        isotropic: one scale for all latent dimensions.
-        covariance: of the experts, see :class:`~pyro_mmvae.networks.GaussianHead`.
-        rank: see there.
+        **head: of the experts and private latents, see :class:`~pyro_mmvae.networks.GaussianHead`.
     """
 
     def __init__(
@@ -48,13 +48,11 @@ class TextEncoder(GroupedNetwork):
         width: int = 32,
         norm: str = "none",
         activation: str = "relu",
-        isotropic: bool = False,
-        covariance: str = "diagonal",
-        rank: int = 4,
+        **head: Any,
     ) -> None:
         super().__init__(
             groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation,
-            isotropic=isotropic, covariance=covariance, rank=rank,
+            **head,
         )  # fmt: skip
         self.shape, channels = shape, _MULTIPLE * width
         each = groups * channels
@@ -66,29 +64,27 @@ class TextEncoder(GroupedNetwork):
             nn.Flatten(2),
         )
         features = channels * _positions(shape)
-        self.head = GaussianHead(groups, features, latent_size, isotropic=isotropic, covariance=covariance, rank=rank)
+        self.head = GaussianHead(groups, features, latent_size, **head)
 
-    def forward(
-        self, texts: Float[Tensor, "*batch group position token"]
-    ) -> tuple[Float[Tensor, "*batch group latent"], Float[Tensor, "*batch_group_and_spread"]]:
-        """Give loc, and scale or scale_tril."""
+    def forward(self, texts: Float[Tensor, "*batch group position token"]) -> Encoding:
+        """Give what the head gives, each `(*batch, group, …)`."""
         length, classes = self.shape
         flat = texts.mT.reshape(-1, self.groups * classes, length)
-        loc, scale = self.head(self.convolutions(flat))
         batch = texts.shape[:-3]
-        return loc.reshape(*batch, *loc.shape[1:]), scale.reshape(*batch, *scale.shape[1:])
+        return of_batch(self.head(self.convolutions(flat)), batch)
 
 
-class TextDecoder(GroupedNetwork):
+class TextDecoder(GroupedDecoder):
     """A latent to logits of tokens.
 
     Args:
         shape: `(position, class)` of what to give.
-        latent_size: number of latent dimensions.
+        latent_size: number of latent dimensions, private ones among them.
         groups: how many modalities of that shape.
         width: a quarter of the channels of the convolutions.
         norm: ``none`` or ``group``.
         activation: ``relu``, ``silu`` or ``gelu``.
+        own_latents: see :class:`~pyro_mmvae.networks.GroupedDecoder`.
     """
 
     def __init__(
@@ -100,12 +96,13 @@ class TextDecoder(GroupedNetwork):
         width: int = 32,
         norm: str = "none",
         activation: str = "relu",
+        own_latents: bool = False,
     ) -> None:
-        super().__init__(groups, shape=shape, latent_size=latent_size, width=width, norm=norm, activation=activation)
+        super().__init__(groups, latent_size, own_latents, shape=shape, width=width, norm=norm, activation=activation)
         self.shape, channels = shape, _MULTIPLE * width
         each = groups * channels
         self.linear = nn.Sequential(
-            nn.Linear(latent_size, each * _positions(shape)),
+            self.first(channels * _positions(shape)),
             ACTIVATIONS[activation](),
             nn.Unflatten(1, (each, _positions(shape))),
         )
@@ -115,11 +112,12 @@ class TextDecoder(GroupedNetwork):
             nn.Conv1d(each, groups * shape[1], 1, groups=groups),
         )
 
-    def forward(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch group position token"]:
+    def forward(self, z: Float[Tensor, "*batch_and_latent"]) -> Float[Tensor, "*batch group position token"]:
         """Give the likelihoods' parameters."""
+        flat, batch = self.flatten(z)
         length, classes = self.shape
-        flat = self.convolutions(self.linear(z.reshape(-1, z.shape[-1])))
-        return flat.reshape(*z.shape[:-1], self.groups, classes, length).mT
+        values = self.convolutions(self.linear(flat))
+        return values.reshape(*batch, self.groups, classes, length).mT
 
 
 def _positions(shape: tuple[int, ...]) -> int:
