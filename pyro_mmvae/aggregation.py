@@ -11,7 +11,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae import subsets
-from pyro_mmvae._typing import Float, Tensor
+from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.barycenters import divergences
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.kinds import KINDS, check_kind
@@ -176,6 +176,7 @@ def draw_component(
     mixture_weights: subsets.MixtureWeights = "uniform",
     prior: Prior | None = None,
     prior_expert: str | None = None,
+    members: Bool[Tensor, "*batch modality"] | None = None,
 ) -> TorchDistribution:
     r"""The barycenter of one subset per item, drawn with its mixture weight: the component bound.
 
@@ -189,6 +190,7 @@ def draw_component(
         mixture_weights: see there.
         prior: see there.
         prior_expert: see there.
+        members: the subset of each item, if :func:`draw_members` has drawn it before.
 
     Returns:
         A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
@@ -197,8 +199,34 @@ def draw_component(
     Raises:
         ValueError: as for :func:`aggregate`, and for an aggregation without subsets or learned weights of ``moe``.
     """
-    options = Options(weights, mixture_weights, prior, prior_expert)
+    options = Options(weights, mixture_weights, prior, prior_expert, members)
     return _run(name, "component", experts, options)
+
+
+def draw_members(
+    experts: Experts,
+    name: str,
+    *,
+    weights: Float[Tensor, "*#batch modality"] | None = None,
+    mixture_weights: subsets.MixtureWeights = "uniform",
+) -> Bool[Tensor, "*batch modality"]:
+    """The subset of each item that :func:`draw_component` aggregates, for a guide that has to know it.
+
+    Args:
+        experts: as for :func:`aggregate`, and so are the others.
+        name: see there.
+        weights: see there.
+        mixture_weights: see there.
+
+    Returns:
+        Which modalities are in the subset, `(*batch, modality)`: for aggregations of one subset all that are present.
+
+    Raises:
+        ValueError: as for :func:`draw_component`.
+    """
+    options = Options(weights, mixture_weights)
+    options.check(experts)
+    return get_aggregation(name).draw(experts, options)
 
 
 def full_component(

@@ -66,18 +66,21 @@ class ModalityConfig(_Section):
     network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
     output: Literal["identity", "sigmoid"] | None = None
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+    private_size: int | None = Field(None, ge=0)
 
 
 class ModelConfig(_Section):
     """The generative model, the guide, and the objective.
 
-    ``likelihood`` and ``scale`` are of images and vectors, and ``auto`` is as the data says; tokens and counts have
-    likelihoods of their own. ``modalities`` has the last word on each.
+    ``private_size`` is the number of latent dimensions that each modality has for itself, besides the ``latent_size``
+    shared ones. ``likelihood`` and ``scale`` are of images and vectors, and ``auto`` is as the data says; tokens and
+    counts have likelihoods of their own. ``modalities`` has the last word on each.
     """
 
     aggregation: str = "wb"
     bound: Literal["mixture", "component"] = "component"
     latent_size: int = Field(32, ge=1)
+    private_size: int = Field(0, ge=0)
     beta: float = Field(1.0, gt=0, allow_inf_nan=False)
     likelihood: Literal["auto", "laplace", "normal", "bernoulli"] = "auto"
     scale: float | Literal["auto", "learned"] = "auto"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -16,8 +16,8 @@ from pyro.infer.util import is_validation_enabled
 from torch import nn
 
 from pyro_mmvae import subsets
-from pyro_mmvae._typing import Tensor
-from pyro_mmvae.aggregation import aggregate, draw_component, full_component, get_aggregation
+from pyro_mmvae._typing import Bool, Tensor
+from pyro_mmvae.aggregation import aggregate, draw_component, draw_members, full_component, get_aggregation
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.plates import PlateWatch
 from pyro_mmvae.rules import Prior
@@ -124,13 +124,16 @@ class BarycentricGuide(AutoGuide):
         """For copies, without the list it is a part of, which sets itself again; this guide stays in its own."""
         return {**super(AutoGuide, self).__getstate__(), "master": None}
 
-    def posterior(self, experts: Experts, bound: str | None = None) -> TorchDistribution:
+    def posterior(
+        self, experts: Experts, bound: str | None = None, members: Bool[Tensor, "*batch modality"] | None = None
+    ) -> TorchDistribution:
         """What these experts say together.
 
         Args:
             experts: unimodal posteriors.
             bound: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset, ``"full"`` for the
                 component of everything present; the guide's own by default.
+            members: for ``"component"``, subsets that :meth:`draw_members` drew; they are drawn here by default.
 
         Returns:
             A distribution of batch shape `batch` and event shape `(latent,)`.
@@ -141,6 +144,7 @@ class BarycentricGuide(AutoGuide):
         bound = bound or self.bound
         if bound not in _BUILDERS:
             raise ValueError(f"bound must be one of {', '.join(_BUILDERS)}, not {bound!r}")
+        options: dict[str, Any] = {} if members is None else {"members": members}
         return _BUILDERS[bound](
             experts,
             self.aggregation,
@@ -148,6 +152,13 @@ class BarycentricGuide(AutoGuide):
             mixture_weights=self.mixture_weights,
             prior=(cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)),
             prior_expert=self.prior_expert,
+            **options,
+        )
+
+    def draw_members(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
+        """The subset of each item whose barycenter the component bound uses, see :func:`pyro_mmvae.draw_component`."""
+        return draw_members(
+            experts, self.aggregation, weights=self.modality_weights(experts), mixture_weights=self.mixture_weights
         )
 
     def modality_weights(self, experts: Experts) -> Tensor | None:
@@ -193,14 +204,20 @@ class BarycentricGuide(AutoGuide):
         raise NotImplementedError("BarycentricGuide has no median(); posterior(encode(...)) is the distribution itself")
 
     def sample_posterior(
-        self, posterior: TorchDistribution, experts: Experts | None = None, *, scale: float = 1.0
+        self,
+        posterior: TorchDistribution,
+        experts: Experts | None = None,
+        *,
+        scale: float = 1.0,
+        others: Mapping[str, TorchDistribution] | None = None,
     ) -> Tensor:
         """The sample statement, in the plate: for a subclass that has its own way to the posterior.
 
         Args:
             posterior: of the items in the plate.
             experts: it came from; their weights' entropy is taken into account if there is a coefficient for it.
-            scale: of the latent site's log probability, as β in an objective.
+            scale: of the log probabilities of latent sites, as β in an objective.
+            others: further latents of the items, by the names of their sites.
 
         Returns:
             `(…, item, latent)`.
@@ -218,7 +235,11 @@ class BarycentricGuide(AutoGuide):
         if count > size:
             raise ValueError(f"BarycentricGuide: {count} items in a plate {self.plate!r} of plate_size={size}")
         with self._plate(size, count, posterior.mean.device):
-            return self._sample(posterior, size, experts, scale)
+            z = self._sample(posterior, size, experts, scale)
+            with scaled(scale):
+                for name, other in (others or {}).items():
+                    pyro.sample(name, other)
+        return z
 
     def _sample_subsampled(self, args: Any, kwargs: Any) -> Tensor:
         size, count = cast("int", self.plate_size), cast("int", self.subsample_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -17,6 +17,8 @@ from pyro_mmvae.likelihoods import CategoricalLikelihood, Likelihood
 from pyro_mmvae.networks import GroupedNetwork, choose_network
 
 Groups: TypeAlias = tuple[tuple[str, ...], ...]
+PrivateExpert: TypeAlias = tuple[Tensor, Tensor]
+"""Loc and scale of a Gaussian, each `(item, private)`."""
 
 _RESERVED = ("z", "data", "present", "kl", "loss", "elbo", "seconds")  # sites, keys of a batch, terms of the ELBO
 
@@ -35,9 +37,10 @@ class Modality:
         size: of a likelihood of counts: the total of an item of which it is not known.
         weight: w_m on its reconstruction term in training; 0 leaves its site out.
         output: of a Laplace or Normal likelihood, ``identity`` or ``sigmoid``.
+        private_size: number of dimensions of a latent that this modality alone has; 0 for none.
 
     Raises:
-        ValueError: for a name that a site of the model has already, or a weight that is negative or not finite.
+        ValueError: for a name that a site of the model has already, or a weight or size that is negative or not finite.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Modality:
     size: float = 1.0
     weight: float = 1.0
     output: str = "identity"
+    private_size: int = 0
 
     def __post_init__(self) -> None:
         """Check."""
@@ -60,6 +64,13 @@ class Modality:
             )
         if not self.weight >= 0 or not math.isfinite(self.weight):
             raise ValueError(f"modality {self.name!r}: weight must be finite and not negative, not {self.weight}")
+        if self.private_size < 0:
+            raise ValueError(f"modality {self.name!r}: private_size must not be negative, not {self.private_size}")
+
+
+def private_site(name: str) -> str:
+    """The name of the Pyro site of a modality's private latent."""
+    return f"{name}_private"
 
 
 class Encoders(nn.Module):
@@ -73,6 +84,7 @@ class Encoders(nn.Module):
         latent_size: number of latent dimensions.
         kind: of the experts, see :attr:`pyro_mmvae.Experts.kind`; ``"full"`` where the networks give scale_tril.
         df: degrees of freedom of ``"student_t"``.
+        private_sizes: modality name to the number of dimensions of its private latent, of those that have one.
     """
 
     def __init__(
@@ -84,12 +96,14 @@ class Encoders(nn.Module):
         latent_size: int,
         kind: str = "normal",
         df: float | None = None,
+        private_sizes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.likelihoods = likelihoods
         self.groups, self.names, self.latent_size = groups, names, latent_size
         self.kind, self.df = kind, df if kind == "student_t" else None
+        self.private_sizes = dict(private_sizes or {})
 
     def forward(self, batch: Batch) -> Experts:
         """Encode what is there; only the networks of those modalities run.
@@ -100,26 +114,42 @@ class Encoders(nn.Module):
         Returns:
             Experts `(item, modality, latent)`.
         """
+        return self.encode(batch)[0]
+
+    def encode(self, batch: Batch) -> tuple[Experts, dict[str, PrivateExpert]]:
+        """The same, and what each modality that is there says of its private latent, if it has one.
+
+        Args:
+            batch: items, at least one modality.
+
+        Returns:
+            Experts `(item, modality, latent)`; and modality name to loc and scale, each `(item, private)`, which are 0
+            and 1 where the modality is absent.
+        """
         reference = next(iter(batch.values.values()))
         count, device = len(batch), reference.device
         ones = torch.ones(count, self.latent_size, device=device)
         loc = dict.fromkeys(self.names, ones)
         spread = dict.fromkeys(self.names, torch.diag_embed(ones) if self.kind == "full" else ones)
+        private: dict[str, PrivateExpert] = {}
         for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             given = [name for name in group if name in batch.values]
             if not given:
                 continue
             features = torch.stack([self._features(name, batch.values[name]) for name in given], 1)
-            group_loc, group_spread = network.run_groups([group.index(name) for name in given], features)
-            loc.update(zip(given, group_loc.unbind(1), strict=True))
-            spread.update(zip(given, group_spread.unbind(1), strict=True))
+            parts = [part.unbind(1) for part in network.run_groups([group.index(name) for name in given], features)]
+            loc.update(zip(given, parts[0], strict=True))
+            spread.update(zip(given, parts[1], strict=True))
+            if len(parts) > 2:
+                private.update(zip(given, zip(*parts[2:], strict=True), strict=True))
         there = torch.ones(count, dtype=torch.bool, device=device)
         present = [batch.present.get(n, there) if n in batch.values else ~there for n in self.names]
-        return self._experts(
+        experts = self._experts(
             torch.stack([loc[name] for name in self.names], 1),
             torch.stack([spread[name] for name in self.names], 1),
             torch.stack(present, -1),
         )
+        return experts, {n: only_where(batch.present.get(n), *private[n]) for n in self.names if n in private}
 
     def blank(self, count: int, reference: Tensor) -> Experts:
         """Experts of items of which nothing was observed, of the type and on the device of ``reference``."""
@@ -142,25 +172,39 @@ class Encoders(nn.Module):
         return likelihood.features(value)
 
 
+def only_where(present: Tensor | None, loc: Tensor, scale: Tensor) -> PrivateExpert:
+    """Loc and scale `(item, private)` of a private latent, those of its prior where ``present`` `(item,)` is False."""
+    if present is None:
+        return loc, scale
+    return torch.where(present.unsqueeze(-1), loc, 0.0), torch.where(present.unsqueeze(-1), scale, 1.0)
+
+
 class Decoders(nn.Module):
-    """A latent to the parameters of every modality, by one network for all modalities of one shape.
+    """Latents to the parameters of every modality, by one network for all modalities of one shape.
 
     Args:
         networks: one a group of modalities.
         groups: the names of each group.
+        private_sizes: as of the encoders.
     """
 
-    def __init__(self, networks: Sequence[GroupedNetwork], groups: Groups) -> None:
+    def __init__(
+        self, networks: Sequence[GroupedNetwork], groups: Groups, private_sizes: Mapping[str, int] | None = None
+    ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.groups = groups
+        self.private_sizes = dict(private_sizes or {})
 
-    def forward(self, z: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
+    def forward(
+        self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
         """Decode; only the networks of the modalities wanted run.
 
         Args:
             z: `(*batch, latent)`.
             names: which modalities are wanted.
+            private: modality name to `(*batch, private)`, of those wanted that have a private latent.
 
         Returns:
             Modality name to `(*batch, *parameter_shape)`.
@@ -170,7 +214,12 @@ class Decoders(nn.Module):
         for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             chosen = [name for name in group if name in wanted]
             if chosen:
-                values = network.run_groups([group.index(name) for name in chosen], z)
+                latents = z
+                if chosen[0] in self.private_sizes:
+                    own = torch.stack([cast("Mapping[str, Tensor]", private)[name] for name in chosen], -2)
+                    shared = z.unsqueeze(-2).expand(*z.shape[:-1], len(chosen), -1)
+                    latents = torch.cat([shared, own.to(z.dtype)], -1)
+                values = network.run_groups([group.index(name) for name in chosen], latents)
                 parameters.update(zip(chosen, values.unbind(z.dim() - 1), strict=True))
         return parameters
 
@@ -187,6 +236,6 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
     groups: dict[Any, list[str]] = {}
     for modality in modalities:
         likelihood = cast("Likelihood", likelihoods[modality.name])
-        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape)
+        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape, modality.private_size)
         groups.setdefault(key, []).append(modality.name)
     return tuple(tuple(group) for group in groups.values())

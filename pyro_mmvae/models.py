@@ -4,174 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import pyro
-import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
-from pyro_mmvae.data.batch import Batch
-from pyro_mmvae.distributions import location_scale
-from pyro_mmvae.experts import Experts
-from pyro_mmvae.guides import BarycentricGuide, scaled
 from pyro_mmvae.kinds import check_kind
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.modalities import Decoders, Encoders, Modality, group_modalities, network_of
 from pyro_mmvae.networks import NetworkOptions, make_networks
+from pyro_mmvae.programs import GenerativeModel, MultimodalGuide, Observations
 from pyro_mmvae.rules import Prior, kinds_of, posterior_family
 from pyro_mmvae.weighting import make_mixture_weights, make_weights
-
-Observations: TypeAlias = Batch | Mapping[str, Tensor]
-
-
-class GenerativeModel(PyroModule):
-    r"""The model :math:`z \sim p(z),\ x_m \sim p(x_m \mid z)`, as a Pyro program.
-
-    Sites: ``z`` and one a modality, in one plate ``data``.
-
-    Args:
-        decoders: from a latent to the parameters of every modality.
-        likelihoods: modality name to likelihood.
-        weights: modality name to w_m.
-        prior_loc: `(latent,)`.
-        prior_scale: `(latent,)`.
-        beta: the weight of the KL term in training.
-        family: of the prior.
-        df: degrees of freedom, if that is ``student_t``.
-    """
-
-    def __init__(
-        self,
-        decoders: Decoders,
-        likelihoods: nn.ModuleDict,
-        weights: Mapping[str, float],
-        prior_loc: Tensor,
-        prior_scale: Tensor,
-        beta: float,
-        family: str = "normal",
-        df: float | None = None,
-    ) -> None:
-        super().__init__()
-        self.decoders = decoders
-        self.likelihoods = likelihoods
-        self.names = tuple(weights)
-        self.weights, self.beta = dict(weights), beta
-        self.prior_family, self.prior_df = family, df
-        self.register_buffer("prior_loc", prior_loc)
-        self.register_buffer("prior_scale", prior_scale)
-
-    def prior(self) -> TorchDistribution:
-        """The prior of one item."""
-        loc, scale = cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)
-        if self.prior_family != "normal":
-            return location_scale(self.prior_family, loc, scale, self.prior_df)
-        return cast("TorchDistribution", dist.Normal(loc, scale, validate_args=False).to_event(1))
-
-    def forward(
-        self,
-        batch: Observations | None = None,
-        *,
-        size: int | None = None,
-        generate: Iterable[str] | bool = False,
-        weighted: bool = True,
-        bound: str | None = None,
-    ) -> Tensor:
-        """Run the model on observations, or draw from it.
-
-        Args:
-            batch: observations. A modality that is missing has no site, one that is missing for some items is masked.
-            size: how many items to draw where there is no batch; then every modality is generated.
-            generate: names of modalities to draw rather than to observe, given or not; True for all.
-            weighted: whether β and w_m apply. Without them the trace is that of the generative model itself.
-            bound: taken for the guide's sake.
-
-        Returns:
-            z, `(…, item, latent)`.
-
-        Raises:
-            ValueError: if there is neither a batch nor a size, or a name is unknown.
-        """
-        observed = None if batch is None else Batch.of(batch, self.names)
-        drawn = _names(generate or observed is None, self.names)
-        count = _count(observed, size)
-        values = {} if observed is None else {n: v for n, v in observed.values.items() if n not in drawn}
-        weights = self.weights if weighted else dict.fromkeys(self.names, 1.0)
-        sites = [name for name in self.names if name in drawn or (name in values and weights[name] > 0)]
-        decoders, likelihoods = self.decoders, self.likelihoods
-        with pyro.plate("data", count, dim=-1, device=str(cast("Tensor", self.prior_loc).device)):
-            with scaled(self.beta if weighted else 1.0):
-                z = cast("Tensor", pyro.sample("z", self.prior()))
-            parameters = decoders(z, sites)
-            for name in sites:
-                known = None if observed is None else observed.values.get(name)  # drawn anew or not: its size factors
-                likelihood = likelihoods[name](parameters[name], known)
-                if name in values and observed is not None and name in observed.present:
-                    likelihood = likelihood.mask(observed.present[name])
-                with scaled(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed
-                    pyro.sample(name, likelihood, obs=values.get(name))
-        return z
-
-
-class MultimodalGuide(BarycentricGuide):
-    """The guide of a :class:`MultimodalVAE`: a barycentric guide that knows of batches and of β."""
-
-    def __init__(
-        self, encode: Encoders, aggregation: str, *, beta: float, names: tuple[str, ...], **options: Any
-    ) -> None:
-        super().__init__(encode, aggregation, **options)
-        self.beta, self.names = beta, names
-
-    def experts(self, batch: Observations | None, size: int | None = None) -> Experts:
-        """The unimodal posteriors of a batch.
-
-        Args:
-            batch: observations.
-            size: how many items without any observation, where there is no batch.
-
-        Returns:
-            Experts `(item, modality, latent)`.
-
-        Raises:
-            ValueError: if there is neither a batch nor a size, or a modality is unknown.
-        """
-        observed = None if batch is None else Batch.of(batch, self.names)
-        count = _count(observed, size)
-        if observed is not None and observed.values:
-            return self.encode(observed)
-        return cast("Encoders", self.encode).blank(count, cast("Tensor", self.prior_loc))
-
-    def forward(
-        self,
-        batch: Observations | None = None,
-        *,
-        size: int | None = None,
-        generate: Iterable[str] | bool = False,
-        weighted: bool = True,
-        bound: str | None = None,
-    ) -> Tensor:
-        """Draw the latent of each item given what was observed of it; from the prior where nothing was.
-
-        Args:
-            batch: observations.
-            size: how many items where there is no batch.
-            generate: taken for the model's sake. What is in the batch is given, generated or not.
-            weighted: whether β applies.
-            bound: another than the guide's own.
-
-        Returns:
-            z, `(…, item, latent)`.
-        """
-        experts = self.experts(batch, size)
-        posterior = self.posterior(experts, bound)
-        if not weighted:
-            return self.sample_posterior(posterior)
-        return self.sample_posterior(posterior, experts, scale=self.beta)
 
 
 class MultimodalVAE(nn.Module):
@@ -184,7 +33,8 @@ class MultimodalVAE(nn.Module):
 
     Args:
         modalities: what is observed.
-        latent_size: number of latent dimensions.
+        latent_size: number of latent dimensions, shared by the modalities; each may have private ones besides, see
+            :class:`~pyro_mmvae.Modality`.
         aggregation: a name, see :func:`pyro_mmvae.aggregations`.
         bound: ``"mixture"`` or ``"component"``, see :class:`~pyro_mmvae.BarycentricGuide`.
         beta: weight of the KL term in training, positive. With another than 1, or with other weights than 1, the
@@ -242,14 +92,16 @@ class MultimodalVAE(nn.Module):
             first = modalities[names.index(group[0])]
             likelihood = cast("Likelihood", likelihoods[first.name])
             shape, kind = likelihood.parameter_shape, network_of(first, likelihood)
-            pairs.append(make_networks(kind, shape, shape, latent_size, options, len(group)))
+            sizes = (shape, shape, latent_size, options, len(group))
+            pairs.append(make_networks(kind, *sizes, private_size=first.private_size))
+        private_sizes = {m.name: m.private_size for m in modalities if m.private_size}
         loc, scale = (0.0, 1.0) if prior is None else prior
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         # Built like this, the modules can keep parameters to themselves or share them through Pyro's store.
         with pyro.settings.context(module_local_params=True):
             self.model = GenerativeModel(
-                Decoders([decoder for _, decoder in pairs], groups),
+                Decoders([decoder for _, decoder in pairs], groups, private_sizes),
                 likelihoods,
                 {m.name: m.weight for m in modalities},
                 prior_loc,
@@ -260,11 +112,18 @@ class MultimodalVAE(nn.Module):
             )
             self.guide = MultimodalGuide(
                 Encoders(
-                    [encoder for encoder, _ in pairs], groups, likelihoods, names, latent_size, options.kind, options.df
+                    [encoder for encoder, _ in pairs],
+                    groups,
+                    likelihoods,
+                    names,
+                    latent_size,
+                    options.kind,
+                    options.df,
+                    private_sizes,
                 ),
                 aggregation,
                 beta=beta,
-                names=names,
+                reconstruction={m.name: m.weight for m in modalities},
                 bound=bound,
                 prior=(prior_loc, prior_scale),
                 prior_expert=prior_expert,
@@ -292,18 +151,36 @@ class MultimodalVAE(nn.Module):
         """
         return self.guide.posterior(self.guide.experts(batch), bound)
 
-    def decode(self, z: Float[Tensor, "*batch latent"], names: Iterable[str] | None = None) -> dict[str, Tensor]:
-        """The mean of each modality given the latent.
+    def private_posterior(self, batch: Observations) -> dict[str, TorchDistribution]:
+        """The distributions of the private latents of the modalities in a batch, see :meth:`MultimodalGuide.private`.
+
+        Args:
+            batch: observations.
+
+        Returns:
+            Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`.
+        """
+        return self.guide.private(batch)
+
+    def decode(
+        self,
+        z: Float[Tensor, "*batch latent"],
+        names: Iterable[str] | None = None,
+        private: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """The mean of each modality given the latents.
 
         Args:
             z: latents with any leading dimensions.
             names: which modalities; all by default.
+            private: modality name to private latents `(*batch, private)`. Those not given are drawn from their priors,
+                from torch's global generator, as a modality generated from others has them.
 
         Returns:
             Modality name to `(*batch, *shape)` (for a categorical modality class probabilities).
         """
         wanted = self.names if names is None else tuple(names)
-        parameters = self.model.decoders(z, wanted)
+        parameters = self.model.decoders(z, wanted, self.model.private_draws(z, wanted, private))
         return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in wanted}
 
 
@@ -312,6 +189,9 @@ def _check(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) 
         raise ValueError("a model needs at least one modality")
     if len(set(names)) < len(names):
         raise ValueError(f"modalities must have different names, got {', '.join(names)}")
+    for name in names:
+        if name.removesuffix("_private") in names and name.endswith("_private"):
+            raise ValueError(f"a modality cannot be called {name!r} beside {name.removesuffix('_private')!r}")
     if latent_size < 1:
         raise ValueError(f"latent_size must be positive, not {latent_size}")
     if not beta > 0 or not math.isfinite(beta):
@@ -320,21 +200,3 @@ def _check(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) 
         raise ValueError(
             f"{len(weights)} weights for {len(names)} modalities: one each, in the order {', '.join(names)}"
         )
-
-
-def _names(generate: Iterable[str] | bool, names: tuple[str, ...]) -> tuple[str, ...]:
-    if isinstance(generate, bool):
-        return names if generate else ()
-    generate = (generate,) if isinstance(generate, str) else tuple(generate)
-    unknown = [name for name in generate if name not in names]
-    if unknown:
-        raise ValueError(f"unknown modality {unknown[0]!r} to generate; the model has {', '.join(names)}")
-    return generate
-
-
-def _count(observed: Batch | None, size: int | None) -> int:
-    if observed is not None and observed.values:
-        return len(observed)
-    if size is None:
-        raise ValueError("nothing observed: say how many items with size=")
-    return size

@@ -32,8 +32,9 @@ def load_split(config: Config, split: str) -> MultimodalDataset:
 def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Traits]:
     """What is known of each modality with what the configuration says, and defaults for the rest.
 
-    ``model.modalities`` goes before ``model.modality_weights``, ``model.likelihood``, ``model.scale`` and
-    ``model.network.name``, and these before what the data says. Likelihood and scale are of images and vectors only.
+    ``model.modalities`` goes before ``model.modality_weights``, ``model.private_size``, ``model.likelihood``,
+    ``model.scale`` and ``model.network.name``, and these before what the data says. Likelihood and scale are of images
+    and vectors only.
 
     Args:
         config: of the run.
@@ -48,7 +49,7 @@ def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Tra
         if unknown:
             raise ValueError(f"model.{section} names {unknown[0]!r}, the data has {', '.join(traits)}")
     for name, known in traits.items():
-        shared: dict[str, Any] = {"weight": model.modality_weights.get(name)}
+        shared: dict[str, Any] = {"weight": model.modality_weights.get(name), "private_size": model.private_size}
         if model.network.name != "auto":
             shared["network"] = model.network.name
         if known.kind in {"image", "vector"}:

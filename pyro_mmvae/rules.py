@@ -35,6 +35,7 @@ class Options:
     mixture_weights: subsets.MixtureWeights = "uniform"
     prior: Prior | None = None
     prior_expert: str | None = None
+    members: Tensor | None = None
 
     def check(self, experts: Experts) -> None:
         """Refuse what does not fit the experts.
@@ -70,7 +71,10 @@ class Aggregation(Protocol):
         """The whole posterior."""
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
-        """The barycenter of one subset per item, drawn with its mixture weight."""
+        """The barycenter of one subset per item: ``options.members``, or drawn with its mixture weight."""
+
+    def draw(self, experts: Experts, options: Options) -> Tensor:
+        """One subset per item, drawn with its mixture weight, `(*batch, modality)`."""
 
     def full(self, experts: Experts, options: Options) -> TorchDistribution:
         """The component of everything present."""
@@ -125,6 +129,18 @@ class Rule:
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
         """A Normal: the barycenter of a drawn subset, which is an unbiased estimate of the component bound."""
         merge, exponents, factor = self._prepare(experts, options)
+        drawn = self.draw(experts, options) if options.members is None else options.members
+        members, live = drawn.unsqueeze(-2), drawn.any(-1, keepdim=True)
+        rows, _ = self._rows(members, live, exponents, factor, experts, options)
+        return merge(rows, single=True)
+
+    def draw(self, experts: Experts, options: Options) -> Tensor:
+        """One subset per item, drawn with its mixture weight, `(*batch, modality)`.
+
+        Raises:
+            ValueError: if the weights of modalities are those of the mixture and require a gradient.
+        """
+        _, exponents, factor = self._prepare(experts, options)
         if factor is not None and factor.requires_grad:
             raise ValueError(
                 f"aggregation {self.name!r} with weights that require a gradient has no component bound: the gradient "
@@ -132,10 +148,7 @@ class Rule:
             )
         shared = exponents if factor is None else factor
         positive = None if shared is None else shared.detach() > 0
-        drawn = subsets.draw_subset(self.family, experts.mask, options.mixture_weights, positive, factor)
-        members, live = drawn.unsqueeze(-2), drawn.any(-1, keepdim=True)
-        rows, _ = self._rows(members, live, exponents, factor, experts, options)
-        return merge(rows, single=True)
+        return subsets.draw_subset(self.family, experts.mask, options.mixture_weights, positive, factor)
 
     def full(self, experts: Experts, options: Options) -> TorchDistribution:
         """The barycenter of everything present, which the families of all and of every subset have."""
@@ -234,11 +247,15 @@ class Custom:
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
         """The callable of a drawn subset."""
+        drawn = self.draw(experts, options) if options.members is None else options.members
+        return self._call(experts.given(drawn), options)
+
+    def draw(self, experts: Experts, options: Options) -> Tensor:
+        """One subset per item, drawn with its mixture weight, `(*batch, modality)`."""
         self.check(experts.num_modalities, "component")
         family = cast("subsets.Family", self.family)
         positive = None if options.weights is None else options.weights.detach() > 0
-        drawn = subsets.draw_subset(family, experts.mask, options.mixture_weights, positive)
-        return self._call(experts.given(drawn), options)
+        return subsets.draw_subset(family, experts.mask, options.mixture_weights, positive)
 
     def full(self, experts: Experts, options: Options) -> TorchDistribution:
         """The callable of everything present; of nothing where what is present has no weight."""

@@ -27,8 +27,9 @@ from pyro_mmvae.files import METRICS, write_atomically
 from pyro_mmvae.files import read_metrics as read_metrics
 from pyro_mmvae.files import write_text as write_text
 from pyro_mmvae.modalities import Modality
-from pyro_mmvae.models import GenerativeModel, MultimodalGuide, MultimodalVAE
+from pyro_mmvae.models import MultimodalVAE
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.programs import GenerativeModel, MultimodalGuide
 from pyro_mmvae.resolution import load_split as load_split
 from pyro_mmvae.resolution import read_traits as read_traits
 from pyro_mmvae.resolution import resolve as resolve
@@ -82,6 +83,7 @@ def build_vae(
             size=traits[name].size or 1.0,
             output=traits[name].output or "identity",
             weight=1.0 if (weight := traits[name].weight) is None else weight,
+            private_size=traits[name].private_size or 0,
         )
         for name, shape in shapes.items()
     ]
@@ -171,19 +173,42 @@ class Run:
             ValueError: for an unknown modality, one that is given but has no values, or a mixture of more than 4,096
                 components.
         """
+        batch = self._given(values, given)
+        if bound == "mixture":
+            self._check_mixture()
+        with torch.no_grad():
+            experts = self.guide.experts(batch, size=len(Batch.of(dict(values), self.names)))
+            return self.guide.posterior(experts, bound)
+
+    def private_posterior(
+        self, values: Mapping[str, Tensor], given: Sequence[str] | None = None
+    ) -> dict[str, TorchDistribution]:
+        """The distributions of the private latents of given modalities.
+
+        Args:
+            values: as for :meth:`posterior`.
+            given: likewise.
+
+        Returns:
+            Modality name to a distribution of batch shape `(item,)` and event shape `(private,)`, of those that have a
+            private latent; without gradients.
+
+        Raises:
+            ValueError: for an unknown modality, or one that is given but has no values.
+        """
+        batch = self._given(values, given)
+        with torch.no_grad():
+            return self.vae.private_posterior(batch) if batch.values else {}
+
+    def _given(self, values: Mapping[str, Tensor], given: Sequence[str] | None) -> Batch:
         batch = Batch.of(dict(values), self.names)
         names = self.names if given is None else tuple(given)
         for name in names if given is not None else ():
             if name not in batch.values:
                 known = "has no values" if name in self.names else f"is unknown, the run has {', '.join(self.names)}"
                 raise ValueError(f"given modality {name!r} {known}")
-        if bound == "mixture":
-            self._check_mixture()
         chosen = {n: v.to(self.device, torch.float32) for n, v in batch.values.items() if n in names}
-        masks = {n: m.to(self.device) for n, m in batch.present.items()}
-        with torch.no_grad():
-            experts = self.guide.experts(Batch(chosen, masks), size=len(batch))
-            return self.guide.posterior(experts, bound)
+        return Batch(chosen, {n: m.to(self.device) for n, m in batch.present.items()})
 
     def _check_mixture(self) -> None:
         try:
@@ -192,17 +217,22 @@ class Run:
             what = str(error).split(":")[0]
             raise ValueError(f"{what}: use bound='full' for the component of everything given") from None
 
-    def decode(self, z: Float[Tensor, "*batch latent"]) -> dict[str, Tensor]:
-        """The mean of each modality given the latent.
+    def decode(
+        self, z: Float[Tensor, "*batch latent"], private: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The mean of each modality given the latents.
 
         Args:
             z: latents with any leading dimensions.
+            private: modality name to private latents `(*batch, private)`; by default they are drawn from their priors,
+                from torch's global generator.
 
         Returns:
             Modality name to `(*batch, *shape)`, float32, on the run's device, without gradients.
         """
         with torch.no_grad():
-            return self.vae.decode(z.to(self.device, torch.float32))
+            own = {name: u.to(self.device, torch.float32) for name, u in (private or {}).items()}
+            return self.vae.decode(z.to(self.device, torch.float32), private=own)
 
 
 def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Run:

@@ -38,6 +38,9 @@ def draw_samples(
 ) -> Samples:
     """Draw modalities given others: z from the posterior of what is given, then the likelihood's mean.
 
+    The private latent of a modality that is generated though it is given is drawn from its posterior, others from their
+    priors.
+
     Args:
         run: a trained run.
         given: modalities to condition on, of test items that have them; none for draws from the prior.
@@ -58,7 +61,7 @@ def draw_samples(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if not given:
-            return _samples(run, {}, run.model.prior().sample(torch.Size((count,))), generate)
+            return _samples(run, {}, run.decode(run.model.prior().sample(torch.Size((count,)))), generate)
         data = run.data("test")
         columns = [data.names.index(name) for name in given]
         items = data.present[:, columns].all(-1).nonzero().squeeze(-1)
@@ -66,11 +69,12 @@ def draw_samples(
             raise ValueError(f"only {len(items)} test items have {', '.join(given)}, {count} were asked for")
         some = data.subset(items[torch.randperm(len(items))[:count]])
         shown = {name: some.tensors[name] for name in given}
-        return _samples(run, shown, run.posterior(shown, given).sample(), generate)
+        z = run.posterior(shown, given).sample()
+        private = {name: posterior.sample() for name, posterior in run.private_posterior(shown, given).items()}
+        return _samples(run, shown, run.decode(z, private), generate)
 
 
-def _samples(run: Run, given: dict[str, Tensor], z: Tensor, generate: Sequence[str]) -> Samples:
-    decoded = run.decode(z)
+def _samples(run: Run, given: dict[str, Tensor], decoded: dict[str, Tensor], generate: Sequence[str]) -> Samples:
     samples = Samples({}, {})
     for name, value in given.items():
         if _is_image(run, name):

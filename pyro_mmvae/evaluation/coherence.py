@@ -11,6 +11,7 @@ from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.evaluation.posteriors import (
+    decoded,
     draw_protocol,
     draws_at_once,
     having,
@@ -74,8 +75,7 @@ def conditional_coherence(
         found: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
             z = posterior_draws(vae, take(experts, kept), subset, bound)
-            for part in z.split(size):
-                images = vae.decode(part, targets)
+            for images in decoded(vae, z, targets, size):
                 for name in targets:
                     judge = classifiers.scores if classifiers.label_names else classifiers.predict
                     found[name].append(judge(name, images[name]))
@@ -150,7 +150,6 @@ def _of_prior_draws(
     prior = vae.model.prior()
     size = batch_size or draws_at_once(prior.mean.device)
     with seeded(seed, prior.mean.device), torch.no_grad():
-        for part in prior.sample(torch.Size((draws,))).split(size):
-            images = vae.decode(part, classifiers.networks)
+        for images in decoded(vae, prior.sample(torch.Size((draws,))), list(classifiers.networks), size):
             parts.append(torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks]))
     return torch.cat(parts, 1)

@@ -23,6 +23,7 @@ from pyro_mmvae.evaluation.posteriors import (
     draws_at_once,
     having,
     items_at_once,
+    private_posteriors,
     seeded,
     subset_posterior,
     take,
@@ -112,8 +113,8 @@ class ImportanceSamples:
     """Log densities at draws from one subset's posterior.
 
     Attributes:
-        log_proposal: log q(z | x_S), `(sample, item)`.
-        log_prior: log p(z), `(sample, item)`.
+        log_proposal: log q(z | x_S), `(sample, item)`, private latents included.
+        log_prior: log p(z), `(sample, item)`, likewise.
         log_likelihood: log p(x_m | z) of each modality, `(sample, item)`, 0 where it is absent. One that no item has
             may be left out.
     """
@@ -143,6 +144,8 @@ def sample_importance(
 ) -> ImportanceSamples:
     """Draw from the posterior given a subset, with β = w = 1 and the full mixture density.
 
+    Private latents of the subset's modalities are part of z; those of others are drawn from their priors, which cancel.
+
     Args:
         vae: in eval mode.
         experts: of the batch's items.
@@ -160,11 +163,15 @@ def sample_importance(
     values = {name: value for name, value in batch.values.items() if names is None or name in names}
     likelihoods: dict[str, list[Tensor]] = {name: [] for name in values}
     with torch.no_grad():
+        own = private_posteriors(vae, batch, subset, list(values))
         for start in range(0, samples, chunk):
-            z = posterior.sample(torch.Size((min(chunk, samples - start),)))
-            proposal.append(posterior.log_prob(z))
-            priors.append(prior.log_prob(z))
-            parameters = vae.model.decoders(z, list(values))
+            count = torch.Size((min(chunk, samples - start),))
+            z = posterior.sample(count)
+            known = {name: expert.sample(count) for name, expert in own.items()}
+            proposal.append(sum((own[name].log_prob(u) for name, u in known.items()), posterior.log_prob(z)))
+            at_priors = (vae.model.private_prior(name).log_prob(u) for name, u in known.items())
+            priors.append(sum(at_priors, prior.log_prob(z)))
+            parameters = vae.model.decoders(z, list(values), vae.model.private_draws(z, values, known))
             for name, value in values.items():
                 terms: Any = vae.model.likelihoods[name](parameters[name], value)
                 log_prob = terms.log_prob(value)

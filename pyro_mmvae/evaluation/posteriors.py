@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
 from pyro_mmvae.aggregation import get_aggregation
-from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.data import Batch, MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import CategoricalLikelihood
@@ -165,6 +165,47 @@ def posterior_draws(
 ) -> Float[Tensor, "item latent"]:
     """One draw from the posterior given a subset, for every item."""
     return torch.cat([posterior.sample() for posterior in posteriors(vae, experts, subset, bound)])
+
+
+def private_posteriors(
+    vae: MultimodalVAE, batch: Batch, subset: Sequence[int], names: Iterable[str] | None = None
+) -> dict[str, TorchDistribution]:
+    """The posteriors of private latents given a subset, without gradients.
+
+    Args:
+        vae: in eval mode.
+        batch: items, on the model's device.
+        subset: what is given.
+        names: modalities of which they are wanted; all of the subset by default.
+
+    Returns:
+        Modality name to a distribution of batch shape `(item,)`; of modalities that have a private latent only.
+    """
+    given = [name for name in names_of(subset, vae.names) if names is None or name in names]
+    wanted = [name for name in given if name in vae.model.decoders.private_sizes and name in batch.values]
+    with torch.no_grad():
+        return vae.private_posterior(batch.given(wanted)) if wanted else {}
+
+
+@torch.no_grad()
+def decoded(
+    vae: MultimodalVAE, z: Float[Tensor, "item latent"], names: Sequence[str], size: int
+) -> Iterator[dict[str, Tensor]]:
+    """The means of modalities given latents, so many at once, with private latents drawn from their priors.
+
+    Args:
+        vae: in eval mode.
+        z: of all items.
+        names: modalities that are wanted.
+        size: items at once.
+
+    Yields:
+        Modality name to `(item, *shape)`, part after part.
+    """
+    private = vae.model.private_draws(z, names)
+    for start in range(0, len(z), size):
+        part = slice(start, start + size)
+        yield vae.decode(z[part], names, {name: u[part] for name, u in private.items()})
 
 
 def draw_protocol(vae: MultimodalVAE, num_modalities: int, bound: str | None = None) -> str:

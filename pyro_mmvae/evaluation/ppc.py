@@ -16,9 +16,10 @@ from pyro.infer import Predictive
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import Batch
 from pyro_mmvae.evaluation.metrics import choose_subsets, names_of
-from pyro_mmvae.evaluation.sbc import DRAW_SITE, Program, SeededProgram, draw_latent
+from pyro_mmvae.evaluation.sbc import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
 from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.programs import private_sites
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +86,10 @@ def posterior_predictive(
 ) -> PredictiveCheck:
     """Replicate the observations of some items given some of their modalities.
 
-    z is drawn from the guide, with the full mixture; then *every* modality from its likelihood, given or not. β and w_m
-    do not apply. Each draw has a seed of its own, made of ``seed`` and its number, so the first n of more samples are
-    those of n samples. Memory holds one draw of the observations at a time, unless ``keep_raw``.
+    z is drawn from the guide, with the full mixture, and so is the private latent of what is given; other private
+    latents from their priors; then *every* modality from its likelihood, given or not. β and w_m do not apply. Each
+    draw has a seed of its own, made of ``seed`` and its number, so the first n of more samples are those of n samples.
+    Memory holds one draw of the observations at a time, unless ``keep_raw``.
 
     Args:
         vae: in eval mode.
@@ -114,9 +116,10 @@ def posterior_predictive(
     bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
     with torch.no_grad():  # encoded once, not once a draw
         posterior = vae.guide.posterior(vae.guide.experts(observed.given(given), size=len(observed)), bound)
+        private = private_sites(vae.guide.private(observed.given(given)) if given else {})
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),
-        lambda: vae.guide.sample_posterior(posterior),
+        lambda: vae.guide.sample_posterior(posterior, others=private),
         dict(observed.values),
         dict(observed.present),
         _Options("z", given, bound, samples, seed, statistics, classifiers, ids, keep_raw),
@@ -245,12 +248,11 @@ def _check(
         statistics = {n: statistics_of(n, sites[n]["fn"], options.statistics, options.classifiers) for n in observed}
         if not any(statistics.values()):
             raise ValueError(f"no statistic fits any modality; there are {', '.join(statistic_names())}")
-        z = draw_latent(guide, options.latent, options.samples, options.seed)
+        latents = draw_latents(guide, options.samples, options.seed)
+        z = latents[options.latent]
         summary = _Summarised(model, observed, statistics, options.keep_raw)
         keys = [f"{n}.{k}" for n in observed for k in (*statistics[n], "log_likelihood", *["raw"] * bool(raw))]
-        drawn = Predictive(
-            SeededProgram(summary, options.seed, 2), {DRAW_SITE: draws, options.latent: z}, return_sites=keys
-        )()
+        drawn = Predictive(SeededProgram(summary, options.seed, 2), {DRAW_SITE: draws, **latents}, return_sites=keys)()
         labelled = {f"{n}.{label}": (n, s) for n in observed for label, s in statistics[n].items()}
         truth = {key: s(observed[n], sites[n]["fn"].event_dim) for key, (n, s) in labelled.items()}
     ids = np.arange(items) if options.ids is None else np.asarray(options.ids)

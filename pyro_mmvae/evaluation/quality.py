@@ -13,10 +13,12 @@ from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.evaluation.posteriors import (
+    decoded,
     draw_protocol,
     draws_at_once,
     having,
     posterior_draws,
+    private_posteriors,
     seeded,
     shown,
     take,
@@ -81,7 +83,8 @@ def reconstruction(
 ) -> list[Metric]:
     """How near each modality generated from a subset is to the one observed.
 
-    z is one draw from the posterior given the subset, and what is compared the likelihood's mean. Items that lack a
+    z, and the private latents of what is given, are one draw from the posterior given the subset, other private latents
+    from their priors; what is compared is the likelihood's mean. Items that lack a
     modality of the subset, or the one compared, are left out. A modality of the subset is a reconstruction, another a
     translation.
 
@@ -108,13 +111,18 @@ def reconstruction(
         if len(index):
             with seeded(seed, device):
                 z = posterior_draws(vae, take(experts, index), subset)
-            for part, some in zip(index.split(size), z.split(size), strict=True):
-                batch = make_batch(data, part.to(data.present.device)).to(device)
+                noise = vae.model.private_draws(z, vae.names)
+            for start in range(0, len(z), size):
+                part = slice(start, start + size)
+                batch = make_batch(data, index[part].to(data.present.device)).to(device)
                 with torch.no_grad():
-                    decoded = vae.decode(some)
+                    private = {name: u[part] for name, u in noise.items()}  # N(0, I), the prior's
+                    for name, own in private_posteriors(vae, batch, subset).items():
+                        private[name] = own.mean + own.stddev * private[name]
+                    shown_means = vae.decode(z[part], private=private)
                 for name, value in batch.values.items():
                     there = batch.present.get(name, torch.ones(len(value), dtype=torch.bool, device=device))
-                    for metric, each in _compare(vae, name, decoded[name][there], value[there]).items():
+                    for metric, each in _compare(vae, name, shown_means[name][there], value[there]).items():
                         total, count = totals.get((metric, name), (0.0, 0))
                         totals[metric, name] = total + float(each.sum()), count + len(each)
         given = names_of(subset, vae.names)
@@ -203,13 +211,11 @@ def frechet_classifier(
         if not targets or int(kept.sum()) < 2:
             continue
         found: dict[str, list[Tensor]] = {name: [] for name in targets}
-        with seeded(seed, device):
+        with seeded(seed, device), torch.no_grad():
             z = posterior_draws(vae, take(experts, kept), subset)
-        for part in z.split(batch_size or draws_at_once(device)):
-            with torch.no_grad():
-                images = vae.decode(part, targets)
-            for name in targets:
-                found[name].append(classifiers.features(name, images[name]).cpu())
+            for images in decoded(vae, z, targets, batch_size or draws_at_once(device)):
+                for name in targets:
+                    found[name].append(classifiers.features(name, images[name]).cpu())
         given = names_of(subset, vae.names)
         protocol = draw_protocol(vae, experts.num_modalities) if subset else f"prior draws, {shown(vae)}"
         for name in targets:
@@ -251,7 +257,8 @@ def fid_of_prior_draws(
         real = real[data.present[:, column]].to(device)
         with seeded(seed, device), torch.no_grad():
             z = vae.model.prior().sample(torch.Size((len(real),)))
-            drawn = torch.cat([vae.decode(part, [name])[name] for part in z.split(batch_size or draws_at_once(device))])
+            size = batch_size or draws_at_once(device)
+            drawn = torch.cat([images[name] for images in decoded(vae, z, [name], size)])
         value = fid(real.float() / 255 if real.dtype == torch.uint8 else real, drawn)
         rows.append(Metric("fid", "Inception, prior draws, mean of the likelihood", (), name, value, len(real), seed))
     return rows

@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 from pyro import poutine
 from pyro.infer import Predictive
+from pyro.poutine.util import site_is_subsample
 from scipy import stats
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import Batch
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.programs import private_sites
 
 IMAGE_NOTE = (
     "images were simulated with the noise of their likelihood, which is nothing the encoder ever saw: ranks that are "
@@ -54,13 +56,30 @@ class SeededProgram:
         return self.program()
 
 
-def draw_latent(guide: Program, latent: str, samples: int, seed: int) -> Tensor:
-    """Draws of a guide's latent site, `(sample, …)`, each with its own seed; torch's generator is left changed."""
+def draw_latents(guide: Program, samples: int, seed: int) -> dict[str, Tensor]:
+    """Draws of a guide's latent sites, each with its own seed; torch's generator is left changed.
+
+    Args:
+        guide: a program without arguments.
+        samples: how many draws.
+        seed: of all of them.
+
+    Returns:
+        Site to `(sample, …)`.
+    """
     numbers = torch.arange(samples, dtype=torch.float64)
     # Predictive keeps every trace, and under validation each leaves a handler that compares plates: quadratic time.
     with pyro.validation_enabled(False):
         program = SeededProgram(guide, seed, 1)
-        return Predictive(program, {DRAW_SITE: numbers}, return_sites=[latent])()[latent]
+        nodes = poutine.trace(program).get_trace().nodes
+        sites = [name for name, site in nodes.items() if _is_latent(name, site)]
+        return dict(Predictive(program, {DRAW_SITE: numbers}, return_sites=sites)())
+
+
+def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
+    return (
+        bool(site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)) and name != DRAW_SITE
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,14 +205,18 @@ def calibrate_by_simulation(
         values = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes if n not in {latent, DRAW_SITE}}
         values = {name: value for name, value in values.items() if len(value.shape) and len(value) == len(truth)}
         seen, options = condition(values)
-        drawn = draw_latent(lambda: guide(*seen, **options), latent, draws, seed).reshape(draws, *truth.shape)
+        latents = draw_latents(lambda: guide(*seen, **options), draws, seed)
+        drawn = latents[latent].reshape(draws, *truth.shape)
+        others = {name for name in latents if name != latent and name in values}  # what else the guide answers for
 
-        def log_density(z: Tensor) -> Tensor:
-            return _log_density(poutine.condition(model, {latent: z}), seen, options, len(truth))
+        def log_density(z: Tensor, rest: dict[str, Tensor]) -> Tensor:
+            return _log_density(poutine.condition(model, {latent: z, **rest}), seen, options, len(truth))
 
-        heights = torch.stack([log_density(z) for z in drawn])
+        rests = [{n: latents[n].reshape(draws, *values[n].shape)[k] for n in others} for k in range(draws)]
+        heights = torch.stack([log_density(z, rest) for z, rest in zip(drawn, rests, strict=True)])
         flat = torch.cat([drawn.reshape(draws, len(truth), -1), heights[..., None].to(drawn.dtype)], -1)
-        wanted = torch.cat([truth.reshape(len(truth), -1), log_density(truth)[:, None].to(truth.dtype)], -1)
+        height = log_density(truth, {name: values[name] for name in others})
+        wanted = torch.cat([truth.reshape(len(truth), -1), height[:, None].to(truth.dtype)], -1)
     names = (*(f"z[{d}]" for d in range(flat.shape[-1] - 1)), "log_p")
     names_given = tuple(values if given is None else given)
     return SimulationCalibration(names, _ranks(flat, wanted, seed), draws, names_given, bound, seed, note)
@@ -227,15 +250,17 @@ def simulation_calibration(
         if name not in vae.names:
             raise ValueError(f"unknown modality {name!r}; the model has {', '.join(vae.names)}")
     bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
-    posteriors: list[Any] = []
+    answers: list[tuple[Any, Any]] = []
 
     def model(batch: Batch | None = None, **options: Any) -> Tensor:
         return vae.model(batch, weighted=False, **options)
 
     def guide(batch: Batch, **options: Any) -> Tensor:
-        if not posteriors:  # encoded once, not once a draw
-            posteriors.append(vae.guide.posterior(vae.guide.experts(batch, **options), bound))
-        return vae.guide.sample_posterior(posteriors[0])
+        if not answers:  # encoded once, not once a draw
+            posterior = vae.guide.posterior(vae.guide.experts(batch, **options), bound)
+            answers.append((posterior, private_sites(vae.guide.private(batch) if given else {})))
+        posterior, private = answers[0]
+        return vae.guide.sample_posterior(posterior, others=private)
 
     def condition(values: dict[str, Tensor]) -> Arguments:
         return (Batch({name: values[name] for name in given}),), {"size": simulations}

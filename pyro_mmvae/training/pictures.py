@@ -17,16 +17,18 @@ from pyro_mmvae.runs import Run
 _ITEMS = 10
 
 
-def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS) -> dict[str, NDArray[Any]]:
+def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS, seed: int = 0) -> dict[str, NDArray[Any]]:
     """Reconstructions, and each modality generated from each other one.
 
     The latent is the posterior's mean of the component of everything given, or the mean itself for a mixture without
-    such a component; what is shown is the mean of the likelihood.
+    such a component; what is shown is the mean of the likelihood. The private latent of a modality that is given is its
+    posterior's mean, of another one a draw from its prior.
 
     Args:
         run: a trained run.
         data: to take the first items from, one of each class where there are classes.
         count: how many items.
+        seed: of the draws; torch's generator is put back after.
 
     Returns:
         ``observed.NAME``, ``reconstruction.NAME`` (given everything) and ``generated.GIVEN.NAME``: images as uint8
@@ -48,11 +50,13 @@ def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS) -> d
         return to_pixels(decoded[name]) if alphabet is None else decode(decoded[name].argmax(-1), alphabet)
 
     arrays = {f"observed.{name}": observed(some, name, alphabets.get(name)) for name in names}
-    decoded = run.decode(_mean(run, values, run.names))
-    arrays.update({f"reconstruction.{name}": show(decoded, name) for name in names})
-    for given in names:
-        decoded = run.decode(_mean(run, values, (given,)))
-        arrays.update({f"generated.{given}.{name}": show(decoded, name) for name in names})
+    with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        decoded = _decoded(run, values, run.names)
+        arrays.update({f"reconstruction.{name}": show(decoded, name) for name in names})
+        for given in names:
+            decoded = _decoded(run, values, (given,))
+            arrays.update({f"generated.{given}.{name}": show(decoded, name) for name in names})
     return arrays
 
 
@@ -70,6 +74,11 @@ def observed_pixels(data: MultimodalDataset, name: str) -> NDArray[np.uint8]:
     there = data.present[:, data.names.index(name)].reshape(-1, 1, 1, 1)
     pixels = to_pixels(images) if images.is_floating_point() else images.cpu().numpy()
     return np.where(there.cpu().numpy(), pixels, np.uint8(0))
+
+
+def _decoded(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dict[str, Tensor]:
+    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given).items()}
+    return run.decode(_mean(run, values, given), private)
 
 
 def _mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:

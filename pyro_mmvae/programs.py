@@ -1,0 +1,257 @@
+"""The two Pyro programs of a multimodal variational autoencoder: its generative model and its guide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeAlias, cast
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistribution
+from pyro.nn import PyroModule
+from torch import nn
+
+from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.data.batch import Batch
+from pyro_mmvae.distributions import location_scale
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.guides import BarycentricGuide, scaled
+from pyro_mmvae.modalities import Decoders, Encoders, PrivateExpert, only_where, private_site
+
+Observations: TypeAlias = Batch | Mapping[str, Tensor]
+Distributions: TypeAlias = dict[str, TorchDistribution]
+
+
+class GenerativeModel(PyroModule):
+    r"""The model :math:`z \sim p(z),\ u_m \sim N(0, I),\ x_m \sim p(x_m \mid z, u_m)`, as a Pyro program.
+
+    Sites: ``z``, one a modality, and ``NAME_private`` for the private latent u of a modality that has one, in one plate
+    ``data``.
+
+    Args:
+        decoders: from a latent to the parameters of every modality.
+        likelihoods: modality name to likelihood.
+        weights: modality name to w_m.
+        prior_loc: `(latent,)`.
+        prior_scale: `(latent,)`.
+        beta: the weight of the KL term in training.
+        family: of the prior.
+        df: degrees of freedom, if that is ``student_t``.
+    """
+
+    def __init__(
+        self,
+        decoders: Decoders,
+        likelihoods: nn.ModuleDict,
+        weights: Mapping[str, float],
+        prior_loc: Tensor,
+        prior_scale: Tensor,
+        beta: float,
+        family: str = "normal",
+        df: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.decoders = decoders
+        self.likelihoods = likelihoods
+        self.names = tuple(weights)
+        self.weights, self.beta = dict(weights), beta
+        self.prior_family, self.prior_df = family, df
+        self.register_buffer("prior_loc", prior_loc)
+        self.register_buffer("prior_scale", prior_scale)
+
+    def prior(self) -> TorchDistribution:
+        """The prior of one item."""
+        loc, scale = cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)
+        if self.prior_family != "normal":
+            return location_scale(self.prior_family, loc, scale, self.prior_df)
+        return cast("TorchDistribution", dist.Normal(loc, scale, validate_args=False).to_event(1))
+
+    def private_prior(self, name: str) -> TorchDistribution:
+        """The prior of the private latent of a modality that has one: N(0, I), of one item."""
+        zeros = cast("Tensor", self.prior_loc).new_zeros(self.decoders.private_sizes[name])
+        return cast("TorchDistribution", dist.Normal(zeros, torch.ones_like(zeros), validate_args=False).to_event(1))
+
+    def private_draws(
+        self, z: Float[Tensor, "*batch latent"], names: Iterable[str], known: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Private latents beside some latents: those that are known, the rest drawn from their prior.
+
+        Args:
+            z: latents with any leading dimensions.
+            names: modalities; those without a private latent are passed over.
+            known: modality name to `(*batch, private)`.
+
+        Returns:
+            Modality name to `(*batch, private)`.
+        """
+        known = known or {}
+        wanted = [name for name in names if name in self.decoders.private_sizes]
+        return {n: known[n] if n in known else self.private_prior(n).sample(z.shape[:-1]) for n in wanted}
+
+    def forward(
+        self,
+        batch: Observations | None = None,
+        *,
+        size: int | None = None,
+        generate: Iterable[str] | bool = False,
+        weighted: bool = True,
+        bound: str | None = None,
+    ) -> Tensor:
+        """Run the model on observations, or draw from it.
+
+        Args:
+            batch: observations. A modality that is missing has no site, one that is missing for some items is masked.
+            size: how many items to draw where there is no batch; then every modality is generated.
+            generate: names of modalities to draw rather than to observe, given or not; True for all.
+            weighted: whether β and w_m apply. Without them the trace is that of the generative model itself.
+            bound: taken for the guide's sake.
+
+        Returns:
+            z, `(…, item, latent)`.
+
+        Raises:
+            ValueError: if there is neither a batch nor a size, or a name is unknown.
+        """
+        observed = None if batch is None else Batch.of(batch, self.names)
+        drawn = _names(generate or observed is None, self.names)
+        count = _count(observed, size)
+        values = {} if observed is None else {n: v for n, v in observed.values.items() if n not in drawn}
+        weights = self.weights if weighted else dict.fromkeys(self.names, 1.0)
+        sites = [name for name in self.names if name in drawn or (name in values and weights[name] > 0)]
+        decoders, likelihoods = self.decoders, self.likelihoods
+        with pyro.plate("data", count, dim=-1, device=str(cast("Tensor", self.prior_loc).device)):
+            with scaled(self.beta if weighted else 1.0):
+                z = cast("Tensor", pyro.sample("z", self.prior()))
+                private = {
+                    name: cast("Tensor", pyro.sample(private_site(name), self.private_prior(name)))
+                    for name in sites
+                    if name in decoders.private_sizes
+                }
+            parameters = decoders(z, sites, private)
+            for name in sites:
+                known = None if observed is None else observed.values.get(name)  # drawn anew or not: its size factors
+                likelihood = likelihoods[name](parameters[name], known)
+                if name in values and observed is not None and name in observed.present:
+                    likelihood = likelihood.mask(observed.present[name])
+                with scaled(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed
+                    pyro.sample(name, likelihood, obs=values.get(name))
+        return z
+
+
+class MultimodalGuide(BarycentricGuide):
+    r"""The guide of a :class:`MultimodalVAE`: a barycentric guide that knows of batches, of β and of private latents.
+
+    A private latent is Gaussian given its own modality, :math:`q(u_m \mid x_m)`, and its prior where that is absent. In
+    the component bound the subset drawn for an item is all that its guide sees: the private latents of the modalities
+    outside are drawn from their priors too, so that each term is the ELBO of what generates those modalities from the
+    subset, and the shared latent has to hold what they have in common. In the mixture bound every private latent
+    follows its own modality, as in MoPoE (Sutter et al., 2021, arXiv 2105.02470).
+    """
+
+    def __init__(
+        self, encode: Encoders, aggregation: str, *, beta: float, reconstruction: Mapping[str, float], **options: Any
+    ) -> None:
+        super().__init__(encode, aggregation, **options)
+        self.beta, self.names = beta, tuple(reconstruction)
+        self._untrained = {name for name, weight in reconstruction.items() if weight == 0}
+
+    def experts(self, batch: Observations | None, size: int | None = None) -> Experts:
+        """The unimodal posteriors of a batch.
+
+        Args:
+            batch: observations.
+            size: how many items without any observation, where there is no batch.
+
+        Returns:
+            Experts `(item, modality, latent)`.
+
+        Raises:
+            ValueError: if there is neither a batch nor a size, or a modality is unknown.
+        """
+        return self._encoded(batch, size)[0]
+
+    def private(self, batch: Observations, members: Bool[Tensor, "item modality"] | None = None) -> Distributions:
+        """The posteriors of the private latents of what was observed.
+
+        Args:
+            batch: observations.
+            members: the subset of each item that is seen; all by default.
+
+        Returns:
+            Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`: the prior for items
+            without the modality. Modalities without a private latent, or that are not in the batch, are left out.
+        """
+        return self._private_posteriors(self._encoded(batch, None)[1], members)
+
+    def _encoded(self, batch: Observations | None, size: int | None) -> tuple[Experts, dict[str, PrivateExpert]]:
+        observed = None if batch is None else Batch.of(batch, self.names)
+        count, encode = _count(observed, size), cast("Encoders", self.encode)
+        if observed is not None and observed.values:
+            return encode.encode(observed)
+        return encode.blank(count, cast("Tensor", self.prior_loc)), {}
+
+    def _private_posteriors(
+        self, private: Mapping[str, PrivateExpert], members: Bool[Tensor, "item modality"] | None
+    ) -> Distributions:
+        result = {}
+        for name, (loc, scale) in private.items():
+            seen = None if members is None else members[..., self.names.index(name)]
+            posterior = dist.Normal(*only_where(seen, loc, scale), validate_args=False).to_event(1)
+            result[name] = cast("TorchDistribution", posterior)
+        return result
+
+    def forward(
+        self,
+        batch: Observations | None = None,
+        *,
+        size: int | None = None,
+        generate: Iterable[str] | bool = False,
+        weighted: bool = True,
+        bound: str | None = None,
+    ) -> Tensor:
+        """Draw the latent of each item given what was observed of it; from the prior where nothing was.
+
+        Args:
+            batch: observations.
+            size: how many items where there is no batch.
+            generate: taken for the model's sake. What is in the batch is given, generated or not.
+            weighted: whether β applies.
+            bound: another than the guide's own.
+
+        Returns:
+            z, `(…, item, latent)`.
+        """
+        experts, private = self._encoded(batch, size)
+        members = self.draw_members(experts) if private and (bound or self.bound) == "component" else None
+        posterior = self.posterior(experts, bound, members)
+        sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
+        return self.sample_posterior(
+            posterior,
+            experts if weighted else None,
+            scale=self.beta if weighted else 1.0,
+            others=private_sites(self._private_posteriors(sites, members)),
+        )
+
+
+def private_sites(posteriors: Distributions) -> Distributions:
+    """The same by the names of their sites."""
+    return {private_site(name): posterior for name, posterior in posteriors.items()}
+
+
+def _names(generate: Iterable[str] | bool, names: tuple[str, ...]) -> tuple[str, ...]:
+    if isinstance(generate, bool):
+        return names if generate else ()
+    generate = (generate,) if isinstance(generate, str) else tuple(generate)
+    unknown = [name for name in generate if name not in names]
+    if unknown:
+        raise ValueError(f"unknown modality {unknown[0]!r} to generate; the model has {', '.join(names)}")
+    return generate
+
+
+def _count(observed: Batch | None, size: int | None) -> int:
+    if observed is not None and observed.values:
+        return len(observed)
+    if size is None:
+        raise ValueError("nothing observed: say how many items with size=")
+    return size
