@@ -84,7 +84,6 @@ class Encoders(nn.Module):
         latent_size: number of latent dimensions.
         kind: of the experts, see :attr:`pyro_mmvae.Experts.kind`; ``"full"`` where the networks give scale_tril.
         df: degrees of freedom of ``"student_t"``.
-        private_sizes: modality name to the number of dimensions of its private latent, of those that have one.
     """
 
     def __init__(
@@ -96,14 +95,12 @@ class Encoders(nn.Module):
         latent_size: int,
         kind: str = "normal",
         df: float | None = None,
-        private_sizes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.likelihoods = likelihoods
         self.groups, self.names, self.latent_size = groups, names, latent_size
         self.kind, self.df = kind, df if kind == "student_t" else None
-        self.private_sizes = dict(private_sizes or {})
 
     def forward(self, batch: Batch) -> Experts:
         """Encode what is there; only the networks of those modalities run.
@@ -185,16 +182,12 @@ class Decoders(nn.Module):
     Args:
         networks: one a group of modalities.
         groups: the names of each group.
-        private_sizes: as of the encoders.
     """
 
-    def __init__(
-        self, networks: Sequence[GroupedNetwork], groups: Groups, private_sizes: Mapping[str, int] | None = None
-    ) -> None:
+    def __init__(self, networks: Sequence[GroupedNetwork], groups: Groups) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.groups = groups
-        self.private_sizes = dict(private_sizes or {})
 
     def forward(
         self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor] | None = None
@@ -215,8 +208,8 @@ class Decoders(nn.Module):
             chosen = [name for name in group if name in wanted]
             if chosen:
                 latents = z
-                if chosen[0] in self.private_sizes:
-                    own = torch.stack([cast("Mapping[str, Tensor]", private)[name] for name in chosen], -2)
+                if private and chosen[0] in private:
+                    own = torch.stack([private[name] for name in chosen], -2)
                     shared = z.unsqueeze(-2).expand(*z.shape[:-1], len(chosen), -1)
                     latents = torch.cat([shared, own.to(z.dtype)], -1)
                 values = network.run_groups([group.index(name) for name in chosen], latents)

@@ -94,14 +94,13 @@ class MultimodalVAE(nn.Module):
             shape, kind = likelihood.parameter_shape, network_of(first, likelihood)
             sizes = (shape, shape, latent_size, options, len(group))
             pairs.append(make_networks(kind, *sizes, private_size=first.private_size))
-        private_sizes = {m.name: m.private_size for m in modalities if m.private_size}
         loc, scale = (0.0, 1.0) if prior is None else prior
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         # Built like this, the modules can keep parameters to themselves or share them through Pyro's store.
         with pyro.settings.context(module_local_params=True):
             self.model = GenerativeModel(
-                Decoders([decoder for _, decoder in pairs], groups, private_sizes),
+                Decoders([decoder for _, decoder in pairs], groups),
                 likelihoods,
                 {m.name: m.weight for m in modalities},
                 prior_loc,
@@ -109,6 +108,7 @@ class MultimodalVAE(nn.Module):
                 beta,
                 posterior_family(rule, options.kind, prior_expert),
                 options.df,
+                {m.name: m.private_size for m in modalities if m.private_size},
             )
             self.guide = MultimodalGuide(
                 Encoders(
@@ -119,7 +119,6 @@ class MultimodalVAE(nn.Module):
                     latent_size,
                     options.kind,
                     options.df,
-                    private_sizes,
                 ),
                 aggregation,
                 beta=beta,
@@ -180,7 +179,7 @@ class MultimodalVAE(nn.Module):
             Modality name to `(*batch, *shape)` (for a categorical modality class probabilities).
         """
         wanted = self.names if names is None else tuple(names)
-        parameters = self.model.decoders(z, wanted, self.model.private_draws(z, wanted, private))
+        parameters = self.model.parameters_given(z, wanted, private)
         return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in wanted}
 
 

@@ -38,6 +38,7 @@ class GenerativeModel(PyroModule):
         beta: the weight of the KL term in training.
         family: of the prior.
         df: degrees of freedom, if that is ``student_t``.
+        private_sizes: modality name to the number of dimensions of its private latent, of those that have one.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class GenerativeModel(PyroModule):
         beta: float,
         family: str = "normal",
         df: float | None = None,
+        private_sizes: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__()
         self.decoders = decoders
+        self.private_sizes = dict(private_sizes or {})
         self.likelihoods = likelihoods
         self.names = tuple(weights)
         self.weights, self.beta = dict(weights), beta
@@ -69,7 +72,7 @@ class GenerativeModel(PyroModule):
 
     def private_prior(self, name: str) -> TorchDistribution:
         """The prior of the private latent of a modality that has one: N(0, I), of one item."""
-        zeros = cast("Tensor", self.prior_loc).new_zeros(self.decoders.private_sizes[name])
+        zeros = cast("Tensor", self.prior_loc).new_zeros(self.private_sizes[name])
         return cast("TorchDistribution", dist.Normal(zeros, torch.ones_like(zeros), validate_args=False).to_event(1))
 
     def private_draws(
@@ -86,8 +89,25 @@ class GenerativeModel(PyroModule):
             Modality name to `(*batch, private)`.
         """
         known = known or {}
-        wanted = [name for name in names if name in self.decoders.private_sizes]
+        wanted = [name for name in names if name in self.private_sizes]
         return {n: known[n] if n in known else self.private_prior(n).sample(z.shape[:-1]) for n in wanted}
+
+    def parameters_given(
+        self, z: Float[Tensor, "*batch latent"], names: Iterable[str], private: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The parameters of likelihoods given the latents.
+
+        Args:
+            z: latents with any leading dimensions.
+            names: which modalities.
+            private: modality name to `(*batch, private)`; those left out are drawn from their priors.
+
+        Returns:
+            Modality name to `(*batch, *parameter_shape)`.
+        """
+        names = list(names)
+        own = self.private_draws(z, names, private)
+        return cast("dict[str, Tensor]", self.decoders(z, names, own) if own else self.decoders(z, names))
 
     def forward(
         self,
@@ -119,16 +139,16 @@ class GenerativeModel(PyroModule):
         values = {} if observed is None else {n: v for n, v in observed.values.items() if n not in drawn}
         weights = self.weights if weighted else dict.fromkeys(self.names, 1.0)
         sites = [name for name in self.names if name in drawn or (name in values and weights[name] > 0)]
-        decoders, likelihoods = self.decoders, self.likelihoods
+        likelihoods = self.likelihoods
         with pyro.plate("data", count, dim=-1, device=str(cast("Tensor", self.prior_loc).device)):
             with scaled(self.beta if weighted else 1.0):
                 z = cast("Tensor", pyro.sample("z", self.prior()))
                 private = {
                     name: cast("Tensor", pyro.sample(private_site(name), self.private_prior(name)))
                     for name in sites
-                    if name in decoders.private_sizes
+                    if name in self.private_sizes
                 }
-            parameters = decoders(z, sites, private)
+            parameters = self.parameters_given(z, sites, private)
             for name in sites:
                 known = None if observed is None else observed.values.get(name)  # drawn anew or not: its size factors
                 likelihood = likelihoods[name](parameters[name], known)

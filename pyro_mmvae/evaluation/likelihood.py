@@ -171,7 +171,7 @@ def sample_importance(
             proposal.append(sum((own[name].log_prob(u) for name, u in known.items()), posterior.log_prob(z)))
             at_priors = (vae.model.private_prior(name).log_prob(u) for name, u in known.items())
             priors.append(sum(at_priors, prior.log_prob(z)))
-            parameters = vae.model.decoders(z, list(values), vae.model.private_draws(z, values, known))
+            parameters = vae.model.parameters_given(z, values, known)
             for name, value in values.items():
                 terms: Any = vae.model.likelihoods[name](parameters[name], value)
                 log_prob = terms.log_prob(value)

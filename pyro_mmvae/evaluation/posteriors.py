@@ -182,7 +182,7 @@ def private_posteriors(
         Modality name to a distribution of batch shape `(item,)`; of modalities that have a private latent only.
     """
     given = [name for name in names_of(subset, vae.names) if names is None or name in names]
-    wanted = [name for name in given if name in vae.model.decoders.private_sizes and name in batch.values]
+    wanted = [name for name in given if name in vae.model.private_sizes and name in batch.values]
     with torch.no_grad():
         return vae.private_posterior(batch.given(wanted)) if wanted else {}
 

@@ -133,9 +133,9 @@ def test_the_guides_own_handlers_do_not_pile_up(batch: dict[str, Tensor]) -> Non
     vae = make_vae()
     sample = vae.guide.sample_posterior
 
-    def counting(posterior: Any) -> Tensor:
+    def counting(posterior: Any, **options: Any) -> Tensor:
         heights.append(len(runtime._PYRO_STACK))
-        return sample(posterior)
+        return sample(posterior, **options)
 
     vae.guide.sample_posterior = counting  # type: ignore[method-assign]
     posterior_predictive(vae, batch, samples=10)
