@@ -21,6 +21,7 @@ from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.config import Config, dump_config, make_config
 from pyro_mmvae.data import Batch, MultimodalDataset, Traits
+from pyro_mmvae.data.text import decode
 from pyro_mmvae.data.traits import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically
@@ -139,6 +140,17 @@ class Run:
         """The characters that the tokens of a modality stand for, where they are text, one a position."""
         known = self.traits.get(name)
         return known.alphabet if known is not None and len(self.state["shapes"][name]) == 1 else None
+
+    def texts(self, name: str, tokens: Tensor) -> NDArray[np.str_]:
+        """The texts that tokens `(item, position)` of a modality with an alphabet stand for, without their padding.
+
+        Raises:
+            ValueError: if it has no alphabet.
+        """
+        alphabet = self.alphabet(name)
+        if alphabet is None:
+            raise ValueError(f"modality {name!r} has no alphabet")
+        return decode(tokens, alphabet, self.traits[name].padding)
 
     @property
     def device(self) -> torch.device:

@@ -37,6 +37,7 @@ class Traits:
         pixels: whether values are uint8 and are divided by 255.
         output: of a Laplace or Normal likelihood: ``identity``, or ``sigmoid`` for means in [0, 1].
         alphabet: the characters that tokens stand for, in order, where they are text.
+        padding: the one of these that shorter texts end in, which is left out where they are shown.
     """
 
     kind: str | None = None
@@ -49,6 +50,7 @@ class Traits:
     pixels: bool = False
     output: str | None = None
     alphabet: str | None = None
+    padding: str | None = None
 
     def updated(self, changes: Mapping[str, Any]) -> Traits:
         """With what is not None in ``changes``."""
