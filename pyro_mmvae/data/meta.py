@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pyro_mmvae.data.traits import KINDS, Traits, kind_of_likelihood
 
@@ -36,11 +36,21 @@ class Meta(_Strict):
         modalities: name to what is said of it.
         missing_nan: whether an item of which a value of a modality is NaN lacks that modality; else it is an error.
         allow_constant: whether a modality may have one value everywhere.
+        label_names: of the attributes, where labels are attributes.
     """
 
     modalities: dict[str, ModalityMeta] = Field(default_factory=dict)
     missing_nan: bool = False
     allow_constant: bool = False
+    label_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+
+    @field_validator("label_names")
+    @classmethod
+    def _no_two_alike(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = [name for number, name in enumerate(names or ()) if name in (names or ())[:number]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice")
+        return names
 
     def of(self, name: str) -> ModalityMeta:
         """What is said of a modality."""
@@ -124,7 +134,8 @@ def make_meta(where: str, tree: Any) -> Meta:
             known = ModalityMeta if len(first["loc"]) > 1 else Meta
             raise ValueError(f"{where}: {key}: no such key; there are {', '.join(known.model_fields)}") from None
         found = " ".join(repr(first["input"]).split())[:80]
-        raise ValueError(f"{where}: {key or 'the whole'}: {first['msg']}, found {found}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {key or 'the whole'}: {message}, found {found}") from None
     except RecursionError:
         raise ValueError(f"{where}: nested too deeply") from None
 
