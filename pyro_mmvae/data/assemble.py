@@ -135,6 +135,8 @@ def _column(source: Source, name: str, array: NDArray[Any], present: NDArray[np.
         raise ValueError(f"{where}: found in no item, expected it in one at least")
     traits = replace(traits, kind=kind, pixels=column.pixels)
     traits.settled(where)
+    if traits.alphabet is not None and array.ndim != 2:
+        raise ValueError(f"{where}: found items of shape {column.shape}, expected (position,), as tokens are text")
     return column, traits
 
 

@@ -38,11 +38,11 @@ def from_items(
     """A data set of items, such as a torch ``Dataset`` or ``IterableDataset`` of dicts, which are read once, in order.
 
     All items must be there before training starts: batches are drawn at random from the whole. Without a ``folder``
-    they are held in memory, and for a moment, while they are put together, it takes twice their size. With one, they
-    are written there as they come, one ``.npy`` a modality, and the data set maps these files: of what is larger than
-    memory, an item is held at a time while writing, and the items of a batch afterwards; only labels, and which
-    modalities are there, always stay in memory. An ``IterableDataset`` is read by this process alone, without workers;
-    one without an end never comes back.
+    they are held in memory, and for a moment, while they are put together, it takes two to three times their size. With
+    one, they are written there as they come, one ``.npy`` a modality, and the data set maps these files: of what is
+    larger than memory, an item is held at a time while writing, and the items of a batch afterwards; only labels, and
+    which modalities are there, always stay in memory. An ``IterableDataset`` is read by this process alone, without
+    workers; one without an end never comes back.
 
     Args:
         items: each a mapping of modality names to arrays, tensors or numbers, of one shape and type a modality. One
@@ -72,7 +72,7 @@ def from_items(
     rest = _Rest(name)
     for item, key, value in rest.read(items):
         found.setdefault(key, {})[item] = value
-    arrays = {key: _stack(values, rest.count) for key, values in found.items()}
+    arrays = {key: _stack(found.pop(key), rest.count) for key in list(found)}
     told = said.model_dump(exclude_unset=True)
     return from_arrays(arrays, rest.labels(), rest.present(), name=name, split=split, meta=told, provenance=provenance)
 

@@ -69,6 +69,8 @@ class Traits:
                 f"{where}: likelihood {likelihood!r} does not fit {self.kind}, expected {' or '.join(allowed)} "
                 "(or another kind where the data come from)"
             )
+        if self.alphabet is not None and self.kind != "tokens":
+            raise ValueError(f"{where}: {self.kind} have no alphabet, tokens have")
         if self.classes is not None and self.kind != "tokens":
             raise ValueError(f"{where}: {self.kind} have no classes, tokens have")
         if self.output not in {None, "identity"} and likelihood not in {"laplace", "normal"}:
