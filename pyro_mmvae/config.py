@@ -57,8 +57,15 @@ class NetworkConfig(_Section):
     df: float = Field(5.0, gt=2, allow_inf_nan=False)
 
 
+SIZES = ("width", "hidden", "depth")
+"""Settings of networks that a modality may have for itself."""
+
+
 class ModalityConfig(_Section):
-    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`."""
+    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`.
+
+    ``width``, ``hidden`` and ``depth`` of its networks go before those of ``model.network``.
+    """
 
     likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
@@ -66,6 +73,9 @@ class ModalityConfig(_Section):
     network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
     output: Literal["identity", "sigmoid"] | None = None
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+    width: int | None = Field(None, ge=1)
+    hidden: int | None = Field(None, ge=1)
+    depth: int | None = Field(None, ge=0)
 
 
 class ModelConfig(_Section):

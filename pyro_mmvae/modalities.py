@@ -35,6 +35,9 @@ class Modality:
         size: of a likelihood of counts: the total of an item of which it is not known.
         weight: w_m on its reconstruction term in training; 0 leaves its site out.
         output: of a Laplace or Normal likelihood, ``identity`` or ``sigmoid``.
+        width: of its networks, in place of that of all; see :class:`~pyro_mmvae.networks.NetworkOptions`.
+        hidden: likewise.
+        depth: likewise.
 
     Raises:
         ValueError: for a name that a site of the model has already, or a weight that is negative or not finite.
@@ -49,6 +52,9 @@ class Modality:
     size: float = 1.0
     weight: float = 1.0
     output: str = "identity"
+    width: int | None = None
+    hidden: int | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         """Check."""
@@ -60,6 +66,16 @@ class Modality:
             )
         if not self.weight >= 0 or not math.isfinite(self.weight):
             raise ValueError(f"modality {self.name!r}: weight must be finite and not negative, not {self.weight}")
+        for size, least in (("width", 1), ("hidden", 1), ("depth", 0)):
+            value = getattr(self, size)
+            if value is not None and value < least:
+                raise ValueError(f"modality {self.name!r}: {size} must be at least {least}, not {value}")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Of its networks, as far as they are its own."""
+        sizes = {"width": self.width, "hidden": self.hidden, "depth": self.depth}
+        return {key: value for key, value in sizes.items() if value is not None}
 
 
 class Encoders(nn.Module):
@@ -187,6 +203,7 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
     groups: dict[Any, list[str]] = {}
     for modality in modalities:
         likelihood = cast("Likelihood", likelihoods[modality.name])
-        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape)
+        sizes = tuple(modality.sizes.items())
+        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape, sizes)
         groups.setdefault(key, []).append(modality.name)
     return tuple(tuple(group) for group in groups.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, cast
 
 import pyro
@@ -242,7 +243,7 @@ class MultimodalVAE(nn.Module):
             first = modalities[names.index(group[0])]
             likelihood = cast("Likelihood", likelihoods[first.name])
             shape, kind = likelihood.parameter_shape, network_of(first, likelihood)
-            pairs.append(make_networks(kind, shape, shape, latent_size, options, len(group)))
+            pairs.append(make_networks(kind, shape, shape, latent_size, replace(options, **first.sizes), len(group)))
         loc, scale = (0.0, 1.0) if prior is None else prior
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_mmvae.config import Config, DataConfig
+from pyro_mmvae.config import SIZES, Config, DataConfig
 from pyro_mmvae.data import MultimodalDataset, Traits, data_names, load_data, resolve_options
 
 
@@ -57,7 +57,7 @@ def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Tra
         own = model.modalities.get(name)
         if own is not None and own.classes is not None and own.classes < (known.classes or 0):
             raise ValueError(f"model.modalities.{name}: {own.classes} classes, the data has {known.classes}")
-        settled = known.updated(shared).updated({} if own is None else own.model_dump())
+        settled = known.updated(shared).updated({} if own is None else own.model_dump(exclude=set(SIZES)))
         result[name] = settled.settled(f"model.modalities.{name}")
     return result
 

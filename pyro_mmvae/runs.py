@@ -19,7 +19,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
-from pyro_mmvae.config import Config, dump_config, make_config
+from pyro_mmvae.config import SIZES, Config, dump_config, make_config
 from pyro_mmvae.data import Batch, MultimodalDataset, Traits
 from pyro_mmvae.data.text import decode
 from pyro_mmvae.data.traits import PIXEL_SCALE
@@ -83,6 +83,7 @@ def build_vae(
             size=traits[name].size or 1.0,
             output=traits[name].output or "identity",
             weight=1.0 if (weight := traits[name].weight) is None else weight,
+            **{size: getattr(model.modalities.get(name), size, None) for size in SIZES},
         )
         for name, shape in shapes.items()
     ]
