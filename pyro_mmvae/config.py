@@ -57,8 +57,16 @@ class NetworkConfig(_Section):
     df: float = Field(5.0, gt=2, allow_inf_nan=False)
 
 
+SIZES = ("width", "hidden", "depth", "private_size")
+"""Sizes that a modality may have for itself, of its networks and of its private latent."""
+
+
 class ModalityConfig(_Section):
-    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`."""
+    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`.
+
+    ``width``, ``hidden`` and ``depth`` of its networks go before those of ``model.network``, ``private_size`` before
+    that of ``model``.
+    """
 
     likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
@@ -67,6 +75,9 @@ class ModalityConfig(_Section):
     output: Literal["identity", "sigmoid"] | None = None
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
     private_size: int | None = Field(None, ge=0)
+    width: int | None = Field(None, ge=1)
+    hidden: int | None = Field(None, ge=1)
+    depth: int | None = Field(None, ge=0)
 
 
 class ModelConfig(_Section):

@@ -38,6 +38,9 @@ class Modality:
         weight: w_m on its reconstruction term in training; 0 leaves its site out.
         output: of a Laplace or Normal likelihood, ``identity`` or ``sigmoid``.
         private_size: number of dimensions of a latent that this modality alone has; 0 for none.
+        width: of its networks, in place of that of all; see :class:`~pyro_mmvae.networks.NetworkOptions`.
+        hidden: likewise.
+        depth: likewise.
 
     Raises:
         ValueError: for a name that a site of the model has already, or a weight or size that is negative or not finite.
@@ -53,6 +56,9 @@ class Modality:
     weight: float = 1.0
     output: str = "identity"
     private_size: int = 0
+    width: int | None = None
+    hidden: int | None = None
+    depth: int | None = None
 
     def __post_init__(self) -> None:
         """Check."""
@@ -66,6 +72,16 @@ class Modality:
             raise ValueError(f"modality {self.name!r}: weight must be finite and not negative, not {self.weight}")
         if self.private_size < 0:
             raise ValueError(f"modality {self.name!r}: private_size must not be negative, not {self.private_size}")
+        for size, least in (("width", 1), ("hidden", 1), ("depth", 0)):
+            value = getattr(self, size)
+            if value is not None and value < least:
+                raise ValueError(f"modality {self.name!r}: {size} must be at least {least}, not {value}")
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """Of its networks, as far as they are its own."""
+        sizes = {"width": self.width, "hidden": self.hidden, "depth": self.depth}
+        return {key: value for key, value in sizes.items() if value is not None}
 
 
 def private_site(name: str) -> str:
@@ -229,6 +245,7 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
     groups: dict[Any, list[str]] = {}
     for modality in modalities:
         likelihood = cast("Likelihood", likelihoods[modality.name])
-        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape, modality.private_size)
+        sizes = (*modality.sizes.items(), ("private", modality.private_size))
+        key = (modality.network, network_of(modality, likelihood), likelihood.parameter_shape, sizes)
         groups.setdefault(key, []).append(modality.name)
     return tuple(tuple(group) for group in groups.values())

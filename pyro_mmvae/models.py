@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import pyro
@@ -92,7 +93,7 @@ class MultimodalVAE(nn.Module):
             first = modalities[names.index(group[0])]
             likelihood = cast("Likelihood", likelihoods[first.name])
             shape, kind = likelihood.parameter_shape, network_of(first, likelihood)
-            sizes = (shape, shape, latent_size, options, len(group))
+            sizes = (shape, shape, latent_size, replace(options, **first.sizes), len(group))
             pairs.append(make_networks(kind, *sizes, private_size=first.private_size))
         loc, scale = (0.0, 1.0) if prior is None else prior
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_mmvae.config import Config, DataConfig
+from pyro_mmvae.config import SIZES, Config, DataConfig, ModalityConfig, ModelConfig
 from pyro_mmvae.data import MultimodalDataset, Traits, data_names, load_data, resolve_options
 
 
@@ -32,9 +32,8 @@ def load_split(config: Config, split: str) -> MultimodalDataset:
 def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Traits]:
     """What is known of each modality with what the configuration says, and defaults for the rest.
 
-    ``model.modalities`` goes before ``model.modality_weights``, ``model.private_size``, ``model.likelihood``,
-    ``model.scale`` and ``model.network.name``, and these before what the data says. Likelihood and scale are of images
-    and vectors only.
+    ``model.modalities`` goes before ``model.modality_weights``, ``model.likelihood``, ``model.scale`` and
+    ``model.network.name``, and these before what the data says. Likelihood and scale are of images and vectors only.
 
     Args:
         config: of the run.
@@ -49,7 +48,7 @@ def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Tra
         if unknown:
             raise ValueError(f"model.{section} names {unknown[0]!r}, the data has {', '.join(traits)}")
     for name, known in traits.items():
-        shared: dict[str, Any] = {"weight": model.modality_weights.get(name), "private_size": model.private_size}
+        shared: dict[str, Any] = {"weight": model.modality_weights.get(name)}
         if model.network.name != "auto":
             shared["network"] = model.network.name
         if known.kind in {"image", "vector"}:
@@ -58,9 +57,16 @@ def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Tra
         own = model.modalities.get(name)
         if own is not None and own.classes is not None and own.classes < (known.classes or 0):
             raise ValueError(f"model.modalities.{name}: {own.classes} classes, the data has {known.classes}")
-        settled = known.updated(shared).updated({} if own is None else own.model_dump())
+        settled = known.updated(shared).updated({} if own is None else own.model_dump(exclude=set(SIZES)))
         result[name] = settled.settled(f"model.modalities.{name}")
     return result
+
+
+def sizes_of(model: ModelConfig, name: str) -> dict[str, Any]:
+    """Sizes that are a modality's own, as arguments of :class:`~pyro_mmvae.Modality`; ``private_size`` of every one."""
+    own = model.modalities.get(name, ModalityConfig())
+    sizes = {size: getattr(own, size) for size in SIZES}
+    return {**sizes, "private_size": model.private_size if own.private_size is None else own.private_size}
 
 
 def read_traits(state: Mapping[str, Any]) -> dict[str, Traits] | None:

@@ -21,6 +21,7 @@ from pyro_mmvae.aggregation import get_aggregation
 from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.config import Config, dump_config, make_config
 from pyro_mmvae.data import Batch, MultimodalDataset, Traits
+from pyro_mmvae.data.text import decode
 from pyro_mmvae.data.traits import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically
@@ -34,6 +35,7 @@ from pyro_mmvae.resolution import load_split as load_split
 from pyro_mmvae.resolution import read_traits as read_traits
 from pyro_mmvae.resolution import resolve as resolve
 from pyro_mmvae.resolution import settle_traits as settle_traits
+from pyro_mmvae.resolution import sizes_of
 
 CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
@@ -83,7 +85,7 @@ def build_vae(
             size=traits[name].size or 1.0,
             output=traits[name].output or "identity",
             weight=1.0 if (weight := traits[name].weight) is None else weight,
-            private_size=traits[name].private_size or 0,
+            **sizes_of(model, name),
         )
         for name, shape in shapes.items()
     ]
@@ -141,6 +143,17 @@ class Run:
         """The characters that the tokens of a modality stand for, where they are text, one a position."""
         known = self.traits.get(name)
         return known.alphabet if known is not None and len(self.state["shapes"][name]) == 1 else None
+
+    def texts(self, name: str, tokens: Tensor) -> NDArray[np.str_]:
+        """The texts that tokens `(item, position)` of a modality with an alphabet stand for, without their padding.
+
+        Raises:
+            ValueError: if it has no alphabet.
+        """
+        alphabet = self.alphabet(name)
+        if alphabet is None:
+            raise ValueError(f"modality {name!r} has no alphabet")
+        return decode(tokens, alphabet, self.traits[name].padding)
 
     @property
     def device(self) -> torch.device:

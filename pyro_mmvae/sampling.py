@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data.text import decode
 from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.runs import Run
 from pyro_mmvae.training.pictures import to_pixels
@@ -25,12 +24,19 @@ class Samples:
             to strings `(item,)` for tokens with an alphabet.
         generated: images and texts that were drawn, likewise.
         arrays: what is no image, ``given.NAME`` and ``generated.NAME`` to `(item, …)`: tokens as the most probable
-            class at each position, everything else as the likelihood's mean.
+            class at each position, everything else as the likelihood's mean. Where tokens have an alphabet, the strings
+            that they stand for are ``given.NAME.string`` and ``generated.NAME.string``.
     """
 
     given: dict[str, NDArray[Any]]
     generated: dict[str, NDArray[Any]]
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+
+    def every_array(self) -> dict[str, NDArray[Any]]:
+        """``arrays``, and the images by names of the same form."""
+        parts = {"given": self.given, "generated": self.generated}
+        images = {f"{part}.{name}": row for part, rows in parts.items() for name, row in rows.items() if row.ndim == 4}
+        return images | self.arrays
 
 
 def draw_samples(
@@ -81,7 +87,7 @@ def _samples(run: Run, given: dict[str, Tensor], decoded: dict[str, Tensor], gen
             samples.given[name] = to_pixels(value) if value.is_floating_point() else value.numpy()
         else:
             samples.arrays[f"given.{name}"] = value.numpy()
-            samples.given.update(_text(run, name, value))
+            _add_text(run, name, value, samples, "given")
     for name in generate:
         if _is_image(run, name):
             samples.generated[name] = to_pixels(decoded[name])
@@ -89,13 +95,16 @@ def _samples(run: Run, given: dict[str, Tensor], decoded: dict[str, Tensor], gen
             likelihood = run.model.likelihoods[name]
             value = decoded[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else decoded[name]
             samples.arrays[f"generated.{name}"] = value.cpu().numpy()
-            samples.generated.update(_text(run, name, value))
+            _add_text(run, name, value, samples, "generated")
     return samples
 
 
-def _text(run: Run, name: str, value: Tensor) -> dict[str, NDArray[Any]]:
-    alphabet = run.alphabet(name)
-    return {} if alphabet is None else {name: decode(value, alphabet)}
+def _add_text(run: Run, name: str, tokens: Tensor, samples: Samples, part: str) -> None:
+    """Add what tokens stand for, to be shown and to be kept, where they are text."""
+    if run.alphabet(name) is not None:
+        texts = run.texts(name, tokens)
+        getattr(samples, part)[name] = texts
+        samples.arrays[f"{part}.{name}.string"] = texts
 
 
 def _is_image(run: Run, name: str) -> bool:

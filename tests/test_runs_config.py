@@ -45,7 +45,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
         {
             "model.modalities": {
                 "m0": {"likelihood": "poisson", "weight": 0},
-                "m1": {"scale": "learned", "network": "mlp"},
+                "m1": {"scale": "learned", "network": "mlp", "width": 3, "hidden": "9", "depth": 0},
             }
         },
     ],
@@ -107,6 +107,9 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__modalities": {"m0": {"scale": 0}}}, "model.modalities.m0.scale"),
         ({"model__modalities": {"m0": {"weight": -1}}}, "model.modalities.m0.weight: "),
         ({"model__modalities": {"m0": {"classes": 1}}}, "model.modalities.m0.classes: "),
+        ({"model__modalities": {"m0": {"width": 0}}}, "model.modalities.m0.width: "),
+        ({"model__modalities": {"m0": {"hidden": 0}}}, "model.modalities.m0.hidden: "),
+        ({"model__modalities": {"m0": {"depth": -1}}}, "model.modalities.m0.depth: "),
         ({"train__lr__x": 1}, "train.lr: "),
     ],
 )

@@ -59,8 +59,9 @@ def _describe(summary: SplitSummary) -> None:
         missing = f"{modality.missing:.1%} missing" if modality.missing else "none missing"
         click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}")
     labels, most = summary.labels, 20
+    kind = "attributes" if summary.has_attributes else "classes"
     listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:most])
-    click.echo(f"  labels  {f'{len(labels)} classes, {listed}' if labels else 'none'}{', …' * (len(labels) > most)}")
+    click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > most)}")
 
 
 def _describe_sources(summaries: list[SplitSummary]) -> None:

@@ -72,7 +72,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     type=click.Path(path_type=Path),
     default=Path("samples.png"),
     show_default=True,
-    help="A PNG; what is no image goes to an .npz beside it, text to both and to the terminal.",
+    help="A PNG; what is no image goes to an .npz beside it, text to both and to the terminal. An .npz: all in it.",
 )
 @plain_errors
 def sample(
@@ -89,25 +89,31 @@ def sample(
     what = f"given {', '.join(words(given))}" if words(given) else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
-    if rows:
+    if rows and out.suffix != ".npz":
         reports.image_grid(rows, out, title=f"Draws {what}", note=f"{opened.config.model.aggregation}, seed {seed}")
         click.echo(f"{out}: {count} draws {what}, seed {seed}")
-        _echo_texts([(label, row) for label, row in rows if row.ndim == 1])
-    if samples.arrays:
+    _echo_texts([(label, row) for label, row in rows if row.ndim == 1])
+    arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
+    if arrays:
         file = out.with_suffix(".npz")
-        runs.write_arrays(file, samples.arrays)
-        click.echo(f"{file}: {', '.join(samples.arrays)}; {count} draws {what}, seed {seed}")
+        runs.write_arrays(file, arrays)
+        click.echo(f"{file}: {', '.join(arrays)}; {count} draws {what}, seed {seed}")
 
 
-def _echo_texts(rows: list[tuple[str, Any]]) -> None:
-    """Texts in columns, an item each; an item a line where they are long."""
-    for label, texts in rows:
-        if max(map(len, texts)) <= 20:
-            width = max(len(other) for other, _ in rows)
+def _echo_texts(rows: list[tuple[str, Any]], most: int = 8) -> None:
+    """Texts in columns, an item each; the first items one after the other where a text is long."""
+    width = max((len(label) for label, _ in rows), default=0)
+    if all(len(text) <= 20 for _, texts in rows for text in texts):
+        for label, texts in rows:
             click.echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
-        else:
-            for number, text in enumerate(texts):
-                click.echo(f"  {label} {number}: {text}")
+        return
+    count = len(rows[0][1])
+    for number in range(min(count, most)):
+        click.echo(f"  {number}")
+        for label, texts in rows:
+            click.echo(f"    {label:<{width}}  {texts[number]}")
+    if count > most:
+        click.echo(f"  … and {count - most} more")
 
 
 @click.command("aggregations")

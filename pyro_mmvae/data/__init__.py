@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_mmvae.data.arrays import from_arrays, from_items
+from pyro_mmvae.data.arrays import from_arrays
 from pyro_mmvae.data.batch import Batch, make_batch
 from pyro_mmvae.data.cache import cache_folder
 from pyro_mmvae.data.celeba import load_celeba
@@ -13,6 +13,7 @@ from pyro_mmvae.data.embedded import load_polymnist_mini
 from pyro_mmvae.data.folder import load_folder, load_npz
 from pyro_mmvae.data.indexed import IndexedTensor
 from pyro_mmvae.data.infer import complete_traits, infer_traits
+from pyro_mmvae.data.items import from_items
 from pyro_mmvae.data.loading import (
     DataSource,
     data_names,

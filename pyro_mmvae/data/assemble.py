@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,44 +12,12 @@ from numpy.typing import NDArray
 from pyro_mmvae.data import column as columns
 from pyro_mmvae.data.column import Column, MappedTensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.meta import Meta
+from pyro_mmvae.data.labels import read_labels
+from pyro_mmvae.data.source import Source
 from pyro_mmvae.data.traits import Traits, infer_kind
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
-
-_MOST_CLASSES = 2**16
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """Arrays as they were found.
-
-    Attributes:
-        where: path of the whole, for messages.
-        files: name of an array, modality or other, to the file or key that it comes from.
-        modalities: name to `(item, …)`, in the order of the columns of ``present``.
-        labels: `(item,)` or None.
-        present: `(item, modality)` or None.
-        split: `(item,)` of 0, 1, 2 or of names, or None.
-        meta: what is said of them.
-        name: of the data.
-        provenance: what identifies the content.
-    """
-
-    where: str
-    files: Mapping[str, str]
-    modalities: Mapping[str, NDArray[Any]]
-    labels: NDArray[Any] | None
-    present: NDArray[Any] | None
-    split: NDArray[Any] | None
-    meta: Meta
-    name: str
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def place(self, name: str) -> str:
-        """File and modality, for messages."""
-        return f"{self.files.get(name, self.where)}: modality {name!r}"
 
 
 def assemble(
@@ -73,7 +40,7 @@ def assemble(
     count = _count(source)
     source.meta.check_names(source.where, list(source.modalities))
     present = _present(source, count)
-    labels = _labels(source, count)
+    labels, label_names = read_labels(source, count)
     rows = np.arange(count) if split is None else _rows(source, count, split, split_seed)
     found, traits = {}, {}
     for number, (name, array) in enumerate(source.modalities.items()):
@@ -93,6 +60,7 @@ def assemble(
         split or "train",
         about,
         traits,
+        label_names,
     )
 
 
@@ -123,20 +91,6 @@ def _present(source: Source, count: int) -> NDArray[np.bool_]:
             f"(item, modality) = {shape} of bool, columns in the order {', '.join(source.modalities)}"
         )
     return np.array(given)
-
-
-def _labels(source: Source, count: int) -> NDArray[np.int64] | None:
-    if source.labels is None:
-        return None
-    labels, where = source.labels, source.files.get("labels", source.where)
-    if labels.dtype.kind not in "iu" or labels.shape != (count,):
-        raise ValueError(
-            f"{where}: found {labels.shape} of {labels.dtype}, expected labels (item,) = ({count},) of integers"
-        )
-    bad = np.flatnonzero((labels < 0) | (labels >= _MOST_CLASSES))
-    if len(bad):
-        raise ValueError(f"{where}: item {bad[0]}: found label {labels[bad[0]]}, expected 0 to {_MOST_CLASSES - 1}")
-    return np.asarray(labels, dtype=np.int64)
 
 
 def _rows(source: Source, count: int, split: str, seed: int) -> NDArray[np.int64]:
@@ -181,6 +135,8 @@ def _column(source: Source, name: str, array: NDArray[Any], present: NDArray[np.
         raise ValueError(f"{where}: found in no item, expected it in one at least")
     traits = replace(traits, kind=kind, pixels=column.pixels)
     traits.settled(where)
+    if traits.alphabet is not None and array.ndim != 2:
+        raise ValueError(f"{where}: found items of shape {column.shape}, expected (position,), as tokens are text")
     return column, traits
 
 

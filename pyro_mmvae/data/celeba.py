@@ -42,6 +42,9 @@ SPLITS = ("train", "val", "test")
 LENGTH = 256
 """Characters of a text, as in the recipe."""
 
+PADDING = "*"
+"""What shorter texts end in, likewise."""
+
 ARRAYS = ("jpeg", "offsets", "attributes", "attribute_names", "partition", "filenames")
 """Arrays of an ``.npz`` of faces."""
 
@@ -168,7 +171,7 @@ def _assemble(
     source: _Source, split: str, rows: NDArray[np.int64], absent: int, cache: bool, memory_map: bool | None
 ) -> MultimodalDataset:
     lists = source.lists
-    tokens, truncated = encode_texts(lists.texts(rows), LENGTH)
+    tokens, truncated = encode_texts(lists.texts(rows), LENGTH, PADDING)
     names = [lists.files[row] for row in rows]
     digest = _digest([[name, source.identity(int(row))] for name, row in zip(names, rows, strict=True)])
     identity = {"format": FORMAT, "images": digest, "how": HOW, "pillow": importlib.metadata.version("pillow")}
@@ -183,11 +186,11 @@ def _assemble(
         image = torch.from_numpy(images)
     provenance = {
         **identity, **source.about, "items": len(rows), "absent": absent,
-        "text": {"alphabet": ALPHABET, "length": LENGTH, "padding": "*", "truncated": truncated},
+        "text": {"alphabet": ALPHABET, "length": LENGTH, "padding": PADDING, "truncated": truncated},
     }  # fmt: skip
     traits = {
         "image": Traits("image", network="residual", pixels=True),
-        "text": Traits("tokens", network="residual", classes=len(ALPHABET)),
+        "text": Traits("tokens", network="residual", classes=len(ALPHABET), alphabet=ALPHABET, padding=PADDING),
     }
     return MultimodalDataset(
         {"image": image, "text": torch.from_numpy(tokens)},

@@ -16,10 +16,11 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_mmvae.data.assemble import Source, assemble
+from pyro_mmvae.data.assemble import assemble
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.loading import register_format
 from pyro_mmvae.data.meta import Meta, read_meta
+from pyro_mmvae.data.source import Source
 
 OTHERS = ("labels", "present", "split")
 """Arrays that are no modalities."""
@@ -48,8 +49,9 @@ def load_folder(
 ) -> MultimodalDataset:
     """Load one split of a folder of ``NAME.npy``, one a modality `(item, …)`, in alphabetical order.
 
-    Beside them may lie ``labels.npy`` (integers), ``present.npy`` (bool, `(item, modality)`, columns in alphabetical
-    order of the modalities), ``split.npy`` (0, 1, 2, or the names of the splits) and ``meta.yaml``.
+    Beside them may lie ``labels.npy`` (integers `(item,)`, or bool or 0 and 1 `(item, attribute)`), ``present.npy``
+    (bool, `(item, modality)`, columns in alphabetical order of the modalities), ``split.npy`` (0, 1, 2, or the names of
+    the splits) and ``meta.yaml``.
 
     Args:
         path: of the folder.

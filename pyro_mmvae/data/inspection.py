@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.loading import find_data, load_data
+from pyro_mmvae.data.text import decode
+from pyro_mmvae.data.traits import Traits
 
 _AT_ONCE = 4096  # items read
 
@@ -42,15 +44,17 @@ class SplitSummary:
         split: its name.
         items: how many.
         modalities: of them.
-        labels: class to the number of its items; empty where there are no labels.
+        labels: class, or name of an attribute, to the number of its items; empty where there are no labels.
         provenance: what the split was made from.
+        has_attributes: whether labels are attributes.
     """
 
     split: str
     items: int
     modalities: tuple[ModalitySummary, ...]
-    labels: dict[int, int]
+    labels: dict[int, int] | dict[str, int]
     provenance: dict[str, Any]
+    has_attributes: bool = False
 
 
 def summarise(data: MultimodalDataset) -> SplitSummary:
@@ -60,11 +64,13 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
         ModalitySummary(name, tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), share)
         for (name, tensor), share in zip(data.modalities.items(), missing.tolist(), strict=True)
     )
-    labels: dict[int, int] = {}
-    if data.labels is not None:
+    labels: dict[Any, int] = {}
+    if data.labels is not None and data.label_names:
+        labels = dict(zip(data.label_names, data.labels.sum(0).tolist(), strict=True))
+    elif data.labels is not None:
         values, counts = data.labels.unique(return_counts=True)
         labels = dict(zip(values.tolist(), counts.tolist(), strict=True))
-    return SplitSummary(data.split, len(data), modalities, labels, data.provenance)
+    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, bool(labels and data.label_names))
 
 
 def check_data(name: str) -> Iterator[str]:
@@ -75,8 +81,9 @@ def check_data(name: str) -> Iterator[str]:
 
     Yields:
         One line a finding: a split that cannot be opened, for the reasons its loader gives; labels below 0, or that
-        `train` never has; modalities that are of another shape or type in another split, are never observed, hold
-        values that are not finite, or are the same in every item; items of which nothing was observed.
+        `train` never has; attributes of other names than its; modalities that are of another shape or type in another
+        split, are never observed, hold values that are not finite, or are the same in every item; items of which
+        nothing was observed.
 
     Raises:
         ValueError: if the name or the format is unknown.
@@ -93,23 +100,28 @@ def check_data(name: str) -> Iterator[str]:
         yield from (f"{split}: {finding}" for finding in (*_check_split(data, summary), *_compare(first, summary)))
 
 
-def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, NDArray[np.uint8] | None]]:
-    """Rows of images of some items, as `pyro_mmvae.reports.image_grid` draws them.
+def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, NDArray[Any] | None]]:
+    """Rows of images and texts of some items, as `pyro_mmvae.reports.image_grid` draws them.
 
     Args:
         data: a split.
         count: how many items: of every class in turn the first, the second, …, sorted by class; the first ones where
-            there are no labels.
+            there are no classes.
 
     Returns:
-        Name of each modality of images and `(item, channel, height, width)` uint8; grey where it was not observed.
+        Name of each modality of images and `(item, channel, height, width)` uint8, grey where it was not observed; and
+        of each of tokens with an alphabet and strings `(item,)`, empty where it was not.
 
     Raises:
-        ValueError: if no modality holds images.
+        ValueError: if no modality holds images or text.
     """
     rows = _choose(data, count)
-    sheet: list[tuple[str, NDArray[np.uint8] | None]] = []
+    sheet: list[tuple[str, NDArray[Any] | None]] = []
     for column, (name, tensor) in enumerate(data.modalities.items()):
+        known = data.traits.get(name, Traits())
+        if known.alphabet is not None and tensor.dim() == 2:
+            texts = decode(tensor[rows], known.alphabet, known.padding)
+            sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))
         if tensor.dim() != 4 or tensor.shape[1] not in {1, 3}:
             continue
         images = tensor[rows]
@@ -118,12 +130,12 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
         images = torch.where(data.present[rows, column].reshape(-1, 1, 1, 1), images, images.new_tensor(128))
         sheet.append((name, images.numpy()))
     if not sheet:
-        raise ValueError(f"{data.name}: no modality holds images (channel, height, width) of 1 or 3 channels")
+        raise ValueError(f"{data.name}: no modality holds images (channel, height, width) of 1 or 3 channels, or text")
     return sheet
 
 
 def _choose(data: MultimodalDataset, count: int) -> Tensor:
-    if data.labels is None:
+    if data.labels is None or data.label_names:
         return torch.arange(min(count, len(data)))
     labels = data.labels.numpy()
     order = np.argsort(labels, kind="stable")
@@ -134,8 +146,9 @@ def _choose(data: MultimodalDataset, count: int) -> Tensor:
 
 
 def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str]:
-    if summary.labels and min(summary.labels) < 0:
-        yield f"label {min(summary.labels)} was found, expected none below 0"
+    negative = [label for label in summary.labels if isinstance(label, int) and label < 0]
+    if negative:
+        yield f"label {min(negative)} was found, expected none below 0"
     nothing = (~data.present.any(1)).nonzero().flatten().tolist()
     if nothing:
         yield f"item {nothing[0]} has no modality at all, and so have {len(nothing) - 1} others"
@@ -171,9 +184,16 @@ def _compare(first: SplitSummary, other: SplitSummary) -> Iterator[str]:
             yield f"modality {name}: {found[name]}, expected {known[name]} as in {first.split}"
     if bool(first.labels) != bool(other.labels):
         yield f"{'has' if other.labels else 'has no'} labels, unlike {first.split}"
+    elif first.has_attributes or other.has_attributes:
+        if list(first.labels) != list(other.labels):
+            yield f"labels {_listed(other)}, expected {_listed(first)} as in {first.split}"
     elif not first.labels.keys() >= other.labels.keys():
-        strange = sorted(other.labels.keys() - first.labels.keys())
+        strange = sorted(map(int, other.labels.keys() - first.labels.keys()))
         yield f"labels {', '.join(map(str, strange))} were found that {first.split} never has"
+
+
+def _listed(summary: SplitSummary) -> str:
+    return f"{'attributes' if summary.has_attributes else 'classes'} {', '.join(map(str, summary.labels))}"
 
 
 def _names(summary: SplitSummary) -> Sequence[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pyro_mmvae.data.traits import KINDS, Traits, kind_of_likelihood
 
@@ -25,8 +25,33 @@ class ModalityMeta(_Strict):
     scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
     classes: int | None = Field(None, ge=2)
     weight: float | None = Field(None, ge=0, allow_inf_nan=False)
+    output: Literal["identity", "sigmoid"] | None = None
+    alphabet: str | None = Field(None, min_length=2)
+    padding: str | None = Field(None, min_length=1, max_length=1)
     missing_nan: bool | None = None
     allow_constant: bool | None = None
+
+    @field_validator("alphabet")
+    @classmethod
+    def _can_be_read(cls, alphabet: str | None) -> str | None:
+        for number, character in enumerate(alphabet or ""):
+            if character in (alphabet or "")[:number]:
+                raise ValueError(f"the character {character!r} is there twice")
+            if not character.isprintable():
+                raise ValueError(f"the character {character!r} cannot be printed")
+        return alphabet
+
+    @model_validator(mode="after")
+    def _fits_the_alphabet(self) -> ModalityMeta:
+        if self.alphabet is None:
+            if self.padding is not None:
+                raise ValueError(f"padding {self.padding!r} without an alphabet that it is of")
+            return self
+        if self.classes not in {None, len(self.alphabet)}:
+            raise ValueError(f"an alphabet of {len(self.alphabet)} characters for {self.classes} classes, not as many")
+        if self.padding is not None and self.padding not in self.alphabet:
+            raise ValueError(f"the alphabet lacks the padding {self.padding!r}")
+        return self
 
 
 class Meta(_Strict):
@@ -36,26 +61,39 @@ class Meta(_Strict):
         modalities: name to what is said of it.
         missing_nan: whether an item of which a value of a modality is NaN lacks that modality; else it is an error.
         allow_constant: whether a modality may have one value everywhere.
+        label_names: of the attributes, where labels are attributes.
     """
 
     modalities: dict[str, ModalityMeta] = Field(default_factory=dict)
     missing_nan: bool = False
     allow_constant: bool = False
+    label_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+
+    @field_validator("label_names")
+    @classmethod
+    def _no_two_alike(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        twice = [name for number, name in enumerate(names or ()) if name in (names or ())[:number]]
+        if twice:
+            raise ValueError(f"{twice[0]!r} is there twice")
+        return names
 
     def of(self, name: str) -> ModalityMeta:
         """What is said of a modality."""
         return self.modalities.get(name, ModalityMeta())
 
     def traits(self, name: str) -> Traits:
-        """As a model needs it; the kind may follow from the likelihood."""
+        """As a model needs it; the kind may follow from the likelihood, the classes of tokens from the alphabet."""
         said = self.of(name)
         return Traits(
-            said.kind or kind_of_likelihood(said.likelihood),
+            said.kind or kind_of_likelihood(said.likelihood) or (said.alphabet and "tokens"),
             said.likelihood,
             said.network,
             said.scale,
-            said.classes,
+            len(said.alphabet) if said.alphabet else said.classes,
             weight=said.weight,
+            output=said.output,
+            alphabet=said.alphabet,
+            padding=said.padding,
         )
 
     def allows(self, what: Literal["missing_nan", "allow_constant"], name: str) -> bool:
@@ -124,7 +162,8 @@ def make_meta(where: str, tree: Any) -> Meta:
             known = ModalityMeta if len(first["loc"]) > 1 else Meta
             raise ValueError(f"{where}: {key}: no such key; there are {', '.join(known.model_fields)}") from None
         found = " ".join(repr(first["input"]).split())[:80]
-        raise ValueError(f"{where}: {key or 'the whole'}: {first['msg']}, found {found}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise ValueError(f"{where}: {key or 'the whole'}: {message}, found {found}") from None
     except RecursionError:
         raise ValueError(f"{where}: nested too deeply") from None
 

@@ -15,7 +15,7 @@ from pyro_mmvae.data.assemble import SPLITS, assemble
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.folder import make_source, plain_errors
 from pyro_mmvae.data.loading import register_format
-from pyro_mmvae.data.meta import Meta
+from pyro_mmvae.data.meta import make_meta
 
 _ANYTHING = (Exception,)  # what other people's readers raise on a damaged file is not known
 _READERS = {".h5mu": ("mudata", "read_h5mu"), ".h5ad": ("anndata", "read_h5ad")}
@@ -27,7 +27,7 @@ def load_omics(
     split: str,
     *,
     cache: bool = True,
-    labels: str | None = None,
+    labels: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
     layer: str | None = None,
     kinds: Mapping[str, str] | None = None,
@@ -45,7 +45,7 @@ def load_omics(
         split: ``train``, ``val`` or ``test``.
         cache: taken, and not needed.
         labels: column of ``obs`` whose categories, in their order, are the classes; of an ``.h5mu`` also that of a
-            modality, ``MODALITY:COLUMN``.
+            modality, ``MODALITY:COLUMN``. Several columns, each of bool or of 0 and 1, are attributes of their names.
         split_by: column of ``obs`` that holds ``train``, ``val`` and ``test``; by default a split at random.
         layer: a layer instead of ``X``, such as ``counts``.
         kinds: modality name to kind; raw counts must be said to be ``counts``, since they are often held as floats.
@@ -74,11 +74,15 @@ def load_omics(
                 f"{path}[{name}]: modality {name!r} has whole numbers only, perhaps counts: set its kind, counts or "
                 "vector, by the option kinds"
             )
-    if labels is not None:
+    several = () if labels is None or isinstance(labels, str) else tuple(labels)
+    said = {"label_names": list(several)} if several else {}
+    meta = make_meta(str(path), said).with_options(str(path), kinds, missing_nan, allow_constant)
+    if isinstance(labels, str):
         arrays["labels"] = _codes(path, _column(path, tree, labels))
+    elif several:
+        arrays["labels"] = np.stack([_flags(path, _column(path, tree, name)) for name in several], -1)
     if split_by is not None:
         arrays["split"] = np.asarray(_column(path, tree, split_by).astype(str), dtype=f"U{max(map(len, SPLITS)) + 1}")
-    meta = Meta().with_options(str(path), kinds, missing_nan, allow_constant)
     stat = path.stat()
     about = {
         path.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns},
@@ -140,3 +144,15 @@ def _codes(path: Path, column: Any) -> NDArray[np.int64]:
     if len(lacking):
         raise ValueError(f"{path}: item {lacking[0]} has no value in column {column.name!r}, expected a label of each")
     return codes
+
+
+def _flags(path: Path, column: Any) -> NDArray[np.bool_]:
+    """Which items have an attribute, of a column of bool or of 0 and 1."""
+    values = column.to_numpy(dtype=object)
+    bad = np.flatnonzero([value not in {0, 1} for value in values.tolist()])  # True and False are 1 and 0
+    if len(bad):
+        raise ValueError(
+            f"{path}: item {bad[0]}: found {values[bad[0]]!s} in column {column.name!r}, expected 0 or 1, as several "
+            "columns are attributes"
+        )
+    return values.astype(bool)

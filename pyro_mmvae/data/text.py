@@ -36,11 +36,21 @@ def encode(text: str, alphabet: str = ALPHABET) -> list[int]:
     return [alphabet.index(character) for character in text]
 
 
-def decode(tokens: Tensor | NDArray[Any], alphabet: str) -> NDArray[np.str_]:
-    """Texts of tokens `(item, position)`, `(item,)`; � stands for a token that is none of the alphabet."""
+def decode(tokens: Tensor | NDArray[Any], alphabet: str, padding: str | None = None) -> NDArray[np.str_]:
+    """Texts of tokens; � stands for a token that is none of the alphabet.
+
+    Args:
+        tokens: `(item, position)`.
+        alphabet: the characters that they stand for, in order.
+        padding: a character that is left out at the end of a text.
+
+    Returns:
+        Strings, `(item,)`.
+    """
     rows = [[int(token) for token in row] for row in tokens]
     known = range(len(alphabet))
-    return np.array(["".join(alphabet[t] if t in known else _UNKNOWN for t in row) for row in rows], dtype=np.str_)
+    texts = ["".join(alphabet[t] if t in known else _UNKNOWN for t in row) for row in rows]
+    return np.array([text.rstrip(padding) if padding else text for text in texts], dtype=np.str_)
 
 
 def check_alphabet(alphabet: str) -> None:

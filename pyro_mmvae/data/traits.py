@@ -37,7 +37,7 @@ class Traits:
         pixels: whether values are uint8 and are divided by 255.
         output: of a Laplace or Normal likelihood: ``identity``, or ``sigmoid`` for means in [0, 1].
         alphabet: the characters that tokens stand for, in order, where they are text.
-        private_size: number of dimensions of a latent that the modality has for itself.
+        padding: the one of these that shorter texts end in, which is left out where they are shown.
     """
 
     kind: str | None = None
@@ -50,7 +50,7 @@ class Traits:
     pixels: bool = False
     output: str | None = None
     alphabet: str | None = None
-    private_size: int | None = None
+    padding: str | None = None
 
     def updated(self, changes: Mapping[str, Any]) -> Traits:
         """With what is not None in ``changes``."""
@@ -69,6 +69,8 @@ class Traits:
                 f"{where}: likelihood {likelihood!r} does not fit {self.kind}, expected {' or '.join(allowed)} "
                 "(or another kind where the data come from)"
             )
+        if self.alphabet is not None and self.kind != "tokens":
+            raise ValueError(f"{where}: {self.kind} have no alphabet, tokens have")
         if self.classes is not None and self.kind != "tokens":
             raise ValueError(f"{where}: {self.kind} have no classes, tokens have")
         if self.output not in {None, "identity"} and likelihood not in {"laplace", "normal"}:

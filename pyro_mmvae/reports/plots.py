@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae.files import read_metrics, write_atomically
+from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, write_lines
 
 _ZOOM = 2  # screen pixels a pixel of an image
-_CHARACTER = (5, 10)  # screen pixels of a character and of a line of text
 _TEXT_WIDTH = 48  # pixels of an item where nothing is an image
 
 
@@ -50,7 +50,7 @@ def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, t
 
     Args:
         rows: label and `(item, channel, height, width)` uint8 images, or strings `(item,)`, which are broken into lines
-            as wide as the images; None leaves a gap.
+            as wide as the images, or wider where one is long; None leaves a gap.
         file: a PNG, written to a temporary name and renamed.
         title: above.
         note: below.
@@ -61,14 +61,14 @@ def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, t
     images = [image for _, image in rows if image is not None and image.ndim == 4]
     count = max(len(image) for _, image in rows if image is not None)
     height = max((i.shape[2] for i in images), default=0)
-    width = max((i.shape[3] for i in images), default=_TEXT_WIDTH)
+    texts = [str(text) for _, row in rows if row is not None and row.ndim == 1 for text in row]
+    cell, letters = cell_size(texts, max((i.shape[3] for i in images), default=_TEXT_WIDTH) * _ZOOM)
     pad, gap, margin, head, foot = 2, 8, 92, 26 if title else 6, 20 if note else 6
-    letters = width * _ZOOM // _CHARACTER[0]
     tops, y = [], head
     for _, image in rows:
         tops.append(y)
         y += gap if image is None else (_row_height(image, height, letters) + pad)
-    total_width, total_height = margin + count * (width * _ZOOM + pad) + 6, y + foot
+    total_width, total_height = margin + count * (cell + pad) + 6, y + foot
     dpi = 100
     figure = Figure(figsize=(total_width / dpi, total_height / dpi), dpi=dpi, facecolor="white")
     for (label, image), top in zip(rows, tops, strict=True):
@@ -79,12 +79,11 @@ def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, t
             ha="right", va="center", fontsize=7,
         )  # fmt: skip
         for column, one in enumerate(image):
+            x = margin + column * (cell + pad)
             if image.ndim == 1:
-                left = margin + column * (width * _ZOOM + pad)
-                _write(figure, _lines(str(one), letters), (left / total_width, 1 - top / total_height))
+                write_lines(figure, break_lines(str(one), letters), (x / total_width, 1 - top / total_height))
                 continue
             zoomed = np.repeat(np.repeat(np.moveaxis(_rgb(one), 0, -1), _ZOOM, 0), _ZOOM, 1)
-            x = margin + column * (width * _ZOOM + pad)
             figure.figimage(zoomed, x, total_height - top - zoomed.shape[0])
     figure.text(0.5, 1 - 8 / total_height, title, ha="center", va="top", fontsize=9)
     figure.text(0.5, 5 / total_height, note, ha="center", va="bottom", fontsize=7, color="0.35")
@@ -95,22 +94,7 @@ def _row_height(row: NDArray[Any], height: int, letters: int) -> int:
     """Screen pixels of a row of images or of texts."""
     if row.ndim == 4:
         return height * _ZOOM
-    return _CHARACTER[1] * max((len(_lines(str(text), letters)) for text in row), default=1) + 4
-
-
-def _lines(text: str, letters: int) -> list[str]:
-    return [text[start : start + letters] for start in range(0, max(len(text), 1), letters)]
-
-
-def _write(figure: Figure, lines: list[str], at: tuple[float, float]) -> None:
-    """Text as it is, letter under letter; nothing in it is a formula."""
-    size = 72 * _CHARACTER[0] / 0.602 / figure.dpi  # DejaVu Sans Mono is 0.602 of its size wide
-    step = _CHARACTER[1] / (figure.get_figheight() * figure.dpi)
-    for number, line in enumerate(lines):
-        figure.text(
-            at[0], at[1] - (number + 0.2) * step, line, ha="left", va="top", fontsize=size,
-            family="DejaVu Sans Mono", parse_math=False,
-        )  # fmt: skip
+    return CHARACTER[1] * max((len(break_lines(str(text), letters)) for text in row), default=1) + 4
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.data.text import decode
 from pyro_mmvae.runs import Run
 
 _ITEMS = 10
@@ -36,8 +35,8 @@ def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS, seed
         is an image or text.
     """
     images = [name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}]
-    alphabets = {name: alphabet for name in data.names if (alphabet := run.alphabet(name)) is not None}
-    names = [name for name in data.names if name in images or name in alphabets]
+    written = [name for name in data.names if run.alphabet(name) is not None]
+    names = [name for name in data.names if name in images or name in written]
     if not names:
         return {}
     some = data.subset(_one_of_each(data, count))
@@ -46,10 +45,12 @@ def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS, seed
         values["present"] = some.present
 
     def show(decoded: Mapping[str, Tensor], name: str) -> NDArray[Any]:
-        alphabet = alphabets.get(name)
-        return to_pixels(decoded[name]) if alphabet is None else decode(decoded[name].argmax(-1), alphabet)
+        return run.texts(name, decoded[name].argmax(-1)) if name in written else to_pixels(decoded[name])
 
-    arrays = {f"observed.{name}": observed(some, name, alphabets.get(name)) for name in names}
+    arrays = {
+        f"observed.{name}": observed_texts(run, some, name) if name in written else observed_pixels(some, name)
+        for name in names
+    }
     with torch.random.fork_rng(devices=[run.device] if run.device.type == "cuda" else []):
         torch.manual_seed(seed)
         decoded = _decoded(run, values, run.names)
@@ -60,12 +61,10 @@ def sample_pictures(run: Run, data: MultimodalDataset, count: int = _ITEMS, seed
     return arrays
 
 
-def observed(data: MultimodalDataset, name: str, alphabet: str | None = None) -> NDArray[Any]:
-    """The images of a modality, or the texts where it has an alphabet; black or empty where it is absent."""
-    if alphabet is None:
-        return observed_pixels(data, name)
+def observed_texts(run: Run, data: MultimodalDataset, name: str) -> NDArray[Any]:
+    """The texts of a modality, empty where it is absent."""
     there = data.present[:, data.names.index(name)].cpu().numpy()
-    return np.where(there, decode(data.tensors[name], alphabet), "")
+    return np.where(there, run.texts(name, data.tensors[name]), "")
 
 
 def observed_pixels(data: MultimodalDataset, name: str) -> NDArray[np.uint8]:

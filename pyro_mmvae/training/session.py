@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from pyro_mmvae import __version__, runs
 from pyro_mmvae.checkpoint import load_checkpoint, save_checkpoint
@@ -24,6 +23,7 @@ from pyro_mmvae.data import complete_traits, infer_traits
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.runs import CHECKPOINTS, Run
 from pyro_mmvae.training.pictures import sample_pictures
+from pyro_mmvae.training.progress import make_progress
 from pyro_mmvae.training.trainer import (
     Averages,
     NonFiniteError,
@@ -61,7 +61,8 @@ def train(config: Config, out: str | Path | None = None, *, progress: bool = Tru
     Args:
         config: what to train; see :func:`pyro_mmvae.config.make_config`.
         out: the run directory; by default ``runs/DATA-AGGREGATION-seedN`` and a number if that exists.
-        progress: show a progress bar on standard error.
+        progress: show a progress bar on standard error, or, where that is no terminal, a line an epoch and every 30
+            seconds.
 
     Returns:
         The run with its best checkpoint, as :func:`pyro_mmvae.load` gives it.
@@ -87,7 +88,8 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
         path: the run directory.
         epochs: train up to so many instead of what the configuration says; the learning rate then follows the new
             schedule.
-        progress: show a progress bar on standard error.
+        progress: show a progress bar on standard error, or, where that is no terminal, a line an epoch and every 30
+            seconds.
 
     Returns:
         The run with its best checkpoint.
@@ -189,10 +191,8 @@ class _Session:
     def one_epoch(self, path: Path, epoch: int, skip: int, interrupted: threading.Event) -> None:
         """Train, validate, record, save."""
         started, size = time.perf_counter(), self.config.train.batch_size
-        bar = tqdm(
-            total=len(self.data), initial=skip * size, unit="item", unit_scale=True, disable=not self.progress,
-            desc=f"epoch {epoch + 1}/{self.config.train.epochs}", file=sys.stderr, dynamic_ncols=True,
-        )  # fmt: skip
+        title, total = f"epoch {epoch + 1}/{self.config.train.epochs}", len(self.data)
+        bar = make_progress(title, total, skip * size, sys.stderr, show=self.progress)
 
         def after_step(done: int, averages: Averages) -> None:
             if interrupted.is_set() and done * size < len(self.data):

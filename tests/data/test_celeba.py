@@ -50,6 +50,7 @@ def test_a_split_is_what_the_lists_say(home: Path, split: str) -> None:
         assert text == ", ".join(there) + "*" * (256 - len(", ".join(there)))
     traits = data.traits
     assert (traits["image"].kind, traits["text"].kind, traits["text"].classes) == ("image", "tokens", 71)
+    assert (traits["text"].alphabet, traits["text"].padding) == (ALPHABET, "*")
     assert data.provenance["absent"] == data.provenance["text"]["truncated"] == 0
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, find_data, loading, register_data, register_format
+from pyro_mmvae.data import MultimodalDataset, Traits, find_data, loading, register_data, register_format
 from pyro_mmvae.data.inspection import ModalitySummary, check_data, contact_sheet, summarise
 
 
@@ -160,6 +161,32 @@ def test_a_sheet_is_grey_where_nothing_was_observed_and_takes_floats() -> None:
     assert images[:, 0, 0, 0].tolist() == [0, 128, *[round(255 * i / 11) for i in range(2, 12)]]
     with pytest.raises(ValueError, match="no modality holds images"):
         contact_sheet(make(modalities={"vector": noise()}, present=torch.ones(12, 1, dtype=torch.bool)))
+
+
+def test_attributes_are_counted_compared_and_no_order_of_a_sheet(sets: dict[str, Any]) -> None:
+    labels = torch.tensor([[True, False], [True, True], [False, False]]).repeat(4, 1)
+    marked = make(labels=labels, label_names=("Old", "Never"))
+    summary = summarise(marked)
+    assert (summary.labels, summary.has_attributes) == ({"Old": 8, "Never": 4}, True)
+    assert not summarise(make()).has_attributes
+    np.testing.assert_array_equal(contact_sheet(marked, 3)[0][1], marked.modalities["image"][:3].numpy())
+    sets["train"] = marked
+    sets["val"] = make("val", labels=labels, label_names=("Old", "Never"))
+    sets["test"] = make("test", labels=labels, label_names=("Old", "New"))
+    assert list(check_data("toy")) == ["test: labels attributes Old, New, expected attributes Old, Never as in train"]
+    sets["test"] = make("test")
+    assert list(check_data("toy")) == ["test: labels classes 0, 1, 2, expected attributes Old, Never as in train"]
+
+
+def test_a_sheet_shows_texts() -> None:
+    tokens = torch.tensor([[1, 2, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]])
+    traits = {"words": Traits("tokens", alphabet="*ab", padding="*"), "other": Traits("tokens")}
+    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "traits": traits, "labels": None}
+    data = make(present=torch.tensor([[True, True], [False, True], [True, True]]), **parts)
+    ((name, texts),) = contact_sheet(data)
+    assert texts is not None
+    assert (name, texts.tolist()) == ("words", ["ab", "", ""])
+    assert contact_sheet(replace(data, present=torch.ones(3, 2, dtype=torch.bool)))[0][1].tolist() == ["ab", "b*a", ""]  # type: ignore[union-attr]
 
 
 def test_the_embedded_set_is_right() -> None:

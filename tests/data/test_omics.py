@@ -46,11 +46,14 @@ def files(omics: Any, tmp_path: Path) -> dict[str, Any]:
     prot.var_names = [f"p{i}" for i in range(3)]
     both = mudata.MuData({"rna": rna, "prot": prot})
     both.obs["type"], both.obs["fold"] = obs["type"], obs["fold"]
+    attributes = generator.random((N, 3)) < np.array([0.5, 0.2, 0.0])
+    both.obs["old"], both.obs["never"] = attributes[:, 0], attributes[:, 2].astype(np.int8)
+    both["rna"].obs["ill"] = attributes[:, 1].astype(float)
     both.write(tmp_path / "a.h5mu")
     rna.write_h5ad(tmp_path / "a.h5ad")
     return {
         "h5mu": str(tmp_path / "a.h5mu"), "h5ad": str(tmp_path / "a.h5ad"), "counts": counts, "proteins": proteins,
-        "types": types, "folds": folds,
+        "types": types, "folds": folds, "attributes": attributes,
     }  # fmt: skip
 
 
@@ -71,6 +74,20 @@ def test_modalities_labels_split_and_presence(files: dict[str, Any], labels: str
         assert data.labels is not None
         assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
         assert (data.traits["rna"].kind, data.traits["prot"].kind) == ("counts", "vector")
+
+
+def test_several_columns_are_attributes(files: dict[str, Any]) -> None:
+    columns = ("old", "rna:ill", "never")
+    for split in ("train", "test"):
+        data = load_data(files["h5mu"], split, **{**OPTIONS, "labels": columns})
+        rows = np.flatnonzero(files["folds"] == split)
+        assert data.label_names == columns
+        assert data.labels is not None
+        np.testing.assert_array_equal(data.labels.numpy(), files["attributes"][rows])
+    with pytest.raises(ValueError, match="item 0: found T in column 'type', expected 0 or 1, as several columns are"):
+        load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "type")})
+    with pytest.raises(ValueError, match="label_names: 'old' is there twice"):
+        load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "old")})
 
 
 def test_one_modality_and_a_layer(files: dict[str, Any]) -> None:

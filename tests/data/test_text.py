@@ -66,3 +66,9 @@ def test_words_that_cannot_be_are_refused(words: Any, length: int, message: str)
 def test_alphabets_that_cannot_be_are_refused(alphabet: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_alphabet(alphabet)
+
+
+def test_padding_is_left_out_at_the_end_alone() -> None:
+    tokens = torch.tensor([[1, 0, 2, 0, 0], [0, 0, 0, 0, 0], [9, 2, 1, 1, 2]])
+    assert decode(tokens, "*ab", "*").tolist() == ["a*b", "", "\N{REPLACEMENT CHARACTER}baab"]
+    assert decode(tokens[:2], "*ab").tolist() == ["a*b**", "*****"]

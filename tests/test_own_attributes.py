@@ -1,0 +1,64 @@
+"""Attributes of a user's own data from a folder to figures: average precision, as of CelebA's."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+from click.testing import CliRunner
+
+from pyro_mmvae.cli import main
+
+NAMES = ["left", "right", "always", "never"]
+
+
+def invoke(*words: str) -> str:
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def write(folder: Path) -> None:
+    """An image whose halves are bright or not, and a vector that says the same; two attributes never vary."""
+    generator = np.random.default_rng(0)
+    labels = generator.random((160, 4)) < np.array([0.5, 0.3, 2.0, 0.0])
+    image = generator.integers(0, 60, (160, 1, 8, 8), dtype=np.uint8)
+    image[..., :4] += np.uint8(150) * labels[:, 0].reshape(-1, 1, 1, 1)
+    image[..., 4:] += np.uint8(150) * labels[:, 1].reshape(-1, 1, 1, 1)
+    folder.mkdir()
+    np.save(folder / "image.npy", image)
+    np.save(folder / "vector.npy", labels[:, :2] + 0.1 * generator.normal(size=(160, 2)))
+    np.save(folder / "labels.npy", labels.astype(np.uint8))
+    (folder / "meta.yaml").write_text(f"label_names: {json.dumps(NAMES)}\n")
+
+
+def test_probe_and_coherence_are_average_precision(elsewhere: Path) -> None:
+    write(elsewhere / "mine")
+    said = invoke("data", "info", "mine", "--split", "train")
+    assert "labels  4 attributes, left: " in said
+    assert ", always: 128, never: 0\n" in said
+    assert "nothing is wrong" in invoke("data", "check", "mine")
+    small = [f"--set=model.{word}" for word in ("latent_size=3", "network.width=4", "network.hidden=8")]
+    fast = ("--quiet", "--threads", "1", "--device", "cpu")
+    small += ["--epochs", "2", "--precision", "fp32"]
+    invoke("train", "--data", "mine", "--agg", "wb", "--out", "out", *fast, *small)
+    less = ("--khat-items", "0", "--likelihood-items", "0", "--no-quality", "--no-diagnostics")
+    shown = invoke("evaluate", "out", *fast, *less)
+    assert "classifiers' test mean average precision: image 1.000" in shown
+    with Path("out/evaluation/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    probes = [row for row in rows if row["metric"] == "probe"]
+    assert all(row["protocol"].endswith("points, average precision") for row in probes)
+    assert {row["target"] for row in probes} == {"", "left", "right", "always"}  # no test item has the fourth
+    assert {float(row["value"]) for row in probes if row["target"] == "always"} == {1.0}
+    given_vector = {row["target"]: float(row["value"]) for row in probes if row["given"] == "vector"}
+    assert given_vector["left"] > 0.9
+    coherent = {(row["given"], row["target"]) for row in rows if row["metric"] == "coherence"}
+    assert coherent == {
+        (given, f"{target}.{name}")
+        for given, target in (("image", "vector"), ("vector", "image"))
+        for name in ("left", "right", "always")
+    }
+    assert json.loads(Path("out/evaluation/summary.json").read_text())["attribute_frequency"].keys() == set(NAMES)

@@ -1,0 +1,68 @@
+"""Texts in a grid of pictures: short ones in a line, long ones broken between words, none lost without a sign."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pyro_mmvae.reports import image_grid
+from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size
+
+PAD, MARGIN = 2, 92
+
+
+@given(st.text("ab,* ", max_size=300), st.integers(4, 60))
+def test_lines_hold_all_words_in_order_or_end_in_an_ellipsis(text: str, letters: int) -> None:
+    lines = break_lines(text, letters)
+    assert 1 <= len(lines) <= 14
+    assert all(len(line) <= letters for line in lines)
+    shown, whole = "".join("".join(lines).split()), "".join(text.split())
+    if len(text) <= letters:
+        assert lines == [text]
+    elif shown.endswith("…"):
+        assert len(lines) == 14
+        assert whole.startswith(shown[:-1])
+        assert len(shown) - 1 < len(whole)
+    else:
+        assert shown == whole
+
+
+def test_words_stay_whole_where_they_fit() -> None:
+    assert break_lines("big lips, big nose, male, young", 12) == ["big lips,", "big nose,", "male, young"]
+    assert break_lines("  seven ", 8) == ["  seven "]
+    assert break_lines("a" * 9, 4) == ["aaaa", "aaaa", "a"]
+    assert break_lines("", 5) == [""]
+    assert break_lines(" " * 9, 5) == [""]
+
+
+def test_a_cell_is_wider_than_its_image_where_a_text_is_long() -> None:
+    assert cell_size(["  seven "], 64) == (64, 12)
+    assert cell_size(["a" * 64], 96) == (96, 19)
+    assert cell_size([], 56) == (56, 11)
+    for width in (56, 128, 256):
+        cell, letters = cell_size(["", "a" * 256], width)
+        assert cell >= max(width, 28 * CHARACTER[0])
+        assert letters * CHARACTER[0] < cell  # two texts never touch
+        assert len(break_lines("a" * 256, letters)) <= 10
+
+
+def test_texts_of_256_characters_stand_under_their_images_and_do_not_touch(tmp_path: Path) -> None:
+    images = np.full((3, 1, 64, 64), 200, dtype=np.uint8)
+    texts = np.array(["w" * 256, "bald", "x" * 2000])
+    file = image_grid([("image", images), ("text", texts)], tmp_path / "grid.png")
+    found = (matplotlib.image.imread(file)[..., :3] * 255).round().astype(np.uint8)
+    cell, letters = cell_size(texts, 128)
+    lines = [break_lines(text, letters) for text in texts]
+    assert [len(one) for one in lines] == [10, 1, 14]
+    assert lines[2][-1].endswith("…")
+    assert found.shape[:2] == (6 + 128 + PAD + 14 * 10 + 4 + PAD + 6, MARGIN + 3 * (cell + PAD) + 6)
+    for column in range(3):
+        left = MARGIN + column * (cell + PAD)
+        assert (found[6 : 6 + 128, left : left + 128] == 200).all()
+        ink = (found[6 + 128 + PAD :, left : left + cell + PAD] < 128).any(-1)
+        assert not ink[:, letters * CHARACTER[0] + 2 :].any()
+        assert int((np.diff(ink.any(1).astype(int)) == 1).sum()) == len(lines[column])
