@@ -113,12 +113,16 @@ class Encoders(nn.Module):
             group_loc, group_spread = network.run_groups([group.index(name) for name in given], features)
             loc.update(zip(given, group_loc.unbind(1), strict=True))
             spread.update(zip(given, group_spread.unbind(1), strict=True))
-        there = torch.ones(count, dtype=torch.bool, device=device)
-        present = [batch.present.get(n, there) if n in batch.values else ~there for n in self.names]
+        present = None  # where nothing is absent, nothing has to be filled
+        if batch.present or len(batch.values) < len(self.names):
+            there = torch.ones(count, dtype=torch.bool, device=device)
+            present = torch.stack(
+                [batch.present.get(n, there) if n in batch.values else ~there for n in self.names], -1
+            )
         return self._experts(
             torch.stack([loc[name] for name in self.names], 1),
             torch.stack([spread[name] for name in self.names], 1),
-            torch.stack(present, -1),
+            present,
         )
 
     def blank(self, count: int, reference: Tensor) -> Experts:
@@ -127,7 +131,7 @@ class Encoders(nn.Module):
         absent = torch.zeros(ones.shape[:-1], dtype=torch.bool, device=reference.device)
         return self._experts(ones, torch.diag_embed(ones) if self.kind == "full" else ones, absent)
 
-    def _experts(self, loc: Tensor, spread: Tensor, present: Tensor) -> Experts:
+    def _experts(self, loc: Tensor, spread: Tensor, present: Tensor | None) -> Experts:
         if self.kind == "full":
             return Experts(loc, present=present, scale_tril=spread, validate_args=False)
         return Experts(loc, spread, present, validate_args=False, family=self.kind, df=self.df)
