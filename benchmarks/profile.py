@@ -27,7 +27,8 @@ from pyro_mmvae.training.trainer import local_pyro
 
 PYTHON = "Python, Pyro, dispatch"
 PARTS = (
-    "batch", "encoder", "aggregation", "decoder", "likelihoods", "latent density", "checks", "optimiser", "other", PYTHON
+    "batch", "encoder", "aggregation", "decoder", "likelihoods", "latent density", "checks", "optimiser", "other",
+    PYTHON,
 )  # fmt: skip
 
 
