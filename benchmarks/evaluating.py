@@ -73,19 +73,20 @@ def rows(rounds: int) -> Iterator[Row]:
     if not installed():
         print(f"          {MISSING}: its evaluator")
         return
-    for name, items, bar in (("recipe", 64 * rounds, at_least(3)), ("mini", 64 * rounds, None)):
+    for name, items, bar in (("recipe", 40 * rounds, at_least(3)), ("mini", 40 * rounds, None)):
         data, config = random_data(items), setting(name, "mopoe", "component")
         check_reconstruction(config)
         vae, classifiers, their_items = new_vae(config).eval(), judges(), dataset(data)
         model = mopoe(vae, config).eval()
         check_subsets(vae, model, data)
+        counts: set[int] = set()
         contestants = {
-            "MultiVae": lambda m=model, i=their_items, c=classifiers: theirs(m, i, c),
-            "ours": lambda v=vae, d=data, c=classifiers: ours(v, d, c),
+            "MultiVae": lambda m=model, i=their_items, c=classifiers, n=counts: n.add(theirs(m, i, c)),
+            "ours": lambda v=vae, d=data, c=classifiers, n=counts: n.add(ours(v, d, c)),
         }
         with local_pyro():
             found = in_turn(contestants, rounds=2)
-            assert theirs(model, their_items, classifiers) == ours(vae, data, classifiers), "another number of figures"
+        assert len(counts) == 1, f"another number of figures: {counts}"
         note = f"{items} items, {len(SUBSETS)} subsets, {describe(config)}"
         row = f"probe inputs and coherence, {name}, mopoe: {title()} / ours"
         yield compare(row, found, "MultiVae", "ours", note, bar)
