@@ -155,12 +155,16 @@ class Encoders(nn.Module):
             spread.update(zip(given, parts[1], strict=True))
             if len(parts) > 2:
                 private.update(zip(given, zip(*parts[2:], strict=True), strict=True))
-        there = torch.ones(count, dtype=torch.bool, device=device)
-        present = [batch.present.get(n, there) if n in batch.values else ~there for n in self.names]
+        present = None  # where nothing is absent, nothing has to be filled
+        if batch.present or len(batch.values) < len(self.names):
+            there = torch.ones(count, dtype=torch.bool, device=device)
+            present = torch.stack(
+                [batch.present.get(n, there) if n in batch.values else ~there for n in self.names], -1
+            )
         experts = self._experts(
             torch.stack([loc[name] for name in self.names], 1),
             torch.stack([spread[name] for name in self.names], 1),
-            torch.stack(present, -1),
+            present,
         )
         return experts, {n: only_where(batch.present.get(n), *private[n]) for n in self.names if n in private}
 
@@ -170,7 +174,7 @@ class Encoders(nn.Module):
         absent = torch.zeros(ones.shape[:-1], dtype=torch.bool, device=reference.device)
         return self._experts(ones, torch.diag_embed(ones) if self.kind == "full" else ones, absent)
 
-    def _experts(self, loc: Tensor, spread: Tensor, present: Tensor) -> Experts:
+    def _experts(self, loc: Tensor, spread: Tensor, present: Tensor | None) -> Experts:
         if self.kind == "full":
             return Experts(loc, present=present, scale_tril=spread, validate_args=False)
         return Experts(loc, spread, present, validate_args=False, family=self.kind, df=self.df)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_mmvae import Batch, Modality, MultimodalDataset, MultimodalVAE, aggregations
 from pyro_mmvae.config import TrainConfig
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.training import RecordingELBO, Trainer, evaluate_elbo
+from pyro_mmvae.training import NonFiniteError, RecordingELBO, Trainer, evaluate_elbo
 from pyro_mmvae.training.trainer import batches, local_pyro
 
 ITEMS, LATENT = 16, 3
@@ -248,3 +248,21 @@ def test_bf16_keeps_parameters_and_loss_in_float32(batch: Batch) -> None:
     assert losses[1].dtype == torch.float32
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
     assert not torch.equal(losses[1], losses[0])
+
+
+def test_a_step_makes_no_statement_for_each_parameter(batch: Batch) -> None:
+    trainer = trainer_of(make())
+    with local_pyro(), pyro.poutine.trace(param_only=True) as capture:
+        trainer.step(batch)
+    assert not capture.trace.nodes
+    with local_pyro(), pyro.poutine.trace(param_only=True) as capture:
+        trainer.elbo(batch)  # what Pyro's own SVI needs
+    assert capture.trace.nodes
+
+
+def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(batch: Batch) -> None:
+    trainer = trainer_of(make())
+    name, parameter = list(trainer.vae.named_parameters())[3]
+    parameter.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
+    with local_pyro(), pytest.raises(NonFiniteError, match=f"step 0: the gradient of {name} not finite"):
+        trainer.step(batch)

@@ -40,7 +40,7 @@ class Batch:
             count = len(value) if count is None else count
             if len(value) != count:
                 raise ValueError(f"batch: modality {name!r} has {len(value)} items, others {count}")
-            values[name] = value.to(torch.get_default_dtype()) / 255 if value.dtype == torch.uint8 else value
+            values[name] = value.to(torch.get_default_dtype()).div_(255) if value.dtype == torch.uint8 else value
         for name, mask in self.present.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 raise TypeError(f"batch: the mask of modality {name!r} must be a bool tensor")

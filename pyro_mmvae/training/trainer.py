@@ -108,7 +108,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.steps)
         with autocast(self.precision, self.device):
-            loss = self.elbo(batch)
+            loss = self.loss(batch)
         self.optimizer.zero_grad()
         loss.backward()
         self._watch(loss.detach())
@@ -116,12 +116,26 @@ class Trainer:
         self.steps += 1
         return loss.detach()
 
+    def loss(self, batch: Batch) -> Tensor:
+        """The negative objective of a batch, to be differentiated.
+
+        It is ``elbo(batch)``, without the statement that Pyro makes at every step for each parameter of a module that
+        is called: the optimiser has them all.
+
+        Args:
+            batch: items on the trainer's device.
+        """
+        return self.estimator.differentiable_loss(self.vae.model.forward, self.vae.guide.forward, batch)
+
     def _watch(self, loss: Tensor) -> None:
         """Note the first step of which something is not finite, without waiting for the device."""
+        with_grad = [p.grad for p in self.parameters if p.grad is not None]
+        found = torch._foreach_norm(with_grad)
+        if self._check_every == 1 and bool((loss + torch.stack(found).sum()).isfinite()):
+            return  # nothing to wait for, and a loss is finite only if its terms are
         zero = loss.new_zeros(())
         terms = [self.estimator.terms.get(name, zero).float() for name in (*self.vae.names, "kl")]
-        with_grad = [p.grad for p in self.parameters if p.grad is not None]
-        norms = iter(torch._foreach_norm(with_grad))
+        norms = iter(found)
         gradients = [zero if p.grad is None else next(norms).float() for p in self.parameters]
         bad = ~torch.stack([loss.float(), *terms, *gradients]).isfinite()
         first = (self._first_bad < 0) & bad.any()

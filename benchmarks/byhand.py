@@ -1,0 +1,201 @@
+"""Training loops without Pyro: the same model, loss and optimiser, written down in PyTorch.
+
+:class:`ByHand` knows everything that ours knows: one grouped network for all modalities, images channels last, all
+subsets in one product, one fused Adam. :class:`Plain` is what one writes first: one network a modality, a loop over
+modalities. Both start from the weights of a model of ours, so that their losses can be compared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from pyro_mmvae import MultimodalVAE
+from pyro_mmvae.config import Config
+from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.networks import GroupedNetwork
+from pyro_mmvae.networks.grouped import GroupedLinear
+from pyro_mmvae.networks.head import SCALE_FLOOR
+
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+SCALE = 0.75  # of the Laplace likelihood
+
+
+def adam(parameters: Iterator[nn.Parameter], config: Config) -> torch.optim.Adam:
+    """The optimiser of all loops."""
+    return torch.optim.Adam(parameters, lr=config.train.lr, betas=config.train.betas, fused=True)
+
+
+class ByHand:
+    """One grouped network, one fused Adam, closed forms.
+
+    Args:
+        vae: whose networks and weights to start from.
+        config: of it: the aggregation is ``wb``, or ``mopoe`` or ``mwb`` with the mixture bound.
+    """
+
+    def __init__(self, vae: MultimodalVAE, config: Config) -> None:
+        self.encoder, self.decoder = deepcopy(networks_of(vae))
+        self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
+        self.beta, self.aggregation = config.model.beta, config.model.aggregation
+        self.optimizer = adam(iter(self.parameters), config)
+        count = len(vae.names)
+        index = torch.arange(1, 2**count).unsqueeze(-1)
+        members = ((index >> torch.arange(count)) & 1).float()
+        self.uniform = torch.full((1, len(members)), 1 / len(members))
+        if self.aggregation == "mwb":
+            self.rows = members / members.sum(-1, keepdim=True)
+            self.prior = torch.zeros(len(members), 1)
+        else:
+            self.rows = members
+            self.prior = members.all(-1, keepdim=True).float()  # the prior expert, in the full subset only
+
+    def loss(self, images: Tensor) -> Tensor:
+        """The negative objective of a batch `(item, modality, channel, height, width)`, in nats."""
+        loc, scale = self.encoder(images)
+        z, log_q = self.barycenter(loc, scale) if self.aggregation == "wb" else self.mixture(loc, scale)
+        log_p = -0.5 * z.square().sum() - z.numel() * HALF_LOG_2PI
+        residual = (images - self.decoder(z)).abs().sum()
+        return residual / SCALE + images.numel() * math.log(2 * SCALE) + self.beta * (log_q - log_p)
+
+    def barycenter(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw from the Wasserstein barycenter, and its log density, summed."""
+        loc, scale = loc.mean(1), scale.mean(1)
+        noise = torch.randn_like(loc)
+        log_q = -0.5 * noise.square().sum() - scale.log().sum() - noise.numel() * HALF_LOG_2PI
+        return loc + scale * noise, log_q
+
+    def mixture(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+        """A draw from the mixture over all subsets, and its log density, summed."""
+        if self.aggregation == "mwb":
+            loc, scale = self.rows @ loc, self.rows @ scale
+        else:
+            precision = scale.square().reciprocal()
+            total = self.rows @ precision + self.prior
+            loc, scale = (self.rows @ (precision * loc)) / total, total.rsqrt()
+        chosen = torch.multinomial(self.uniform.expand(len(loc), -1), 1, replacement=True)
+        where = chosen.unsqueeze(-1).expand(-1, 1, loc.shape[-1])
+        mean, deviation = loc.gather(1, where).squeeze(1), scale.gather(1, where).squeeze(1)
+        z = mean + deviation * torch.randn_like(mean)
+        terms = (-0.5 * ((z.unsqueeze(1) - loc) / scale).square() - scale.log()).sum(-1)
+        constant = z.numel() * HALF_LOG_2PI + len(z) * math.log(len(self.rows))
+        return z, terms.logsumexp(-1).sum() - constant
+
+    def step(self, images: Tensor) -> Tensor:
+        """One step on a batch."""
+        loss = self.loss(images)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach()
+
+
+class Plain:
+    """One network a modality, the Wasserstein barycenter.
+
+    Args:
+        vae: whose weights to start from.
+        config: of it.
+    """
+
+    def __init__(self, vae: MultimodalVAE, config: Config) -> None:
+        pairs = [alone(vae, number) for number in range(len(vae.names))]
+        self.encoders = nn.ModuleList(encoder for encoder, _ in pairs)
+        self.decoders = nn.ModuleList(decoder for _, decoder in pairs)
+        self.parameters = [*self.encoders.parameters(), *self.decoders.parameters()]
+        self.beta = config.model.beta
+        self.optimizer = adam(iter(self.parameters), config)
+
+    def loss(self, images: dict[str, Tensor]) -> Tensor:
+        """The negative objective of a batch, in nats."""
+        outputs = [encoder(image).chunk(2, -1) for encoder, image in zip(self.encoders, images.values(), strict=True)]
+        loc = torch.stack([loc for loc, _ in outputs]).mean(0)
+        scale = torch.stack([SCALE_FLOOR + log_scale.exp() for _, log_scale in outputs]).mean(0)
+        posterior = torch.distributions.Normal(loc, scale, validate_args=False)
+        prior = torch.distributions.Normal(0.0, 1.0, validate_args=False)
+        z = posterior.rsample()
+        loss = self.beta * (posterior.log_prob(z) - prior.log_prob(z)).sum()
+        for decoder, image in zip(self.decoders, images.values(), strict=True):
+            loss = loss - torch.distributions.Laplace(decoder(z), SCALE, validate_args=False).log_prob(image).sum()
+        return loss
+
+    step = ByHand.step
+
+
+def networks_of(vae: MultimodalVAE) -> tuple[GroupedNetwork, GroupedNetwork]:
+    """Encoder and decoder of all modalities."""
+    (encoder,), (decoder,) = vae.guide.encode.networks, vae.model.decoders.networks
+    return cast("GroupedNetwork", encoder), cast("GroupedNetwork", decoder)
+
+
+def stacked(data: MultimodalDataset, index: Tensor) -> Tensor:
+    """A batch as one tensor `(item, modality, channel, height, width)`, in [0, 1]."""
+    return torch.stack([value[index] for value in data.tensors.values()], 1).float() / 255
+
+
+def apart(data: MultimodalDataset, index: Tensor) -> dict[str, Tensor]:
+    """A batch as one tensor a modality."""
+    return {name: value[index].float() / 255 for name, value in data.tensors.items()}
+
+
+def alone(vae: MultimodalVAE, number: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Encoder and decoder of one modality, of torch's own layers, with the weights that it has in a model of ours.
+
+    The encoder gives loc and log-scale in one vector, without the floor of the scale.
+    """
+    encoder, decoder = networks_of(vae)
+    flat = [nn.Flatten(), *(layer for layer in cast("nn.Sequential", encoder.hidden) if not _shapes(layer))]
+    layers = [*cast("nn.Sequential", encoder.convolutions), *flat, cast("nn.Module", encoder.head).linear]
+    first = [*cast("nn.Sequential", decoder.linear)][:-1]
+    image = nn.Unflatten(1, _first_image(decoder))
+    return (
+        nn.Sequential(*(_one(layer, number, encoder.groups) for layer in layers)),
+        nn.Sequential(
+            *(_one(layer, number, decoder.groups) for layer in first if not _shapes(layer)),
+            image,
+            *(_one(layer, number, decoder.groups) for layer in cast("nn.Sequential", decoder.convolutions)),
+        ),
+    )
+
+
+def _shapes(layer: nn.Module) -> bool:
+    return isinstance(layer, (nn.Flatten, nn.Unflatten))
+
+
+def _first_image(decoder: GroupedNetwork) -> tuple[int, ...]:
+    channels, *sides = cast("nn.Unflatten", cast("nn.Sequential", decoder.linear)[-1]).unflattened_size
+    return (int(channels) // decoder.groups, *(int(side) for side in sides))
+
+
+def _one(layer: nn.Module, number: int, groups: int) -> nn.Module:
+    """A layer of one of several networks that are held as one."""
+    if isinstance(layer, GroupedLinear):
+        weight, bias = layer.weight[number].mT, layer.bias[number, 0]
+        one: nn.Module = nn.Linear(weight.shape[1], weight.shape[0])
+    elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)):
+        weight, bias = (parameter.chunk(groups)[number] for parameter in (layer.weight, layer.bias))
+        one = _alike(layer, groups)
+    else:
+        return deepcopy(layer)
+    with torch.no_grad():
+        one.weight.copy_(weight)
+        one.bias.copy_(bias)
+    return one
+
+
+def _alike(layer: nn.Module, groups: int) -> nn.Module:
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, layer.out_features // groups)
+    if isinstance(layer, nn.GroupNorm):
+        return nn.GroupNorm(layer.num_groups // groups, layer.num_channels // groups)
+    convolution = cast("nn.Conv2d", layer)
+    sizes = {"stride": convolution.stride, "padding": convolution.padding}
+    if isinstance(layer, nn.ConvTranspose2d):
+        sizes["output_padding"] = layer.output_padding
+    inputs, outputs = convolution.in_channels // groups, convolution.out_channels // groups
+    return type(convolution)(inputs, outputs, convolution.kernel_size, **sizes)

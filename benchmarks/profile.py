@@ -1,0 +1,141 @@
+"""Where a step's time goes: ``python -m benchmarks.profile [--threads N] [--steps N] [--precision fp32|bf16]``.
+
+Operators are put down to the part of the step that called them, those of the backward pass to the part whose forward
+pass they undo. What is left of the time is Python: Pyro's traces, modules, and the dispatch of operators.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import click
+import torch
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from benchmarks.settings import describe, endless, new_trainer, random_data, setting
+from pyro_mmvae.config import Config
+from pyro_mmvae.data import make_batch
+from pyro_mmvae.likelihoods import SharedScaleLaplace
+from pyro_mmvae.training import Trainer
+from pyro_mmvae.training.trainer import local_pyro
+
+PYTHON = "Python, Pyro, dispatch"
+PARTS = (
+    "batch", "encoder", "aggregation", "decoder", "likelihoods", "latent density", "checks", "optimiser", "other",
+    PYTHON,
+)  # fmt: skip
+
+
+def labelled(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, under a name that the profiler sees."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with record_function(f"part: {label}"):
+            return function(*args, **kwargs)
+
+    return run
+
+
+@contextmanager
+def named_parts(trainer: Trainer) -> Iterator[None]:
+    """Give the parts of a step names."""
+    vae, laplace = trainer.vae, SharedScaleLaplace.log_prob
+    places: list[tuple[Any, str, str]] = [
+        (vae.guide.encode, "forward", "encoder"),
+        (vae.guide, "posterior", "aggregation"),
+        (vae.model.decoders, "forward", "decoder"),
+        (trainer, "loss", "latent density"),  # what is in it and in no other part
+        (trainer, "_watch", "checks"),
+        (trainer.optimizer, "step", "optimiser"),
+        (trainer.optimizer, "zero_grad", "optimiser"),
+    ]
+    with ExitStack() as stack:
+        for owner, name, label in places:
+            original = getattr(owner, name)
+            if isinstance(original, torch.nn.Module):
+                owner, name, original = original, "forward", original.forward  # noqa: PLW2901
+            stack.enter_context(patch.object(owner, name, labelled(label, original)))
+        stack.enter_context(patch.object(SharedScaleLaplace, "log_prob", labelled("likelihoods", laplace)))
+        yield
+
+
+def part_of(event: FunctionEvent, forward: dict[int, str]) -> str:
+    """Which part of the step an event belongs to."""
+    ancestor: FunctionEvent | None = event
+    while ancestor is not None:
+        if ancestor.name.startswith("part: "):
+            return ancestor.name.removeprefix("part: ")
+        if ancestor.name.startswith("autograd::engine::evaluate_function"):
+            return forward.get(ancestor.sequence_nr, "other")
+        ancestor = ancestor.cpu_parent
+    return "other"
+
+
+def split(events: list[FunctionEvent]) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+    """Microseconds of each part, and of each operator in it."""
+    forward: dict[int, str] = {}
+    for event in events:
+        backward = event.name.startswith("autograd::")
+        if event.sequence_nr >= 0 and not backward and (part := part_of(event, {})) != "other":
+            forward[event.sequence_nr] = part  # the last one: operators without a gradient borrow the next number
+    parts: Counter[str] = Counter()
+    operators: Counter[tuple[str, str]] = Counter()
+    for event in events:
+        if event.name.startswith(("part: ", "ProfilerStep", "Optimizer.")):
+            continue  # their own time is Python's
+        part = part_of(event, forward)
+        parts[part] += event.self_cpu_time_total
+        operators[part, event.name] += event.self_cpu_time_total
+    return parts, operators
+
+
+def show(config: Config, precision: str, steps: int, top: int) -> None:
+    """Profile some steps and print."""
+    data, trainer = random_data(1024), new_trainer(config, precision)
+    indices = endless(config, data)
+    batch = labelled("batch", make_batch)
+    with local_pyro(), named_parts(trainer):
+        for _ in range(2):
+            trainer.step(batch(data, next(indices)))
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            started = time.perf_counter()
+            for _ in range(steps):
+                trainer.step(batch(data, next(indices)))
+            wall = 1e6 * (time.perf_counter() - started)
+    parts, operators = split(list(found.events()))
+    parts[PYTHON] = max(wall - sum(parts.values()), 0.0)
+    print(f"{wall / steps / 1e3:.1f} ms a step under the profiler, which slows Python and dispatch down")
+    for part in PARTS:
+        print(f"  {parts[part] / steps / 1e3:8.2f} ms  {parts[part] / wall:6.1%}  {part}")
+    for (part, name), spent in operators.most_common(top):
+        print(f"    {spent / steps / 1e3:8.2f} ms  {spent / wall:6.1%}  {part:15}  {name[:80]}")
+
+
+@click.command()
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's own choice by default.")
+@click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="How many to take the mean of.")
+@click.option("--top", type=click.IntRange(0), default=12, show_default=True, help="How many operators to list.")
+@click.option("--aggregation", "--agg", default="mwb", show_default=True)
+@click.option("--bound", type=click.Choice(["component", "mixture"]), default="component", show_default=True)
+@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="fp32", show_default=True)
+def main(threads: int | None, steps: int, top: int, aggregation: str, bound: str, precision: str) -> None:
+    """Print where a step's time goes, in both settings."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_flush_denormal(True)
+    for name in ("recipe", "mini"):
+        config = setting(name, aggregation, bound)
+        print(
+            f"{name}: {aggregation}, {bound} bound, {precision}, {describe(config)}, {torch.get_num_threads()} threads"
+        )
+        show(config, precision, steps, top)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""A step of the trainer against loops written by hand, Pyro's own SVI, other precisions and the machine's best."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pyro
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.byhand import ByHand, Plain, apart, stacked
+from benchmarks.checks import check_by_hand, check_plain
+from benchmarks.settings import CPU, describe, endless, new_vae, our_step, random_data, setting
+from benchmarks.timing import Clock, Row, at_least, at_most, compare, in_turn, report
+from pyro_mmvae.config import Config
+from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.device import resolve_precision
+from pyro_mmvae.training.trainer import local_pyro
+
+ITEMS = 1024
+
+Step = Callable[[], object]
+
+
+def rounds_of(name: str, rounds: int) -> int:
+    """More of the small steps, which last a twentieth of the large ones."""
+    return 10 * rounds if name == "mini" else rounds
+
+
+def hand_step(config: Config, data: MultimodalDataset) -> Step:
+    """A step of the loop by hand, once it computes what ours does."""
+    vae, indices = new_vae(config), endless(config, data)
+    hand = ByHand(vae, config)
+    check_by_hand(vae, hand, config)
+    return lambda: hand.step(stacked(data, next(indices)))
+
+
+def by_hand(rounds: int) -> Iterator[Row]:
+    """Ours against the same written by hand, and the two bounds."""
+    data = random_data(ITEMS)
+    with local_pyro():
+        for name in ("recipe", "mini"):
+            for aggregation in ("wb", "mopoe", "mwb"):
+                config = setting(name, aggregation, "mixture")
+                contestants = {"ours": our_step(config, data), "by hand": hand_step(config, data)}
+                found = in_turn(contestants, rounds=rounds_of(name, rounds), warmup=2)
+                row = f"step, {name}, {aggregation}, mixture bound: ours / by hand"
+                yield compare(row, found, "ours", "by hand", f"fp32, {describe(config)}", at_most(1.05))
+
+
+def bounds(rounds: int) -> Iterator[Row]:
+    """The component bound against one component."""
+    data = random_data(ITEMS)
+    with local_pyro():
+        for name in ("recipe", "mini"):
+            config = setting(name, "wb", "component")
+            steps = {a: our_step(setting(name, a, "component"), data) for a in ("wb", "mopoe", "mwb")}
+            found = in_turn(steps, rounds=rounds_of(name, rounds), warmup=2)
+            for aggregation in ("mopoe", "mwb"):
+                row = f"step, {name}: {aggregation}, component bound / wb"
+                yield compare(row, found, aggregation, "wb", f"fp32, {describe(config)}", at_most(1.02))
+
+
+def shipped(rounds: int) -> Iterator[Row]:
+    """polymnist-mini as it is shipped, against one network a modality in float32."""
+    data, config = random_data(ITEMS), setting("mini", "wb", "component")
+    with local_pyro():
+        vae, indices = new_vae(config), endless(config, data)
+        plain = Plain(vae, config)
+        check_plain(vae, plain)
+        contestants: dict[str, Step] = {
+            "plain": lambda: plain.step(apart(data, next(indices))),
+            "ours": our_step(config, data, "auto"),
+        }
+        found = in_turn(contestants, rounds=rounds_of("mini", rounds), warmup=2)
+    note = f"ours {resolve_precision('auto', CPU)}, plain fp32, {describe(config)}"
+    yield compare(
+        "step, mini: one network a modality in a plain loop / ours", found, "plain", "ours", note, at_least(1.4)
+    )
+
+
+def pyro_svi(rounds: int) -> Iterator[Row]:
+    """Pyro's own loop over our model and guide."""
+    data = random_data(ITEMS)
+    for name in ("recipe", "mini"):
+        config = setting(name, "wb", "component")
+        contestants = {"SVI": svi_step(config, data), "ours": our_step(config, data)}
+        with pyro.validation_enabled(False):
+            found = in_turn(contestants, rounds=rounds_of(name, rounds), warmup=2)
+        pyro.clear_param_store()
+        row = f"step, {name}, wb: pyro.infer.SVI with pyro.optim.Adam / ours"
+        yield compare(row, found, "SVI", "ours", f"fp32, {describe(config)}")
+
+
+def svi_step(config: Config, data: MultimodalDataset) -> Step:
+    """A step of Pyro's SVI."""
+    vae, indices = new_vae(config), endless(config, data)
+    optimizer = pyro.optim.Adam({"lr": config.train.lr, "betas": config.train.betas})
+    svi = SVI(vae.model, vae.guide, optimizer, Trace_ELBO(max_plate_nesting=1))
+    return lambda: svi.step(make_batch(data, next(indices)))
+
+
+def precision(rounds: int) -> Iterator[Row]:
+    """float32 against bfloat16, and both against the best product of matrices of this machine."""
+    data, config = random_data(ITEMS), setting("recipe", "wb", "component")
+    fast = resolve_precision("auto", CPU) == "bf16"
+    kinds = ("fp32", "bf16") if fast else ("fp32",)
+    with local_pyro():
+        found = in_turn({kind: our_step(config, data, kind) for kind in kinds}, rounds=rounds, warmup=2)
+    if fast:
+        yield compare("step, recipe, wb: fp32 / bf16", found, "fp32", "bf16", describe(config), at_least(1.8))
+    else:
+        print("     n/a  step, recipe, wb: fp32 / bf16: this CPU multiplies no bf16 (neither AMX nor AVX512-BF16)")
+    work = count_work(config, data)
+    for kind in kinds:
+        size, best = best_product(torch.bfloat16 if kind == "bf16" else torch.float32, rounds)
+        rates = [work / seconds for seconds in found[kind]]
+        note = (
+            f"{work / config.train.batch_size / 1e6:.0f} MFLOP an item, {max(rates) / 1e9:.3g} GFLOP/s at best, "
+            f"a product of {size} x {size} {best / 1e9:.3g} GFLOP/s; aim 0.6"
+        )
+        yield report(f"step, recipe, wb, {kind}: FLOP/s / best product of matrices", [r / best for r in rates], note)
+
+
+def count_work(config: Config, data: MultimodalDataset) -> int:
+    """Floating point operations of a step's products and convolutions, forward and backward.
+
+    Counted on one network a modality: of grouped convolutions torch's counter takes the backward pass for a full one.
+    """
+    plain, images = Plain(new_vae(config), config), apart(data, next(endless(config, data)))
+    with FlopCounterMode(display=False) as counter:
+        plain.loss(images).backward()
+    return counter.get_total_flops()
+
+
+def best_product(dtype: torch.dtype, rounds: int) -> tuple[int, float]:
+    """The side of the square matrices that multiply fastest, and how many operations a second that is."""
+    found = []
+    for size in (256, 512, 1024, 2048):
+        one, other = torch.randn(2, size, size).to(dtype)
+        seconds = []
+        for _ in range(2 + rounds):
+            started = Clock.seconds()
+            _product(one, other)
+            seconds.append(Clock.seconds() - started)
+        found.append((2 * size**3 / min(seconds), size))
+    best, size = max(found)
+    return size, best
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    return one @ other
