@@ -11,6 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pyro_mmvae._typing import Float, Tensor
+from pyro_mmvae.networks.linear import Linear, grouped_linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 
@@ -36,9 +37,9 @@ class GroupedLinear(nn.Module):
 
     def forward(self, features: Float[Tensor, "batch group feature"]) -> Float[Tensor, "batch group out"]:
         """Apply each group's layer to its own features."""
-        if self.weight.shape[0] == 1:
+        if self.weight.shape[0] == 1 and torch.is_autocast_enabled(features.device.type):
             return nn.functional.linear(features, self.weight[0].mT, self.bias[0, 0])
-        return torch.baddbmm(self.bias, features.transpose(0, 1), self.weight).transpose(0, 1)
+        return grouped_linear(features.transpose(0, 1), self.weight, self.bias).transpose(0, 1)
 
 
 class GroupedNetwork(nn.Module):
@@ -95,7 +96,7 @@ class GroupedDecoder(GroupedNetwork):
         latent_size = self.options["latent_size"]
         if self.options["own_latents"]:
             return nn.Sequential(GroupedLinear(self.groups, latent_size, features), nn.Flatten(1))
-        return nn.Linear(latent_size, self.groups * features)
+        return Linear(latent_size, self.groups * features)
 
     def flatten(self, z: Tensor) -> tuple[Tensor, torch.Size]:
         """Latents with one batch dimension, and the batch dimensions that there were."""
