@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
+from benchmarks.memory import peak_bytes
 from benchmarks.timing import Row, at_least, at_most, compare, in_turn
 from pyro_mmvae import Experts, aggregate, draw_component
 
@@ -48,25 +49,32 @@ def subset_by_subset(experts: Experts, name: str) -> None:
     torch.autograd.grad((loc + scale).sum(), [experts.loc, experts.scale])
 
 
+def component(experts: Experts) -> None:
+    """A draw by the component bound, forward and backward."""
+    z = draw_component(experts, "mwb").rsample()
+    torch.autograd.grad(z.sum(), [experts.loc, experts.scale])
+
+
+def contestants(name: str, count: int) -> dict[str, Callable[[], None]]:
+    """Subset by subset and at once, of so many modalities."""
+    experts = random_experts(count)
+    return {"loop": lambda: subset_by_subset(experts, name), "ours": lambda: at_once(experts, name)}
+
+
 def rows(rounds: int) -> Iterator[Row]:
-    """One row a number of modalities and aggregation, then the cost of the component bound."""
+    """One row a number of modalities and aggregation, then what the component bound costs a modality."""
     for name in ("mwb", "mopoe"):
         for count in range(2, (12 if rounds > 3 else 8) + 1, 2):
-            experts = random_experts(count)
-            contestants = {
-                "loop": lambda e=experts, n=name: subset_by_subset(e, n),
-                "ours": lambda e=experts, n=name: at_once(e, n),
-            }
-            found = in_turn(contestants, rounds=rounds)
+            found = in_turn(contestants(name, count), rounds=rounds)
             note = f"{2**count - 1} subsets, batch {BATCH}, latent {LATENT}, forward and backward"
             row, bar = f"aggregation {name}, M = {count}: subset by subset / ours", at_least(10) if count == 8 else None
             yield compare(row, found, "loop", "ours", note, bar)
     few, many = random_experts(5), random_experts(40)
-
-    def component(experts: Experts) -> None:
-        z = draw_component(experts, "mwb").rsample()
-        torch.autograd.grad(z.sum(), [experts.loc, experts.scale])
-
     found = in_turn({"M = 40": lambda: component(many), "M = 5": lambda: component(few)}, rounds=10 * rounds, warmup=5)
     name, bar = "mwb, component bound: time a modality, M = 40 / M = 5", at_most(1.2)
     yield compare(name, found, "M = 40", "M = 5", "per batch", bar).divided(8)
+    held = {count: peak_bytes(lambda e=experts: component(e)) for count, experts in ((40, many), (5, few))}
+    ratio = held[40] / held[5] / 8
+    detail = f"at most {held[40] / 1e6:.3g} MB, {held[5] / 1e6:.3g} MB at a time besides the experts; per batch"
+    name = "mwb, component bound: memory a modality, M = 40 / M = 5"
+    yield Row(name, ratio, (ratio, ratio), detail, bar=at_most(1.2))

@@ -46,6 +46,10 @@ class Experts:
         family: ``normal``, ``laplace``, ``student_t`` or ``logistic``.
         df: degrees of freedom of ``student_t``, one number above 2 for all.
 
+    Attributes:
+        complete: whether ``present`` was not given, so that everything is known to be there without reading a tensor:
+            aggregations then do without masks.
+
     Raises:
         TypeError: if a tensor is not floating point or ``present`` is not bool, or there is no scale at all.
         ValueError: if the shapes do not fit, if a family and a covariance exclude each other, or if on a present slot a
@@ -68,6 +72,7 @@ class Experts:
     cov_factor: InitVar[Tensor | None] = field(default=None, kw_only=True)
     family: str = field(default="normal", kw_only=True)
     df: float | None = field(default=None, kw_only=True)
+    complete: bool = field(init=False, repr=False)
 
     def __post_init__(self, cov_factor: Tensor | None) -> None:
         """Broadcast, check, and fill absent slots."""
@@ -88,6 +93,7 @@ class Experts:
             shapes["cov_factor"] = (*shape, *cov_factor.shape[-1:])
         tensors = {name: _broadcast(name, tensor, shapes[name]) for name, tensor in tensors.items()}
         present = self.present
+        object.__setattr__(self, "complete", present is None)
         if present is None:
             present = torch.ones(shape[:-1], dtype=torch.bool, device=self.loc.device)
             self._check_values(tensors, present)
@@ -192,27 +198,27 @@ class Experts:
         """The same experts with each of their tensors changed: other items, another order, another type.
 
         Args:
-            function: gets a tensor and how many dimensions it has after those of the batch: ``present`` 1, ``loc`` and
-                ``scale`` 2, ``scale_tril`` 3.
+            function: gets a tensor and how many dimensions it has after those of the batch: ``present`` 1 (unless the
+                experts are complete, as they then stay), ``loc`` and ``scale`` 2, ``scale_tril`` 3.
 
         Returns:
             Experts of the same kind.
         """
         spread = function(self.scale, 2) if self.scale_tril is None else function(self.scale_tril, 3)
-        return self.like(function(self.loc, 2), spread, function(self.mask, 1))
+        return self.like(function(self.loc, 2), spread, None if self.complete else function(self.mask, 1))
 
     def like(
         self,
         loc: Float[Tensor, "*batch modality latent"],
         spread: Float[Tensor, ...],
-        present: Bool[Tensor, "*#batch modality"],
+        present: Bool[Tensor, "*#batch modality"] | None,
     ) -> Experts:
         """Other experts of the same kind, unchecked.
 
         Args:
             loc: locations.
             spread: their scale or, for full covariances, their scale_tril.
-            present: which were observed.
+            present: which were observed; None for all of them.
         """
         name = "scale" if self.scale_tril is None else "scale_tril"
         return self._rebuilt(loc=loc, present=present, **{name: spread})

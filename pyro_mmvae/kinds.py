@@ -21,7 +21,7 @@ from pyro_mmvae.experts import FAMILIES, KINDS, Experts
 
 Chart: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Spread: TypeAlias = Callable[[Experts], Tensor]
-Make: TypeAlias = Callable[[Tensor, Tensor, float | None], TorchDistribution]
+Make: TypeAlias = Callable[[Tensor, Tensor, float | None, bool | None], TorchDistribution]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Merging:
 
     Attributes:
         chart: from weights, loc and spread of experts to loc and spread of components.
-        make: from those to distributions.
+        make: from those, df and validate_args to distributions.
         spread: what of the experts stands beside loc in the chart.
         family: of the components, and of the prior among them: a name in ``FAMILIES``.
         matrix: whether the spread is a matrix.
@@ -56,7 +56,8 @@ class Merging:
             experts: of the kind.
             prior: loc and scale of it.
             rows: W, the last column the prior's.
-            single: whether the one component of each item is the posterior itself, without a dimension for it.
+            single: whether the one component of each item is the posterior itself, without a dimension for it. Those
+                of a mixture are not checked once more: they follow from experts that were.
 
         Returns:
             Distributions of batch shape `(*batch, component)` or, of a single one, `batch`.
@@ -69,11 +70,13 @@ class Merging:
         )
         if single:
             merged, spread = merged.squeeze(-2), spread.squeeze(axis)
-        return self.make(merged, spread, experts.df)
+        return self.make(merged, spread, experts.df, None if single else False)
 
 
-def _multivariate(loc: Tensor, scale_tril: Tensor, df: float | None = None) -> TorchDistribution:
-    return cast("TorchDistribution", MultivariateNormal(loc, scale_tril=scale_tril))
+def _multivariate(
+    loc: Tensor, scale_tril: Tensor, df: float | None = None, validate_args: bool | None = None
+) -> TorchDistribution:
+    return cast("TorchDistribution", MultivariateNormal(loc, scale_tril=scale_tril, validate_args=validate_args))
 
 
 def _scale(experts: Experts) -> Tensor:

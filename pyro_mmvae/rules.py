@@ -116,15 +116,20 @@ class Rule:
         """The whole posterior: a Normal for the families of one subset, else a mixture."""
         self.check(experts.num_modalities, "mixture")
         merge, exponents, factor = self._prepare(experts, options)
-        members, live = subsets.members_of(self.family, experts.mask)
+        # What is the same of all items, since nothing is missing, has no batch dimensions: W is then one matrix.
+        present = experts.mask.new_ones(experts.num_modalities) if experts.complete else experts.mask
+        members, live = subsets.members_of(self.family, present)
         rows, live = self._rows(members, live, exponents, factor, experts, options)
         if self.family == "all":
             return merge(rows, single=True)
+        if callable(options.mixture_weights):
+            live = live.expand(*experts.batch_shape, -1)
         by_component = None if factor is None else factor @ members.to(factor).mT
         probabilities = subsets.mixture_probabilities(
             options.mixture_weights, members, live, by_component, dtype=experts.loc.dtype
         )
-        return SubsetMixture(_safe_log(probabilities), merge(rows, single=False))
+        logits = _safe_log(probabilities).expand(*experts.batch_shape, -1)
+        return SubsetMixture(logits, merge(rows, single=False))
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
         """A Normal: the barycenter of a drawn subset, which is an unbiased estimate of the component bound."""
@@ -177,13 +182,16 @@ class Rule:
     def _rows(
         self,
         members: Bool[Tensor, "*#batch component modality"],
-        live: Bool[Tensor, "*batch component"],
+        live: Bool[Tensor, "*#batch component"],
         exponents: Float[Tensor, "*#batch modality"] | None,
         factor: Float[Tensor, "*#batch modality"] | None,
         experts: Experts,
         options: Options,
-    ) -> tuple[Float[Tensor, "*batch component modality_and_prior"], Bool[Tensor, "*batch component"]]:
-        """The matrix W, its last column the prior expert's; a dead row is the prior alone."""
+    ) -> tuple[Float[Tensor, "*#batch component modality_and_prior"], Bool[Tensor, "*#batch component"]]:
+        """The matrix W, its last column the prior expert's; a dead row is the prior alone.
+
+        Without batch dimensions where it is the same of all items.
+        """
         rows = members.to(experts.loc)
         if exponents is not None:
             rows = rows * exponents.to(rows).unsqueeze(-2)
@@ -195,7 +203,8 @@ class Rule:
         if prior_expert == "all":
             prior = torch.ones_like(live)
         elif prior_expert == "full":
-            prior = prior | (members == experts.mask.unsqueeze(-2)).all(-1)
+            held = experts.num_modalities if experts.complete else experts.mask.sum(-1, keepdim=True)
+            prior = prior | (members.sum(-1) == held)
         rows = torch.where(live.unsqueeze(-1), rows, 0.0)
         rows = torch.cat([rows, prior.unsqueeze(-1).to(rows)], -1)
         return (rows / rows.sum(-1, keepdim=True) if self.normalised else rows), live

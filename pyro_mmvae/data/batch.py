@@ -20,7 +20,8 @@ class Batch:
     Args:
         values: modality name to `(item, …)`. A name that is not there is absent for all items. uint8 is taken for
             pixels and divided by 255, other types are left alone.
-        present: modality name to `(item,)` bool, for those absent for some items only.
+        present: modality name to `(item,)` bool, for those absent for some items only. On the CPU a mask without any
+            False is left out.
 
     Raises:
         ValueError: if two modalities have different numbers of items, or a mask does not fit; the message names it.
@@ -41,6 +42,7 @@ class Batch:
             if len(value) != count:
                 raise ValueError(f"batch: modality {name!r} has {len(value)} items, others {count}")
             values[name] = value.to(torch.get_default_dtype()).div_(255) if value.dtype == torch.uint8 else value
+        masks: dict[str, Tensor] = {}
         for name, mask in self.present.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
                 raise TypeError(f"batch: the mask of modality {name!r} must be a bool tensor")
@@ -49,10 +51,13 @@ class Batch:
                     raise ValueError(
                         f"batch: the mask of modality {name!r} has shape {tuple(mask.shape)}, not ({count},)"
                     )
+                if mask.device.type == "cpu" and bool(mask.all()):
+                    continue  # complete, so that it is computed as without a mask; a GPU would have to be waited for
+                masks[name] = mask
                 slots = mask.reshape(-1, *[1] * (values[name].dim() - 1))
                 values[name] = values[name].masked_fill(~slots, 0)
         object.__setattr__(self, "values", values)
-        object.__setattr__(self, "present", {n: m for n, m in self.present.items() if n in values})
+        object.__setattr__(self, "present", masks)
 
     @classmethod
     def of(cls, batch: Batch | Mapping[str, Tensor], names: tuple[str, ...]) -> Batch:

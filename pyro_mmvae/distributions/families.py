@@ -26,7 +26,11 @@ class Logistic(dist.Logistic):
 
 
 def location_scale(
-    family: str, loc: Float[Tensor, "*batch latent"], scale: Float[Tensor, "*batch latent"], df: float | None = None
+    family: str,
+    loc: Float[Tensor, "*batch latent"],
+    scale: Float[Tensor, "*batch latent"],
+    df: float | None = None,
+    validate_args: bool | None = None,
 ) -> TorchDistribution:
     """Independent dimensions of one family.
 
@@ -35,14 +39,16 @@ def location_scale(
         loc: locations.
         scale: the family's own scale parameter, the standard deviation of ``normal`` only.
         df: degrees of freedom of ``student_t``.
+        validate_args: as in torch.
 
     Returns:
         A distribution of batch shape `batch` and event shape `(latent,)`.
     """
     if family == "student_t":
-        base: Any = dist.StudentT(df, loc, scale)
+        base: Any = dist.StudentT(df, loc, scale, validate_args=validate_args)
     else:
-        base = {"normal": dist.Normal, "laplace": dist.Laplace, "logistic": Logistic}[family](loc, scale)
+        of_family = {"normal": dist.Normal, "laplace": dist.Laplace, "logistic": Logistic}[family]
+        base = of_family(loc, scale, validate_args=validate_args)
     return cast("TorchDistribution", base.to_event(1))
 
 

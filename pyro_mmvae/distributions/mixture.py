@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Int, Tensor
+from pyro_mmvae.distributions.density import normal_log_prob
 from pyro_mmvae.distributions.families import Logistic
 from pyro_mmvae.distributions.gaussian import MultivariateNormal
 
@@ -95,8 +96,15 @@ class SubsetMixture(TorchDistribution):
         """Log density of the mixture, in nats: all components are evaluated."""
         if self._validate_args:
             self._validate_sample(value)
-        terms = self.components.log_prob(value.unsqueeze(-1 - len(self.event_shape)))
-        return torch.logsumexp(terms + self.logits, -1)
+        return torch.logsumexp(self._terms(value) + self.logits, -1)
+
+    def _terms(self, value: Tensor) -> Float[Tensor, "*sample component"]:
+        """The log density of each component."""
+        value = value.unsqueeze(-1 - len(self.event_shape))
+        base: Any = getattr(self.components, "base_dist", None)
+        if type(self.components) is dist.Independent and type(base) is dist.Normal and len(self.event_shape) == 1:
+            return normal_log_prob(value, base.loc, base.scale)
+        return self.components.log_prob(value)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
         """Draws with pathwise gradients; only the component drawn is computed."""
@@ -135,7 +143,7 @@ class SubsetMixture(TorchDistribution):
         """  # noqa: E501
         if self.has_rsample or not x.requires_grad:
             return super().score_parts(x, *args, **kwargs)
-        terms = self.components.log_prob(x.unsqueeze(-1 - len(self.event_shape)))
+        terms = self._terms(x)
         log_prob = torch.logsumexp(terms + self.logits, -1)
         return ScoreParts(log_prob, torch.logsumexp(terms.detach() + self.logits, -1), log_prob)
 

@@ -48,7 +48,7 @@ class Linear(nn.Linear):
 
 def _is_for_onednn(*tensors: Tensor) -> bool:
     """Whether oneDNN multiplies such matrices in float32, and nothing else wants to see the product."""
-    return (
+    return bool(
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
