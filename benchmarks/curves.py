@@ -20,6 +20,7 @@ from benchmarks.aggregations import BATCH, LATENT, contestants
 from benchmarks.timing import in_turn
 from pyro_mmvae import Batch, Modality, MultimodalVAE
 from pyro_mmvae.config import TrainConfig
+from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import local_pyro
@@ -184,26 +185,26 @@ def _panel(ax: Any, curve: str, over: str, points: Sequence[Point]) -> None:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Fewer rounds and fewer points.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's own choice by default.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; all that the process may use by default.")
 @click.option(
     "--out", type=click.Path(path_type=Path), default="benchmarks/results", help="For curves.csv, curves.png."
 )
 def main(quick: bool, threads: int | None, out: Path) -> None:
     """Measure, print, write and draw."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    print(machine())
-    values, rounds = (QUICK, 4) if quick else (FULL, 7)
-    counts = values["modalities"] if quick else range(2, 13)
-    found: list[Point] = []
-    for source in (step_curves(values, rounds), aggregation_curves(counts, rounds)):
-        for p in source:
-            found.append(p)
-            spread = f"({p.least:.3g} to {p.greatest:.3g})"
-            print(f"{p.median:9.3g} {p.unit:5} {spread:22} {p.curve}, {p.contestant}, {p.over} {p.value}", flush=True)
-    save(found, out)
-    print(f"written: {out / 'curves.csv'}, {out / 'curves.png'}")
+    with threads_of_process(threads):
+        print(machine())
+        values, rounds = (QUICK, 4) if quick else (FULL, 7)
+        counts = values["modalities"] if quick else range(2, 13)
+        found: list[Point] = []
+        for source in (step_curves(values, rounds), aggregation_curves(counts, rounds)):
+            for p in source:
+                found.append(p)
+                spread = f"({p.least:.3g} to {p.greatest:.3g})"
+                print(
+                    f"{p.median:9.3g} {p.unit:5} {spread:22} {p.curve}, {p.contestant}, {p.over} {p.value}", flush=True
+                )
+        save(found, out)
+        print(f"written: {out / 'curves.csv'}, {out / 'curves.png'}")
 
 
 if __name__ == "__main__":

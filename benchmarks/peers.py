@@ -2,7 +2,7 @@
 
 One network a modality, of torch's own layers in torch's own memory layout, as its users write them. Its encoders give
 log variances: the last layer's weights are those of our log-scales doubled, so that its model is ours but for the floor
-of the scale, 1e-4.
+of the scale, 1e-4. Its trainer runs in a process of its own, see :mod:`benchmarks.elsewhere`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.byhand import SCALE, alone
+from benchmarks.elsewhere import elsewhere
 from benchmarks.settings import NAMES, SHAPE, describe, new_trainer, new_vae, our_step, random_data, setting
 from benchmarks.timing import Row, at_least, compare, in_turn
 from pyro_mmvae import MultimodalVAE
@@ -142,22 +143,34 @@ def its_step(config: Config, data: MultimodalDataset, folder: Path) -> Callable[
     return lambda: made.train_step(1)
 
 
+def make_its_step(name: str) -> Callable[[], object]:
+    """The same by the name of a setting, for a process of its own."""
+    folder = tempfile.TemporaryDirectory()
+    step = its_step(setting(name, "mopoe", "component"), random_data(512), Path(folder.name))
+    return lambda: (step(), folder)
+
+
+def make_its_epoch(name: str, items: int) -> Callable[[], object]:
+    """An epoch of its trainer, likewise."""
+    folder, config, data = tempfile.TemporaryDirectory(), setting(name, "mopoe", "component"), random_data(items)
+    theirs = trainer(mopoe(new_vae(config), config), data, config, Path(folder.name))
+    return lambda: (theirs.train_step(1), folder)
+
+
 def steps(rounds: int) -> Iterator[Row]:
     """A step of both, ours in float32 and at its best."""
     if not installed():
         print(f"          {MISSING}: steps against its MoPoE")
         return
     data, best = random_data(512), resolve_precision("auto", torch.device("cpu"))
-    with tempfile.TemporaryDirectory() as folder, local_pyro():
+    with local_pyro():
         for name in ("recipe", "mini"):
             config = setting(name, "mopoe", "component")
             check_reconstruction(config)
-            contestants = {
-                "MultiVae": its_step(config, data, Path(folder)),
-                "ours": our_step(config, data),
-                f"ours, {best}": our_step(config, data, best),
-            }
-            found = in_turn(contestants, rounds=rounds if name == "recipe" else 5 * rounds, warmup=2)
+            ours = {"ours": our_step(config, data), f"ours, {best}": our_step(config, data, best)}
+            with elsewhere(make_its_step, name) as theirs:
+                contestants: dict[str, Callable[[], object]] = {"MultiVae": theirs, **ours}
+                found = in_turn(contestants, rounds=rounds if name == "recipe" else 5 * rounds, warmup=2)
             row, asked = f"step, {name}, mopoe: {title()} / ours", name == "recipe"
             yield compare(f"{row}, fp32", found, "MultiVae", "ours", describe(config), at_least(2) if asked else None)
             if best != "fp32":
@@ -172,11 +185,10 @@ def epochs(rounds: int) -> Iterator[Row]:
         return
     for name, items, bar in (("recipe", 512 * rounds, at_least(2.5)), ("mini", 512 * rounds, None)):
         data, config = random_data(items), setting(name, "mopoe", "component")
-        with tempfile.TemporaryDirectory() as folder, local_pyro():
-            theirs = trainer(mopoe(new_vae(config), config), data, config, Path(folder))
+        with elsewhere(make_its_epoch, name, items) as theirs, local_pyro():
             ours, number = new_trainer(config), iter(range(1_000_000))
             contestants = {
-                "MultiVae": lambda t=theirs: t.train_step(1),
+                "MultiVae": theirs,
                 "ours": lambda o=ours, n=number, d=data: o.epoch(d, next(n)).read(),
             }
             found = in_turn(contestants, rounds=2)

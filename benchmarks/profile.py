@@ -21,6 +21,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from benchmarks.settings import describe, endless, new_trainer, random_data, setting
 from pyro_mmvae.config import Config
 from pyro_mmvae.data import make_batch
+from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.likelihoods import SharedScaleLaplace
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import local_pyro
@@ -47,7 +48,7 @@ def named_parts(trainer: Trainer) -> Iterator[None]:
     """Give the parts of a step names."""
     vae, laplace = trainer.vae, SharedScaleLaplace.log_prob
     places: list[tuple[Any, str, str]] = [
-        (vae.guide.encode, "forward", "encoder"),
+        (vae.guide.encode, "encode", "encoder"),
         (vae.guide, "posterior", "aggregation"),
         (vae.model.decoders, "forward", "decoder"),
         (trainer, "loss", "latent density"),  # what is in it and in no other part
@@ -118,7 +119,7 @@ def show(config: Config, precision: str, steps: int, top: int) -> None:
 
 
 @click.command()
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's own choice by default.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; all that the process may use by default.")
 @click.option("--steps", type=click.IntRange(1), default=3, show_default=True, help="How many to take the mean of.")
 @click.option("--top", type=click.IntRange(0), default=12, show_default=True, help="How many operators to list.")
 @click.option("--aggregation", "--agg", default="mwb", show_default=True)
@@ -126,15 +127,13 @@ def show(config: Config, precision: str, steps: int, top: int) -> None:
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="fp32", show_default=True)
 def main(threads: int | None, steps: int, top: int, aggregation: str, bound: str, precision: str) -> None:
     """Print where a step's time goes, in both settings."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    for name in ("recipe", "mini"):
-        config = setting(name, aggregation, bound)
-        print(
-            f"{name}: {aggregation}, {bound} bound, {precision}, {describe(config)}, {torch.get_num_threads()} threads"
-        )
-        show(config, precision, steps, top)
+    with threads_of_process(threads):
+        for name in ("recipe", "mini"):
+            config = setting(name, aggregation, bound)
+            print(
+                f"{name}: {aggregation}, {bound} bound, {precision}, {describe(config)}, {torch.get_num_threads()} threads"
+            )
+            show(config, precision, steps, top)
 
 
 if __name__ == "__main__":
