@@ -130,9 +130,8 @@ def main(threads: int | None, steps: int, top: int, aggregation: str, bound: str
     with threads_of_process(threads):
         for name in ("recipe", "mini"):
             config = setting(name, aggregation, bound)
-            print(
-                f"{name}: {aggregation}, {bound} bound, {precision}, {describe(config)}, {torch.get_num_threads()} threads"
-            )
+            used = f"{torch.get_num_threads()} threads"
+            print(f"{name}: {aggregation}, {bound} bound, {precision}, {describe(config)}, {used}")
             show(config, precision, steps, top)
 
 
