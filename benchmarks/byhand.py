@@ -198,4 +198,5 @@ def _alike(layer: nn.Module, groups: int) -> nn.Module:
     if isinstance(layer, nn.ConvTranspose2d):
         sizes["output_padding"] = layer.output_padding
     inputs, outputs = convolution.in_channels // groups, convolution.out_channels // groups
-    return type(convolution)(inputs, outputs, convolution.kernel_size, **sizes)
+    plain = nn.ConvTranspose2d if isinstance(layer, nn.ConvTranspose2d) else nn.Conv2d
+    return plain(inputs, outputs, convolution.kernel_size, **sizes)

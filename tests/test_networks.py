@@ -23,6 +23,7 @@ from pyro_mmvae.networks import (
     choose_network,
     make_networks,
 )
+from pyro_mmvae.networks.conv import UpConvolution
 from pyro_mmvae.networks.head import SCALE_FLOOR
 
 LATENT = 5
@@ -320,3 +321,21 @@ def test_the_tests_check_shapes_in_annotations() -> None:
     encoder = ConvEncoder((3, 8, 8), LATENT, width=4, hidden=8)
     with pytest.raises(jaxtyping.TypeCheckError, match="channel height width"):
         encoder(torch.zeros(3, 8, 8))
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_bias_added_afterwards_is_the_same(padding: int, precision: str) -> None:
+    layer = UpConvolution(6, 4, 3, stride=2, padding=1, output_padding=padding, groups=2)
+    plain = nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=padding, groups=2)
+    plain.load_state_dict(layer.state_dict())
+    images = torch.randn(3, 6, 4, 4).requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bfloat16"):
+        ours, wanted = layer(images), plain(images)
+    assert ours.dtype == wanted.dtype == getattr(torch, precision)
+    loose = {"rtol": 2e-2, "atol": 2e-2} if precision == "bfloat16" else {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(ours, wanted, **loose)
+    grads = torch.autograd.grad(ours.float().square().sum(), [images, *layer.parameters()])
+    theirs = torch.autograd.grad(wanted.float().square().sum(), [images, *plain.parameters()])
+    for one, other in zip(grads, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=5e-2 if precision == "bfloat16" else 1e-4, atol=loose["atol"] * 10)
