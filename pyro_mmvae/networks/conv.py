@@ -48,8 +48,8 @@ def block(convolution: nn.Module, groups: int, channels: int, norm: str, activat
 class UpConvolution(nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d``, with the bias added afterwards where a CPU is faster so.
 
-    oneDNN takes several times as long for a transposed convolution with a bias than for one without where sides come out
-    odd, and somewhat longer in bfloat16.
+    oneDNN takes several times as long for a transposed convolution with a bias as for one without, where sides come
+    out odd, and somewhat longer in bfloat16.
     """
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's own name)
