@@ -31,6 +31,8 @@ def grouped_linear(
     """
     size = features.shape[1] * weight.shape[1] * weight.shape[2]
     if size < _MANY or not _is_for_onednn(features, weight, bias):
+        if len(weight) == 1:
+            return functional.linear(features[0], weight[0].mT, bias[0, 0]).unsqueeze(0)
         return torch.baddbmm(bias, features, weight)
     return cast("Tensor", _Product.apply(features, weight)) + bias
 
