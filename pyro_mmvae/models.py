@@ -160,7 +160,7 @@ class MultimodalVAE(nn.Module):
         Returns:
             Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`.
         """
-        return self.guide.private(batch)
+        return self.guide.private(batch) if self.model.private_sizes else {}  # nothing is encoded for nothing
 
     def decode(
         self,

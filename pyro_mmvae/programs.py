@@ -191,18 +191,17 @@ class MultimodalGuide(BarycentricGuide):
         """
         return self._encoded(batch, size)[0]
 
-    def private(self, batch: Observations, members: Bool[Tensor, "item modality"] | None = None) -> Distributions:
+    def private(self, batch: Observations) -> Distributions:
         """The posteriors of the private latents of what was observed.
 
         Args:
             batch: observations.
-            members: the subset of each item that is seen; all by default.
 
         Returns:
             Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`: the prior for items
             without the modality. Modalities without a private latent, or that are not in the batch, are left out.
         """
-        return self._private_posteriors(self._encoded(batch, None)[1], members)
+        return self._private_posteriors(self._encoded(batch, None)[1], None)
 
     def _encoded(self, batch: Observations | None, size: int | None) -> tuple[Experts, dict[str, PrivateExpert]]:
         observed = None if batch is None else Batch.of(batch, self.names)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pyro import poutine
 from pyro.infer import Trace_ELBO
 
-from pyro_mmvae import Batch, Modality, MultimodalVAE, aggregations, load, runs, train
+from pyro_mmvae import Batch, Modality, MultimodalVAE, aggregations, load, train
 from pyro_mmvae.cli import main
 from pyro_mmvae.config import Config, TrainConfig
 from pyro_mmvae.evaluation.likelihood import importance_weights, log_mean_exp, sample_importance
@@ -337,4 +337,3 @@ def test_a_run_with_private_latents(toy_config: Callable[..., Config], elsewhere
     for command in (["evaluate", *words, *few], ["ppc", *words, "--num-samples", "10", "--items", "8"]):
         result = CliRunner().invoke(main, command, catch_exceptions=False)
         assert result.exit_code == 0, result.output
-    assert isinstance(again, runs.Run)

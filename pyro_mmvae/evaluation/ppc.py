@@ -116,7 +116,7 @@ def posterior_predictive(
     bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
     with torch.no_grad():  # encoded once, not once a draw
         posterior = vae.guide.posterior(vae.guide.experts(observed.given(given), size=len(observed)), bound)
-        private = private_sites(vae.guide.private(observed.given(given)) if given else {})
+        private = private_sites(vae.private_posterior(observed.given(given)) if given else {})
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),
         lambda: vae.guide.sample_posterior(posterior, others=private),

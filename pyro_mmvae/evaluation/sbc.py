@@ -258,7 +258,7 @@ def simulation_calibration(
     def guide(batch: Batch, **options: Any) -> Tensor:
         if not answers:  # encoded once, not once a draw
             posterior = vae.guide.posterior(vae.guide.experts(batch, **options), bound)
-            answers.append((posterior, private_sites(vae.guide.private(batch) if given else {})))
+            answers.append((posterior, private_sites(vae.private_posterior(batch) if given else {})))
         posterior, private = answers[0]
         return vae.guide.sample_posterior(posterior, others=private)
 
