@@ -168,8 +168,8 @@ def _shapes(layer: nn.Module) -> bool:
 
 
 def _first_image(decoder: GroupedNetwork) -> tuple[int, ...]:
-    channels, *sides = cast("nn.Unflatten", cast("nn.Sequential", decoder.linear)[-1]).unflattened_size
-    return (int(channels) // decoder.groups, *(int(side) for side in sides))
+    _, *shape = cast("nn.Unflatten", cast("nn.Sequential", decoder.linear)[-1]).unflattened_size
+    return tuple(int(size) for size in shape)
 
 
 def _one(layer: nn.Module, number: int, groups: int) -> nn.Module:

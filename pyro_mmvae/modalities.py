@@ -149,7 +149,7 @@ class Encoders(nn.Module):
             given = [name for name in group if name in batch.values]
             if not given:
                 continue
-            features = torch.stack([self._features(name, batch.values[name]) for name in given], 1)
+            features = _side_by_side([self._features(name, batch.values[name]) for name in given])
             parts = [part.unbind(1) for part in network.run_groups([group.index(name) for name in given], features)]
             loc.update(zip(given, parts[0], strict=True))
             spread.update(zip(given, parts[1], strict=True))
@@ -187,6 +187,23 @@ class Encoders(nn.Module):
                 f"{tuple(likelihood.shape)}"
             )
         return likelihood.features(value)
+
+
+def _side_by_side(values: Sequence[Tensor]) -> Tensor:
+    """``torch.stack(values, 1)``, without a copy where they lie one after the other in memory."""
+    first = values[0]
+    start, size, place = first.storage_offset(), first.numel(), first.untyped_storage().data_ptr()
+    for number, value in enumerate(values):
+        if (
+            value.shape != first.shape
+            or value.dtype != first.dtype
+            or value.requires_grad
+            or not value.is_contiguous()
+            or value.untyped_storage().data_ptr() != place
+            or value.storage_offset() != start + number * size
+        ):
+            return torch.stack(list(values), 1)
+    return first.as_strided((len(values), *first.shape), (size, *first.stride())).transpose(0, 1)
 
 
 def only_where(present: Tensor | None, loc: Tensor, scale: Tensor) -> PrivateExpert:

@@ -11,6 +11,8 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor
 
 from pyro_mmvae import Batch, Modality, MultimodalVAE
+from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.modalities import _side_by_side
 from pyro_mmvae.networks import NetworkOptions
 
 ITEMS, LATENT = 6, 3
@@ -223,3 +225,36 @@ def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) ->
     part = whole.given(("image",))
     assert set(part.values) == set(part.present) == {"image"}
     assert (part.values["image"][2:] == 0).all()
+
+
+def test_pixels_of_one_shape_are_gathered_as_one_by_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = {n: torch.randint(0, 256, (6, 1, 3, 2), generator=generator, dtype=torch.uint8) for n in "abc"}
+    present = torch.ones(6, 3, dtype=torch.bool)
+    present[4, 1] = False
+    data = MultimodalDataset(images, torch.zeros(6, dtype=torch.int64), present, "noise", "train")
+    index = torch.tensor([4, 0, 0])
+    batch = make_batch(data, index)
+    for column, (name, value) in enumerate(images.items()):
+        there = present[index, column].reshape(-1, 1, 1, 1)
+        assert torch.equal(batch.values[name], (value[index].float() / 255) * there)
+    unlike = dict(images, b=images["b"][..., :1])
+    mixed = make_batch(MultimodalDataset(unlike, data.labels, present, "noise", "train"), index)
+    assert torch.equal(mixed.values["a"], batch.values["a"])
+    assert mixed.values["b"].shape == (3, 1, 3, 1)
+
+
+def test_values_side_by_side_are_stacked_without_a_copy_or_with_one() -> None:
+    whole = torch.arange(24.0).reshape(3, 2, 4)
+    parts = list(whole.unbind())
+    found = _side_by_side(parts)
+    assert torch.equal(found, torch.stack(parts, 1))
+    assert found.data_ptr() == whole.data_ptr()
+    elsewhere = [
+        parts[::-1], [parts[0], parts[2]], [parts[0], parts[1].clone()], [parts[0], parts[0]],
+        [part[:, :2] for part in parts], [parts[0].requires_grad_(), parts[1]],
+    ]  # fmt: skip
+    for values in elsewhere:
+        assert torch.equal(_side_by_side(values), torch.stack(values, 1))
+    beyond = [whole[0, 0], whole[0, 1], whole[1, 0]]
+    assert torch.equal(_side_by_side(beyond), torch.stack(beyond, 1))

@@ -23,7 +23,7 @@ from pyro_mmvae.networks import (
     choose_network,
     make_networks,
 )
-from pyro_mmvae.networks.conv import UpConvolution
+from pyro_mmvae.networks.convolutions import UpConvolution
 from pyro_mmvae.networks.head import SCALE_FLOOR
 
 LATENT = 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -112,4 +113,16 @@ def make_batch(data: MultimodalDataset, index: Tensor | slice) -> Batch:
     masks: dict[str, Tensor] = {}
     if not data.complete:
         masks = dict(zip(data.names, data.present[index].unbind(-1), strict=True))
-    return Batch({name: value[index] for name, value in data.modalities.items()}, masks)
+    return Batch(_gather(data.modalities, index), masks)
+
+
+def _gather(values: Mapping[str, Any], index: Tensor | slice) -> dict[str, Tensor]:
+    """Some items of each modality; images of one shape become numbers in one go, one after the other in memory."""
+    images = [value for value in values.values() if isinstance(value, Tensor) and value.dtype == torch.uint8]
+    alike = len(images) == len(values) > 1 and len({image.shape for image in images}) == 1
+    if not alike or not isinstance(index, Tensor) or index.dtype != torch.int64:
+        return {name: value[index] for name, value in values.items()}
+    pixels = images[0].new_empty(len(images), len(index), *images[0].shape[1:])
+    for image, place in zip(images, pixels, strict=True):
+        torch.index_select(image, 0, index, out=place)
+    return dict(zip(values, pixels.to(torch.get_default_dtype()).div_(255).unbind(), strict=True))

@@ -4,28 +4,25 @@ Encoder: three convolutions (kernel 3, stride 2, padding 1) of width, 2 width an
 layer, the head. Decoder: its mirror, without a nonlinearity at the end. Source of the sizes: Sutter et al., 2021,
 Generalized multimodal ELBO, arXiv 2105.02470; group normalisation and other nonlinearities are options of ours.
 
-Modalities of one shape are one grouped network: their convolutions are one call, which is what makes small images fast.
-Images are kept channels last, where convolutions are faster, and so is a normalisation over groups of 16 channels.
+Modalities of one shape are one grouped network, see :mod:`pyro_mmvae.networks.convolutions`.
 """
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import nn
-from torch.nn import functional
 
 from pyro_mmvae._typing import Float, Tensor
+from pyro_mmvae.networks.convolutions import Convolutions, UpConvolution, block
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedLinear, GroupedNetwork
 from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
 
 NORMS = ("none", "group")
 
 _LAYERS = 3
-_NORM_CHANNELS = 16  # in one normalisation group
 
 
 def _sides(side: int) -> list[int]:
@@ -34,33 +31,6 @@ def _sides(side: int) -> list[int]:
     for _ in range(_LAYERS):
         sides.append(math.ceil(sides[-1] / 2))
     return sides
-
-
-def block(convolution: nn.Module, groups: int, channels: int, norm: str, activation: str) -> list[nn.Module]:
-    """A convolution, its normalisation and its nonlinearity."""
-    layers = [convolution]
-    if norm == "group":
-        parts = channels // _NORM_CHANNELS if channels % _NORM_CHANNELS == 0 else 1
-        layers.append(nn.GroupNorm(groups * parts, groups * channels))
-    return [*layers, ACTIVATIONS[activation]()]
-
-
-class UpConvolution(nn.ConvTranspose2d):
-    """``torch.nn.ConvTranspose2d``, with the bias added afterwards where a CPU is faster so.
-
-    oneDNN takes several times as long for a transposed convolution with a bias as for one without, where sides come
-    out odd, and somewhat longer in bfloat16.
-    """
-
-    def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's own name)
-        """Apply it."""
-        is_even = all(self.output_padding)
-        if input.device.type != "cpu" or self.bias is None or (is_even and not torch.is_autocast_enabled("cpu")):
-            return super().forward(input, output_size)
-        values = functional.conv_transpose2d(
-            input, self.weight, None, self.stride, cast("Any", self.padding), self.output_padding, self.groups
-        )
-        return values + self.bias.to(values.dtype).reshape(-1, 1, 1)
 
 
 class ConvEncoder(GroupedNetwork):
@@ -99,10 +69,10 @@ class ConvEncoder(GroupedNetwork):
         for before, after in pairwise(channels):
             convolution = nn.Conv2d(groups * before, groups * after, 3, stride=2, padding=1, groups=groups)
             layers += block(convolution, groups, after, norm, activation)
-        flat = channels[-1] * _sides(shape[1])[-1] * _sides(shape[2])[-1]
-        self.convolutions = nn.Sequential(*layers)
+        heights, widths = _sides(shape[1]), _sides(shape[2])
+        flat = channels[-1] * heights[-1] * widths[-1]
+        self.convolutions = Convolutions(groups, layers, channels[1] * heights[1] * widths[1])
         self.hidden = nn.Sequential(
-            nn.Unflatten(1, (groups, channels[-1])),
             nn.Flatten(2),
             GroupedLinear(groups, flat, hidden),
             ACTIVATIONS[activation](),
@@ -112,8 +82,7 @@ class ConvEncoder(GroupedNetwork):
     def forward(self, images: Float[Tensor, "*batch group channel height width"]) -> Encoding:
         """Give what the head gives, each `(*batch, group, …)`."""
         batch = images.shape[:-4]
-        flat = images.reshape(-1, self.groups * self.shape[0], *self.shape[1:])
-        flat = flat.contiguous(memory_format=torch.channels_last)
+        flat = images.reshape(-1, self.groups, *self.shape)
         return of_batch(self.head(self.hidden(self.convolutions(flat))), batch)
 
 
@@ -154,7 +123,7 @@ class ConvDecoder(GroupedDecoder):
         linear: list[nn.Module] = [self.first(hidden or flat), act()]
         if hidden is not None:
             linear += [nn.Unflatten(-1, (groups, hidden)), GroupedLinear(groups, hidden, flat), act(), nn.Flatten(1)]
-        linear.append(nn.Unflatten(1, (groups * channels[0], heights[0], widths[0])))
+        linear.append(nn.Unflatten(1, (groups, channels[0], heights[0], widths[0])))
         layers: list[nn.Module] = []
         for i in range(_LAYERS):
             before, after = groups * channels[i], groups * channels[i + 1]
@@ -162,11 +131,10 @@ class ConvDecoder(GroupedDecoder):
             up = UpConvolution(before, after, 3, stride=2, padding=1, output_padding=padding, groups=groups)
             layers += [up] if i == _LAYERS - 1 else block(up, groups, channels[i + 1], norm, activation)
         self.linear = nn.Sequential(*linear)
-        self.convolutions = nn.Sequential(*layers)
+        self.convolutions = Convolutions(groups, layers, channels[-2] * heights[-2] * widths[-2])
 
     def forward(self, z: Float[Tensor, "*batch_and_latent"]) -> Float[Tensor, "*batch group channel height width"]:
         """Give the likelihoods' parameters."""
         flat, batch = self.flatten(z)
-        first = self.linear(flat).contiguous(memory_format=torch.channels_last)
-        images = self.convolutions(first).contiguous()  # modalities apart, as the observations are
+        images = self.convolutions(self.linear(flat))
         return images.reshape(*batch, self.groups, *self.shape)

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.conv import block
+from pyro_mmvae.networks.convolutions import block
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedNetwork
 from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
 

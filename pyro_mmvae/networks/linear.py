@@ -53,12 +53,18 @@ def _is_for_onednn(*tensors: Tensor) -> bool:
     return bool(
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
+        and is_plain(*tensors)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
         and torch.backends.cpu.get_cpu_capability().startswith("AVX")
         and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    )
+
+
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether nothing but autograd wants to see what becomes of these: neither ``torch.compile`` nor ``torch.func``."""
+    return not torch.compiler.is_compiling() and not any(
+        torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors
     )
 
 
