@@ -192,14 +192,14 @@ class Encoders(nn.Module):
 def _side_by_side(values: Sequence[Tensor]) -> Tensor:
     """``torch.stack(values, 1)``, without a copy where they lie one after the other in memory."""
     first = values[0]
-    start, size, place = first.storage_offset(), first.numel(), first.untyped_storage().data_ptr()
+    start, size, place = first.storage_offset(), first.numel(), first.untyped_storage()._cdata
     for number, value in enumerate(values):
         if (
             value.shape != first.shape
             or value.dtype != first.dtype
             or value.requires_grad
             or not value.is_contiguous()
-            or value.untyped_storage().data_ptr() != place
+            or value.untyped_storage()._cdata != place
             or value.storage_offset() != start + number * size
         ):
             return torch.stack(list(values), 1)
