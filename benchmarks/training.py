@@ -45,7 +45,7 @@ def by_hand(rounds: int) -> Iterator[Row]:
             for aggregation in ("wb", "mopoe", "mwb"):
                 config = setting(name, aggregation, "mixture")
                 contestants = {"ours": our_step(config, data), "by hand": hand_step(config, data)}
-                found = in_turn(contestants, rounds=rounds_of(name, rounds), warmup=2)
+                found = in_turn(contestants, rounds=rounds_of(name, rounds), warmup=4)
                 row = f"step, {name}, {aggregation}, mixture bound: ours / by hand"
                 yield compare(row, found, "ours", "by hand", f"fp32, {describe(config)}", at_most(1.05))
 
@@ -57,7 +57,7 @@ def bounds(rounds: int) -> Iterator[Row]:
         for name in ("recipe", "mini"):
             config = setting(name, "wb", "component")
             steps = {a: our_step(setting(name, a, "component"), data) for a in ("wb", "mopoe", "mwb")}
-            found = in_turn(steps, rounds=rounds_of(name, rounds), warmup=2)
+            found = in_turn(steps, rounds=rounds_of(name, rounds), warmup=4)
             for aggregation in ("mopoe", "mwb"):
                 row = f"step, {name}: {aggregation}, component bound / wb"
                 yield compare(row, found, aggregation, "wb", f"fp32, {describe(config)}", at_most(1.02))
@@ -74,7 +74,7 @@ def shipped(rounds: int) -> Iterator[Row]:
             "plain": lambda: plain.step(apart(data, next(indices))),
             "ours": our_step(config, data, "auto"),
         }
-        found = in_turn(contestants, rounds=rounds_of("mini", rounds), warmup=2)
+        found = in_turn(contestants, rounds=rounds_of("mini", rounds), warmup=4)
     note = f"ours {resolve_precision('auto', CPU)}, plain fp32, {describe(config)}"
     yield compare(
         "step, mini: one network a modality in a plain loop / ours", found, "plain", "ours", note, at_least(1.4)
@@ -88,7 +88,7 @@ def pyro_svi(rounds: int) -> Iterator[Row]:
         config = setting(name, "wb", "component")
         contestants = {"SVI": svi_step(config, data), "ours": our_step(config, data)}
         with pyro.validation_enabled(False):
-            found = in_turn(contestants, rounds=rounds_of(name, rounds), warmup=2)
+            found = in_turn(contestants, rounds=rounds_of(name, rounds), warmup=4)
         pyro.clear_param_store()
         row = f"step, {name}, wb: pyro.infer.SVI with pyro.optim.Adam / ours"
         yield compare(row, found, "SVI", "ours", f"fp32, {describe(config)}")
@@ -108,7 +108,7 @@ def precision(rounds: int) -> Iterator[Row]:
     fast = resolve_precision("auto", CPU) == "bf16"
     kinds = ("fp32", "bf16") if fast else ("fp32",)
     with local_pyro():
-        found = in_turn({kind: our_step(config, data, kind) for kind in kinds}, rounds=rounds, warmup=2)
+        found = in_turn({kind: our_step(config, data, kind) for kind in kinds}, rounds=rounds, warmup=4)
     if fast:
         yield compare("step, recipe, wb: fp32 / bf16", found, "fp32", "bf16", describe(config), at_least(1.8))
     else:

@@ -169,3 +169,22 @@ def test_a_size_that_is_asked_for() -> None:
     layer = UpConvolution(6, 3, 3, stride=2, padding=1)
     images = torch.randn(2, 6, 4, 4)
     assert layer(images, output_size=[8, 8]).shape == (2, 3, 8, 8)
+
+
+def test_transforms_see_the_networks_all_at_once() -> None:
+    network, images = Convolutions(2, layers(2, "none", 4), largest=1 << 20), torch.rand(3, 2, 2, 9, 10)
+    parameters = dict(network.named_parameters())
+
+    def total(parameters: dict[str, Tensor]) -> Tensor:
+        return torch.func.functional_call(network, parameters, (images,)).square().sum()
+
+    found = torch.func.grad(total)(parameters)
+    wanted = torch.autograd.grad(network(images).square().sum(), list(parameters.values()))
+    for one, other in zip(found.values(), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_second_derivatives_one_by_one() -> None:
+    network = Convolutions(2, [nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.SiLU()], largest=1).double()
+    images = torch.rand(2, 2, 2, 5, 4, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradgradcheck(network.one_by_one, (images,))

@@ -54,7 +54,8 @@ class Convolutions(nn.Sequential):
         self, images: Float[Tensor, "batch group channel height width"]
     ) -> Float[Tensor, "batch group channels heights widths"]:
         """Apply each network to its own images."""
-        if self.groups > 1 and images.device.type == "cpu" and len(images) * self.largest >= _LARGE:
+        large = self.groups > 1 and images.device.type == "cpu" and len(images) * self.largest >= _LARGE
+        if large and is_plain(images, *self.parameters()):
             return self.one_by_one(images)
         values = images.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         return cast("Tensor", super().forward(values)).unflatten(1, (self.groups, -1))
@@ -69,8 +70,22 @@ class Convolutions(nn.Sequential):
             value = image.contiguous(memory_format=torch.channels_last)
             for layer in layers:
                 value = layer[group](value)
-            found.append(value)
+            found.append(cast("Tensor", _Contiguous.apply(value)))
         return torch.stack(found).transpose(0, 1)
+
+
+class _Contiguous(torch.autograd.Function):
+    """``Tensor.contiguous``, whose gradient comes back channels last, as what came before it was."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        """Channels first."""
+        return values.contiguous()
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        """Channels last."""
+        return gradients[0].contiguous(memory_format=torch.channels_last)
 
 
 class UpConvolution(nn.ConvTranspose2d):
