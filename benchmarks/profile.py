@@ -26,6 +26,7 @@ from pyro_mmvae.likelihoods import SharedScaleLaplace
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import local_pyro
 
+WARM_UP = 6
 PYTHON = "Python, Pyro, dispatch"
 PARTS = (
     "batch", "encoder", "aggregation", "decoder", "likelihoods", "latent density", "checks", "optimiser", "other",
@@ -102,8 +103,9 @@ def show(config: Config, precision: str, steps: int, top: int) -> None:
     indices = endless(config, data)
     batch = labelled("batch", make_batch)
     with local_pyro(), named_parts(trainer):
-        for _ in range(2):
-            trainer.step(batch(data, next(indices)))
+        with profile(activities=[ProfilerActivity.CPU]):  # once for nothing: memory that a step touches first is slow
+            for _ in range(WARM_UP):
+                trainer.step(batch(data, next(indices)))
         with profile(activities=[ProfilerActivity.CPU]) as found:
             started = time.perf_counter()
             for _ in range(steps):
