@@ -54,11 +54,14 @@ class Convolutions(nn.Sequential):
         self, images: Float[Tensor, "batch group channel height width"]
     ) -> Float[Tensor, "batch group channels heights widths"]:
         """Apply each network to its own images."""
+        plain = is_plain(images, *self.parameters())
         large = self.groups > 1 and images.device.type == "cpu" and len(images) * self.largest >= _LARGE
-        if large and is_plain(images, *self.parameters()):
+        if large and plain:
             return self.one_by_one(images)
         values = images.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-        return cast("Tensor", super().forward(values)).unflatten(1, (self.groups, -1))
+        values = super().forward(values)
+        values = cast("Tensor", _Contiguous.apply(values)) if plain else values.contiguous()
+        return values.unflatten(1, (self.groups, -1))
 
     def one_by_one(
         self, images: Float[Tensor, "batch group channel height width"]
