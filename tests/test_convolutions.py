@@ -188,3 +188,19 @@ def test_second_derivatives_one_by_one() -> None:
     network = Convolutions(2, [nn.Conv2d(4, 6, 3, stride=2, padding=1, groups=2), nn.SiLU()], largest=1).double()
     images = torch.rand(2, 2, 2, 5, 4, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradgradcheck(network.one_by_one, (images,))
+
+
+def test_float64_stays_float64_under_autocast() -> None:
+    layer = UpConvolution(16, 3, 3, stride=2, padding=1).double()
+    network = Convolutions(2, layers(2, "none", 16), largest=1).double()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.zeros(2, 16, 4, 4, dtype=torch.float64)).dtype == torch.float64
+        assert network.one_by_one(torch.zeros(2, 2, 2, 9, 10, dtype=torch.float64)).dtype == torch.float64
+
+
+def test_dilation() -> None:
+    layer = UpConvolution(6, 3, 3, stride=2, padding=1, dilation=2)
+    plain = nn.ConvTranspose2d(6, 3, 3, stride=2, padding=1, dilation=2)
+    plain.load_state_dict(layer.state_dict())
+    images = torch.randn(2, 6, 4, 4)
+    torch.testing.assert_close(layer(images), plain(images))

@@ -258,3 +258,9 @@ def test_values_side_by_side_are_stacked_without_a_copy_or_with_one() -> None:
         assert torch.equal(_side_by_side(values), torch.stack(values, 1))
     beyond = [whole[0, 0], whole[0, 1], whole[1, 0]]
     assert torch.equal(_side_by_side(beyond), torch.stack(beyond, 1))
+
+
+def test_gradients_of_values_side_by_side_are_each_their_own() -> None:
+    parts = [part.requires_grad_() for part in torch.arange(24.0).reshape(3, 2, 4).unbind()]
+    found = torch.autograd.grad(_side_by_side(parts).sum(), parts, allow_unused=True)
+    assert all(gradient is not None and torch.equal(gradient, torch.ones(2, 4)) for gradient in found)

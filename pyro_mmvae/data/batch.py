@@ -42,7 +42,7 @@ class Batch:
             count = len(value) if count is None else count
             if len(value) != count:
                 raise ValueError(f"batch: modality {name!r} has {len(value)} items, others {count}")
-            values[name] = value.to(torch.get_default_dtype()).div_(255) if value.dtype == torch.uint8 else value
+            values[name] = _scaled(value) if value.dtype == torch.uint8 else value
         masks: dict[str, Tensor] = {}
         for name, mask in self.present.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
@@ -125,4 +125,9 @@ def _gather(values: Mapping[str, Any], index: Tensor | slice) -> dict[str, Tenso
     pixels = images[0].new_empty(len(images), len(index), *images[0].shape[1:])
     for image, place in zip(images, pixels, strict=True):
         torch.index_select(image, 0, index, out=place)
-    return dict(zip(values, pixels.to(torch.get_default_dtype()).div_(255).unbind(), strict=True))
+    return dict(zip(values, _scaled(pixels).unbind(), strict=True))
+
+
+def _scaled(pixels: Tensor) -> Tensor:
+    """From uint8 to [0, 1]."""
+    return pixels.to(torch.get_default_dtype()).div_(255)

@@ -42,7 +42,8 @@ class Convolutions(nn.Sequential):
 
     Args:
         groups: how many networks.
-        layers: convolutions, transposed ones, group normalisations, and modules that work value by value.
+        layers: convolutions and transposed ones without dilation, group normalisations, and modules that work value by
+            value.
         largest: how many values one network has between two layers at the most, for one item.
     """
 
@@ -101,7 +102,7 @@ class UpConvolution(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's own name)
         """Apply it."""
-        if output_size is not None:
+        if output_size is not None or self.dilation != (1, 1):
             return super().forward(input, output_size)
         return _up_convolution(
             input, self.weight, self.bias, self.stride, self.padding, self.output_padding, self.groups
@@ -246,8 +247,9 @@ def _columns(
 
 
 def _dtype(values: Tensor) -> torch.dtype:
-    """In which a convolution of these computes."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else values.dtype
+    """In which a convolution of these computes: autocast leaves float64 alone."""
+    is_cast = torch.is_autocast_enabled("cpu") and values.dtype != torch.float64
+    return torch.get_autocast_dtype("cpu") if is_cast else values.dtype
 
 
 def _apart(layer: nn.Module, groups: int) -> list[Layer]:
