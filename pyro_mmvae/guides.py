@@ -18,6 +18,7 @@ from torch import nn
 from pyro_mmvae import subsets
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation import aggregate, draw_component, draw_members, full_component, get_aggregation
+from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.plates import PlateWatch
 from pyro_mmvae.rules import Prior
@@ -234,7 +235,7 @@ class BarycentricGuide(AutoGuide):
         size = count if self.plate_size is None else self.plate_size
         if count > size:
             raise ValueError(f"BarycentricGuide: {count} items in a plate {self.plate!r} of plate_size={size}")
-        with self._plate(size, count, posterior.mean.device):
+        with self._plate(size, count, _device_of(posterior)):
             z = self._sample(posterior, size, experts, scale)
             with scaled(scale):
                 for name, other in (others or {}).items():
@@ -295,6 +296,11 @@ class BarycentricGuide(AutoGuide):
 def scaled(weight: float) -> AbstractContextManager[Any]:
     """``poutine.scale``, or nothing for a weight of 1."""
     return nullcontext() if weight == 1 else cast("AbstractContextManager[Any]", poutine.scale(scale=weight))
+
+
+def _device_of(posterior: TorchDistribution) -> torch.device:
+    """Where it is; the mean of a mixture is a sum over its components."""
+    return posterior.logits.device if isinstance(posterior, SubsetMixture) else posterior.mean.device
 
 
 def _forward_of(encode: Callable[..., Any]) -> Callable[..., Any]:

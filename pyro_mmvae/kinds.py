@@ -46,7 +46,7 @@ class Merging:
         self,
         experts: Experts,
         prior: tuple[Float[Tensor, "*batch one latent"], Float[Tensor, "*batch one latent"]],
-        rows: Float[Tensor, "*#batch component modality_and_prior"],
+        rows: Float[Tensor, "*#batch component modality_or_prior"],
         *,
         single: bool,
     ) -> TorchDistribution:
@@ -55,19 +55,20 @@ class Merging:
         Args:
             experts: of the kind.
             prior: loc and scale of it.
-            rows: W, the last column the prior's.
+            rows: W, the last column the prior's, which may be left out where it is 0.
             single: whether the one component of each item is the posterior itself, without a dimension for it. Those
                 of a mixture are not checked once more: they follow from experts that were.
 
         Returns:
             Distributions of batch shape `(*batch, component)` or, of a single one, `batch`.
         """
-        loc, scale = prior
         axis = -3 if self.matrix else -2
-        wide = torch.diag_embed(scale) if self.matrix else scale
-        merged, spread = self.chart(
-            rows, torch.cat([experts.loc, loc], -2), torch.cat([self.spread(experts), wide], axis)
-        )
+        locs, spreads = experts.loc, self.spread(experts)
+        if rows.shape[-1] > experts.num_modalities:
+            loc, scale = prior
+            wide = torch.diag_embed(scale) if self.matrix else scale
+            locs, spreads = torch.cat([locs, loc], -2), torch.cat([spreads, wide], axis)
+        merged, spread = self.chart(rows, locs, spreads)
         if single:
             merged, spread = merged.squeeze(-2), spread.squeeze(axis)
         return self.make(merged, spread, experts.df, None if single else False)

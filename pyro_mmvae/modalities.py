@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -15,6 +15,7 @@ from pyro_mmvae.data.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import CategoricalLikelihood, Likelihood
 from pyro_mmvae.networks import GroupedNetwork, choose_network
+from pyro_mmvae.stacked import side_by_side
 
 Groups: TypeAlias = tuple[tuple[str, ...], ...]
 PrivateExpert: TypeAlias = tuple[Tensor, Tensor]
@@ -141,31 +142,37 @@ class Encoders(nn.Module):
         """
         reference = next(iter(batch.values.values()))
         count, device = len(batch), reference.device
-        ones = torch.ones(count, self.latent_size, device=device)
-        loc = dict.fromkeys(self.names, ones)
-        spread = dict.fromkeys(self.names, torch.diag_embed(ones) if self.kind == "full" else ones)
+        loc: dict[str, Tensor] = {}
+        spread: dict[str, Tensor] = {}
+        if len(batch.values) < len(self.names):
+            ones = torch.ones(count, self.latent_size, device=device)
+            loc = dict.fromkeys(self.names, ones)
+            spread = dict.fromkeys(self.names, torch.diag_embed(ones) if self.kind == "full" else ones)
         private: dict[str, PrivateExpert] = {}
+        whole: Sequence[Tensor] = ()
         for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             given = [name for name in group if name in batch.values]
             if not given:
                 continue
-            features = _side_by_side([self._features(name, batch.values[name]) for name in given])
-            parts = [part.unbind(1) for part in network.run_groups([group.index(name) for name in given], features)]
-            loc.update(zip(given, parts[0], strict=True))
-            spread.update(zip(given, parts[1], strict=True))
+            features = side_by_side([self._features(name, batch.values[name]) for name in given])
+            parts = network.run_groups([group.index(name) for name in given], features)
             if len(parts) > 2:
-                private.update(zip(given, zip(*parts[2:], strict=True), strict=True))
+                of_each = zip(*(part.unbind(1) for part in parts[2:]), strict=True)
+                private.update(zip(given, of_each, strict=True))
+            if tuple(given) == self.names:  # one network has them all, in order
+                whole = parts[:2]
+                break
+            loc.update(zip(given, parts[0].unbind(1), strict=True))
+            spread.update(zip(given, parts[1].unbind(1), strict=True))
         present = None  # where nothing is absent, nothing has to be filled
         if batch.present or len(batch.values) < len(self.names):
             there = torch.ones(count, dtype=torch.bool, device=device)
             present = torch.stack(
                 [batch.present.get(n, there) if n in batch.values else ~there for n in self.names], -1
             )
-        experts = self._experts(
-            torch.stack([loc[name] for name in self.names], 1),
-            torch.stack([spread[name] for name in self.names], 1),
-            present,
-        )
+        if not whole:
+            whole = [torch.stack([part[name] for name in self.names], 1) for part in (loc, spread)]
+        experts = self._experts(*whole, present)
         return experts, {n: only_where(batch.present.get(n), *private[n]) for n in self.names if n in private}
 
     def blank(self, count: int, reference: Tensor) -> Experts:
@@ -187,23 +194,6 @@ class Encoders(nn.Module):
                 f"{tuple(likelihood.shape)}"
             )
         return likelihood.features(value)
-
-
-def _side_by_side(values: Sequence[Tensor]) -> Tensor:
-    """``torch.stack(values, 1)``, without a copy where they lie one after the other in memory."""
-    first = values[0]
-    start, size, place = first.storage_offset(), first.numel(), first.untyped_storage()._cdata
-    for number, value in enumerate(values):
-        if (
-            value.shape != first.shape
-            or value.dtype != first.dtype
-            or value.requires_grad
-            or not value.is_contiguous()
-            or value.untyped_storage()._cdata != place
-            or value.storage_offset() != start + number * size
-        ):
-            return torch.stack(list(values), 1)
-    return first.as_strided((len(values), *first.shape), (size, *first.stride())).transpose(0, 1)
 
 
 def only_where(present: Tensor | None, loc: Tensor, scale: Tensor) -> PrivateExpert:
@@ -239,8 +229,20 @@ class Decoders(nn.Module):
         Returns:
             Modality name to `(*batch, *parameter_shape)`.
         """
-        wanted = set(names)
         parameters: dict[str, Tensor] = {}
+        for chosen, values in self.by_group(z, names, private):
+            parameters.update(zip(chosen, values.unbind(z.dim() - 1), strict=True))
+        return parameters
+
+    def by_group(
+        self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor] | None = None
+    ) -> Iterator[tuple[list[str], Tensor]]:
+        """The same, modalities of one shape together.
+
+        Yields:
+            The names of some modalities, and their parameters `(*batch, modality, *parameter_shape)`.
+        """
+        wanted = set(names)
         for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             chosen = [name for name in group if name in wanted]
             if chosen:
@@ -249,9 +251,7 @@ class Decoders(nn.Module):
                     own = torch.stack([private[name] for name in chosen], -2)
                     shared = z.unsqueeze(-2).expand(*z.shape[:-1], len(chosen), -1)
                     latents = torch.cat([shared, own.to(z.dtype)], -1)
-                values = network.run_groups([group.index(name) for name in chosen], latents)
-                parameters.update(zip(chosen, values.unbind(z.dim() - 1), strict=True))
-        return parameters
+                yield chosen, network.run_groups([group.index(name) for name in chosen], latents)
 
 
 def network_of(modality: Modality, likelihood: Likelihood) -> str:

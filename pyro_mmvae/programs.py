@@ -17,6 +17,7 @@ from pyro_mmvae.data.batch import Batch
 from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides import BarycentricGuide, scaled
+from pyro_mmvae.likelihoods import join
 from pyro_mmvae.modalities import Decoders, Encoders, PrivateExpert, only_where, private_site
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
@@ -109,6 +110,25 @@ class GenerativeModel(PyroModule):
         own = self.private_draws(z, names, private)
         return cast("dict[str, Tensor]", self.decoders(z, names, own) if own else self.decoders(z, names))
 
+    def _likelihoods_given(
+        self,
+        z: Tensor,
+        names: Iterable[str],
+        private: Mapping[str, Tensor],
+        known: Mapping[str, Tensor],
+        observed: Iterable[str],
+    ) -> Distributions:
+        """The likelihoods of some modalities, of which those that are observed are evaluated together where alike."""
+        likelihoods, observed = self.likelihoods, set(observed)
+        result: Distributions = {}
+        for group, parameters in self.decoders.by_group(z, names, self.private_draws(z, names, private)):
+            parts = parameters.unbind(z.dim() - 1)
+            sites = [likelihoods[name](part, known.get(name)) for name, part in zip(group, parts, strict=True)]
+            if observed.issuperset(group):
+                join(sites, [known[name] for name in group], parts, parameters)
+            result.update(zip(group, sites, strict=True))
+        return result
+
     def forward(
         self,
         batch: Observations | None = None,
@@ -139,7 +159,6 @@ class GenerativeModel(PyroModule):
         values = {} if observed is None else {n: v for n, v in observed.values.items() if n not in drawn}
         weights = self.weights if weighted else dict.fromkeys(self.names, 1.0)
         sites = [name for name in self.names if name in drawn or (name in values and weights[name] > 0)]
-        likelihoods = self.likelihoods
         with pyro.plate("data", count, dim=-1, device=str(cast("Tensor", self.prior_loc).device)):
             with scaled(self.beta if weighted else 1.0):
                 z = cast("Tensor", pyro.sample("z", self.prior()))
@@ -148,10 +167,10 @@ class GenerativeModel(PyroModule):
                     for name in sites
                     if name in self.private_sizes
                 }
-            parameters = self.parameters_given(z, sites, private)
+            given = {} if observed is None else observed.values  # drawn anew or not: a total is a size factor
+            likelihoods = self._likelihoods_given(z, sites, private, given, [name for name in sites if name in values])
             for name in sites:
-                known = None if observed is None else observed.values.get(name)  # drawn anew or not: its size factors
-                likelihood = likelihoods[name](parameters[name], known)
+                likelihood = likelihoods[name]
                 if name in values and observed is not None and name in observed.present:
                     likelihood = likelihood.mask(observed.present[name])
                 with scaled(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed

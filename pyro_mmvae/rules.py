@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Protocol, TypeAlias, cast
 
 import torch
@@ -116,6 +116,11 @@ class Rule:
         """The whole posterior: a Normal for the families of one subset, else a mixture."""
         self.check(experts.num_modalities, "mixture")
         merge, exponents, factor = self._prepare(experts, options)
+        if experts.complete and options.weights is None and isinstance(options.mixture_weights, str):
+            rows, logits = self._of_complete(experts, options)
+            if self.family == "all":
+                return merge(rows, single=True)
+            return SubsetMixture(logits.expand(*experts.batch_shape, -1), merge(rows, single=False))
         # What is the same of all items, since nothing is missing, has no batch dimensions: W is then one matrix.
         present = experts.mask.new_ones(experts.num_modalities) if experts.complete else experts.mask
         members, live = subsets.members_of(self.family, present)
@@ -130,6 +135,17 @@ class Rule:
         )
         logits = _safe_log(probabilities).expand(*experts.batch_shape, -1)
         return SubsetMixture(logits, merge(rows, single=False))
+
+    def _of_complete(self, experts: Experts, options: Options) -> tuple[Tensor, Tensor]:
+        """W and log π of items that have everything, without weights: they depend on the rule alone, and are kept.
+
+        Where the prior is in no subset, W has no column for it.
+        """
+        loc = experts.loc
+        key = (experts.num_modalities, options.prior_expert, options.mixture_weights, loc.dtype, loc.device)
+        is_plain = not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
+        make = _constants if is_plain else _constants.__wrapped__
+        return make(self, *key)
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
         """A Normal: the barycenter of a drawn subset, which is an unbiased estimate of the component bound."""
@@ -302,6 +318,21 @@ def _prior(prior: Prior | None, experts: Experts) -> tuple[Tensor, Tensor]:
                 f"prior {name} of shape {tuple(tensor.shape)} does not broadcast to (*batch, latent) = {shape}"
             ) from None
     return values[0], values[1]
+
+
+@lru_cache(maxsize=32)
+def _constants(
+    rule: Rule, modalities: int, prior_expert: str | None, mixture_weights: str, dtype: torch.dtype, device: torch.device
+) -> tuple[Float[Tensor, "component modality_or_prior"], Float[Tensor, " component"]]:
+    with torch.inference_mode(False), torch.no_grad():  # for use in any mode
+        ones = torch.ones(1, modalities, 1, dtype=dtype, device=device)
+        experts, options = Experts(ones, ones, validate_args=False), Options(prior_expert=prior_expert)
+        members, live = subsets.members_of(rule.family, experts.mask[0])
+        rows, live = rule._rows(members, live, None, None, experts, options)
+        probabilities = subsets.mixture_probabilities(mixture_weights, members, live, dtype=dtype)
+        if (prior_expert or rule.prior_expert) == "none":
+            rows = rows[:, :-1].contiguous()
+        return rows, _safe_log(probabilities)
 
 
 BUILT_IN = (

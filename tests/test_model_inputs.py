@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_mmvae import Batch, Modality, MultimodalVAE
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.modalities import _side_by_side
+from pyro_mmvae.stacked import side_by_side
 from pyro_mmvae.networks import NetworkOptions
 
 ITEMS, LATENT = 6, 3
@@ -42,7 +42,7 @@ def loss_of(vae: MultimodalVAE, batch: Any) -> Tensor:
     return Trace_ELBO()(vae.model, vae.guide)(batch)
 
 
-def test_images_vectors_and_labels_side_by_side(batch: dict[str, Tensor]) -> None:
+def test_images_vectors_and_labelsside_by_side(batch: dict[str, Tensor]) -> None:
     vae = make()
     posterior = vae.posterior(batch)
     assert (posterior.batch_shape, posterior.event_shape) == ((ITEMS,), (LATENT,))
@@ -244,10 +244,10 @@ def test_pixels_of_one_shape_are_gathered_as_one_by_one() -> None:
     assert mixed.values["b"].shape == (3, 1, 3, 1)
 
 
-def test_values_side_by_side_are_stacked_without_a_copy_or_with_one() -> None:
+def test_valuesside_by_side_are_stacked_without_a_copy_or_with_one() -> None:
     whole = torch.arange(24.0).reshape(3, 2, 4)
     parts = list(whole.unbind())
-    found = _side_by_side(parts)
+    found = side_by_side(parts)
     assert torch.equal(found, torch.stack(parts, 1))
     assert found.data_ptr() == whole.data_ptr()
     elsewhere = [
@@ -255,12 +255,12 @@ def test_values_side_by_side_are_stacked_without_a_copy_or_with_one() -> None:
         [part[:, :2] for part in parts], [parts[0].requires_grad_(), parts[1]],
     ]  # fmt: skip
     for values in elsewhere:
-        assert torch.equal(_side_by_side(values), torch.stack(values, 1))
+        assert torch.equal(side_by_side(values), torch.stack(values, 1))
     beyond = [whole[0, 0], whole[0, 1], whole[1, 0]]
-    assert torch.equal(_side_by_side(beyond), torch.stack(beyond, 1))
+    assert torch.equal(side_by_side(beyond), torch.stack(beyond, 1))
 
 
-def test_gradients_of_values_side_by_side_are_each_their_own() -> None:
+def test_gradients_of_valuesside_by_side_are_each_their_own() -> None:
     parts = [part.requires_grad_() for part in torch.arange(24.0).reshape(3, 2, 4).unbind()]
-    found = torch.autograd.grad(_side_by_side(parts).sum(), parts, allow_unused=True)
+    found = torch.autograd.grad(side_by_side(parts).sum(), parts, allow_unused=True)
     assert all(gradient is not None and torch.equal(gradient, torch.ones(2, 4)) for gradient in found)

@@ -40,7 +40,7 @@ class _NormalLogProb(torch.autograd.Function):
     @staticmethod
     def forward(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
         """The log density."""
-        shape = torch.broadcast_shapes(value.shape, loc.shape, scale.shape)
+        shape = _common_shape(value, loc, scale)
         constant = 0.5 * math.log(2 * math.pi) * shape[-1]
         found = []
         for at in pieces(shape, loc.device):
@@ -59,7 +59,7 @@ class _NormalLogProb(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         """Gradients in value, loc and scale."""
         tensors, (gradient,) = ctx.saved_tensors, gradients
-        shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+        shape = _common_shape(*tensors)
         parts = pieces(shape, gradient.device)
         if torch.is_grad_enabled() or len(parts) == 1:  # differentiated once more, or small
             return _gradients(gradient, *tensors)
@@ -90,3 +90,13 @@ def _gradients(gradient: Tensor, value: Tensor, loc: Tensor, scale: Tensor) -> t
     by_scale = torch.addcmul(weight, by_loc, less, value=-1) / scale
     by_loc = by_loc / scale
     return -by_loc.sum_to_size(value.shape), by_loc.sum_to_size(loc.shape), by_scale.sum_to_size(scale.shape)
+
+
+def _common_shape(value: Tensor, loc: Tensor, scale: Tensor) -> torch.Size:
+    """To which they broadcast; that of loc and scale as a rule, which torch would take longer to find."""
+    shape = loc.shape
+    if shape == scale.shape and len(shape) >= value.dim():
+        last = shape[len(shape) - value.dim() :]
+        if all(size in {1, wanted} for size, wanted in zip(value.shape, last, strict=True)):
+            return shape
+    return torch.broadcast_shapes(value.shape, shape, scale.shape)

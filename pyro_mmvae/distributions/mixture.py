@@ -149,8 +149,11 @@ class SubsetMixture(TorchDistribution):
 
     def sample_component(self, sample_shape: Any = torch.Size()) -> Int[Tensor, "*sample"]:
         """Which component each draw comes from."""
+        shape = torch.Size(sample_shape)
         with torch.no_grad():
-            return dist.Categorical(logits=self.logits, validate_args=False).sample(torch.Size(sample_shape))
+            probs = self.probs.reshape(-1, self.num_components)
+            drawn = torch.multinomial(probs, shape.numel(), replacement=True)
+        return drawn.mT.reshape(shape + self.batch_shape)
 
     def component(self, index: Int[Tensor, "*sample"]) -> TorchDistribution:
         """The component of the given index, one for each entry of ``index``.

@@ -10,6 +10,7 @@ from pyro_mmvae.likelihoods.heads import (
     LaplaceLikelihood,
     NormalLikelihood,
 )
+from pyro_mmvae.likelihoods.joint import join
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace, SharedScaleNormal
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "PoissonLikelihood",
     "SharedScaleLaplace",
     "SharedScaleNormal",
+    "join",
     "make_likelihood",
 ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -12,20 +12,22 @@ from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Tensor
 
+if TYPE_CHECKING:
+    from pyro_mmvae.likelihoods.joint import JointDensity
+
 
 class _SharedScale(TorchDistribution):
     """A location family with one scale for a whole event, so that the scale costs one log and not one a pixel."""
 
     arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
+    joint: tuple[JointDensity, int] | None = None
+    """Densities of several modalities, see :func:`~pyro_mmvae.likelihoods.joint.join`, and which of them this is."""
 
     def __init__(
         self, loc: Tensor, scale: Tensor | float, event_dim: int = 1, validate_args: bool | None = None
     ) -> None:
-        dtype = torch.promote_types(loc.dtype, torch.float32)
-        self.loc = loc
-        self.scale = scale if isinstance(scale, Tensor) else torch.tensor(scale, dtype=dtype, device=loc.device)
-        self._log_scale: Tensor | float = scale.log() if isinstance(scale, Tensor) else math.log(scale)
+        self.loc, self.given_scale = loc, scale
         split = loc.dim() - event_dim
         # Checking loc would read every pixel at each step; the caller's outputs are checked by the loss.
         super().__init__(loc.shape[:split], loc.shape[split:], validate_args=False)
@@ -37,6 +39,14 @@ class _SharedScale(TorchDistribution):
         return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
+    def scale(self) -> Tensor:
+        """A scalar."""
+        if isinstance(self.given_scale, Tensor):
+            return self.given_scale
+        dtype = torch.promote_types(self.loc.dtype, torch.float32)
+        return torch.tensor(self.given_scale, dtype=dtype, device=self.loc.device)
+
+    @property
     def mean(self) -> Tensor:
         """The location."""
         return self.loc
@@ -45,11 +55,27 @@ class _SharedScale(TorchDistribution):
         """Log density of whole events, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        energy = self._energy(value - self.loc)
-        if self.event_shape:
-            energy = energy.sum(tuple(range(-len(self.event_shape), 0)))
-        constant = self.event_shape.numel() * (self._log_normaliser + self._log_scale)
-        return -energy * self._precision() - constant
+        if self.joint is not None:
+            joint, place = self.joint
+            known = joint.of(place, value)
+            if known is not None:
+                return known
+        return self.energy(value - self.loc, len(self.event_shape)) * -self.precision() - self.constant()
+
+    @classmethod
+    def energy(cls, residual: Float[Tensor, "*sample_and_event"], axes: int) -> Float[Tensor, "*sample"]:
+        """What is summed over an event, of so many axes, before it is divided by the scale.
+
+        Two passes over the pixels are all.
+        """
+        energy = cls._energy(residual)
+        return energy.sum(tuple(range(-axes, 0))) if axes else energy
+
+    def constant(self) -> Tensor | float:
+        """Minus the log density at the location, in nats."""
+        scale = self.given_scale
+        log_scale = scale.log() if isinstance(scale, Tensor) else math.log(scale)
+        return self.event_shape.numel() * (self._log_normaliser + log_scale)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draws with pathwise gradients."""
@@ -60,9 +86,10 @@ class _SharedScale(TorchDistribution):
         """As in torch."""
         new = self._get_checked_instance(type(self), _instance)
         new.loc = self.loc.expand(torch.Size(batch_shape) + self.event_shape)
-        new.scale, new._log_scale = self.scale, self._log_scale
+        new.given_scale = self.given_scale
         super(_SharedScale, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
+        new.joint = self.joint if new.batch_shape == self.batch_shape else None
         return new
 
     _log_normaliser: ClassVar[float]
@@ -70,11 +97,11 @@ class _SharedScale(TorchDistribution):
     @staticmethod
     @abstractmethod
     def _energy(residual: Tensor) -> Tensor:
-        """What is summed over an event, before it is divided by the scale: two passes over the pixels are all."""
+        """That of each pixel."""
 
     @abstractmethod
-    def _precision(self) -> Tensor:
-        """What the sum is multiplied by."""
+    def precision(self) -> Tensor | float:
+        """What the energy is multiplied by, a scalar."""
 
     @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
@@ -102,8 +129,9 @@ class SharedScaleLaplace(_SharedScale):
     def _energy(residual: Tensor) -> Tensor:
         return residual.abs()
 
-    def _precision(self) -> Tensor:
-        return self.scale.reciprocal()
+    def precision(self) -> Tensor | float:
+        """1 / b."""
+        return 1 / self.given_scale
 
     def _noise(self, shape: torch.Size) -> Tensor:
         zero = self.loc.new_zeros((), dtype=torch.promote_types(self.loc.dtype, torch.float32))
@@ -131,8 +159,9 @@ class SharedScaleNormal(_SharedScale):
     def _energy(residual: Tensor) -> Tensor:
         return residual.square()
 
-    def _precision(self) -> Tensor:
-        return 0.5 / self.scale.square()
+    def precision(self) -> Tensor | float:
+        """1 / 2σ²."""
+        return 0.5 / self.given_scale**2
 
     def _noise(self, shape: torch.Size) -> Tensor:
         dtype = torch.promote_types(self.loc.dtype, torch.float32)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 from pyro.infer import Trace_ELBO
 from torch import Tensor
@@ -48,9 +48,13 @@ def _terms(model_trace: Any, guide_trace: Any) -> dict[str, Tensor]:
         if site["type"] != "sample":
             continue
         if site["is_observed"]:
-            terms[name] = (site["log_prob_sum"] / site["scale"]).detach()
+            terms[name] = _unscaled(site)
         else:
-            ours = guide_trace.nodes[name]
-            kl = kl + (ours["log_prob_sum"] / ours["scale"] - site["log_prob_sum"] / site["scale"]).detach()
+            kl = kl + _unscaled(guide_trace.nodes[name]) - _unscaled(site)
     terms["kl"] = kl
     return terms
+
+
+def _unscaled(site: Any) -> Tensor:
+    value, scale = cast("Tensor", site["log_prob_sum"]).detach(), site["scale"]
+    return value if isinstance(scale, float | int) and scale == 1 else value / scale

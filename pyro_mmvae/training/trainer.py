@@ -130,9 +130,11 @@ class Trainer:
     def _watch(self, loss: Tensor) -> None:
         """Note the first step of which something is not finite, without waiting for the device."""
         with_grad = [p.grad for p in self.parameters if p.grad is not None]
+        if self._check_every == 1:  # nothing to wait for: a sum is finite only if its terms are
+            total = torch.stack([loss, *(gradient.sum() for gradient in with_grad)]).sum()
+            if bool(total.isfinite()):
+                return
         found = torch._foreach_norm(with_grad)
-        if self._check_every == 1 and bool((loss + torch.stack(found).sum()).isfinite()):
-            return  # nothing to wait for, and a loss is finite only if its terms are
         zero = loss.new_zeros(())
         terms = [self.estimator.terms.get(name, zero).float() for name in (*self.vae.names, "kl")]
         norms = iter(found)
