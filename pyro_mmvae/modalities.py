@@ -149,7 +149,7 @@ class Encoders(nn.Module):
             loc = dict.fromkeys(self.names, ones)
             spread = dict.fromkeys(self.names, torch.diag_embed(ones) if self.kind == "full" else ones)
         private: dict[str, PrivateExpert] = {}
-        whole: Sequence[Tensor] = ()
+        whole: tuple[Tensor, Tensor] | None = None
         for network, group in zip(cast("Iterable[GroupedNetwork]", self.networks), self.groups, strict=True):
             given = [name for name in group if name in batch.values]
             if not given:
@@ -160,7 +160,7 @@ class Encoders(nn.Module):
                 of_each = zip(*(part.unbind(1) for part in parts[2:]), strict=True)
                 private.update(zip(given, of_each, strict=True))
             if tuple(given) == self.names:  # one network has them all, in order
-                whole = parts[:2]
+                whole = (parts[0], parts[1])
                 break
             loc.update(zip(given, parts[0].unbind(1), strict=True))
             spread.update(zip(given, parts[1].unbind(1), strict=True))
@@ -170,8 +170,11 @@ class Encoders(nn.Module):
             present = torch.stack(
                 [batch.present.get(n, there) if n in batch.values else ~there for n in self.names], -1
             )
-        if not whole:
-            whole = [torch.stack([part[name] for name in self.names], 1) for part in (loc, spread)]
+        if whole is None:
+            whole = (
+                torch.stack([loc[name] for name in self.names], 1),
+                torch.stack([spread[name] for name in self.names], 1),
+            )
         experts = self._experts(*whole, present)
         return experts, {n: only_where(batch.present.get(n), *private[n]) for n in self.names if n in private}
 

@@ -143,8 +143,12 @@ class Rule:
         """
         loc = experts.loc
         key = (experts.num_modalities, options.prior_expert, options.mixture_weights, loc.dtype, loc.device)
-        is_plain = not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active())
-        make = _constants if is_plain else _constants.__wrapped__
+        is_watched = (
+            torch.compiler.is_compiling()
+            or torch._C._are_functorch_transforms_active()
+            or torch._C._len_torch_dispatch_stack() > 0  # as of tensors without values
+        )
+        make = _constants.__wrapped__ if is_watched else _constants
         return make(self, *key)
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
@@ -322,8 +326,14 @@ def _prior(prior: Prior | None, experts: Experts) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=32)
 def _constants(
-    rule: Rule, modalities: int, prior_expert: str | None, mixture_weights: str, dtype: torch.dtype, device: torch.device
+    rule: Rule,
+    modalities: int,
+    prior_expert: str | None,
+    mixture_weights: str,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[Float[Tensor, "component modality_or_prior"], Float[Tensor, " component"]]:
+    """W and log π of any item that has everything."""
     with torch.inference_mode(False), torch.no_grad():  # for use in any mode
         ones = torch.ones(1, modalities, 1, dtype=dtype, device=device)
         experts, options = Experts(ones, ones, validate_args=False), Options(prior_expert=prior_expert)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyro
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pyro_mmvae import Experts, aggregate, draw_component
-from pyro_mmvae.aggregation import full_component
+from pyro_mmvae import Experts, aggregate, draw_component, rules
+from pyro_mmvae.aggregation import full_component, get_aggregation
 from tests.strategies import BUILT_IN, NAMES
 
 ITEMS, MODALITIES, LATENT = 4, 3, 2
+CPU = torch.device("cpu")
 OPTIONS: dict[str, dict[str, Any]] = {
     "nothing": {},
     "prior among all": {"prior_expert": "all", "prior": (0.5, 2.0)},
@@ -124,3 +127,37 @@ def test_the_matrix_is_one_for_all_items() -> None:
         shapes[present is None] = mode.seen
     assert not shapes[True] & {(11, 7, 3), (11, 7, 4)}
     assert shapes[False] & {(11, 7, 3), (11, 7, 4)}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_what_is_kept_serves_in_any_mode(name: str) -> None:
+    """What depends on the rule alone is made once, even if that was where no gradient can be taken."""
+    given = tensors()
+    with torch.inference_mode():
+        aggregate(Experts(**{key: value.detach() for key, value in given.items()}), name)
+    q: Any = aggregate(Experts(**given), name)
+    found = torch.autograd.grad(q.log_prob(torch.zeros(ITEMS, LATENT).double()).sum(), list(given.values()))
+    assert all(gradient.isfinite().all() and (gradient != 0).any() for gradient in found)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_tensors_without_values_and_transforms_leave_nothing_behind(name: str) -> None:
+    rules._constants.cache_clear()
+    with FakeTensorMode(), pyro.validation_enabled(False):
+        aggregate(Experts(torch.zeros(2, 3, 1), torch.ones(2, 3, 1), validate_args=False), name)
+    torch.func.vmap(lambda loc: aggregate(Experts(loc, loc.exp(), validate_args=False), name).mean)(
+        torch.zeros(4, 2, 3, 1)
+    )
+    assert rules._constants.cache_info().currsize == 0
+    assert aggregate(Experts(torch.zeros(2, 3, 1), torch.ones(2, 3, 1)), name).mean.tolist() == [[0.0], [0.0]]
+    assert rules._constants.cache_info().currsize == 1
+    kept = rules._constants(get_aggregation(name), 3, None, "uniform", torch.float32, CPU)
+    assert all(type(tensor) is torch.Tensor and not tensor.is_inference() for tensor in kept)
+
+
+def test_the_prior_has_no_column_where_it_is_in_no_subset() -> None:
+    shapes = {
+        name: rules._constants(get_aggregation(name), 3, prior, "uniform", torch.float32, CPU)[0].shape
+        for name, prior in (("mwb", None), ("mopoe", None), ("wb", None), ("poe", None), ("pool", "all"))
+    }
+    assert shapes == {"mwb": (7, 3), "mopoe": (7, 4), "wb": (1, 3), "poe": (1, 4), "pool": (1, 4)}

@@ -9,10 +9,12 @@ from unittest.mock import patch
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
-from pyro_mmvae.networks import ConvDecoder, ConvEncoder, convolutions
-from pyro_mmvae.networks.convolutions import Convolutions, UpConvolution, _ByColumns, _Phases, block
+from pyro_mmvae.networks import ConvDecoder, ConvEncoder, convolutions, kernels
+from pyro_mmvae.networks.convolutions import Convolutions, UpConvolution, block
+from pyro_mmvae.networks.kernels import Layer, Phases
 
 
 @pytest.fixture(autouse=True)
@@ -74,12 +76,6 @@ def test_which_way_is_a_matter_of_size(largest: int, calls: int) -> None:
     assert one_by_one.call_count == calls
 
 
-def test_one_network_has_nothing_to_take_apart() -> None:
-    with patch.object(Convolutions, "one_by_one") as one_by_one:
-        Convolutions(1, layers(1, "none", 4), 1 << 20)(torch.zeros(3, 1, 2, 9, 10))
-    assert one_by_one.call_count == 0
-
-
 def test_networks_of_the_recipe_either_way() -> None:
     encoder, decoder = ConvEncoder((3, 28, 28), 4, groups=2, width=8), ConvDecoder((3, 28, 28), 4, groups=2, width=8)
     assert encoder.convolutions.largest == decoder.convolutions.largest == 8 * 14 * 14
@@ -100,12 +96,12 @@ def test_few_channels_by_phases(output_padding: tuple[int, int], groups: int, wi
     weight = torch.randn(groups * 5, 3, 3, 3, dtype=torch.float64).requires_grad_()
     bias = torch.randn(groups * 3, dtype=torch.float64).requires_grad_() if with_bias else None
     wanted = functional.conv_transpose2d(values, weight, bias, 2, 1, output_padding, groups)
-    found = _Phases.apply(values, weight, bias, output_padding, groups)
+    found = Phases.apply(values, weight, bias, output_padding, groups)
     torch.testing.assert_close(found, wanted)
     inputs = [values, weight] + ([bias] if bias is not None else [])
     torch.testing.assert_close(gradients(found, inputs), gradients(wanted, inputs))
     short = (values[:1, :, :2, :2].detach().requires_grad_(), weight, bias)
-    assert torch.autograd.gradgradcheck(lambda v, w, b: _Phases.apply(v, w, b, output_padding, groups), short)
+    assert torch.autograd.gradgradcheck(lambda v, w, b: Phases.apply(v, w, b, output_padding, groups), short)
 
 
 SHAPES = [  # kernel, stride, padding, output padding
@@ -114,23 +110,54 @@ SHAPES = [  # kernel, stride, padding, output padding
 ]  # fmt: skip
 
 
+@pytest.mark.parametrize("by_columns", [False, True])
+@pytest.mark.parametrize("is_rectified", [False, True])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "output_padding"), SHAPES)
-def test_gradient_of_the_weight_by_columns(kernel: int, stride: Any, padding: Any, output_padding: Any) -> None:
+def test_a_layer_in_one(
+    kernel: int, stride: Any, padding: Any, output_padding: Any, is_rectified: bool, by_columns: bool
+) -> None:
     values = torch.randn(2, 3, 6, 5, dtype=torch.float64).requires_grad_()
     shape = (4, 3) if output_padding is None else (3, 4)
     weight = torch.randn(*shape, kernel, kernel, dtype=torch.float64).requires_grad_()
     bias = torch.randn(4, dtype=torch.float64).requires_grad_()
+    options = (stride, padding, output_padding, is_rectified)
     if output_padding is None:
         wanted = functional.conv2d(values, weight, bias, stride, padding)
     else:
         wanted = functional.conv_transpose2d(values, weight, bias, stride, padding, output_padding)
-    found = _ByColumns.apply(values, weight, bias, stride, padding, output_padding)
-    torch.testing.assert_close(found, wanted)
+    wanted = wanted.relu() if is_rectified else wanted
     inputs = [values, weight, bias]
-    torch.testing.assert_close(gradients(found, inputs), gradients(wanted, inputs))
-    assert torch.autograd.gradgradcheck(
-        lambda v, w, b: _ByColumns.apply(v, w, b, stride, padding, output_padding), (values[:1], weight, bias)
-    )
+    with patch.object(kernels, "_wants_columns", return_value=by_columns):
+        found = Layer.apply(*inputs, *options)
+        torch.testing.assert_close(found, wanted)
+        torch.testing.assert_close(gradients(found, inputs), gradients(wanted, inputs))
+        assert torch.autograd.gradgradcheck(lambda v, w, b: Layer.apply(v, w, b, *options), (values[:1], weight, bias))
+        without = Layer.apply(values, weight, None, *options)
+        wanted = torch.convolution(
+            values, weight, None, stride, padding, [1, 1], output_padding is not None, output_padding or (0, 0), 1
+        )
+        torch.testing.assert_close(without, wanted.relu() if is_rectified else wanted)
+        assert gradients(without, [weight])[0].shape == weight.shape
+
+
+@pytest.mark.parametrize("chunk", [1, 1500, 1 << 30])
+def test_patches_some_items_at_a_time(chunk: int) -> None:
+    values, weight = torch.randn(5, 3, 6, 5, dtype=torch.float64), torch.randn(4, 3, 3, 3, dtype=torch.float64)
+    weight.requires_grad_()
+    with patch.object(kernels, "_wants_columns", return_value=True), patch.object(kernels, "_CHUNK", chunk):
+        found = gradients(Layer.apply(values, weight, None, (2, 2), (1, 1), None, False), [weight])
+    wanted = gradients(functional.conv2d(values, weight, None, 2, 1), [weight])
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 12, 3, 4), (1, 4, 1, 1), (3, 8, 1, 5)])
+def test_pixels_are_shuffled_in_pairs(shape: tuple[int, ...], memory_format: Any, dtype: torch.dtype) -> None:
+    phases = torch.randn(shape).to(dtype).contiguous(memory_format=memory_format)
+    found = kernels._shuffled(phases)
+    assert found.is_contiguous()
+    assert torch.equal(found, functional.pixel_shuffle(phases, 2))
 
 
 def calls(function: type[torch.autograd.Function], layer: nn.Module, images: Tensor) -> int:
@@ -142,27 +169,56 @@ def calls(function: type[torch.autograd.Function], layer: nn.Module, images: Ten
 
 def test_phases_are_for_few_channels_and_the_kernel_of_three() -> None:
     images, options = torch.zeros(2, 6, 4, 4), {"stride": 2, "padding": 1}
-    assert calls(_Phases, UpConvolution(6, 3, 3, **options), images) == 1
-    assert calls(_Phases, UpConvolution(6, 8, 3, **options), images) == 0
-    assert calls(_Phases, UpConvolution(6, 3, 4, **options), images) == 0
-    assert calls(_Phases, UpConvolution(6, 3, 3, stride=1, padding=1), images) == 0
-    assert calls(_Phases, UpConvolution(6, 3, 3, stride=2), images) == 0
+    assert calls(Phases, UpConvolution(6, 3, 3, **options), images) == 1
+    assert calls(Phases, UpConvolution(6, 8, 3, **options), images) == 0
+    assert calls(Phases, UpConvolution(6, 3, 4, **options), images) == 0
+    assert calls(Phases, UpConvolution(6, 3, 3, stride=1, padding=1), images) == 0
+    assert calls(Phases, UpConvolution(6, 3, 3, stride=2), images) == 0
 
 
-def test_columns_are_for_bfloat16_and_many_channels() -> None:
+def test_patches_are_for_bfloat16_and_many_channels() -> None:
+    values, weight = torch.randn(2, 32, 4, 4), torch.randn(16, 32, 3, 3)
+    assert not kernels._wants_columns(values, weight)
+    assert kernels._wants_columns(values.bfloat16(), weight.bfloat16())
+    assert not kernels._wants_columns(values.bfloat16(), weight[:, :8].bfloat16())
+
+
+def test_a_network_alone_is_done_in_layers() -> None:
     images, options = torch.zeros(2, 32, 4, 4), {"stride": 2, "padding": 1}
-    many = UpConvolution(32, 16, 3, **options)
-    assert calls(_ByColumns, many, images) == 0
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert calls(_ByColumns, many, images) == 1
-        assert calls(_ByColumns, UpConvolution(32, 8, 3, **options), images) == 0
-        assert calls(_ByColumns, UpConvolution(32, 16, 3, groups=2, **options), images) == 0
+    assert calls(Layer, UpConvolution(32, 16, 3, **options), images) == 1
+    assert calls(Layer, UpConvolution(32, 16, 3, groups=2, **options), images) == 0
+    network = Convolutions(1, layers(1, "none", 16), largest=1 << 19)
+    assert calls(Layer, network, torch.zeros(3, 1, 2, 9, 10)) == 3
+    assert calls(Phases, network, torch.zeros(3, 1, 2, 9, 10)) == 1
+
+
+def test_a_rectifier_is_applied_once_and_others_stay() -> None:
+    convolution = nn.Conv2d(4, 32, 3, stride=2, padding=1, groups=2)
+    images = torch.randn(2, 2, 2, 6, 6)
+    for after in ([nn.ReLU()], [nn.SiLU()], [nn.GroupNorm(4, 32), nn.ReLU()], [nn.ReLU(), nn.ReLU(), nn.Tanh()]):
+        network = Convolutions(2, [convolution, *after], largest=1)
+        with patch.object(kernels.Layer, "apply", wraps=Layer.apply) as apply:
+            found = network.one_by_one(images)
+        assert [call.args[-1] for call in apply.call_args_list] == [isinstance(after[0], nn.ReLU)] * 2
+        torch.testing.assert_close(found, network(images), rtol=1e-5, atol=1e-5)
 
 
 def test_functions_step_aside_for_transforms() -> None:
     layer, images = UpConvolution(6, 3, 3, stride=2, padding=1), torch.randn(5, 2, 6, 4, 4)
     found = torch.func.vmap(layer)(images)
     torch.testing.assert_close(found, torch.stack([layer(image) for image in images]), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:FutureWarning")  # torch's own, in forward mode
+def test_functions_step_aside_for_forward_mode() -> None:
+    network, images = Convolutions(2, layers(2, "none", 4), largest=1 << 20), torch.randn(3, 2, 2, 9, 10)
+    step = torch.randn_like(images)
+    with torch.autograd.forward_ad.dual_level():
+        found = torch.autograd.forward_ad.unpack_dual(
+            network(torch.autograd.forward_ad.make_dual(images, step))
+        ).tangent
+    ahead = (network.double()(images.double() + 1e-6 * step) - network(images.double() - 1e-6 * step)) / 2e-6
+    torch.testing.assert_close(found.double(), ahead, rtol=1e-3, atol=1e-4)
 
 
 def test_a_size_that_is_asked_for() -> None:

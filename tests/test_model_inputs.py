@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pyro_mmvae import Batch, Modality, MultimodalVAE
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.stacked import side_by_side
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.stacked import side_by_side
 
 ITEMS, LATENT = 6, 3
 SMALL = NetworkOptions(width=4, hidden=8)

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 from torch.nn import functional
 
 from pyro_mmvae._typing import Float, Tensor
@@ -62,9 +63,14 @@ def _is_for_onednn(*tensors: Tensor) -> bool:
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """Whether nothing but autograd wants to see what becomes of these: neither ``torch.compile`` nor ``torch.func``."""
-    return not torch.compiler.is_compiling() and not any(
-        torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors
+    """Whether nothing but reverse mode wants to see what becomes of these.
+
+    That is neither ``torch.compile`` nor ``torch.func`` nor ``torch.autograd.forward_ad``.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
+        and not any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
     )
 
 
