@@ -213,10 +213,8 @@ def test_functions_step_aside_for_transforms() -> None:
 def test_functions_step_aside_for_forward_mode() -> None:
     network, images = Convolutions(2, layers(2, "none", 4), largest=1 << 20), torch.randn(3, 2, 2, 9, 10)
     step = torch.randn_like(images)
-    with torch.autograd.forward_ad.dual_level():
-        found = torch.autograd.forward_ad.unpack_dual(
-            network(torch.autograd.forward_ad.make_dual(images, step))
-        ).tangent
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(network(forward_ad.make_dual(images, step))).tangent
     ahead = (network.double()(images.double() + 1e-6 * step) - network(images.double() - 1e-6 * step)) / 2e-6
     torch.testing.assert_close(found.double(), ahead, rtol=1e-3, atol=1e-4)
 
