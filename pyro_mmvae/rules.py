@@ -172,6 +172,9 @@ class Rule:
                 "of its mixture weights would be lost in the draw. Use bound='mixture'"
             )
         shared = exponents if factor is None else factor
+        is_uniform = self.family == "powerset" and options.mixture_weights == "uniform"
+        if experts.complete and is_uniform and shared is None and experts.num_modalities <= subsets.HEAD_BITS:
+            return subsets.draw_of_complete(experts.batch_shape, experts.num_modalities, experts.loc.device)
         positive = None if shared is None else shared.detach() > 0
         return subsets.draw_subset(self.family, experts.mask, options.mixture_weights, positive, factor)
 

@@ -20,7 +20,7 @@ MAX_COMPONENTS = 4096
 Family: TypeAlias = str | Tensor | Callable[[int], Tensor]
 MixtureWeights: TypeAlias = str | Callable[[Tensor], Tensor]
 
-_HEAD_BITS = 40  # an index of so many bits is exact in float64, with bits to spare
+HEAD_BITS = 40  # an index of so many bits is exact in float64, with bits to spare
 
 
 def check_family(family: Family) -> None:
@@ -226,18 +226,31 @@ def _has_positive(members: Tensor, positive: Tensor | None) -> Tensor:
     return members.any(-1, keepdim=True) if positive is None else (members & positive).any(-1, keepdim=True)
 
 
+def draw_of_complete(shape: torch.Size, num_modalities: int, device: torch.device) -> Bool[Tensor, "*batch modality"]:
+    """What :func:`draw_subset` draws of the uniform powerset of up to 40 modalities where nothing is missing.
+
+    Args:
+        shape: `batch`.
+        num_modalities: how many.
+        device: where.
+    """
+    index = (stratified_uniform(shape, device) * (2**num_modalities - 1)).long() + 1
+    powers = torch.arange(num_modalities, device=device)
+    return index.unsqueeze(-1).bitwise_right_shift(powers).bitwise_and_(1).bool()
+
+
 def _draw_powerset(core: Tensor, present: Tensor) -> Tensor:
     """Uniform over the subsets of ``present`` with at least one member in ``core``."""
     rank = core.cumsum(-1) - 1
     num_core = core.sum(-1)
-    head = num_core.clamp(max=_HEAD_BITS)
-    skip_empty = (num_core <= _HEAD_BITS).long()  # beyond that the empty set is rejected below
+    head = num_core.clamp(max=HEAD_BITS)
+    skip_empty = (num_core <= HEAD_BITS).long()  # beyond that the empty set is rejected below
     cells = torch.ones_like(head).bitwise_left_shift(head) - skip_empty
     u = stratified_uniform(num_core.shape, core.device)
     index = (u * cells).long() + skip_empty
-    bits = index.unsqueeze(-1).bitwise_right_shift(rank.clamp(0, _HEAD_BITS)).bitwise_and(1).bool()
+    bits = index.unsqueeze(-1).bitwise_right_shift(rank.clamp(0, HEAD_BITS)).bitwise_and(1).bool()
     fair = torch.rand(core.shape, device=core.device) < 0.5
-    drawn = present & torch.where(core & (rank < _HEAD_BITS), bits, fair)
+    drawn = present & torch.where(core & (rank < HEAD_BITS), bits, fair)
     empty = ~(drawn & core).any(-1, keepdim=True)
     return (drawn | (empty & core)) & core.any(-1, keepdim=True)
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from pyro_mmvae import subsets
+from pyro_mmvae import Experts, subsets
+from pyro_mmvae.aggregation import draw_members
 from tests.strategies import few
 
 PRESENCE = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=9)
@@ -257,3 +258,22 @@ def test_stratified_numbers(shape: tuple[int, ...]) -> None:
     assert (cells == torch.arange(count)).all()
     error = (1 / 12 / 2000) ** 0.5
     assert ((draws.mean(0) - 0.5).abs() < 5 * error).all()
+
+
+@pytest.mark.parametrize("modalities", [1, 2, 5, 12, 40])
+def test_where_nothing_is_missing_the_same_is_drawn(modalities: int) -> None:
+    shape = torch.Size([3, 50])
+    torch.manual_seed(0)
+    wanted = subsets.draw_subset("powerset", torch.ones(*shape, modalities).bool())
+    torch.manual_seed(0)
+    assert torch.equal(subsets.draw_of_complete(shape, modalities, torch.device("cpu")), wanted)
+
+
+@pytest.mark.parametrize(("modalities", "options"), [(5, {}), (41, {}), (5, {"mixture_weights": "size"})])
+def test_complete_experts_draw_what_a_mask_without_gaps_draws(modalities: int, options: dict[str, Any]) -> None:
+    loc = torch.zeros(30, modalities, 2)
+    drawn = []
+    for present in (None, torch.ones(30, modalities).bool()):
+        torch.manual_seed(0)
+        drawn.append(draw_members(Experts(loc, loc.exp(), present), "mwb", **options))
+    assert torch.equal(*drawn)

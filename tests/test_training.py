@@ -260,9 +260,18 @@ def test_a_step_makes_no_statement_for_each_parameter(batch: Batch) -> None:
     assert capture.trace.nodes
 
 
-def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(batch: Batch) -> None:
+@pytest.mark.parametrize("values", [[math.nan], [math.inf], [-math.inf], [math.inf, -math.inf]])
+def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(batch: Batch, values: list[float]) -> None:
     trainer = trainer_of(make())
     name, parameter = list(trainer.vae.named_parameters())[3]
-    parameter.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
+    before = parameter.detach().clone()
+
+    def spoilt(gradient: Tensor) -> Tensor:
+        flat = gradient.flatten().clone()
+        flat[-len(values) :] = torch.tensor(values)
+        return flat.reshape(gradient.shape)
+
+    parameter.register_hook(spoilt)
     with local_pyro(), pytest.raises(NonFiniteError, match=f"step 0: the gradient of {name} not finite"):
         trainer.step(batch)
+    assert torch.equal(parameter, before)

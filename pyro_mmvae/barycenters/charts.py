@@ -151,7 +151,8 @@ def natural(
         loc and scale of each row's product.
     """
     fixed = scale.detach()  # of derivatives in any mode: the product does not depend on the unit
-    middle = fixed.amin(-2, keepdim=True).sqrt() * fixed.amax(-2, keepdim=True).sqrt()
+    least, greatest = fixed.aminmax(dim=-2, keepdim=True)
+    middle = least.sqrt() * greatest.sqrt()
     precision = (middle / scale).square()
     joint_loc, joint_scale = _Product.apply(weights, precision, precision * loc, middle)
     return joint_loc, joint_scale
