@@ -51,7 +51,7 @@ def named_parts(trainer: Trainer) -> Iterator[None]:
     places: list[tuple[Any, str, str]] = [
         (vae.guide.encode, "encode", "encoder"),
         (vae.guide, "posterior", "aggregation"),
-        (vae.model.decoders, "forward", "decoder"),
+        *((network, "run_groups", "decoder") for network in vae.model.decoders.networks),
         (trainer, "loss", "latent density"),  # what is in it and in no other part
         (trainer, "_watch", "checks"),
         (trainer.optimizer, "step", "optimiser"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import aggregations, curves, memory
+from benchmarks import aggregations, curves, memory, profile, settings
 from pyro_mmvae import aggregate
 
 
@@ -58,3 +58,12 @@ def test_curves(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert float(rows[0]["median"]) == pytest.approx(points[0].median, rel=1e-4)
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_profile_finds_every_part(capsys: pytest.CaptureFixture[str]) -> None:
+    config = settings.make_config(None, {"train.batch_size": 4, "model.latent_size": 3, "model.network.width": 4})
+    profile.show(config, "fp32", steps=1, top=0)
+    lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
+    spent = {part: float(milliseconds) for milliseconds, _, _, part in lines}
+    assert set(spent) == set(profile.PARTS)
+    assert all(spent[part] > 0 for part in ("batch", "encoder", "aggregation", "decoder", "likelihoods", "checks"))
