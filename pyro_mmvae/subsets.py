@@ -236,6 +236,7 @@ def draw_of_complete(shape: torch.Size, num_modalities: int, device: torch.devic
     """
     index = (stratified_uniform(shape, device) * (2**num_modalities - 1)).long() + 1
     powers = torch.arange(num_modalities, device=device)
+    torch.rand((*shape, num_modalities), device=device)  # as there, so that what is drawn next is the same too
     return index.unsqueeze(-1).bitwise_right_shift(powers).bitwise_and_(1).bool()
 
 

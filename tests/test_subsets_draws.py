@@ -264,9 +264,10 @@ def test_stratified_numbers(shape: tuple[int, ...]) -> None:
 def test_where_nothing_is_missing_the_same_is_drawn(modalities: int) -> None:
     shape = torch.Size([3, 50])
     torch.manual_seed(0)
-    wanted = subsets.draw_subset("powerset", torch.ones(*shape, modalities).bool())
+    wanted, after = subsets.draw_subset("powerset", torch.ones(*shape, modalities).bool()), torch.rand(3)
     torch.manual_seed(0)
     assert torch.equal(subsets.draw_of_complete(shape, modalities, torch.device("cpu")), wanted)
+    assert torch.equal(torch.rand(3), after)
 
 
 @pytest.mark.parametrize(("modalities", "options"), [(5, {}), (41, {}), (5, {"mixture_weights": "size"})])
