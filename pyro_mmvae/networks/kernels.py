@@ -109,7 +109,7 @@ def _columns(
 
 
 class Phases(torch.autograd.Function):
-    """A transposed convolution of kernel 3, stride 2 and padding 1 to a few channels, and with it that of others.
+    """A transposed convolution of kernel 3, stride 2 and padding 1 to a few channels.
 
     A value of the output meets one or two values of the input along each side, by whether its position is even (the
     middle of the kernel) or odd (its ends). So a kernel of 2 gives the values of all four parities as channels; more of
