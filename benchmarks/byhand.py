@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mmvae import MultimodalVAE
-from pyro_mmvae.config import Config
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.networks import GroupedNetwork
 from pyro_mmvae.networks.grouped import GroupedLinear
 from pyro_mmvae.networks.head import SCALE_FLOOR
+from pyro_mmvae.runs.config import Config
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 SCALE = 0.75  # of the Laplace likelihood

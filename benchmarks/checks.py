@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from benchmarks.byhand import ByHand, Plain, apart, networks_of, stacked
 from benchmarks.settings import random_data
 from pyro_mmvae import MultimodalVAE
-from pyro_mmvae.config import Config
 from pyro_mmvae.data import make_batch
+from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import RecordingELBO
 
 ITEMS = 16

@@ -19,9 +19,9 @@ from benchmarks.__main__ import machine
 from benchmarks.aggregations import BATCH, LATENT, contestants
 from benchmarks.timing import in_turn
 from pyro_mmvae import Batch, Modality, MultimodalVAE
-from pyro_mmvae.config import TrainConfig
 from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import local_pyro
 

@@ -17,7 +17,7 @@ from benchmarks.peers import MISSING, check_reconstruction, dataset, installed, 
 from benchmarks.settings import NAMES, SHAPE, describe, new_vae, random_data, setting
 from benchmarks.timing import Row, at_least, compare, in_turn
 from pyro_mmvae import MultimodalVAE
-from pyro_mmvae.aggregation import full_component
+from pyro_mmvae.aggregation.functional import full_component
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifier_networks import image_classifier
 from pyro_mmvae.evaluation.classifiers import Classifiers

@@ -24,9 +24,9 @@ from benchmarks.elsewhere import elsewhere
 from benchmarks.settings import NAMES, SHAPE, describe, new_trainer, new_vae, our_step, random_data, setting
 from benchmarks.timing import Row, at_least, compare, in_turn
 from pyro_mmvae import MultimodalVAE
-from pyro_mmvae.config import Config
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.device import resolve_precision
+from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training.trainer import local_pyro
 
 MISSING = "skipped: multivae is not installed (pip install 'pyro-mmvae[bench]')"

@@ -19,10 +19,10 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from benchmarks.settings import describe, endless, new_trainer, random_data, setting
-from pyro_mmvae.config import Config
 from pyro_mmvae.data import make_batch
 from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.likelihoods import SharedScaleLaplace
+from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import local_pyro
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_mmvae import MultimodalVAE
-from pyro_mmvae.config import Config, make_config
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import resolve_precision
-from pyro_mmvae.runs import build_vae
+from pyro_mmvae.runs.config import Config, make_config
+from pyro_mmvae.runs.run import build_vae
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import batches
 

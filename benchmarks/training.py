@@ -14,9 +14,9 @@ from benchmarks.byhand import ByHand, Plain, apart, stacked
 from benchmarks.checks import check_by_hand, check_plain
 from benchmarks.settings import CPU, describe, endless, new_vae, our_step, random_data, setting
 from benchmarks.timing import Clock, Row, at_least, at_most, compare, in_turn, report
-from pyro_mmvae.config import Config
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import resolve_precision
+from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training.trainer import local_pyro
 
 ITEMS = 1024

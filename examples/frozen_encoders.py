@@ -14,7 +14,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from pyro_mmvae import BarycentricGuide, Experts
-from pyro_mmvae.weighting import LearnedWeights
+from pyro_mmvae.aggregation.weights import LearnedWeights
 
 SIZE, FEATURES, LATENT = 12, 16, 2
 NOISE = (0.3, 3.0)  # of each modality: the second says little

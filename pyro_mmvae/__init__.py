@@ -8,29 +8,29 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pyro_mmvae._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from pyro_mmvae.aggregation import aggregate as aggregate
     from pyro_mmvae.aggregation import aggregations as aggregations
+    from pyro_mmvae.aggregation import barycenter as barycenter
     from pyro_mmvae.aggregation import draw_component as draw_component
     from pyro_mmvae.aggregation import register_aggregation as register_aggregation
     from pyro_mmvae.aggregation import unregister_aggregation as unregister_aggregation
     from pyro_mmvae.barycenters import divergences as divergences
     from pyro_mmvae.barycenters import register_divergence as register_divergence
     from pyro_mmvae.barycenters import unregister_divergence as unregister_divergence
-    from pyro_mmvae.barycentric import barycenter as barycenter
-    from pyro_mmvae.data import Batch as Batch
+    from pyro_mmvae.batch import Batch as Batch
     from pyro_mmvae.data import MultimodalDataset as MultimodalDataset
     from pyro_mmvae.data import load_data as load_data
     from pyro_mmvae.distributions import SubsetMixture as SubsetMixture
     from pyro_mmvae.experts import Experts as Experts
     from pyro_mmvae.guides import BarycentricGuide as BarycentricGuide
-    from pyro_mmvae.modalities import Modality as Modality
-    from pyro_mmvae.models import MultimodalVAE as MultimodalVAE
     from pyro_mmvae.runs import Run as Run
     from pyro_mmvae.runs import load as load
     from pyro_mmvae.training import train as train
-
-__version__ = "0.1.0"
+    from pyro_mmvae.vae import Modality as Modality
+    from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
 
 _HOMES = {
     "aggregate": "aggregation",
@@ -41,15 +41,15 @@ _HOMES = {
     "divergences": "barycenters",
     "register_divergence": "barycenters",
     "unregister_divergence": "barycenters",
-    "barycenter": "barycentric",
-    "Batch": "data",
+    "barycenter": "aggregation",
+    "Batch": "batch",
     "MultimodalDataset": "data",
     "load_data": "data",
     "SubsetMixture": "distributions",
     "Experts": "experts",
     "BarycentricGuide": "guides",
-    "Modality": "modalities",
-    "MultimodalVAE": "models",
+    "Modality": "vae",
+    "MultimodalVAE": "vae",
     "Run": "runs",
     "load": "runs",
     "train": "training",

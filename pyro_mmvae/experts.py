@@ -11,7 +11,7 @@ import torch
 from torch.distributions import Distribution
 
 from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.barycenters.gaussians import low_rank_tril
+from pyro_mmvae.barycenters.full_covariance import low_rank_tril
 
 FAMILIES = ("normal", "laplace", "student_t", "logistic")
 """Families of densities with a location and a scale; independent dimensions, except where a Normal says otherwise."""

@@ -10,11 +10,11 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_mmvae._cases import cast_experts, columns, default_experts, first_dimension, spread_name, tensors
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.aggregation import aggregate, draw_component, get_aggregation
+from pyro_mmvae.aggregation.functional import aggregate, draw_component, get_aggregation
+from pyro_mmvae.aggregation.kinds import check_kind
+from pyro_mmvae.aggregation.rules import kinds_of, posterior_family
 from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.kinds import check_kind
-from pyro_mmvae.rules import kinds_of, posterior_family
 
 _DRAWS = torch.Size([5])
 _STANDARD_ERRORS = 6.0

@@ -12,7 +12,7 @@ from pyro_mmvae.evaluation.calibration import calibrate
 from pyro_mmvae.evaluation.inference_data import to_inference_data, write_inference_data
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.reports.ppc import draw_ppc
-from pyro_mmvae.runs import load
+from pyro_mmvae.runs.run import load
 
 
 @click.command()

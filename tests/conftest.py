@@ -49,7 +49,7 @@ def _modules() -> list[str]:
     assert spec.origin is not None
     top = Path(spec.origin).parent
     files = (file.relative_to(top.parent).with_suffix("") for file in sorted(top.rglob("*.py")))
-    skipped = {"__init__", "__main__", "cache", "embedded", "loading"}
+    skipped = {"__init__", "__main__", "cache", "polymnist_mini", "registry"}
     return [".".join(file.parts) for file in files if file.name not in skipped]
 
 
@@ -61,9 +61,9 @@ import pyro  # noqa: E402
 import torch  # noqa: E402
 from pyro.poutine import runtime  # noqa: E402
 
-from pyro_mmvae import aggregation  # noqa: E402
-from pyro_mmvae.config import Config, make_config  # noqa: E402
-from pyro_mmvae.data import MultimodalDataset, loading, register_data  # noqa: E402
+from pyro_mmvae.aggregation import functional  # noqa: E402
+from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
+from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -85,9 +85,9 @@ def global_state() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "flush denormals": flushes_denormals(),
         "Pyro's handlers": list(runtime._PYRO_STACK),
-        "aggregations": aggregation.aggregations(),
-        "data": loading.data_names(),
-        "data formats": loading.format_names(),
+        "aggregations": functional.aggregations(),
+        "data": registry.data_names(),
+        "data formats": registry.format_names(),
     }
 
 
@@ -130,8 +130,8 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test registers, data or aggregations, is forgotten after it."""
-    monkeypatch.setattr(loading, "_ENTRIES", dict(loading._ENTRIES))
-    monkeypatch.setattr(aggregation, "_REGISTRY", dict(aggregation._REGISTRY))
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyro_mmvae import Batch, Experts, Modality, MultimodalDataset, MultimodalVAE, Run
-from pyro_mmvae.config import Config, TrainConfig
 from pyro_mmvae.device import autocast, resolve_device, resolve_precision, threads
-from pyro_mmvae.guides import BarycentricGuide
+from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.runs.config import Config, TrainConfig
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.trainer import local_pyro
 

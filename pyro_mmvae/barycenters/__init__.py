@@ -27,15 +27,15 @@ Derivatives in weights, loc and scale are exact. ``get_divergence("hellinger")(q
 """
 
 from pyro_mmvae.barycenters.bures import barycenter as bures_barycenter  # noqa: F401  (re-exported under another name)
-from pyro_mmvae.barycenters.catalogue import divergences as divergences
-from pyro_mmvae.barycenters.catalogue import find_divergence as find_divergence
-from pyro_mmvae.barycenters.catalogue import get_divergence as get_divergence
-from pyro_mmvae.barycenters.catalogue import register_divergence as register_divergence
-from pyro_mmvae.barycenters.catalogue import unregister_divergence as unregister_divergence
-from pyro_mmvae.barycenters.charts import moment as moment
-from pyro_mmvae.barycenters.charts import natural as natural
-from pyro_mmvae.barycenters.charts import wasserstein as wasserstein
-from pyro_mmvae.barycenters.definitions import Divergence as Divergence
-from pyro_mmvae.barycenters.numeric import Convergence as Convergence
+from pyro_mmvae.barycenters.diagonal import moment as moment
+from pyro_mmvae.barycenters.diagonal import natural as natural
+from pyro_mmvae.barycenters.diagonal import wasserstein as wasserstein
+from pyro_mmvae.barycenters.divergences import Divergence as Divergence
+from pyro_mmvae.barycenters.newton import Convergence as Convergence
+from pyro_mmvae.barycenters.registry import divergences as divergences
+from pyro_mmvae.barycenters.registry import find_divergence as find_divergence
+from pyro_mmvae.barycenters.registry import get_divergence as get_divergence
+from pyro_mmvae.barycenters.registry import register_divergence as register_divergence
+from pyro_mmvae.barycenters.registry import unregister_divergence as unregister_divergence
 from pyro_mmvae.barycenters.solving import ConvergenceWarning as ConvergenceWarning
 from pyro_mmvae.barycenters.solving import solve as solve

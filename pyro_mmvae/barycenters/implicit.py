@@ -9,7 +9,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.barycenters.numeric import (
+from pyro_mmvae.barycenters.newton import (
     MAX_ITERATIONS,
     Convergence,
     Objective,

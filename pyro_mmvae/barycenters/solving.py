@@ -11,9 +11,9 @@ import torch
 from torch.distributions import Normal
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.barycenters.catalogue import get_divergence
-from pyro_mmvae.barycenters.charts import Gaussians
-from pyro_mmvae.barycenters.numeric import MAX_ITERATIONS, Convergence
+from pyro_mmvae.barycenters.diagonal import Gaussians
+from pyro_mmvae.barycenters.newton import MAX_ITERATIONS, Convergence
+from pyro_mmvae.barycenters.registry import get_divergence
 
 
 class ConvergenceWarning(UserWarning):

@@ -37,8 +37,8 @@ def read_config(
 ) -> Any:
     """The configuration of a file, ``key=value`` words and options, resolved; plugins are imported."""
     from pyro_mmvae import runs
-    from pyro_mmvae.aggregation import get_aggregation
-    from pyro_mmvae.config import make_config, parse_overrides
+    from pyro_mmvae.aggregation.functional import get_aggregation
+    from pyro_mmvae.runs.config import make_config, parse_overrides
 
     homes = {
         "aggregation": "model.aggregation",

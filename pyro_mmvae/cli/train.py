@@ -80,7 +80,7 @@ def sample(
 ) -> None:
     """Draw modalities given others, for test items that have those, or draws from the prior."""
     from pyro_mmvae import reports, runs
-    from pyro_mmvae.sampling import draw_samples
+    from pyro_mmvae.runs.sampling import draw_samples
 
     opened = runs.load(run, checkpoint=checkpoint, device=device)
     samples = draw_samples(opened, words(given), words(generate), count, seed)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from pyro_mmvae.data.arrays import from_arrays
-from pyro_mmvae.data.batch import Batch, make_batch
-from pyro_mmvae.data.cache import cache_folder
-from pyro_mmvae.data.celeba import load_celeba
 from pyro_mmvae.data.characters import decode_texts, encode_texts
-from pyro_mmvae.data.column import MappedTensor
-from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.embedded import load_polymnist_mini
-from pyro_mmvae.data.folder import load_folder, load_npz
-from pyro_mmvae.data.indexed import IndexedTensor
+from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
 from pyro_mmvae.data.infer import complete_traits, infer_traits
-from pyro_mmvae.data.items import from_items
-from pyro_mmvae.data.loading import (
+from pyro_mmvae.data.missing import Missing
+from pyro_mmvae.data.modality_spec import Traits
+from pyro_mmvae.data.own.arrays import from_arrays
+from pyro_mmvae.data.own.folder import load_folder, load_npz
+from pyro_mmvae.data.own.items import from_items
+from pyro_mmvae.data.own.omics import load_omics
+from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
     find_data,
@@ -24,19 +21,20 @@ from pyro_mmvae.data.loading import (
     register_format,
     resolve_options,
 )
-from pyro_mmvae.data.missing import Missing
-from pyro_mmvae.data.mnist_svhn_text import load_mnist_svhn_text
-from pyro_mmvae.data.omics import load_omics
-from pyro_mmvae.data.polymnist import make_polymnist
-from pyro_mmvae.data.polymnist_build import build_polymnist
-from pyro_mmvae.data.polymnist_built import load_polymnist_built
-from pyro_mmvae.data.polymnist_files import load_polymnist_png, load_polymnist_pt
+from pyro_mmvae.data.sets.celeba import load_celeba
+from pyro_mmvae.data.sets.mnist_svhn_text import load_mnist_svhn_text
+from pyro_mmvae.data.sets.polymnist_build import build_polymnist
+from pyro_mmvae.data.sets.polymnist_built import load_polymnist_built
+from pyro_mmvae.data.sets.polymnist_mini import load_polymnist_mini
+from pyro_mmvae.data.sets.polymnist_published import load_polymnist_png, load_polymnist_pt
+from pyro_mmvae.data.sets.polymnist_recipe import make_polymnist
+from pyro_mmvae.data.storage.cache import cache_folder
+from pyro_mmvae.data.storage.indexed import IndexedTensor
+from pyro_mmvae.data.storage.mapped import MappedTensor
 from pyro_mmvae.data.text import ALPHABET
-from pyro_mmvae.data.traits import Traits
 
 __all__ = [
     "ALPHABET",
-    "Batch",
     "DataSource",
     "IndexedTensor",
     "MappedTensor",

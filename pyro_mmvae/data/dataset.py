@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 import torch
 
 from pyro_mmvae._typing import Bool, Int, Tensor
-from pyro_mmvae.data.column import MappedTensor
-from pyro_mmvae.data.indexed import IndexedTensor
-from pyro_mmvae.data.traits import Traits
+from pyro_mmvae.batch import Batch
+from pyro_mmvae.data.modality_spec import Traits
+from pyro_mmvae.data.storage.indexed import IndexedTensor
+from pyro_mmvae.data.storage.mapped import MappedTensor
 
 Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
 
@@ -148,6 +149,19 @@ class MultimodalDataset:
             labels=None if self.labels is None else self.labels[rows],
             present=self.present[rows],
         )
+
+
+def make_batch(data: MultimodalDataset, index: Tensor | slice) -> Batch:
+    """Some items of a data set as a batch.
+
+    Args:
+        data: on any device.
+        index: which items, on the same device.
+    """
+    masks: dict[str, Tensor] = {}
+    if not data.complete:
+        masks = dict(zip(data.names, data.present[index].unbind(-1), strict=True))
+    return Batch({name: value[index] for name, value in data.modalities.items()}, masks)
 
 
 def complete_dataset(

@@ -9,7 +9,7 @@ import torch
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.traits import Traits, infer_kind, kind_of_likelihood
+from pyro_mmvae.data.modality_spec import Traits, infer_kind, kind_of_likelihood
 
 _SIZES_OF = 10_000  # items that the median total of counts is taken of
 _AT_ONCE = 1_000

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.loading import find_data, load_data
+from pyro_mmvae.data.modality_spec import Traits
+from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode
-from pyro_mmvae.data.traits import Traits
 
 _AT_ONCE = 4096  # items read
 

@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pyro_mmvae.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_traits, infer_traits
 from pyro_mmvae.evaluation.attributes import mean_average_precision
 from pyro_mmvae.evaluation.classifier_networks import (
@@ -22,6 +21,7 @@ from pyro_mmvae.evaluation.classifier_networks import (
     vector_classifier,
 )
 from pyro_mmvae.evaluation.posteriors import seeded
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 _MOST = 60_000  # items trained on in one epoch
 _LEAST_STEPS = 400  # of what is no image, which costs nearly nothing

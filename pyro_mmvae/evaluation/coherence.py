@@ -21,7 +21,7 @@ from pyro_mmvae.evaluation.posteriors import (
     take,
 )
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 def conditional_coherence(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.aggregation.kinds import distribution_of
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.likelihood import khat_threshold, psis_khat, sample_importance
 from pyro_mmvae.evaluation.metrics import Metric, names_of
@@ -30,8 +31,7 @@ from pyro_mmvae.evaluation.posteriors import (
     w2,
 )
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.kinds import distribution_of
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 MIN_DRAWS = 1000
 """Fewer draws leave fewer than 95 in the tail, 3 √S, that the Pareto shape is fitted to: k̂ would be noise."""

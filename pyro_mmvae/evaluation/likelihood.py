@@ -16,7 +16,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.subsample_messenger import _Subsample
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.data import Batch, MultimodalDataset, make_batch
+from pyro_mmvae.batch import Batch
+from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.evaluation.posteriors import (
     density_of,
@@ -29,7 +30,7 @@ from pyro_mmvae.evaluation.posteriors import (
     take,
 )
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 FLAT = 0.01
 """Weights within so many nats of one another are equal for every purpose: the rounding of a float32 density of ten

@@ -11,12 +11,13 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
-from pyro_mmvae.aggregation import get_aggregation
-from pyro_mmvae.data import Batch, MultimodalDataset, make_batch
+from pyro_mmvae.aggregation.functional import get_aggregation
+from pyro_mmvae.batch import Batch
+from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import CategoricalLikelihood
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 ACTIVE_VARIANCE = 0.01
 """Burda et al., 2016: the variances of the means fall into two groups, far apart on either side of this."""

@@ -14,12 +14,12 @@ from pyro import poutine
 from pyro.infer import Predictive
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data import Batch
+from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import choose_subsets, names_of
 from pyro_mmvae.evaluation.sbc import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
-from pyro_mmvae.models import MultimodalVAE
-from pyro_mmvae.programs import private_sites
+from pyro_mmvae.vae.guide import private_sites
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ from pyro_mmvae.evaluation.attributes import average_precisions
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.evaluation.posteriors import posterior_means, take
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 PROTOCOLS = ("per-subset", "joint")
 

@@ -25,7 +25,7 @@ from pyro_mmvae.evaluation.posteriors import (
 )
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import CategoricalLikelihood
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03  # Wang et al., 2004, section III-B and C
 

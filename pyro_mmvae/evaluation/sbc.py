@@ -17,10 +17,10 @@ from pyro.poutine.util import site_is_subsample
 from scipy import stats
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data import Batch
+from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import Metric
-from pyro_mmvae.models import MultimodalVAE
-from pyro_mmvae.programs import private_sites
+from pyro_mmvae.vae.guide import private_sites
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 IMAGE_NOTE = (
     "images were simulated with the noise of their likelihood, which is nothing the encoder ever saw: ranks that are "

@@ -24,7 +24,7 @@ from pyro_mmvae.evaluation.posteriors import encode_dataset, having, latent_usag
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
 from pyro_mmvae.evaluation.quality import fid_of_prior_draws, frechet_classifier, reconstruction
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pyro_mmvae import runs
-from pyro_mmvae.config import Config
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
+from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import resume, train
 
 

@@ -4,7 +4,7 @@ Encoder: three convolutions (kernel 3, stride 2, padding 1) of width, 2 width an
 layer, the head. Decoder: its mirror, without a nonlinearity at the end. Source of the sizes: Sutter et al., 2021,
 Generalized multimodal ELBO, arXiv 2105.02470; group normalisation and other nonlinearities are options of ours.
 
-Modalities of one shape are one grouped network, see :mod:`pyro_mmvae.networks.convolutions`.
+Modalities of one shape are one grouped network, see :mod:`pyro_mmvae.networks.onednn.convolutions`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.convolutions import Convolutions, UpConvolution, block
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedLinear, GroupedNetwork
 from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
+from pyro_mmvae.networks.onednn.convolutions import Convolutions, UpConvolution, block
 
 NORMS = ("none", "group")
 

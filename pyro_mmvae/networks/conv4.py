@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.convolutions import block
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedNetwork
 from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
+from pyro_mmvae.networks.onednn.convolutions import block
 
 _KERNEL, _STRIDE, _PADDINGS = 4, 2, (1, 1, 1, 0)
 _MULTIPLES = (1, 2, 2, 4)  # of the width

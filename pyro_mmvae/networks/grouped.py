@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.linear import Linear, grouped_linear
+from pyro_mmvae.networks.onednn.linear import Linear, grouped_linear
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.barycenters.gaussians import low_rank_tril
+from pyro_mmvae.barycenters.full_covariance import low_rank_tril
 from pyro_mmvae.networks.grouped import GroupedLinear
 
 INITIAL_SCALE = 0.135

@@ -14,9 +14,9 @@ from typing import Any
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.convolutions import block
 from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedNetwork
 from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
+from pyro_mmvae.networks.onednn.convolutions import block
 
 _MULTIPLE = 4  # channels, of the width
 

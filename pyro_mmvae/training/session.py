@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from pyro_mmvae import __version__, runs
-from pyro_mmvae.checkpoint import load_checkpoint, save_checkpoint
-from pyro_mmvae.config import Config, dump_config
 from pyro_mmvae.data import complete_traits, infer_traits
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
-from pyro_mmvae.runs import CHECKPOINTS, Run
-from pyro_mmvae.training.pictures import sample_pictures
+from pyro_mmvae.runs.checkpoint import load_checkpoint, save_checkpoint
+from pyro_mmvae.runs.config import Config, dump_config
+from pyro_mmvae.runs.pictures import sample_pictures
+from pyro_mmvae.runs.run import CHECKPOINTS, Run
+from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.progress import make_progress
 from pyro_mmvae.training.trainer import (
     Averages,
@@ -32,7 +33,6 @@ from pyro_mmvae.training.trainer import (
     evaluate_elbo,
     local_pyro,
 )
-from pyro_mmvae.training.weights import learned_weights
 
 
 class TrainingError(RuntimeError):
@@ -59,7 +59,7 @@ def train(config: Config, out: str | Path | None = None, *, progress: bool = Tru
     the machine's arithmetic). The test split is never opened.
 
     Args:
-        config: what to train; see :func:`pyro_mmvae.config.make_config`.
+        config: what to train; see :func:`pyro_mmvae.runs.config.make_config`.
         out: the run directory; by default ``runs/DATA-AGGREGATION-seedN`` and a number if that exists.
         progress: show a progress bar on standard error, or, where that is no terminal, a line an epoch and every 30
             seconds.

@@ -12,11 +12,12 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_mmvae.config import TrainConfig
-from pyro_mmvae.data import Batch, MultimodalDataset, make_batch
+from pyro_mmvae.batch import Batch
+from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import autocast
-from pyro_mmvae.models import MultimodalVAE
+from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training.elbo import RecordingELBO
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 class NonFiniteError(ArithmeticError):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pyro_mmvae.data import Missing, MultimodalDataset, load_data, loading, register_data
+from pyro_mmvae.data import Missing, MultimodalDataset, load_data, register_data, registry
 
 NAMES = ("a", "b", "c")
 
@@ -128,7 +128,7 @@ def test_labels_are_needed_for_rates_by_label() -> None:
 
 
 def test_every_source_has_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "_ENTRIES", dict(loading._ENTRIES))
+    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     register_data("toy")(lambda split, *, cache=True: make(50, split))
     full, gaps = load_data("toy"), load_data("toy", missing_rate={"b": 1.0})
     assert full.complete

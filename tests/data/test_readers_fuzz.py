@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from pyro_mmvae.data import load_data
-from pyro_mmvae.data.folder import read_npy, read_npz
-from pyro_mmvae.data.meta import read_meta
+from pyro_mmvae.data.own.folder import read_npy, read_npz
+from pyro_mmvae.data.own.meta import read_meta
 
 FUZZ = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True

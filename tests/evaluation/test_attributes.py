@@ -24,8 +24,8 @@ from pyro_mmvae.evaluation.probe import linear_probe
 from pyro_mmvae.evaluation.statistics import StatisticContext, make_statistics
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.reports import draw_evaluation, table
-from pyro_mmvae.runs import write_evaluation
-from pyro_mmvae.training.pictures import _one_of_each
+from pyro_mmvae.runs.pictures import _one_of_each
+from pyro_mmvae.runs.run import write_evaluation
 
 ATTRIBUTES = ("Left", "Right", "Never")
 

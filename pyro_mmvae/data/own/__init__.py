@@ -1,0 +1,1 @@
+"""Data sets of the user's own: folders and archives of arrays, items, and omics files."""

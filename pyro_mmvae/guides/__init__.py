@@ -1,0 +1,4 @@
+"""Pyro guides whose latent follows an aggregation of several encoders."""
+
+from pyro_mmvae.guides.barycentric import BOUNDS as BOUNDS
+from pyro_mmvae.guides.barycentric import BarycentricGuide as BarycentricGuide

@@ -1,0 +1,176 @@
+"""``pyro-mmvae evaluate`` and ``compare`` from end to end, on the toy data."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pyro_mmvae import reports
+from pyro_mmvae.cli import main
+from pyro_mmvae.evaluation.inference_data import read_inference_data
+from pyro_mmvae.runs.config import Config, dump_config
+from pyro_mmvae.training import train
+
+COLUMNS = ["metric", "protocol", "given", "target", "views", "value", "n", "seed"]
+
+
+@pytest.fixture
+def config(toy_config: Callable[..., Config], elsewhere: Path) -> Path:
+    path = elsewhere / "toy.yaml"
+    path.write_text(dump_config(toy_config(train__epochs=1)), encoding="utf-8")
+    return path
+
+
+def rows_of(run: Path) -> list[dict[str, str]]:
+    with (run / "evaluation" / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_evaluate_writes_a_tidy_table(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
+    words = ["evaluate", str(run), "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--seed", "3"]
+    words += ["--likelihood-items", "8", "--khat-items", "4"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(run)
+    assert list(rows[0]) == COLUMNS
+    probes = [row for row in rows if row["metric"] == "probe" and row["protocol"].startswith("per-subset")]
+    assert [row["given"] for row in probes] == ["m0", "m1", "m2", "m0+m1", "m0+m2", "m1+m2", "m0+m1+m2"]
+    assert {row["seed"] for row in rows} == {"3"}
+    coherence = {(row["given"], row["target"]) for row in rows if row["metric"] == "coherence"}
+    assert ("m0+m2", "m1") in coherence
+    assert not any(target in given.split("+") for given, target in coherence)
+    assert [row["given"] for row in rows if row["metric"] == "joint_coherence"] == [""]
+    assert {row["given"] for row in rows if row["metric"] == "log_likelihood"} == {"m0", "m1", "m2", "m0+m1+m2"}
+    summary = json.loads((run / "evaluation" / "summary.json").read_text())
+    one = [float(row["value"]) for row in probes if row["views"] == "1"]
+    protocol = probes[0]["protocol"]
+    assert summary["means_by_views"]["probe"][protocol]["1"] == pytest.approx(sum(one) / 3)
+    assert set(summary["classifier_accuracy"]) == {"m0", "m1", "m2"}
+    assert "coherence" in result.output
+    kinds = {row["metric"] for row in rows}
+    assert {"khat", "khat_share", "mse", "ssim", "frechet_classifier", "kl", "active_units", "w2_experts"} <= kinds
+    assert {row["given"] for row in rows if row["metric"] == "khat"} == {"m0", "m1", "m2", "m0+m1+m2"}
+    draws = {row["protocol"].split(",")[0] for row in rows if row["metric"] == "coherence"}
+    assert draws == {"one draw of the full component", "one draw of the posterior"}
+    for warning in summary["warnings"]:
+        assert warning["what"] in metrics_text(result.output) or "more like it" in result.output
+        assert warning["advice"]
+    for name in ("views", "khat", "latent"):
+        assert (run / "plots" / f"{name}.png").exists()
+
+
+def metrics_text(output: str) -> str:
+    return " ".join(output.split())
+
+
+def test_parts_can_be_left_out(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=1, model__aggregation="wb"), elsewhere / "run", progress=False).path
+    words = ["evaluate", str(run), "--quiet", "--threads", "1", "--samples", "2", "--likelihood-items", "4"]
+    words += ["--khat-items", "0", "--no-quality", "--no-diagnostics", "--likelihood-subsets", "all"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(run)
+    assert {row["metric"] for row in rows} == {"probe", "coherence", "joint_coherence", "log_likelihood", "ess"}
+    assert len({row["given"] for row in rows if row["metric"] == "log_likelihood"}) == 7
+    assert not (run / "plots" / "khat.png").exists()
+    values: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["metric"] == "coherence":  # of one component both protocols say the same
+            values.setdefault((row["given"], row["target"]), set()).add(row["value"])
+    assert {len(found) for found in values.values()} == {1}
+
+
+def test_ppc_checks_none_each_size_and_all(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
+    words = ["ppc", str(run), "--quiet", "--threads", "1", "--num-samples", "12", "--items", "20", "--seed", "2"]
+    words += ["--statistics", "mean,contrast,predicted_class"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    names = sorted(file.name for file in (run / "evaluation").glob("ppc*.nc"))
+    assert "ppc.nc" in names
+    assert "ppc-prior.nc" in names
+    assert "ppc-m0+m1+m2.nc" in names
+    assert len(names) == 4
+    data = read_inference_data(run / "evaluation" / "ppc.nc")
+    assert set(data.groups()) == {
+        "posterior", "posterior_predictive", "log_likelihood", "observed_data", "constant_data"
+    }  # fmt: skip
+    assert data.posterior["z"].dims == ("chain", "draw", "item", "latent")
+    assert data.posterior["z"].shape == (1, 12, 20, 4)
+    assert int(data.constant_data["given"].sum()) == 1
+    assert "m0.predicted_class" in data.observed_data
+    assert bool(data.constant_data["nominal"].sel(statistic="m0.predicted_class"))
+    assert "m0.raw" not in data.posterior_predictive
+    with (run / "evaluation" / "ppc.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == COLUMNS
+    assert {row["seed"] for row in rows} == {"2"}
+    assert {row["views"] for row in rows} == {"0", "1", "2", "3"}
+    assert "12 samples, 20 items, seed 2" in result.output
+    assert "in-sample, conservative by construction" in result.output
+    assert "noisier than data" in result.output  # Laplace noise of scale 0.75 on pixels in [0, 1]
+
+
+def test_ppc_of_what_is_asked_for(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(train__epochs=0), elsewhere / "run", progress=False).path
+    words = ["ppc", str(run), "--quiet", "--num-samples", "9", "--items", "10", "--statistics", "mean", "--raw"]
+    result = CliRunner().invoke(main, [*words, "--given", "m2,m0", "--sbc", "--simulations", "100"])
+    assert result.exit_code == 0, result.output
+    assert [file.name for file in (run / "evaluation").glob("*.nc")] == ["ppc.nc"]
+    data = read_inference_data(run / "evaluation" / "ppc.nc")
+    assert data.attrs["given"] == "m0,m2"
+    assert data.posterior_predictive["m1.raw"].shape == (1, 9, 10, 3, 8, 8)
+    assert set(data.observed_data) == {f"m{m}.{k}" for m in range(3) for k in ("mean", "raw")}
+    assert data.constant_data["sbc_rank"].sizes["simulation"] == 100
+    assert "nothing the encoder ever saw" in result.output
+    assert (run / "plots" / "ppc-sbc.png").exists()
+    wrong = CliRunner().invoke(main, ["ppc", str(run), "--quiet", "--given", "m0,m9"])
+    assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
+    assert "unknown modality 'm9'; the run has m0, m1, m2" in wrong.stderr
+    assert "unknown statistic 'skew'" in CliRunner().invoke(main, [*words[:-2], "skew"]).stderr
+
+
+def test_compare_resumes_and_never_repeats(config: Path, elsewhere: Path) -> None:
+    words = ["compare", "--agg", "wb,poe", "--seeds", "2", "--config", str(config), "--likelihood-items", "0"]
+    words += ["--out", str(elsewhere / "grid"), "--quiet"]
+    first = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    cells = sorted(path.parent.parent for path in (elsewhere / "grid").glob("*/evaluation/summary.json"))
+    assert [cell.name for cell in cells] == ["poe-seed0", "poe-seed1", "wb-seed0", "wb-seed1"]
+    stamps = {cell: (cell / "best.safetensors").stat().st_mtime_ns for cell in cells}
+    (cells[0] / "evaluation" / "summary.json").unlink()
+    again = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert "4 cells, 3 finished already" in again.output
+    assert {cell: (cell / "best.safetensors").stat().st_mtime_ns for cell in cells} == stamps
+    with (elsewhere / "grid" / "comparison.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    row = next(r for r in table if (r["aggregation"], r["metric"]) == ("wb", "joint_coherence"))
+    values = []
+    for seed in (0, 1):
+        found = rows_of(elsewhere / "grid" / f"wb-seed{seed}")
+        values += [float(r["value"]) for r in found if r["metric"] == "joint_coherence"]
+    assert float(row["mean"]) == pytest.approx(sum(values) / 2)
+    assert float(row["se"]) == pytest.approx(abs(values[0] - values[1]) / 2)
+    assert row["seeds"] == "2"
+    assert "± " in (elsewhere / "grid" / "comparison.md").read_text()
+    assert (elsewhere / "grid" / "comparison.png").exists()
+
+
+def test_compare_refuses_other_settings_in_the_same_folder(config: Path, elsewhere: Path) -> None:
+    words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(elsewhere / "grid")]
+    words += ["--likelihood-items", "0", "--quiet"]
+    assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0
+    result = CliRunner().invoke(main, [*words, "--set", "train.lr=1e-4"])
+    assert result.exit_code == 2
+    assert "wb-seed0 was made with other settings" in result.output
+
+
+def test_nothing_evaluated_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nothing was evaluated yet"):
+        reports.draw_comparison(tmp_path, [tmp_path / "missing"])

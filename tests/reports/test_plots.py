@@ -1,0 +1,151 @@
+"""Pictures from the files of a run directory alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pyro_mmvae import train
+from pyro_mmvae.reports import draw_run, image_grid
+from pyro_mmvae.runs.config import Config
+
+ZOOM, PAD, GAP, MARGIN = 2, 2, 8, 92
+
+
+def pixels_of(file: Path) -> NDArray[np.uint8]:
+    """A PNG as uint8 `(height, width, rgb)`."""
+    return (matplotlib.image.imread(file)[..., :3] * 255).round().astype(np.uint8)
+
+
+def picture(images: NDArray[np.uint8], item: int) -> NDArray[np.uint8]:
+    """One image as it should stand in a grid."""
+    one = np.moveaxis(images[item], 0, -1)
+    one = np.repeat(one, 3, -1) if one.shape[-1] == 1 else one
+    return one.repeat(ZOOM, 0).repeat(ZOOM, 1)
+
+
+def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("title", "note"), [("", ""), ("Title", "a note")])
+def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path: Path, channels: int, title: str, note: str) -> None:
+    first, second = noise(4, channels, 9, 7), noise(3, channels, 9, 7, seed=1)
+    rows = [("first", first), ("", None), ("second", second)]
+    file = image_grid(rows, tmp_path / "grid.png", title=title, note=note)
+    assert file == tmp_path / "grid.png"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["grid.png"]
+    found = pixels_of(file)
+    head, foot = (26, 20) if title else (6, 6)
+    height, width = 9 * ZOOM, 7 * ZOOM
+    assert found.shape == (head + 2 * (height + PAD) + GAP + foot, MARGIN + 4 * (width + PAD) + 6, 3)
+    for images, top in ((first, head), (second, head + height + PAD + GAP)):
+        for item in range(len(images)):
+            left = MARGIN + item * (width + PAD)
+            assert (found[top : top + height, left : left + width] == picture(images, item)).all()
+    beside = MARGIN + 3 * (width + PAD)
+    assert (found[head + height + PAD + GAP :][:height, beside : beside + width] == 255).all()  # a row of three
+
+
+def test_images_of_different_sizes_and_channels_in_one_grid(tmp_path: Path) -> None:
+    large, small = noise(2, 3, 12, 10), noise(2, 1, 5, 4, seed=1)
+    found = pixels_of(image_grid([("large", large), ("small", small)], tmp_path / "grid.png"))
+    top = 6 + 12 * ZOOM + PAD
+    assert (found[6 : 6 + 24, MARGIN : MARGIN + 20] == picture(large, 0)).all()
+    for item in range(2):
+        left = MARGIN + item * (10 * ZOOM + PAD)
+        assert (found[top : top + 10, left : left + 8] == picture(small, item)).all()
+
+
+def test_labels_title_and_note_are_written(tmp_path: Path) -> None:
+    images = noise(2, 3, 8, 8)
+    plain = pixels_of(image_grid([("", images)], tmp_path / "a.png", title=" ", note=" "))
+    told = pixels_of(image_grid([("label", images)], tmp_path / "b.png", title="Title", note="note"))
+    assert plain.shape == told.shape
+    differ = (plain != told).any(-1)
+    height = plain.shape[0]
+    assert differ[: 26 - 2].any()
+    assert differ[height - 18 :].any()
+    assert differ[26 : height - 20, : MARGIN - 2].any()
+    assert not differ[26 : height - 20, MARGIN:].any()
+
+
+def test_texts_stand_under_the_images_they_belong_to(tmp_path: Path) -> None:
+    images, texts = noise(3, 1, 30, 30), np.array(["  seven ", "", "$x_1$"])
+    found = pixels_of(image_grid([("images", images), ("text", texts)], tmp_path / "grid.png"))
+    width, text = 30 * ZOOM + PAD, 10 + 4  # screen pixels of an item and of a line
+    assert found.shape == (6 + 30 * ZOOM + PAD + text + PAD + 6, MARGIN + 3 * width + 6, 3)
+    below = found[6 + 30 * ZOOM + PAD :]
+    ink = [(below[:, MARGIN + i * width : MARGIN + (i + 1) * width] < 128).any(-1) for i in range(3)]
+    assert not ink[1].any()
+    columns = np.flatnonzero(ink[0].any(0))
+    assert 8 <= columns[0] <= 14  # after two spaces of five pixels
+    assert 30 <= columns[-1] <= 36  # five letters later
+    assert np.flatnonzero(ink[2].any(0))[-1] >= 20  # all of it: no formula
+    with_other = pixels_of(image_grid([("images", images), ("text", texts[::-1])], tmp_path / "other.png"))
+    assert (with_other != found).any()
+
+
+def test_long_texts_are_broken_and_texts_can_be_alone(tmp_path: Path) -> None:
+    texts = np.array(["a" * 45, "b"])
+    found = pixels_of(image_grid([("text", texts)], tmp_path / "grid.png"))
+    width = 48 * ZOOM + PAD  # of which 19 letters go into a line
+    assert found.shape == (6 + 3 * 10 + 4 + PAD + 6, MARGIN + 2 * width + 6, 3)
+    rows = (found[:, MARGIN : MARGIN + width] < 128).any((1, 2))
+    assert int((np.diff(rows.astype(int)) == 1).sum()) == 3  # lines
+
+
+@pytest.fixture
+def run_path(toy_config: Callable[..., Config], tmp_path: Path) -> Path:
+    return train(toy_config(), tmp_path / "run", progress=False).path
+
+
+def test_a_run_is_drawn_from_its_files_alone(run_path: Path) -> None:
+    for file in (*run_path.glob("*.safetensors"), run_path / "config.yaml", run_path / "environment.json"):
+        file.unlink()
+    drawn = draw_run(run_path)
+    assert [file.name for file in drawn] == ["curves.png", "reconstructions.png", "cross_generation.png"]
+    assert set(drawn) == set((run_path / "plots").iterdir())
+    with np.load(run_path / "samples.npz") as file:
+        arrays: dict[str, Any] = dict(file)
+    found = pixels_of(run_path / "plots" / "reconstructions.png")
+    row, column = 8 * ZOOM + PAD, 8 * ZOOM + PAD
+    assert found.shape == (26 + 6 * row + 2 * GAP + 20, MARGIN + 10 * column + 6, 3)
+    for m in range(3):
+        for below, name in enumerate((f"observed.m{m}", f"reconstruction.m{m}")):
+            top = 26 + (2 * m + below) * row + m * GAP
+            left = MARGIN + 3 * column
+            assert (found[top : top + 16, left : left + 16] == picture(arrays[name], 3)).all()
+    found = pixels_of(run_path / "plots" / "cross_generation.png")
+    assert found.shape == (26 + 12 * row + 2 * GAP + 20, MARGIN + 10 * column + 6, 3)
+    top = 26 + (4 + 3) * row + GAP  # given m1: its own row, then m0, m1, m2
+    assert (found[top : top + 16, MARGIN : MARGIN + 16] == picture(arrays["generated.m1.m2"], 0)).all()
+    assert pixels_of(run_path / "plots" / "curves.png").std() > 5
+
+
+def test_drawing_again_replaces_what_is_there(run_path: Path) -> None:
+    draw_run(run_path)
+    before = (run_path / "plots" / "curves.png").read_bytes()
+    lines = (run_path / "metrics.jsonl").read_text().splitlines()
+    (run_path / "metrics.jsonl").write_text(lines[0] + "\n" + '{"epoch": 1, "torn')
+    draw_run(run_path)
+    assert (run_path / "plots" / "curves.png").read_bytes() != before
+    assert {file.suffix for file in (run_path / "plots").iterdir()} == {".png"}
+
+
+def test_a_run_of_which_there_is_nothing_to_draw(tmp_path: Path) -> None:
+    assert draw_run(tmp_path) == []
+    row = {
+        "epoch": 0, "objective": -1.0, "beta": 1.0, "kl": 0.1, "log_likelihood": {"v": -0.9},
+        "val": {"elbo": -1.1, "kl": 0.2},
+    }  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    assert [file.name for file in draw_run(tmp_path)] == ["curves.png"]

@@ -1,0 +1,131 @@
+"""Pictures of checks, from their files alone; the example and the script that make such files."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from click.testing import CliRunner
+from matplotlib.figure import Figure
+
+from pyro_mmvae import Modality, MultimodalVAE
+from pyro_mmvae.evaluation.inference_data import to_inference_data, write_inference_data
+from pyro_mmvae.evaluation.ppc import posterior_predictive
+from pyro_mmvae.evaluation.sbc import simulation_calibration
+from pyro_mmvae.reports import ppc as pictures
+from pyro_mmvae.reports.ppc import draw_ppc
+from pyro_mmvae.runs.config import Config
+from pyro_mmvae.training import train
+
+TOP = Path(__file__).parents[2]
+
+
+def load_file(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(path.parent.name + path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
+    """The figures drawn, by file name."""
+    drawn: dict[str, Figure] = {}
+    save = pictures._save
+
+    def keep(figure: Figure, file: Path) -> Path:
+        drawn[file.name] = figure
+        return save(figure, file)
+
+    monkeypatch.setattr(pictures, "_save", keep)
+    return drawn
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A folder with a check in it: images given, text of many tokens, a constant statistic, an absent observation."""
+    modalities = [
+        Modality("m0", (1, 4, 4)),
+        Modality("t", (5,), likelihood="categorical", classes=7),
+        Modality("one", (1,)),
+    ]
+    vae = MultimodalVAE(modalities, 2).eval()
+    present = torch.ones(40, 3, dtype=torch.bool)
+    present[3] = torch.tensor([False, True, False])
+    batch = {"m0": torch.rand(40, 1, 4, 4), "t": torch.randint(0, 7, (40, 5)), "one": torch.randn(40, 1)}
+    check = posterior_predictive(vae, batch | {"present": present}, ["m0"], samples=30)
+    sbc = simulation_calibration(vae, ["m0"], simulations=100, draws=19)
+    write_inference_data(to_inference_data(check, sbc), tmp_path / "evaluation" / "ppc.nc")
+    return tmp_path
+
+
+def test_every_picture_says_where_it_comes_from(run: Path, figures: dict[str, Figure]) -> None:
+    plt.close("all")
+    drawn = draw_ppc(run)
+    assert [file.name for file in drawn] == ["ppc.png", "ppc-bpv.png", "ppc-pit.png", "ppc-sbc.png"]
+    assert all(file.parent == run / "plots" and file.stat().st_size > 5000 for file in drawn)
+    assert {file.name for file in (run / "plots").iterdir()} == set(figures)  # no temporary file stays
+    assert not plt.get_fignums()  # nor a figure of pyplot's
+    for name in ("ppc.png", "ppc-bpv.png", "ppc-pit.png"):
+        text = figures[name]._suptitle.get_text()  # type: ignore[attr-defined]
+        for word in ("given m0", "bound mixture", "30 samples", "40 items", "seed 0", "the first 6 of each"):
+            assert word in text
+        titles = {axis.get_title().split("\n")[0]: axis.get_title() for axis in figures[name].axes}
+        assert "in-sample: conservative, not judged" in titles["m0.mean"]
+        assert "KS" not in titles["m0.mean"]
+        assert "KS p" in titles["one.mean"]
+        assert "not given" in titles["one.mean"]
+        assert "t.token_frequency.5" in titles
+        assert "t.token_frequency.6" not in titles
+    sbc = figures["ppc-sbc.png"]
+    for word in ("nothing the encoder ever saw", "19 draws", "100 simulations", "seed 0", "given m0"):
+        assert word in sbc._suptitle.get_text()  # type: ignore[attr-defined]
+    assert [axis.get_title().split(":")[0] for axis in sbc.axes] == ["z[0]", "z[1]", "log_p"]
+    # And what is drawn is what was found.
+    axes = {axis.get_title().split("\n")[0]: axis for axis in figures["ppc-pit.png"].axes}
+    bars = [patch for patch in axes["one.mean"].patches if patch.get_width() < 0.5]  # type: ignore[attr-defined]
+    assert sum(bar.get_height() for bar in bars) == 39  # type: ignore[attr-defined]
+    ranks = [patch for patch in figures["ppc-sbc.png"].axes[0].patches if patch.get_facecolor()[2] > 0.6]
+    assert sum(bar.get_height() for bar in ranks) == 100  # type: ignore[attr-defined]
+    constant = {axis.get_title().split("\n")[0]: axis for axis in figures["ppc.png"].axes}["one.contrast"]
+    assert [text.get_text() for text in constant.texts] == ["constant"]
+
+
+def test_several_checks_and_none(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "_GRIDS", {"-pit": pictures._GRIDS["-pit"]})
+    file = run / "evaluation" / "ppc.nc"
+    (run / "evaluation" / "ppc-prior.nc").write_bytes(file.read_bytes())
+    assert {f.name for f in draw_ppc(run)} == {f"{n}-{k}.png" for n in ("ppc", "ppc-prior") for k in ("pit", "sbc")}
+    assert [f.parent for f in draw_ppc(file)] == [run / "evaluation"] * 2
+    with pytest.raises(FileNotFoundError, match="no posterior predictive check"):
+        draw_ppc(tmp_path / "nothing.nc")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="no posterior predictive check"):
+        draw_ppc(tmp_path / "empty")
+
+
+def test_no_model_is_loaded_for_it() -> None:
+    code = "import sys; from pyro_mmvae.reports import ppc; print([m for m in ('pyro', 'torch') if m in dir(ppc)])"
+    result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_the_script_checks_a_run(toy_config: Callable[..., Config], tmp_path: Path) -> None:
+    run = train(toy_config(), tmp_path / "run", progress=False).path
+    script = load_file(TOP / "scripts" / "posterior_predictive.py").main
+    result = CliRunner().invoke(script, [str(run), "--given", "m0", "--num-samples", "10", "--items", "20"])
+    assert result.exit_code == 0, result.output
+    assert "bound mixture, 10 samples; given m0; 20 items; seed 0" in result.output
+    assert "in-sample" in result.output
+    assert (run / "evaluation" / "ppc.nc").is_file()
+    assert (run / "plots" / "ppc-pit.png").is_file()
+    assert CliRunner().invoke(script, [str(run), "--given", "m7"]).exit_code != 0

@@ -1,0 +1,254 @@
+"""Run directories: opening them, posteriors and decoding, drawing from them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_mmvae import Run, load, runs, train
+from pyro_mmvae.runs.checkpoint import CheckpointError
+from pyro_mmvae.runs.config import Config, ConfigError, make_config
+from pyro_mmvae.data import register_data
+from pyro_mmvae.runs import RunError, append_metrics, read_metrics, write_arrays
+from pyro_mmvae.runs.sampling import draw_samples
+from pyro_mmvae.runs.pictures import sample_pictures, to_pixels
+
+MakeConfig = Callable[..., Config]
+LATENT = 4
+
+
+@pytest.fixture
+def run(toy_config: MakeConfig, tmp_path: Path) -> Run:
+    return train(toy_config(model__aggregation="mopoe", train__epochs=1), tmp_path / "run", progress=False)
+
+
+@pytest.fixture
+def values() -> dict[str, Tensor]:
+    return {f"m{m}": torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8) for m in range(3)}
+
+
+def test_opening_gives_the_same_model_in_eval_mode(run: Run, values: dict[str, Tensor]) -> None:
+    before = torch.get_rng_state()
+    again = load(run.path, device="cpu")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not again.vae.training
+    assert again.config == run.config
+    assert again.names == ("m0", "m1", "m2")
+    assert again.device == torch.device("cpu")
+    assert again.model is again.vae.model
+    assert again.guide is again.vae.guide
+    assert torch.equal(again.posterior(values).mean, run.posterior(values).mean)
+    assert load(str(run.path)).state == run.state
+
+
+def test_a_run_can_be_moved(run: Run, tmp_path: Path, values: dict[str, Tensor]) -> None:
+    shutil.move(run.path, tmp_path / "elsewhere")
+    moved = load(tmp_path / "elsewhere", device="cpu")
+    assert torch.equal(moved.posterior(values).mean, run.posterior(values).mean)
+
+
+@pytest.mark.parametrize("given", [None, ("m0",), ["m2", "m0"], ("m1", "m2"), ("m0", "m1", "m2")])
+def test_posterior_of_some_modalities(run: Run, values: dict[str, Tensor], given: Any) -> None:
+    posterior = run.posterior(values, given)
+    assert (posterior.batch_shape, posterior.event_shape) == ((5,), (LATENT,))
+    chosen = {name: value for name, value in values.items() if given is None or name in given}
+    with torch.no_grad():
+        expected = run.vae.posterior(chosen, "mixture")
+    torch.testing.assert_close(posterior.mean, expected.mean)
+    torch.testing.assert_close(posterior.variance, expected.variance)
+    assert posterior.num_components == 7
+    alive = (posterior.probs[0] > 0).sum()
+    assert alive == 2 ** len(chosen) - 1
+    assert not posterior.mean.requires_grad
+    full = run.posterior(values, given, bound="full")
+    torch.testing.assert_close(full.mean, run.vae.posterior(chosen, "full").mean.detach())
+    assert torch.equal(run.posterior(chosen).mean, posterior.mean)
+
+
+def test_given_nothing_it_is_the_prior(run: Run, values: dict[str, Tensor]) -> None:
+    for bound in ("mixture", "full"):
+        posterior = run.posterior(values, (), bound=bound)
+        assert posterior.batch_shape == (5,)
+        torch.testing.assert_close(posterior.mean, torch.zeros(5, LATENT))
+        torch.testing.assert_close(posterior.variance, torch.ones(5, LATENT))
+
+
+def test_pixels_as_bytes_or_floats_of_any_width(run: Run, values: dict[str, Tensor]) -> None:
+    expected = run.posterior(values).mean
+    for convert in (lambda v: v / 255, lambda v: v.double() / 255):
+        posterior = run.posterior({name: convert(value) for name, value in values.items()})
+        assert posterior.mean.dtype == torch.float32
+        torch.testing.assert_close(posterior.mean, expected)
+
+
+def test_a_mask_in_the_values(run: Run, values: dict[str, Tensor]) -> None:
+    mask = torch.ones(5, 3, dtype=torch.bool)
+    mask[2:, 1:] = False
+    posterior = run.posterior({**values, "present": mask})
+    torch.testing.assert_close(posterior.mean[:2], run.posterior(values).mean[:2])
+    torch.testing.assert_close(posterior.mean[2:], run.posterior(values, ("m0",)).mean[2:])
+
+
+def test_names_that_do_not_fit_are_answered_in_one_line(run: Run, values: dict[str, Tensor]) -> None:
+    for arguments, message in (
+        ((values, ("m0", "m7")), "given modality 'm7' is unknown, the run has m0, m1, m2"),
+        (({"m0": values["m0"]}, ("m0", "m1")), "given modality 'm1' has no values"),
+        (({**values, "m7": values["m0"]},), "unknown modality 'm7'"),
+        (({"m0": values["m0"][:, :, :4]},), "modality 'm0' has items of shape"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            run.posterior(*arguments)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="bound must be one of mixture, component, full, not 'best'"):
+        run.posterior(values, bound="best")
+
+
+def test_a_posterior_of_too_many_components_says_how_to_have_one(toy_config: MakeConfig, tmp_path: Path) -> None:
+    config = toy_config(
+        data__modalities=13, model__aggregation="mwb", train__epochs=1, data__train_size=8, data__val_size=4
+    )
+    run = train(config, tmp_path / "run", progress=False)
+    values = {name: torch.rand(2, 3, 8, 8) for name in run.names}
+    with pytest.raises(ValueError, match="use bound='full' for the component of everything given") as error:
+        run.posterior(values, ("m0",))
+    assert "8,191 components" in str(error.value)
+    assert run.posterior(values, ("m0", "m5"), bound="full").batch_shape == (2,)
+
+
+def test_decoding_any_leading_dimensions_without_gradients(run: Run) -> None:
+    z = torch.randn(2, 5, LATENT, dtype=torch.float64, requires_grad=True)
+    decoded = run.decode(z)
+    assert {name: value.shape for name, value in decoded.items()} == dict.fromkeys(run.names, (2, 5, 3, 8, 8))
+    for name, value in run.decode(z[1, 3]).items():
+        assert value.shape == (3, 8, 8)
+        assert value.dtype == torch.float32
+        assert not value.requires_grad
+        torch.testing.assert_close(value, decoded[name][1, 3], rtol=1e-4, atol=1e-5)
+
+
+def test_the_data_of_a_run(run: Run) -> None:
+    assert (run.data("test").split, len(run.data("val"))) == ("test", 32)
+    with pytest.raises(ValueError, match="unknown split 'dev'"):
+        run.data("dev")
+
+
+def test_folders_that_are_no_runs(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"{tmp_path}: no run directory"):
+        load(tmp_path)
+    with pytest.raises(RunError, match="no run directory"):
+        load(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="checkpoint must be 'best' or 'last', not 'first'"):
+        load(run.path, checkpoint="first")
+    with pytest.raises(ValueError, match="device 'warp' is not to be had"):
+        load(run.path, device="warp")
+    (run.path / "best.safetensors").unlink()
+    assert load(run.path).state["epoch"] == 1  # falls back on the last one
+    (run.path / "checkpoint.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: no such checkpoint"):
+        load(run.path)
+
+
+def test_a_checkpoint_of_another_configuration(run: Run) -> None:
+    config = (run.path / "config.yaml").read_text()
+    (run.path / "config.yaml").write_text(config.replace("latent_size: 4", "latent_size: 5"))
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: made for another model"):
+        load(run.path)
+    (run.path / "config.yaml").write_text("model: {latent: 3}")
+    with pytest.raises(ConfigError, match=r"model\.latent: no such setting"):
+        load(run.path)
+
+
+def test_plugins_are_imported_and_their_absence_is_told(run: Run) -> None:
+    config = make_config(run.path / "config.yaml", {"plugins": ["no_such_module_anywhere"]})
+    (run.path / "config.yaml").write_text(runs.dump_config(config))
+    with pytest.raises(RunError, match="plugin 'no_such_module_anywhere' cannot be imported"):
+        load(run.path)
+
+
+def test_metrics_keep_the_last_word_on_each_epoch_and_bear_a_torn_line(tmp_path: Path) -> None:
+    assert read_metrics(tmp_path) == []
+    for row in ({"epoch": 1, "loss": 1}, {"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 3}):
+        append_metrics(tmp_path, row)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "lo')
+    assert read_metrics(tmp_path) == [{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 3}]
+
+
+def test_arrays_are_written_without_pickles(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "a.npz", {"x.y": np.arange(3, dtype=np.uint8)})
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
+        assert file["x.y"].tolist() == [0, 1, 2]
+    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_pictures_are_of_one_item_a_class_and_of_the_right_modalities(run: Run) -> None:
+    data = run.data("val")
+    arrays = sample_pictures(run, data, 4)
+    names = run.names
+    assert set(arrays) == {
+        *(f"observed.{n}" for n in names), *(f"reconstruction.{n}" for n in names),
+        *(f"generated.{g}.{n}" for g in names for n in names),
+    }  # fmt: skip
+    assert all(a.dtype == np.uint8 and a.shape == (4, 3, 8, 8) for a in arrays.values())
+    rows = [int((data.labels == label).nonzero()[0]) for label in range(4)]
+    values = {name: data.modalities[name][rows] for name in names}
+    for name in names:
+        assert (arrays[f"observed.{name}"] == values[name].numpy()).all()
+    decoded = run.decode(run.posterior(values, bound="full").mean)
+    assert (arrays["reconstruction.m1"] == to_pixels(decoded["m1"])).all()
+    decoded = run.decode(run.posterior(values, ("m2",), bound="full").mean)
+    assert (arrays["generated.m2.m0"] == to_pixels(decoded["m0"])).all()
+
+
+def test_samples_given_something_and_from_the_prior(run: Run, opened: list[str]) -> None:
+    opened.clear()
+    samples = draw_samples(run, ("m0",), (), count=6, seed=3)
+    assert opened == ["test"]
+    assert set(samples.given) == {"m0"}
+    assert set(samples.generated) == {"m1", "m2"}
+    test = run.data("test").modalities["m0"].numpy()
+    assert all((test == image).all((1, 2, 3)).any() for image in samples.given["m0"])
+    assert len({image.tobytes() for image in samples.given["m0"]}) == 6
+    prior = draw_samples(run, count=6, seed=3)
+    assert prior.given == {}
+    assert set(prior.generated) == set(run.names)
+    both = draw_samples(run, ("m0", "m1"), ("m1",), count=2)
+    assert (list(both.given), list(both.generated)) == (["m0", "m1"], ["m1"])
+    for one in (samples, prior):
+        assert all(images.shape[0] == 6 and images.dtype == np.uint8 for images in one.generated.values())
+    same, other = draw_samples(run, ("m0",), count=6, seed=3), draw_samples(run, ("m0",), count=6, seed=4)
+    assert (same.generated["m1"] == samples.generated["m1"]).all()
+    assert not (other.given["m0"] == samples.given["m0"]).all()
+    for arguments, message in (
+        ((("m9",), ()), "unknown modality 'm9'; the run has m0, m1, m2"),
+        (((), ("m9",)), "unknown modality 'm9'"),
+        ((("m0",), (), 33), "only 32 test items have m0, 33 were asked for"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw_samples(run, *arguments)
+
+
+@pytest.mark.usefixtures("registered")
+def test_vectors_train_and_have_no_pictures(toy_config: MakeConfig, tmp_path: Path) -> None:
+    from pyro_mmvae import MultimodalDataset
+
+    @register_data("vectors")
+    def load_vectors(
+        split: str, *, cache: bool = True, modalities: int = 2, train_size: int = 64, val_size: int = 16,
+        test_size: int = 16, photographs: Any = None, seed: int = 0,
+    ) -> MultimodalDataset:  # fmt: skip
+        values = {f"v{m}": torch.rand(40, 5) for m in range(modalities)}
+        return MultimodalDataset(values, None, torch.ones(40, modalities, dtype=torch.bool), "vectors", split)
+
+    run = train(toy_config(data__name="vectors", data__modalities=2), tmp_path / "vectors", progress=False)
+    assert not (run.path / "samples.npz").exists()
+    drawn = draw_samples(run, ("v0",), count=3)
+    assert (drawn.given, drawn.generated) == ({}, {})
+    assert {name: array.shape for name, array in drawn.arrays.items()} == {"given.v0": (3, 5), "generated.v1": (3, 5)}

@@ -1,0 +1,79 @@
+"""How far a training is: a bar in a terminal, and few lines anywhere else."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tqdm import tqdm
+
+from pyro_mmvae import train
+from pyro_mmvae.runs.config import Config
+from pyro_mmvae.training.progress import Lines, make_progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_file_gets_a_line_an_epoch(
+    toy_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", file)
+    train(toy_config(train__epochs=3, train__batch_size=8), tmp_path / "run")
+    text = file.getvalue()
+    assert "\r" not in text
+    lines = text.splitlines()
+    assert len(lines) == 3
+    for number, line in enumerate(lines):
+        figures = r"loss=-?[\d.]+, rec=-?[\d.]+, kl=[\d.]+, val_elbo=-?[\d.]+"
+        assert re.fullmatch(rf"epoch {number + 1}/3: 96/96 items, \d+ s, {figures}", line)
+
+
+def test_a_terminal_gets_a_bar(
+    toy_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = Terminal()
+    monkeypatch.setattr(sys, "stderr", file)
+    train(toy_config(train__epochs=1), tmp_path / "run")
+    assert file.getvalue().startswith("\repoch 1/1:   0%|")
+    assert "val_elbo" in file.getvalue().rsplit("\r", maxsplit=1)[1]
+    bar = make_progress("a", 3, 1, file)
+    assert isinstance(bar, tqdm)
+    assert (bar.n, bar.total, bar.disable) == (1, 3, False)
+    bar.close()
+    hidden = make_progress("a", 3, 0, io.StringIO(), show=False)
+    assert isinstance(hidden, tqdm)
+    assert hidden.disable
+
+
+def test_a_long_epoch_says_where_it_is_every_30_seconds() -> None:
+    file, seconds = io.StringIO(), [100.0]
+    lines = Lines("epoch 2/9", 1000, 200, file, clock=lambda: seconds[0])
+    for step in range(80):
+        seconds[0] += 1.0
+        lines.set_postfix({"loss": str(step)})
+        lines.update(10)
+    seconds[0] += 5
+    lines.set_postfix({"loss": "0.5", "val_elbo": "-1.0"})
+    lines.close()
+    lines.close()
+    assert file.getvalue().splitlines() == [
+        "epoch 2/9: 500/1000 items, 30 s, loss=29",
+        "epoch 2/9: 800/1000 items, 60 s, loss=59",
+        "epoch 2/9: 1000/1000 items, 85 s, loss=0.5, val_elbo=-1.0",
+    ]
+
+
+def test_an_epoch_broken_off_says_how_far_it_came() -> None:
+    file = io.StringIO()
+    lines = make_progress("epoch 1/1", 30, 0, file)
+    lines.update(10)
+    lines.close()
+    assert file.getvalue() == "epoch 1/1: 10/30 items, 0 s\n"

@@ -1,0 +1,205 @@
+"""Training interrupted by Ctrl-C and taken up again: to the last bit what it would have been."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from pyro_mmvae import runs, train
+from pyro_mmvae.runs import RunError, read_metrics
+from pyro_mmvae.runs.checkpoint import CheckpointError, read_state
+from pyro_mmvae.runs.config import Config, ConfigError
+from pyro_mmvae.training import Interrupted, resume, session
+from pyro_mmvae.training.trainer import Trainer
+
+MakeConfig = Callable[..., Config]
+SETTINGS: dict[str, Any] = {"train__epochs": 3, "model__aggregation": "mwb", "model__scale": "learned"}
+STEPS = 9  # 3 epochs of 3 batches
+
+
+def ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def interrupt_at_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Ctrl-C while the step of that number is at work."""
+    step = Trainer.step
+
+    def interrupted(self: Trainer, batch: Any) -> Tensor:
+        if self.steps == number:
+            ctrl_c()
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+
+
+def tensors(path: Path, name: str = "checkpoint.safetensors") -> dict[str, Tensor]:
+    return load_file(path / name)
+
+
+def same(path: Path, other: Path) -> None:
+    for name in ("checkpoint.safetensors", "best.safetensors"):
+        ours, theirs = tensors(path, name), tensors(other, name)
+        assert ours.keys() == theirs.keys()
+        differ = [key for key, value in ours.items() if not torch.equal(value, theirs[key])]
+        assert not differ, name
+        assert read_state(path / name) == read_state(other / name)
+    rows, reference = (
+        [{k: v for k, v in row["val"].items() if k != "seconds"} for row in read_metrics(p)] for p in (path, other)
+    )
+    assert rows == reference
+
+
+@pytest.mark.parametrize("number", [0, 2, 4])  # the first, the last of an epoch, one in the middle
+def test_resuming_gives_what_an_uninterrupted_training_gives(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    config = toy_config(**SETTINGS)
+    train(config, tmp_path / "whole", progress=False)
+    handler = signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        interrupt_at_step(patch, number)
+        with pytest.raises(Interrupted) as stop:
+            train(config, tmp_path / "cut", progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+    assert (stop.value.path, stop.value.epoch) == (tmp_path / "cut", number // 3)
+    assert str(stop.value) == f"interrupted in epoch {number // 3 + 1}; everything is saved in {tmp_path / 'cut'}"
+    state = read_state(tmp_path / "cut" / "checkpoint.safetensors")
+    assert state["step"] == number + 1
+    assert state["epoch"] * 3 + state["batch"] == number + 1
+    resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_interrupted_in_the_very_last_step(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = toy_config(**SETTINGS)
+    train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        interrupt_at_step(patch, STEPS - 1)
+        try:
+            train(config, tmp_path / "cut", progress=False)
+        except Interrupted:
+            resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_interrupted_between_epochs(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(**SETTINGS)
+    train(config, tmp_path / "whole", progress=False)
+    evaluate = session.evaluate_elbo
+
+    def interrupted(*args: Any, **keywords: Any) -> dict[str, float]:
+        ctrl_c()
+        return evaluate(*args, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "evaluate_elbo", interrupted)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "cut", progress=False)
+    assert len(read_metrics(tmp_path / "cut")) == 1
+    resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_interrupted_again_and_again(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(**SETTINGS)
+    train(config, tmp_path / "whole", progress=False)
+    for go, number in ((lambda: train(config, tmp_path / "cut", progress=False), 1),) + tuple(
+        (lambda: resume(tmp_path / "cut", progress=False), number) for number in (3, 4, 6)
+    ):
+        with monkeypatch.context() as patch:
+            interrupt_at_step(patch, number)
+            with pytest.raises(Interrupted):
+                go()
+    resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")
+
+
+def test_the_best_so_far_is_remembered(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, evaluate = iter([-1.0, -5.0, -3.0]), session.evaluate_elbo
+    monkeypatch.setattr(session, "evaluate_elbo", lambda *a, **k: {**evaluate(*a, **k), "elbo": next(scores)})
+    with monkeypatch.context() as patch:
+        interrupt_at_step(patch, 4)
+        with pytest.raises(Interrupted):
+            train(toy_config(**SETTINGS), tmp_path / "run", progress=False)
+    run = resume(tmp_path / "run", progress=False)
+    assert (run.state["epoch"], run.state["best"]) == (1, -1.0)
+
+
+def test_a_second_ctrl_c_is_the_usual_one(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+
+    def twice(self: Trainer, batch: Any) -> Tensor:
+        ctrl_c()
+        ctrl_c()
+        return torch.zeros(())
+
+    monkeypatch.setattr(Trainer, "step", twice)
+    with pytest.raises(KeyboardInterrupt):
+        train(toy_config(), tmp_path / "run", progress=False)
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_more_epochs_go_on_from_the_last(toy_config: MakeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(toy_config(train__epochs=1), path, progress=False)
+    first = tensors(path)
+    run = resume(path, epochs=3, progress=False)
+    assert run.config.train.epochs == 3
+    assert [row["epoch"] for row in read_metrics(path)] == [0, 1, 2]
+    assert [row["step"] for row in read_metrics(path)] == [3, 6, 9]
+    assert read_state(path / "checkpoint.safetensors")["epoch"] == 3
+    key = next(key for key in first if key.startswith("model.guide.encode.networks") and key.endswith("weight"))
+    assert not torch.equal(first[key], tensors(path)[key])
+    assert runs.load(path).config.train.epochs == 3
+
+
+def test_with_a_constant_rate_more_epochs_are_the_longer_training(toy_config: MakeConfig, tmp_path: Path) -> None:
+    settings = {"train__schedule": "constant"}
+    train(toy_config(**settings, train__epochs=3), tmp_path / "whole", progress=False)
+    train(toy_config(**settings, train__epochs=1), tmp_path / "grown", progress=False)
+    resume(tmp_path / "grown", epochs=3, progress=False)
+    same(tmp_path / "grown", tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_as_it_is(toy_config: MakeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(toy_config(), path, progress=False)
+    before = {file.name: file.read_bytes() for file in path.iterdir() if file.suffix == ".safetensors"}
+    metrics = (path / "metrics.jsonl").read_text()
+    resume(path, progress=False)
+    assert {file.name: file.read_bytes() for file in path.iterdir() if file.suffix == ".safetensors"} == before
+    assert (path / "metrics.jsonl").read_text() == metrics
+
+
+def test_what_cannot_be_resumed(toy_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="no run directory"):
+        resume(tmp_path / "nothing")
+    path = tmp_path / "run"
+    train(toy_config(train__epochs=1), path, progress=False)
+    file = path / "checkpoint.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: damaged"):
+        resume(path, progress=False)
+    file.write_bytes((path / "best.safetensors").read_bytes())
+    with pytest.raises(CheckpointError, match="holds no optimiser"):
+        resume(path, progress=False)
+    file.unlink()
+    with pytest.raises(CheckpointError, match="no such checkpoint"):
+        resume(path, progress=False)
+    (path / "config.yaml").write_text("train: {epochs: many}")
+    with pytest.raises(ConfigError, match=r"train\.epochs"):
+        resume(path, progress=False)

@@ -1,0 +1,252 @@
+"""Whole trainings on toy data: what they reach, what they depend on, what they leave, and how they fail."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro
+import pytest
+import torch
+from torch import Tensor
+
+from pyro_mmvae import MultimodalDataset, aggregations, load, runs, train
+from pyro_mmvae.data import register_data
+from pyro_mmvae.runs import RunError, read_metrics
+from pyro_mmvae.runs.checkpoint import read_state
+from pyro_mmvae.runs.config import Config, make_config
+from pyro_mmvae.training import TrainingError, evaluate_elbo, session
+from pyro_mmvae.training.trainer import Trainer
+
+MakeConfig = Callable[..., Config]
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return dict(load(path, checkpoint="last", device="cpu").vae.state_dict())
+
+
+def test_training_lowers_the_loss_and_leaves_a_run(toy_config: MakeConfig, opened: list[str], tmp_path: Path) -> None:
+    config = toy_config(train__epochs=12, train__lr=1e-2, model__aggregation="mwb", train__schedule="constant")
+    run = train(config, tmp_path / "run", progress=False)
+    assert {file.name for file in run.path.iterdir()} == {
+        "config.yaml", "environment.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "samples.npz"
+    }  # fmt: skip
+    rows = read_metrics(run.path)
+    assert [row["epoch"] for row in rows] == list(range(12))
+    assert [row["step"] for row in rows] == [3 * (i + 1) for i in range(12)]
+    assert rows[-1]["objective"] > rows[0]["objective"] + 20
+    assert rows[-1]["val"]["elbo"] > rows[0]["val"]["elbo"] + 20
+    for row in rows:
+        parts = sum(row["log_likelihood"].values()) - row["kl"]
+        assert row["objective"] == pytest.approx(parts, rel=1e-4)
+        assert set(row["log_likelihood"]) == {"m0", "m1", "m2"}
+        assert (row["bound"], row["beta"], row["val"]["items"]) == ("component", 1.0, 32)
+        assert row["items_per_second"] > 0
+    assert set(opened) == {"train", "val"}  # never the test split
+    environment = json.loads((run.path / "environment.json").read_text())
+    assert environment["data"] == {"seed": 0}
+    assert environment["device"] == "cpu"
+    assert torch.__version__.startswith(environment["versions"]["torch"])
+    assert not run.vae.training
+
+
+def test_best_and_last_checkpoint(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([-5.0, -1.0, -3.0, -2.0])
+    evaluate = evaluate_elbo
+    monkeypatch.setattr(session, "evaluate_elbo", lambda *a, **k: {**evaluate(*a, **k), "elbo": next(scores)})
+    run = train(toy_config(train__epochs=4), tmp_path / "run", progress=False)
+    assert run.state["epoch"] == 2
+    assert run.state["best"] == -1.0
+    last = load(run.path, checkpoint="last", device="cpu")
+    assert last.state["epoch"] == 4
+    assert last.state["best"] == -1.0
+    different = [n for n, v in last.vae.state_dict().items() if not torch.equal(v, run.vae.state_dict()[n])]
+    assert different
+
+
+def test_the_best_checkpoint_has_the_elbo_it_says(toy_config: MakeConfig, tmp_path: Path) -> None:
+    run = train(toy_config(model__aggregation="mopoe"), tmp_path / "run", progress=False)
+    again = evaluate_elbo(run.vae, run.data("val"), seed=run.config.train.seed)
+    assert again["elbo"] == pytest.approx(run.state["best"], rel=1e-5)
+    assert max(row["val"]["elbo"] for row in read_metrics(run.path)) == run.state["best"]
+
+
+@pytest.mark.parametrize("aggregation", aggregations())
+@pytest.mark.parametrize("bound", ["mixture", "component"])
+def test_every_aggregation_trains(toy_config: MakeConfig, tmp_path: Path, aggregation: str, bound: str) -> None:
+    config = toy_config(
+        model__aggregation=aggregation, model__bound=bound, train__epochs=1, data__train_size=32, data__val_size=8
+    )
+    run = train(config, tmp_path / "run", progress=False)
+    assert math.isfinite(run.state["best"])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_others(toy_config: MakeConfig, tmp_path: Path) -> None:
+    settings = {"model__aggregation": "mwb"}
+    torch.manual_seed(1)
+    train(toy_config(**settings), tmp_path / "a", progress=False)
+    torch.manual_seed(2)
+    train(toy_config(**settings), tmp_path / "b", progress=False)
+    train(toy_config(**settings, train__seed=1), tmp_path / "c", progress=False)
+    a, b, c = (weights(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert any(not torch.equal(a[name], c[name]) for name in a)
+    rows = [
+        [{**row["val"], "seconds": 0, "objective": row["objective"]} for row in read_metrics(tmp_path / name)]
+        for name in "ab"
+    ]
+    assert rows[0] == rows[1]
+
+
+def test_global_state_is_put_back(toy_config: MakeConfig, tmp_path: Path) -> None:
+    """Threads, handlers, Pyro's settings and denormal numbers are looked at by the guard around every test."""
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
+    train(toy_config(train__threads=2, train__epochs=1), tmp_path / "run", progress=False)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert random.getstate() == before[1]
+    assert (np.random.get_state()[1] == before[2]).all()  # noqa: NPY002
+    assert not list(pyro.get_param_store())
+
+
+def test_no_epochs_leave_a_run_that_can_be_opened(toy_config: MakeConfig, tmp_path: Path) -> None:
+    run = train(toy_config(train__epochs=0), tmp_path / "run", progress=False)
+    assert run.state["epoch"] == 0
+    assert run.state["best"] is None
+    assert run.posterior({"m0": torch.rand(2, 3, 8, 8)}, ("m0",)).batch_shape == (2,)
+
+
+def test_progress_goes_to_standard_error_or_nowhere(
+    toy_config: MakeConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    train(toy_config(train__epochs=1), tmp_path / "quiet", progress=False)
+    assert capfd.readouterr() == ("", "")
+    train(toy_config(train__epochs=1), tmp_path / "loud")
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "epoch 1/1" in err
+    assert "val_elbo" in err
+
+
+def test_an_existing_folder_is_refused_and_left_alone(toy_config: MakeConfig, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "thesis.txt").write_text("mine")
+    with pytest.raises(RunError, match=rf"{full} exists already: give another --out, or go on with --resume"):
+        train(toy_config(), full, progress=False)
+    assert [file.name for file in full.iterdir()] == ["thesis.txt"]
+    assert (full / "thesis.txt").read_text() == "mine"
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(RunError, match="exists already"):
+        train(toy_config(), file, progress=False)
+    assert file.read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    assert train(toy_config(train__epochs=0), tmp_path / "empty", progress=False).path == tmp_path / "empty"
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_runs_without_a_name_get_one_of_their_own(toy_config: MakeConfig) -> None:
+    paths = [train(toy_config(train__epochs=0, train__seed=3), progress=False).path for _ in range(3)]
+    assert [str(path) for path in paths] == ["runs/toy-wb-seed3", "runs/toy-wb-seed3-2", "runs/toy-wb-seed3-3"]
+
+
+def broken(name: str, value: float) -> None:
+    """Register float data in which one value of one modality is not finite."""
+
+    @register_data(name)
+    def load_broken(
+        split: str, *, cache: bool = True, modalities: int = 2, train_size: int = 64, val_size: int = 16,
+        test_size: int = 16, photographs: Sequence[str] | None = None, seed: int = 0,
+    ) -> MultimodalDataset:  # fmt: skip
+        size = {"train": train_size, "val": val_size, "test": test_size}[split]
+        values = {f"m{m}": torch.rand(size, 3, 8, 8) for m in range(modalities)}
+        if split == "train":
+            values["m1"][size // 2, 0, 3, 3] = value
+        return MultimodalDataset(values, None, torch.ones(size, modalities, dtype=torch.bool), name, split)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("aggregation", ["wb", "poe", "moe"])
+def test_data_that_are_not_finite_stop_the_training_by_name(
+    toy_config: MakeConfig, tmp_path: Path, value: float, aggregation: str
+) -> None:
+    broken("broken", value)
+    config = toy_config(data__name="broken", data__modalities=2, data__train_size=64, model__aggregation=aggregation)
+    with pytest.raises(TrainingError) as error:
+        train(config, tmp_path / "run", progress=False)
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(("step 0 (epoch 1): ", "step 1 (epoch 1): "))
+    assert "log p(m1 | z)" in message
+    assert "not finite" in message
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'checkpoint.safetensors'}. Try" in message
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_gradient_that_is_not_finite_stops_the_training(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = Trainer.step
+
+    def poisoned(self: Trainer, batch: Any) -> Tensor:
+        if self.steps == 4:
+            first = next(self.vae.guide.encode.parameters())
+            first.register_hook(lambda gradient: gradient * math.inf)
+        return step(self, batch)
+
+    monkeypatch.setattr(Trainer, "step", poisoned)
+    with pytest.raises(TrainingError) as error:
+        train(toy_config(), tmp_path / "run", progress=False)
+    message = str(error.value)
+    assert message.startswith("step 4 (epoch 2): the gradient of guide.encode.networks.0.")
+    assert f"the last good checkpoint is {tmp_path / 'run' / 'best.safetensors'}." in message
+    state = read_state(tmp_path / "run" / "checkpoint.safetensors")
+    assert (state["epoch"], state["step"]) == (1, 3)
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_configuration_that_does_not_fit_the_data_leaves_no_folder(toy_config: MakeConfig, tmp_path: Path) -> None:
+    for settings, message in (
+        ({"model__modality_weights": {"m7": 1.0}}, "model.modality_weights names 'm7', the data has m0, m1, m2"),
+        ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
+        ({"model__network__name": "conv", "data__name": "absent"}, "unknown data 'absent'"),
+        ({"train__device": "cuda:99"}, "device 'cuda:99' is not to be had"),
+        ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
+        ({"model__scale": -1.0}, "likelihood scale must be a positive number"),
+    ):
+        with pytest.raises(ValueError, match=message) as error:
+            train(toy_config(**settings), tmp_path / "run", progress=False)
+        assert "\n" not in str(error.value)
+        assert not (tmp_path / "run").exists()
+
+
+def test_every_likelihood_of_the_configuration_can_be_trained(toy_config: MakeConfig, tmp_path: Path) -> None:
+    for likelihood in ("laplace", "normal", "bernoulli", "categorical"):
+        try:
+            config = toy_config(model__likelihood=likelihood, train__epochs=1, data__train_size=32)
+        except ValueError:
+            continue  # a name that the configuration does not have
+        assert math.isfinite(train(config, tmp_path / likelihood, progress=False).state["best"])
+
+
+def test_settings_reach_the_model(toy_config: MakeConfig, tmp_path: Path) -> None:
+    config = toy_config(
+        model__beta=2.0, model__scale="learned", model__weights=[1, 2, 0], model__modality_weights={"m1": 0.5},
+        model__network__isotropic=True, model__prior_expert="all", model__mixture_weights="size",
+        model__aggregation="mwb", train__epochs=0,
+    )  # fmt: skip
+    run = train(config, tmp_path / "run", progress=False)
+    guide, model = run.guide, run.model
+    assert (guide.beta, model.beta, guide.bound) == (2.0, 2.0, "component")
+    assert torch.equal(guide.weights, torch.tensor([1.0, 2.0, 0.0]))
+    assert (guide.prior_expert, guide.mixture_weights) == ("all", "size")
+    assert model.weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
+    assert {name for name, _ in model.named_parameters() if "log_scale" in name}
+    _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))
+    assert (scale.amax(-1) == scale.amin(-1)).all()
+    assert make_config(run.path / "config.yaml") == runs.resolve(config)

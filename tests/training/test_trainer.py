@@ -1,0 +1,277 @@
+"""One step against Pyro's SVI, the recorded terms, the validation ELBO, and what an epoch visits."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor
+
+from pyro_mmvae import Batch, Modality, MultimodalDataset, MultimodalVAE, aggregations
+from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.training import NonFiniteError, RecordingELBO, Trainer, evaluate_elbo
+from pyro_mmvae.training.trainer import batches, local_pyro
+
+ITEMS, LATENT = 16, 3
+SETTINGS = TrainConfig(lr=1e-2, schedule="constant", device="cpu", precision="fp32", threads=1)
+
+
+def make(aggregation: str = "wb", network: str = "auto", **options: Any) -> MultimodalVAE:
+    torch.manual_seed(0)
+    weights = options.pop("modality_weights", {})
+    kinds: dict[str, dict[str, Any]] = {
+        "a": {"shape": (3, 8, 8)},
+        "b": {"shape": (3, 8, 8), "scale": "learned"},
+        "v": {"shape": (5,), "likelihood": "normal", "scale": "learned"},
+    }
+    modalities = [
+        Modality(name, network=network if name != "v" else "mlp", weight=weights.get(name, 1.0), **kind)
+        for name, kind in kinds.items()
+    ]
+    return MultimodalVAE(modalities, LATENT, aggregation, network=NetworkOptions(width=4, hidden=8), **options)
+
+
+def trainer_of(vae: MultimodalVAE, **options: Any) -> Trainer:
+    return Trainer(vae, SETTINGS, total_steps=100, **options)
+
+
+@pytest.fixture
+def dataset() -> MultimodalDataset:
+    present = torch.rand(ITEMS, 3) < 0.7
+    present[:3] = torch.tensor([[True, True, True], [False, False, False], [False, True, False]])
+    values = {
+        "a": torch.randint(0, 256, (ITEMS, 3, 8, 8), dtype=torch.uint8),
+        "b": torch.rand(ITEMS, 3, 8, 8),
+        "v": torch.randn(ITEMS, 5),
+    }
+    return MultimodalDataset(values, None, present, "gaps", "train")
+
+
+@pytest.fixture
+def batch(dataset: MultimodalDataset) -> Batch:
+    return Batch(dataset.modalities)
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize(("aggregation", "bound"), [("poe", "mixture"), ("mwb", "mixture"), ("mopoe", "component")])
+def test_svi_and_the_trainer_take_the_same_steps(batch: Batch, network: str, aggregation: str, bound: str) -> None:
+    ours = make(aggregation, network, bound=bound, beta=2.0, modality_weights={"v": 3.0})
+    theirs = copy.deepcopy(ours)
+    trainer = trainer_of(ours)
+    svi = SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": SETTINGS.lr, "betas": SETTINGS.betas}), Trace_ELBO())
+    for seed in range(3):
+        torch.manual_seed(seed)
+        with local_pyro():
+            loss = trainer.step(batch).item()
+        torch.manual_seed(seed)
+        assert svi.step(batch) == pytest.approx(loss, rel=1e-5)
+    reference = dict(theirs.named_parameters())
+    for name, value in ours.named_parameters():
+        torch.testing.assert_close(value, reference[name], rtol=1e-3, atol=2e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize("particles", [1, 3])
+@pytest.mark.parametrize(
+    ("aggregation", "options"),
+    [(name, {}) for name in aggregations()]
+    + [("mwb", {"bound": "component"}), ("moe", {"weights": torch.nn.Parameter(torch.tensor([1.0, 2.0, 0.5]))})],
+)
+def test_recording_changes_neither_loss_nor_gradient(
+    batch: Batch, aggregation: str, options: dict[str, Any], particles: int
+) -> None:
+    vae = make(aggregation, **{name: value for name, value in options.items() if name != "weights"})
+    if "weights" in options:
+        del vae.guide.weights
+        vae.guide.weights = options["weights"]
+    results = []
+    for kind in (Trace_ELBO, RecordingELBO):
+        vae.zero_grad()
+        torch.manual_seed(5)
+        with local_pyro():
+            loss = kind(num_particles=particles)(vae.model, vae.guide)(batch)
+        loss.backward()
+        results.append((loss.detach(), [p.grad.clone() for p in vae.parameters() if p.grad is not None]))
+    torch.testing.assert_close(results[1][0], results[0][0], check_dtype=False)
+    assert len(results[1][1]) == len(list(vae.parameters()))
+    for ours, theirs in zip(results[1][1], results[0][1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_the_terms_add_up_to_the_loss_and_carry_no_weights(batch: Batch) -> None:
+    plain = make()
+    weighted = make(beta=2.5, modality_weights={"a": 0.5, "v": 3.0})
+    terms = []
+    for vae, beta, weights in ((plain, 1.0, {}), (weighted, 2.5, {"a": 0.5, "v": 3.0})):
+        elbo = RecordingELBO(max_plate_nesting=1)
+        torch.manual_seed(5)
+        with local_pyro():
+            loss = elbo(vae.model, vae.guide)(batch)
+        assert set(elbo.terms) == {"a", "b", "v", "kl"}
+        assert not any(term.requires_grad for term in elbo.terms.values())
+        objective = sum(weights.get(n, 1.0) * t for n, t in elbo.terms.items() if n != "kl") - beta * elbo.terms["kl"]
+        torch.testing.assert_close(loss.detach(), -torch.as_tensor(objective))
+        terms.append(elbo.terms)
+    for name, term in terms[0].items():
+        torch.testing.assert_close(terms[1][name], term)
+
+
+@pytest.mark.parametrize("name", ["kl", "loss", "elbo", "seconds"])
+def test_a_modality_of_the_name_of_a_term_is_no_term_or_refused(name: str) -> None:
+    try:
+        modality = Modality(name, (5,))
+    except ValueError as error:
+        assert name in str(error)  # noqa: PT017
+        return
+    results = []
+    for one in (modality, Modality("harmless", (5,))):
+        torch.manual_seed(0)
+        vae = MultimodalVAE([one], LATENT, network=NetworkOptions(hidden=8))
+        data = MultimodalDataset({one.name: torch.ones(4, 5)}, None, torch.ones(4, 1, dtype=torch.bool), "one", "train")
+        val = evaluate_elbo(vae, data)
+        with local_pyro():
+            averages = trainer_of(vae).epoch(data, 0).read()
+        results.append((val["elbo"], val["kl"], averages["loss"], averages["kl"], averages[one.name], val[one.name]))
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("aggregation", ["wb", "mopoe", "moe"])
+def test_the_validation_elbo_is_the_elbo_whatever_trained(dataset: MultimodalDataset, aggregation: str) -> None:
+    vae = make(aggregation, bound="component", beta=4.0, modality_weights={"a": 0.0, "v": 3.0})
+    vae.train()
+    before = torch.get_rng_state()
+    result = evaluate_elbo(vae, dataset, seed=11)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert vae.training
+    batch = Batch(dataset.modalities, dict(zip(dataset.names, dataset.present.unbind(1), strict=True)))
+    with torch.no_grad():
+        torch.manual_seed(11)
+        z = vae.guide(batch, bound="mixture", weighted=False)
+        kl = (vae.posterior(batch, "mixture").log_prob(z) - vae.model.prior().log_prob(z)).mean()
+        parameters = vae.model.decoders(z, vae.names)
+        likelihoods = {name: vae.model.likelihoods[name](parameters[name]) for name in vae.names}
+        terms = {n: (d.log_prob(batch.values[n]) * batch.present[n]).mean() for n, d in likelihoods.items()}
+    for name, term in terms.items():
+        assert result[name] == pytest.approx(term.item(), rel=1e-5)
+    assert result["kl"] == pytest.approx(kl.item(), rel=1e-5)
+    assert result["elbo"] == pytest.approx(sum(t.item() for t in terms.values()) - kl.item(), rel=1e-5)
+    assert evaluate_elbo(vae, dataset, seed=11) | {"seconds": 0} == result | {"seconds": 0}
+    assert evaluate_elbo(vae, dataset, seed=12)["kl"] != result["kl"]
+    in_parts = evaluate_elbo(vae.eval(), dataset, seed=11, batch_size=5)
+    assert not vae.training
+    assert in_parts["elbo"] == pytest.approx(result["elbo"], rel=0.2)
+
+
+def test_the_validation_elbo_of_too_many_components_is_that_of_drawn_ones() -> None:
+    names = [f"m{i}" for i in range(13)]
+    vae = MultimodalVAE(
+        [Modality(name, (2,)) for name in names], 2, "mwb", bound="component", network=NetworkOptions(hidden=4)
+    )
+    data = MultimodalDataset(
+        {name: torch.rand(5, 2) for name in names}, None, torch.ones(5, 13, dtype=torch.bool), "many", "val"
+    )
+    assert math.isfinite(evaluate_elbo(vae, data)["elbo"])
+
+
+def test_the_rate_warms_up_and_follows_half_a_cosine() -> None:
+    config = TrainConfig(lr=0.1, warmup=0.1, schedule="cosine")
+    trainer = Trainer(make(), config, total_steps=100)
+    rates = [trainer.rate(step) for step in range(101)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
+    assert rates[10] == pytest.approx(0.1)
+    assert rates[55] == pytest.approx(0.05)
+    assert rates[100] == pytest.approx(0.0, abs=1e-12)
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert trainer.rate(1000) == pytest.approx(0.0, abs=1e-12)
+    constant = Trainer(make(), TrainConfig(lr=0.1, schedule="constant"), total_steps=100)
+    assert {constant.rate(step) for step in (0, 50, 200)} == {0.1}
+    for step in (0, 3, 60):
+        trainer.steps = step
+        with local_pyro():
+            trainer.step(Batch({"v": torch.randn(4, 5)}))
+        assert trainer.optimizer.param_groups[0]["lr"] == trainer.rate(step)
+
+
+def test_an_epoch_visits_every_item_once_in_an_order_of_its_own() -> None:
+    orders = [torch.cat(batches(10, 4, seed, epoch)).tolist() for seed, epoch in ((0, 0), (0, 1), (1, 0), (0, 0))]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert orders[0] == orders[3]
+    assert len({tuple(order) for order in orders}) == 3
+    assert [len(part) for part in batches(10, 4, 0, 0)] == [4, 4, 2]
+
+
+def test_an_epoch_gives_means_over_items_and_can_start_in_the_middle(dataset: MultimodalDataset) -> None:
+    seen: list[int] = []
+    vae = make()
+    config = SETTINGS.model_copy(update={"batch_size": 5})
+    trainer = Trainer(vae, config, total_steps=4)
+    losses: list[Tensor] = []
+    step = trainer.step
+
+    def spy(batch: Batch) -> Tensor:
+        losses.append(step(batch))
+        return losses[-1]
+
+    trainer.step = spy  # type: ignore[method-assign]
+    with local_pyro():
+        averages = trainer.epoch(dataset, 0, after_step=lambda done, _: seen.append(done))
+        assert seen == [1, 2, 3, 4]
+        assert averages.items == ITEMS
+        assert averages.read()["loss"] == pytest.approx(sum(loss.item() for loss in losses) / ITEMS, rel=1e-5)
+        rest = trainer.epoch(dataset, 0, skip=3, after_step=lambda done, _: seen.append(done))
+    assert seen[4:] == [4]
+    assert rest.items == 1
+    assert trainer.steps == 5
+
+
+def test_steps_on_batches_of_different_modalities(batch: Batch) -> None:
+    trainer = trainer_of(make())
+    with local_pyro():
+        for names in (("a", "b", "v"), ("a",), ("v", "b"), ("a", "b", "v")):
+            assert trainer.step(batch.given(names)).isfinite()
+
+
+def test_bf16_keeps_parameters_and_loss_in_float32(batch: Batch) -> None:
+    losses = []
+    for precision in ("fp32", "bf16"):
+        vae = make("mwb")
+        trainer = trainer_of(vae, precision=precision)
+        torch.manual_seed(3)
+        with local_pyro():
+            losses.append(trainer.step(batch))
+        assert {p.dtype for p in vae.parameters()} == {torch.float32}
+    assert losses[1].dtype == torch.float32
+    assert losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
+    assert not torch.equal(losses[1], losses[0])
+
+
+def test_a_step_makes_no_statement_for_each_parameter(batch: Batch) -> None:
+    trainer = trainer_of(make())
+    with local_pyro(), pyro.poutine.trace(param_only=True) as capture:
+        trainer.step(batch)
+    assert not capture.trace.nodes
+    with local_pyro(), pyro.poutine.trace(param_only=True) as capture:
+        trainer.elbo(batch)  # what Pyro's own SVI needs
+    assert capture.trace.nodes
+
+
+@pytest.mark.parametrize("values", [[math.nan], [math.inf], [-math.inf], [math.inf, -math.inf]])
+def test_a_gradient_that_is_not_finite_is_named_though_the_loss_is_finite(batch: Batch, values: list[float]) -> None:
+    trainer = trainer_of(make())
+    name, parameter = list(trainer.vae.named_parameters())[3]
+    before = parameter.detach().clone()
+
+    def spoilt(gradient: Tensor) -> Tensor:
+        flat = gradient.flatten().clone()
+        flat[-len(values) :] = torch.tensor(values)
+        return flat.reshape(gradient.shape)
+
+    parameter.register_hook(spoilt)
+    with local_pyro(), pytest.raises(NonFiniteError, match=f"step 0: the gradient of {name} not finite"):
+        trainer.step(batch)
+    assert torch.equal(parameter, before)
