@@ -8,8 +8,8 @@ from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 import torch
-from torch.distributions import Distribution
 
+from pyro_mmvae._compat import validates_by_default
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.barycenters.full_covariance import low_rank_tril
 
@@ -127,7 +127,7 @@ class Experts:
             raise ValueError("Experts: scale_tril is the whole covariance; give no scale and no cov_factor with it")
 
     def _check_values(self, tensors: dict[str, Tensor], present: Tensor) -> None:
-        check = Distribution._validate_args if self.validate_args is None else self.validate_args
+        check = validates_by_default() if self.validate_args is None else self.validate_args
         if not check:
             return
         for name, tensor in tensors.items():

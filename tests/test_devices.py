@@ -150,7 +150,7 @@ def test_devices_by_name() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("warp", "cuda:999", "", "cpu:x"):
-        with pytest.raises(ValueError, match=re.escape(f"device {name!r} is not to be had: ")) as error:
+        with pytest.raises(ValueError, match=re.escape(f"device {name!r} is unavailable: ")) as error:
             resolve_device(name)
         assert "\n" not in str(error.value)
         assert str(error.value).endswith("; give auto, cpu or cuda")

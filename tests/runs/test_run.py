@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from pyro_mmvae import Run, load, runs, train
-from pyro_mmvae.runs.checkpoint import CheckpointError
-from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.data import register_data
 from pyro_mmvae.runs import RunError, append_metrics, read_metrics, write_arrays
-from pyro_mmvae.runs.sampling import draw_samples
+from pyro_mmvae.runs.checkpoint import CheckpointError
+from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.pictures import sample_pictures, to_pixels
+from pyro_mmvae.runs.sampling import draw_samples
 
 MakeConfig = Callable[..., Config]
 LATENT = 4
@@ -146,7 +146,7 @@ def test_folders_that_are_no_runs(run: Run, tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(ValueError, match="checkpoint must be 'best' or 'last', not 'first'"):
         load(run.path, checkpoint="first")
-    with pytest.raises(ValueError, match="device 'warp' is not to be had"):
+    with pytest.raises(ValueError, match="device 'warp' is unavailable"):
         load(run.path, device="warp")
     (run.path / "best.safetensors").unlink()
     assert load(run.path).state["epoch"] == 1  # falls back on the last one
