@@ -146,14 +146,32 @@ def test_a_guide_that_subsamples_keeps_the_experts_where_they_are() -> None:
         assert guide().device.type == "cuda"
 
 
-def test_devices_by_name() -> None:
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_resolve_device_auto_prefers_cuda_then_mps_then_cpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device("auto") == torch.device(expected)
+
+
+def test_resolve_precision_on_mps_is_fp32_and_refuses_bf16() -> None:
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
+    assert resolve_precision("fp32", torch.device("mps")) == "fp32"
+    with pytest.raises(ValueError, match="precision must be fp32 or auto on device mps, got bf16"):
+        resolve_precision("bf16", torch.device("mps"))
+
+
+def test_resolve_device_refuses_unknown_names_in_one_line() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("warp", "cuda:999", "", "cpu:x"):
         with pytest.raises(ValueError, match=re.escape(f"device {name!r} is unavailable: ")) as error:
             resolve_device(name)
         assert "\n" not in str(error.value)
-        assert str(error.value).endswith("; give auto, cpu or cuda")
+        assert str(error.value).endswith("It must be auto, cpu, cuda or mps, or a device torch can use")
 
 
 def test_precision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
