@@ -103,5 +103,5 @@ def check_subsets(vae: MultimodalVAE, model: Any, data: MultimodalDataset) -> No
     with torch.no_grad():
         for subset in PARTIAL:
             mean = model.encode(batch, named(subset), return_mean=True).z
-            expected = full_component(experts.given(subset), "mopoe", prior_expert="none").mean
+            expected = full_component(experts.condition_on(subset), "mopoe", prior_expert="none").mean
             torch.testing.assert_close(mean, expected, rtol=1e-2, atol=1e-3)

@@ -89,7 +89,7 @@ class Batch:
         """Number of items; 0 where there is no modality."""
         return len(next(iter(self.values.values()))) if self.values else 0
 
-    def given(self, names: tuple[str, ...] | list[str]) -> Batch:
+    def select(self, names: tuple[str, ...] | list[str]) -> Batch:
         """The same items with only some of their modalities."""
         return Batch({n: v for n, v in self.values.items() if n in names}, self.present)
 

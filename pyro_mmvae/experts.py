@@ -16,7 +16,7 @@ from pyro_mmvae.barycenters.full_covariance import low_rank_tril
 FAMILIES = ("normal", "laplace", "student_t", "logistic")
 """Families of densities with a location and a scale; independent dimensions, except where a Normal says otherwise."""
 
-KINDS = ("normal", "full", *FAMILIES[1:])
+EXPERT_KINDS = ("normal", "full", *FAMILIES[1:])
 """What experts may be: of one of the families, ``"normal"`` diagonal, or Gaussians of ``"full"`` covariance."""
 
 
@@ -146,7 +146,7 @@ class Experts:
 
     @property
     def kind(self) -> str:
-        """One of ``KINDS``: the family, or ``"full"`` for Gaussians with a full covariance."""
+        """One of ``EXPERT_KINDS``: the family, or ``"full"`` for Gaussians with a full covariance."""
         return self.family if self.scale_tril is None else "full"
 
     @property
@@ -176,7 +176,7 @@ class Experts:
             raise AssertionError("Experts: present is filled at construction")
         return self.present
 
-    def given(self, members: Bool[Tensor, "*#batch modality"] | Sequence[int]) -> Experts:
+    def condition_on(self, members: Bool[Tensor, "*#batch modality"] | Sequence[int]) -> Experts:
         """The same experts with ``present`` cut to some modalities: what conditioning on a subset means.
 
         Args:
@@ -204,24 +204,24 @@ class Experts:
         Returns:
             Experts of the same kind.
         """
-        spread = function(self.scale, 2) if self.scale_tril is None else function(self.scale_tril, 3)
-        return self.like(function(self.loc, 2), spread, None if self.complete else function(self.mask, 1))
+        scale_parameter = function(self.scale, 2) if self.scale_tril is None else function(self.scale_tril, 3)
+        return self.like(function(self.loc, 2), scale_parameter, None if self.complete else function(self.mask, 1))
 
     def like(
         self,
         loc: Float[Tensor, "*batch modality latent"],
-        spread: Float[Tensor, ...],
+        scale_parameter: Float[Tensor, ...],
         present: Bool[Tensor, "*#batch modality"] | None,
     ) -> Experts:
         """Other experts of the same kind, unchecked.
 
         Args:
             loc: locations.
-            spread: their scale or, for full covariances, their scale_tril.
+            scale_parameter: their scale or, for full covariances, their scale_tril.
             present: which were observed; None for all of them.
         """
         name = "scale" if self.scale_tril is None else "scale_tril"
-        return self._rebuilt(loc=loc, present=present, **{name: spread})
+        return self._rebuilt(loc=loc, present=present, **{name: scale_parameter})
 
     def _rebuilt(self, **changes: Any) -> Experts:
         if self.scale_tril is not None:

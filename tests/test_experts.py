@@ -134,7 +134,7 @@ def test_given_cuts_what_is_present(experts: Experts, data: st.DataObject) -> No
     chosen = data.draw(st.lists(st.integers(0, count - 1), unique=True))
     flags = torch.tensor([m in chosen for m in range(count)])
     for members in (chosen, tuple(chosen), flags, flags.expand(experts.mask.shape)):
-        cut = experts.given(members)
+        cut = experts.condition_on(members)
         assert torch.equal(cut.mask, experts.mask & flags)
         assert torch.equal(cut.loc[cut.mask], experts.loc[cut.mask])
         assert torch.equal(cut.scale[cut.mask], experts.scale[cut.mask])
@@ -144,13 +144,13 @@ def test_given_cuts_what_is_present(experts: Experts, data: st.DataObject) -> No
 
 def test_given_never_makes_anything_present() -> None:
     experts = Experts(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([True, False]))
-    assert experts.given([0, 1]).mask.tolist() == [True, False]
-    assert experts.given([]).mask.tolist() == [False, False]
+    assert experts.condition_on([0, 1]).mask.tolist() == [True, False]
+    assert experts.condition_on([]).mask.tolist() == [False, False]
 
 
 def test_given_refuses_a_modality_there_is_not() -> None:
     with pytest.raises(IndexError):
-        Experts(torch.zeros(2, 1), torch.ones(2, 1)).given([2])
+        Experts(torch.zeros(2, 1), torch.ones(2, 1)).condition_on([2])
 
 
 def test_gradients_reach_isotropic_scales_through_the_broadcast() -> None:

@@ -194,7 +194,9 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
 
 def _expert_kl(vae: MultimodalVAE, experts: Experts, m: int) -> tuple[Tensor, str]:
     """KL divergence of an expert from the prior, and how; where that has no closed form, of Gaussians instead."""
-    one = experts.map(lambda tensor, own: tensor[:, m : m + 1].double() if own > 1 else tensor[:, m : m + 1])
+    one = experts.map(
+        lambda tensor, event_dim: tensor[:, m : m + 1].double() if event_dim > 1 else tensor[:, m : m + 1]
+    )
     try:
         return kl_divergence(distribution_of(one), vae.model.prior()).squeeze(-1), "closed form"
     except NotImplementedError:

@@ -127,7 +127,7 @@ def subset_posterior(
         Batch shape `(item,)`, event shape `(latent,)`, without gradients.
     """
     with torch.no_grad():
-        return vae.guide.posterior(experts.given(list(subset)), bound or density_of(vae, experts.num_modalities))
+        return vae.guide.posterior(experts.condition_on(list(subset)), bound or density_of(vae, experts.num_modalities))
 
 
 def items_at_once(vae: MultimodalVAE, experts: Experts, subset: Sequence[int], bound: str | None = None) -> int:
@@ -185,7 +185,7 @@ def private_posteriors(
     given = [name for name in names_of(subset, vae.names) if names is None or name in names]
     wanted = [name for name in given if name in vae.model.private_sizes and name in batch.values]
     with torch.no_grad():
-        return vae.private_posterior(batch.given(wanted)) if wanted else {}
+        return vae.private_posterior(batch.select(wanted)) if wanted else {}
 
 
 @torch.no_grad()
