@@ -153,7 +153,7 @@ def test_a_guide_and_a_taken_name() -> None:
     with pytest.raises(ValueError, match="0 < α < inf"):
         BarycentricGuide(lambda: random_experts(4, 3, 2), "renyi:0")
     for name in ("hellinger", "renyi:0.5", "mixture:w1"):
-        with pytest.raises(ValueError, match=f"'{name}' is registered already"):
+        with pytest.raises(ValueError, match=f"'{name}' is already registered"):
             register_aggregation(name)
 
 

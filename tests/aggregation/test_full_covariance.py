@@ -87,7 +87,7 @@ def test_diagonal_covariances_give_the_diagonal_answer(name: str) -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_densities_integrate_to_one_with_the_covariance_of_the_draws(name: str) -> None:
     """In two dimensions, on a grid."""
-    experts = random_full_experts(3, 3, 2, spread=0.3)
+    experts = random_full_experts(3, 3, 2, log_scale_std=0.3)
     posterior: Any = aggregate(experts, name)
     axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)
