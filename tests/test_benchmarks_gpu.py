@@ -67,7 +67,7 @@ def test_the_limit_for_all_is_kept(tmp_path: Path) -> None:
     outcomes = run_all(steps, lambda *_: python(code), tmp_path, tmp_path / "log", 11, lambda _: None)
     assert time.monotonic() - started < 60  # of a busy machine; without the limit it were 600
     assert [outcome.state for outcome in outcomes] == ["stopped", "not run"]
-    assert outcomes[0].limit == pytest.approx(5, abs=0.2)
+    assert 4 <= outcomes[0].limit <= 5
     assert outcomes[1].note == "no time was left"
 
 
