@@ -22,12 +22,12 @@ from pyro_mmvae.runs.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from pyro_mmvae.networks import ConvEncoder
+from pyro_mmvae.networks import ConvEncoder, NetworkOptions
 
 
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(ConvEncoder((3, 8, 8), 4, groups=2, width=4, hidden=8, norm="group"))
+    return nn.Sequential(ConvEncoder((3, 8, 8), 4, NetworkOptions(width=4, hidden=8, norm="group"), groups=2))
 
 
 def steps(module: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
