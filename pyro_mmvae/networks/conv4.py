@@ -27,7 +27,7 @@ _WIDTH_MULTIPLES = (1, 2, 2, 4)
 def fits_conv4(shape: tuple[int, ...]) -> bool:
     """Return True for shapes `(channel, height, width)` whose sides are 32, 48, 64, and so on.
 
-    Of these sides the convolutions reach every pixel, and the transposed ones restore the same sides.
+    With such sides the convolutions reach every pixel, and the transposed ones restore the sides.
     """
     return len(shape) == 3 and all(side % 16 == 0 and side >= 32 for side in shape[1:])
 

@@ -198,7 +198,7 @@ _BUILT_IN = {
         Conv4Encoder, Conv4Decoder, fits_conv4, "(channel, height, width) whose sides are 32, 48, 64, …"
     ),
     "mlp": NetworkPair(MLPEncoder, MLPDecoder),
-    "residual": NetworkPair(ResidualEncoder, ResidualDecoder),  # whose constructors say which sides they cannot halve
+    "residual": NetworkPair(ResidualEncoder, ResidualDecoder),  # the constructors check the sides
     "text": NetworkPair(TextEncoder, TextDecoder, fits_text, "tokens (position, class) of 8, 12, 16, … positions"),
 }
 for _name, _pair in _BUILT_IN.items():

@@ -63,7 +63,8 @@ class _Layout:
         """Return items `(*batch, group, *shape)` as `(batch, group * channel, *side)`."""
         if self.is_image:
             flat = items.reshape(-1, groups * self.channels_in, *self.sides[0])
-            return flat.contiguous(memory_format=torch.channels_last)  # in which convolutions are faster
+            # Convolutions are faster with channels last in memory.
+            return flat.contiguous(memory_format=torch.channels_last)
         return items.mT.reshape(-1, groups * self.channels_in, *self.sides[0])
 
     def to_items(self, values: Tensor, batch: torch.Size, groups: int) -> Tensor:
@@ -156,5 +157,6 @@ class ResidualDecoder(GroupedDecoder):
         features = self.linear(flat)
         features = features.reshape(*features.shape, *[1] * self.layout.dims)
         if self.layout.is_image:
-            features = features.contiguous(memory_format=torch.channels_last)  # in which convolutions are faster
+            # Convolutions are faster with channels last in memory.
+            features = features.contiguous(memory_format=torch.channels_last)
         return self.layout.to_items(self.layers(features), batch, self.groups)

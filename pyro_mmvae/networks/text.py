@@ -23,7 +23,7 @@ _WIDTH_MULTIPLE = 4
 def fits_text(shape: tuple[int, ...]) -> bool:
     """Return True for shapes `(position, class)` of 8, 12, 16, and so on, positions.
 
-    Of these lengths the convolutions reach every position, and the transposed ones restore the same length.
+    With such a length the convolutions reach every position, and the transposed ones restore the length.
     """
     return len(shape) == 2 and shape[0] % 4 == 0 and shape[0] >= 8
 

@@ -1,61 +1,42 @@
-"""Layers that take the fastest way on a CPU, which torch's own choice of kernel sometimes is not.
+"""Layers that take the fastest path on a CPU, where torch's own choice of kernel is sometimes slow.
 
 Every layer has the parameters, the initial weights and, up to rounding, the values and derivatives of its counterpart
 in torch. Other packages import from here only, not from the modules. The measurements are in ``docs/speed.md``.
 
-"Traced" below means that ``torch.compile``, ``torch.func`` or forward-mode AD follows the tensors: the autograd
-functions here have rules for reverse mode only. Conditions are tried from top to bottom.
+The first condition that holds decides on the path. "Traced" means that ``torch.compile``, ``torch.func`` or
+forward-mode AD follows the tensors: the autograd functions here have rules for reverse mode only.
 
-:class:`Linear` and :func:`grouped_linear`, one product per group:
+:class:`Linear` and :func:`grouped_linear`:
 
-=============================================================================  =========================================
-Condition                                                                      Way
-=============================================================================  =========================================
-fewer than 2²² multiplications in a product                                    torch's BLAS, which is as fast there
-not on a CPU, not float32, under autocast, or traced                           torch
-CPU without AVX, or torch without oneDNN, or with oneDNN switched off          torch
-``Linear`` with an input that does not have two dimensions                     torch
-otherwise                                                                      oneDNN's product, then the bias
-=============================================================================  =========================================
+1. Fewer than 2²² multiplications in one product, or an input of :class:`Linear` that does not have two dimensions:
+   torch, whose BLAS is as fast there.
+2. Not on a CPU, not float32, under autocast, or traced: torch.
+3. A CPU without AVX, or torch without oneDNN or with oneDNN switched off: torch.
+4. Otherwise: one product per group by oneDNN, then the bias.
 
 :class:`GroupedConvolutions`, the layers of several networks:
 
-=============================================================================  =========================================
-Condition                                                                      Way
-=============================================================================  =========================================
-on a CPU, not traced, and at least 2¹⁹ values per network between two layers   one network after the other: each plain
-                                                                               convolution as :class:`ConvBiasReLU` with
-                                                                               the ReLU that follows it, each sub-pixel
-                                                                               one as :class:`SubpixelConvTranspose`
-otherwise                                                                      all networks in one grouped call, with
-                                                                               channels last; transposed convolutions
-                                                                               as in the next table
-=============================================================================  =========================================
+1. On a CPU, not traced, and at least 2¹⁹ values between two layers for one network: one network after the other. A
+   convolution and the ReLU that follows it are one :class:`ConvBiasReLU`; a transposed convolution that meets condition
+   2 of :class:`ConvTranspose2d` is a :class:`SubpixelConvTranspose`.
+2. Otherwise: all networks in one grouped call, with channels last in memory. Convolutions are torch's, transposed ones
+   those of :class:`ConvTranspose2d`.
 
-The result is contiguous in both cases; unless traced, its gradient comes back channels last.
+The result is contiguous in both cases; unless traced, its gradient comes back with channels last.
 
-:class:`ConvTranspose2d`, where it is called by itself or in one grouped call:
+:class:`ConvTranspose2d`, called by itself or in a grouped call:
 
-=============================================================================  =========================================
-Condition                                                                      Way
-=============================================================================  =========================================
-not on a CPU, dilated, or called with ``output_size``                          torch
-not traced, kernel 3, stride 2, padding 1, output padding of at most 1, and    :class:`SubpixelConvTranspose`, whose
-at most 4 output channels per group                                            backward pass is torch's
-not traced, one group                                                          :class:`ConvBiasReLU` without the ReLU
-otherwise                                                                      torch without the bias, then the bias
-=============================================================================  =========================================
+1. Not on a CPU, dilated, or called with ``output_size``: torch.
+2. Not traced, kernel 3, stride 2, padding 1, output padding of at most 1 and at most 4 output channels per group:
+   :class:`SubpixelConvTranspose`, whose backward pass is torch's.
+3. Not traced and one group: :class:`ConvBiasReLU` without the ReLU.
+4. Otherwise: torch without the bias, then the bias.
 
 :class:`ConvBiasReLU`, the gradient of the weight:
 
-=============================================================================  =========================================
-Condition                                                                      Way
-=============================================================================  =========================================
-bfloat16 (by autocast, as a rule) and at least 16 channels in the weight's     product with the patches (``im2col``), 2
-second dimension                                                               MiB of them at a time, or all with
-                                                                               ``create_graph``
-otherwise                                                                      torch
-=============================================================================  =========================================
+1. In bfloat16, as under autocast, and at least 16 channels in the second dimension of the weight: a product with the
+   patches (im2col), 2 MiB of them at a time, or with all of them under ``create_graph``.
+2. Otherwise: torch.
 """
 
 from pyro_mmvae.networks.onednn.convolutions import ConvTranspose2d as ConvTranspose2d

@@ -96,7 +96,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     @property
     def is_subpixel(self) -> bool:
-        """True if :class:`~pyro_mmvae.networks.onednn.SubpixelConvTranspose` computes this convolution on a CPU."""
+        """Return True if :class:`~pyro_mmvae.networks.onednn.SubpixelConvTranspose` computes this convolution on a CPU."""
         shape = (self.kernel_size, self.stride, self.padding, self.dilation)
         has_few_channels = self.out_channels // self.groups <= _MAX_SUBPIXEL_CHANNELS
         has_shape = shape == ((3, 3), (2, 2), (1, 1), (1, 1)) and all(size <= 1 for size in self.output_padding)
@@ -110,7 +110,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         untraced = is_untraced(input, weight)
         if untraced and self.is_subpixel:
             return subpixel_conv_transpose(input, weight, bias, self.output_padding, self.groups)
-        if untraced and self.groups == 1:  # which ConvBiasReLU is limited to
+        if untraced and self.groups == 1:  # ConvBiasReLU has no groups
             return conv_bias_relu(input, weight, bias, self.stride, padding, self.output_padding)
         # With a bias oneDNN is several times slower, forward and backward, above all for results of odd sides.
         result = functional.conv_transpose2d(

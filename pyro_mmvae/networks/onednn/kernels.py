@@ -35,7 +35,7 @@ def conv_bias_relu(
 
     Args:
         values: images `(item, channel, height, width)`.
-        weight: weight as ``torch.nn.Conv2d`` has it, or ``torch.nn.ConvTranspose2d`` if ``output_padding`` is given.
+        weight: weight in the layout of ``torch.nn.Conv2d``, or of ``torch.nn.ConvTranspose2d`` if ``output_padding`` is not None.
         bias: one number per output channel, or None.
         stride: step of the kernel along each side.
         padding: padding of the images along each side.
@@ -175,7 +175,7 @@ def subpixel_conv_transpose(
 
     Args:
         values: images `(item, channel, height, width)`.
-        weight: weight as ``torch.nn.ConvTranspose2d`` has it, of kernel 3.
+        weight: weight of kernel 3, in the layout of ``torch.nn.ConvTranspose2d``.
         bias: one number per output channel, or None.
         output_padding: 0 or 1 along each side.
         groups: number of groups of channels.

@@ -54,8 +54,8 @@ class Linear(nn.Linear):
 def _without_gaps(matrix: Tensor) -> Tensor:
     """Return a matrix that is dense in memory, by rows or by columns.
 
-    Of others, such as slices of a batch with the group axis in between, oneDNN's product takes a thousand times as
-    long.
+    For other matrices, such as slices of a batch with the group axis in between, oneDNN's product takes a thousand
+    times as long.
     """
     if matrix.is_contiguous() or matrix.mT.is_contiguous():
         return matrix
