@@ -46,10 +46,12 @@ class GroupedConvolutions(nn.Sequential):
     ) -> Float[Tensor, "batch group channels heights widths"]:
         """Apply each network to its own images."""
         untraced = is_untraced(images, *self.parameters())
+        # Large activations of one network stay in a CPU's cache from layer to layer, those of all networks do not.
         if untraced and images.device.type == "cpu" and len(images) * self.largest >= _MIN_VALUES_PER_NETWORK:
             return self.forward_per_network(images)
         values = images.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         values = super().forward(values)
+        # A custom autograd function fixes the layout of the gradient, but has no rule for what traces it.
         values = cast("Tensor", _Contiguous.apply(values)) if untraced else values.contiguous()
         return values.unflatten(1, (self.groups, -1))
 
@@ -96,7 +98,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     @property
     def is_subpixel(self) -> bool:
-        """Return True if :class:`~pyro_mmvae.networks.onednn.SubpixelConvTranspose` computes this convolution on a CPU."""
+        """True if a CPU computes this layer as :class:`~pyro_mmvae.networks.onednn.SubpixelConvTranspose`."""
         shape = (self.kernel_size, self.stride, self.padding, self.dilation)
         has_few_channels = self.out_channels // self.groups <= _MAX_SUBPIXEL_CHANNELS
         has_shape = shape == ((3, 3), (2, 2), (1, 1), (1, 1)) and all(size <= 1 for size in self.output_padding)
@@ -104,6 +106,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's own name)
         """Return the transposed convolution of images `(item, channel, height, width)`."""
+        # The measurements behind the other paths were made on CPUs, of convolutions without dilation.
         if output_size is not None or self.dilation != (1, 1) or input.device.type != "cpu":
             return super().forward(input, output_size)
         weight, bias, padding = self.weight, self.bias, cast("tuple[int, ...]", self.padding)

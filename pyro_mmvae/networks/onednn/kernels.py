@@ -35,7 +35,8 @@ def conv_bias_relu(
 
     Args:
         values: images `(item, channel, height, width)`.
-        weight: weight in the layout of ``torch.nn.Conv2d``, or of ``torch.nn.ConvTranspose2d`` if ``output_padding`` is not None.
+        weight: weight in the layout of ``torch.nn.Conv2d``, or of ``torch.nn.ConvTranspose2d`` if ``output_padding``
+            is not None.
         bias: one number per output channel, or None.
         stride: step of the kernel along each side.
         padding: padding of the images along each side.
