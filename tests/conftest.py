@@ -95,11 +95,27 @@ from pyro.poutine import runtime  # noqa: E402
 
 from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
+from pyro_mmvae.device import resolve_device  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
 
 torch.set_num_threads(1)
 
 SPLITS = ("train", "val", "test")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that sets the device of the tests marked ``device``."""
+    parser.addoption("--device", default="cpu", help="The device of tests marked 'device': cpu, cuda, cuda:1, …")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Return the device of a test marked ``device``.
+
+    Raises:
+        ValueError: If the device is unavailable on this machine.
+    """
+    return resolve_device(str(request.config.getoption("--device")))
 
 
 def flushes_denormals() -> bool:

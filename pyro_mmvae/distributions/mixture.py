@@ -154,7 +154,11 @@ class SubsetMixture(TorchDistribution):
         shape = torch.Size(sample_shape)
         with torch.no_grad():
             probs = self.probs.reshape(-1, self.num_components)
-            drawn = torch.multinomial(probs, shape.numel(), replacement=True)
+            # A single draw is the one of torch.multinomial, without its checks, which may wait for an accelerator.
+            if shape.numel() == 1:
+                drawn = (probs / torch.empty_like(probs).exponential_()).argmax(-1, keepdim=True)
+            else:
+                drawn = torch.multinomial(probs, shape.numel(), replacement=True)
         return drawn.mT.reshape(shape + self.batch_shape)
 
     def component(self, index: Int[Tensor, "*sample"]) -> TorchDistribution:
