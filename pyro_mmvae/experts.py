@@ -115,7 +115,10 @@ class Experts:
         if self.family not in FAMILIES:
             raise ValueError(f"Experts: family must be one of {', '.join(FAMILIES)}, got {self.family!r}")
         if (self.df is not None) != (self.family == "student_t"):
-            raise ValueError(f"Experts: df must be set for family 'student_t' only, got {self.family!r}, df={self.df}")
+            raise ValueError(
+                f"Experts: df must be a number for family 'student_t' and None for others, got {self.df} for "
+                f"{self.family!r}"
+            )
         if self.df is not None and not (self.df > 2 and math.isfinite(self.df)):
             raise ValueError(f"Experts: df must be finite and above 2, where the variance exists, got {self.df}")
         full = self.scale_tril is not None or cov_factor is not None

@@ -89,20 +89,23 @@ def test_pixels_are_bytes_over_255(batch: dict[str, Tensor]) -> None:
     ("change", "message"),
     [
         ({"sound": torch.zeros(ITEMS, 3)}, "unknown modality 'sound'; the model has image, vector, label"),
-        ({"vector": torch.zeros(ITEMS + 1, 5)}, "modality 'vector' has 7 items, others 6"),
+        ({"vector": torch.zeros(ITEMS + 1, 5)}, "modality 'vector' must have 6 items as others have, got 7"),
         ({"vector": torch.zeros(ITEMS, 4)}, r"modality 'vector' has items of shape \(4,\), the model expects \(5,\)"),
         ({"image": torch.zeros(ITEMS, 8, 8)}, r"modality 'image' has items of shape \(8, 8\).* \(3, 8, 8\)"),
-        ({"image": torch.zeros(3, 8, 8)}, "modality 'vector' has 6 items, others 3"),
-        ({"present": torch.ones(ITEMS, 2, dtype=torch.bool)}, r"'present' must be \(item, 3\), got \(6, 2\)"),
-        ({"present": torch.ones(ITEMS, dtype=torch.bool)}, r"'present' must be \(item, 3\), got \(6,\)"),
-        ({"present": torch.ones(ITEMS + 1, 3, dtype=torch.bool)}, r"mask of modality 'image' has shape \(7,\), not"),
+        ({"image": torch.zeros(3, 8, 8)}, "modality 'vector' must have 3 items as others have, got 6"),
+        ({"present": torch.ones(ITEMS, 2, dtype=torch.bool)}, r"'present' must have shape \(item, 3\), got \(6, 2\)"),
+        ({"present": torch.ones(ITEMS, dtype=torch.bool)}, r"'present' must have shape \(item, 3\), got \(6,\)"),
+        (
+            {"present": torch.ones(ITEMS + 1, 3, dtype=torch.bool)},
+            r"mask of modality 'image' must have shape \(6,\), got \(7,\)",
+        ),
     ],
 )
 def test_a_batch_that_does_not_fit_is_answered_in_one_line(
     batch: dict[str, Tensor], change: dict[str, Tensor], message: str
 ) -> None:
     vae = make()
-    for run in (vae.guide, vae.posterior, vae.model if "shape" not in message else vae.guide):
+    for run in (vae.guide, vae.posterior, vae.model if "items of shape" not in message else vae.guide):
         with pytest.raises(ValueError, match=message) as error:
             run(batch | change)
         assert "\n" not in str(error.value)
@@ -114,7 +117,7 @@ def test_a_batch_of_the_wrong_types_is_answered_in_one_line(batch: dict[str, Ten
         ({**batch, "image": [1.0]}, "modality 'image' must be a tensor .*, got list"),
         ({**batch, "vector": torch.tensor(1.0)}, "modality 'vector' must be a tensor"),
         ({**batch, "present": torch.ones(ITEMS, 3)}, "the mask of modality 'image' must be a bool tensor"),
-        ([batch["image"]], "a batch is a Batch or a dict of tensors, not list"),
+        ([batch["image"]], "batch must be a Batch or a mapping of tensors, got list"),
     ):
         with pytest.raises(TypeError, match=message) as error:
             vae.guide(wrong)
