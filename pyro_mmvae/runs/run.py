@@ -22,7 +22,7 @@ from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_st
 from pyro_mmvae.runs.config import Config, dump_config, make_config
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, Traits
-from pyro_mmvae.data.text import decode
+from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.data.modality_spec import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically, write_text
@@ -149,7 +149,7 @@ class Run:
         alphabet = self.alphabet(name)
         if alphabet is None:
             raise ValueError(f"modality {name!r} has no alphabet")
-        return decode(tokens, alphabet, self.traits[name].padding)
+        return np.array(decode_texts(tokens, self.traits[name].padding, alphabet), dtype=np.str_)
 
     @property
     def device(self) -> torch.device:

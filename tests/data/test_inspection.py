@@ -29,7 +29,7 @@ def make(split: str = "train", *, items: int = 12, **changes: Any) -> Multimodal
 @pytest.fixture
 def sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """The splits of ``toy``: data sets, or errors to raise."""
-    monkeypatch.setattr(registry, "_ENTRIES", {})
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", {})
     splits: dict[str, Any] = {"train": make(), "val": make("val"), "test": make("test")}
 
     @register_data("toy")
@@ -124,7 +124,7 @@ def test_every_split_is_opened_whatever_the_others_say(sets: dict[str, Any]) -> 
 
 
 def test_a_source_is_described_without_being_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_FORMATS", {})
+    monkeypatch.setattr(registry.FORMATS, "_parts", {})
 
     @register_format("dots", detect=lambda path: path.suffix == ".dots", splits=("train",))
     def load_dots(path: Any, split: str, *, cache: bool = True, scale: float = 1.0) -> MultimodalDataset:

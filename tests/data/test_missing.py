@@ -128,7 +128,7 @@ def test_labels_are_needed_for_rates_by_label() -> None:
 
 
 def test_every_source_has_the_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
     register_data("toy")(lambda split, *, cache=True: make(50, split))
     full, gaps = load_data("toy"), load_data("toy", missing_rate={"b": 1.0})
     assert full.complete

@@ -22,7 +22,7 @@ SHARED = "missing_rate, missing_by_label, missing_seed, missing_splits, allow_em
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int]]:
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
     seen: list[tuple[str, bool, int]] = []
 
     @register_data("toy", splits=("train", "test"))
@@ -74,7 +74,7 @@ def test_the_embedded_set_names_its_splits_and_options() -> None:
 
 
 def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_FORMATS", {})
+    monkeypatch.setattr(registry.FORMATS, "_parts", {})
 
     @register_format("dots", detect=lambda path: path.suffix == ".dots", splits=("train",))
     def load_dots(path: Path, split: str, *, cache: bool = True, scale: float = 1.0) -> MultimodalDataset:
@@ -96,7 +96,7 @@ def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkey
 
 
 def test_a_special_case_is_tried_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_FORMATS", {})
+    monkeypatch.setattr(registry.FORMATS, "_parts", {})
     for name, first in (("files", False), ("special", True)):
 
         @register_format(name, detect=Path.is_file, first=first)

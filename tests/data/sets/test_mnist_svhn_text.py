@@ -14,7 +14,7 @@ import torch
 from pyro_mmvae import MultimodalDataset, load_data
 from pyro_mmvae.data import IndexedTensor, resolve_options
 from pyro_mmvae.data.text import ALPHABET, ENGLISH, decode
-from pyro_mmvae.runs import resolve
+from pyro_mmvae.runs.resolution import resolve
 from pyro_mmvae.runs.config import make_config
 from tests.digit_samples import numbers, write_idx, write_mat, write_npz
 
