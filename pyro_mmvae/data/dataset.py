@@ -154,8 +154,8 @@ class MultimodalDataset:
             IndexError: If an index is out of range or not an integer, or a mask has another length than the data.
         """
         rows = torch.as_tensor(index)
-        if rows.numel() == 0:
-            raise ValueError("index must select at least one item, got an empty index")
+        if rows.numel() == 0 or (rows.dtype == torch.bool and not rows.any()):
+            raise ValueError("index must select at least one item, got none")
         return replace(
             self,
             modalities={name: tensor[rows] for name, tensor in self.modalities.items()},

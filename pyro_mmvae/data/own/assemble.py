@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.modality_spec import Traits, infer_kind
-from pyro_mmvae.data.options import check_integer, check_split
+from pyro_mmvae.data.options import check_split
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage import mapped
@@ -107,7 +107,8 @@ def _choose_rows(raw: RawArrays, count: int, split: str, seed: int) -> NDArray[n
     check_split(raw.where, split, SPLITS)
     where = raw.files.get("split", raw.where)
     if raw.split is None:
-        check_integer("split_seed", raw.where, seed, 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"{raw.where}: split_seed must be an integer of at least 0, got {seed!r}")
         ends = np.round(np.cumsum(SHARES) * count).astype(int)
         parts = np.split(np.random.default_rng(seed).permutation(count), ends[:-1])
         rows = np.sort(parts[SPLITS.index(split)])

@@ -78,7 +78,7 @@ def _modality_name(entry: os.DirEntry[str]) -> str:
     """Return the name of the folder of a modality, and check that it is one."""
     if not _FOLDER.fullmatch(entry.name) or not entry.is_dir():
         raise ValueError(
-            f"{entry.path}: must be a folder m0, m1, …, as everything beside them, got another name or file"
+            f"{entry.path}: the folder of a part must hold nothing but folders m0, m1, …, got {entry.name!r}"
         )
     return entry.name
 

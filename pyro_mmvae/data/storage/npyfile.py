@@ -49,11 +49,11 @@ class ItemFile:
 
         Args:
             item: Index of the item; items may be skipped.
-            value: Its value, of the file's type and shape.
+            value: Its value, of the file's shape; it is converted to the file's type.
         """
         if item != self.next:
             self.file.seek(self.start + item * self.item_bytes)
-        self.file.write(value.tobytes())
+        self.file.write(np.asarray(value, dtype=self.dtype).tobytes())  # NumPy scalars lose a foreign byte order
         self.next = item + 1
 
     def finish(self, count: int) -> None:
