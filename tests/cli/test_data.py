@@ -44,7 +44,7 @@ def test_build_info_and_check_go_together(sources: list[str], elsewhere: Path) -
     assert "pyro-mmvae train --data data/mine" in built.stdout
     assert len([line for line in built.stderr.splitlines() if line.startswith("warning: ")]) == 4
     assert len(load_data("data/mine", "val")) == 20
-    assert refused(*words) == "error: data/mine exists already, choose another folder"
+    assert refused(*words) == "error: data/mine must not exist yet: choose another folder"
 
     said = invoke("info", "data/mine", "--sheet", "pictures/sheet.png", "-n", "6").stdout
     assert said.startswith("data/mine: format polymnist-built\n  splits: train, val, test\n")
@@ -84,10 +84,10 @@ def test_info_and_check_of_a_published_tree(elsewhere: Path) -> None:
 
 
 def test_errors_of_use_are_one_line(sources: list[str]) -> None:
-    assert "unknown data 'nothing'" in refused("info", "nothing")
-    assert "unknown data 'nothing'" in refused("check", "nothing")
+    assert "unknown data set 'nothing'" in refused("info", "nothing")
+    assert "unknown data set 'nothing'" in refused("check", "nothing")
     assert (
-        "unknown split 'dev'" in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
+        "split of 'polymnist-mini' must be one of train, val, test, got 'dev'" in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
     )
     assert refused("info", "--sheet", "a.png") == "error: --split and --sheet need the name or the path of a data set"
     words = ["build", "polymnist", "--out", "out"]

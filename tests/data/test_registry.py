@@ -60,7 +60,8 @@ def message(*args: str, **options: int) -> str:
 def test_load_data_with_an_unknown_name_split_or_option_lists_the_allowed_ones() -> None:
     assert message("polymnist") == (
         "unknown data set 'polymnist', did you mean 'polymnist-mini'? Available: celeba, mnist-svhn-text, "
-        "polymnist-mini, toy. A path to existing files works too, and pyro_mmvae.data.register_data adds a custom data set."
+        "polymnist-mini, toy. A path to existing files works too, and pyro_mmvae.data.register_data adds a custom data "
+        "set."
     )
     assert message("toy", "val") == "split of 'toy' must be one of train, test, got 'val'"
     assert message("toy", "test", item=3) == f"option of 'toy' must be one of items, {SHARED}, got 'item'"

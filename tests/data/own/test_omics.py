@@ -108,7 +108,7 @@ def test_load_omics_of_an_h5ad_file_reads_one_modality_and_a_layer(files: dict[s
     [
         (
             {},
-            "modality 'rna' must have a kind, as it holds integers only and may be counts, got none: set it to counts or",
+            "modality 'rna' must have a kind, as it holds integers only and may be counts, got none: set",
         ),
         ({**OPTIONS, "labels": "kind"}, "column must be one of obs, "),
         ({**OPTIONS, "split_by": "type"}, "split must be 0, 1, 2 or train, val, test, got T"),

@@ -14,8 +14,8 @@ import torch
 from pyro_mmvae import MultimodalDataset, load_data
 from pyro_mmvae.data import IndexedTensor, resolve_options
 from pyro_mmvae.data.text import ENGLISH_DIGITS, decode_texts
-from pyro_mmvae.runs.resolution import resolve
 from pyro_mmvae.runs.config import make_config
+from pyro_mmvae.runs.resolution import resolve
 from tests.digit_samples import numbers, write_idx, write_mat, write_npz
 
 NAME = "mnist-svhn-text"

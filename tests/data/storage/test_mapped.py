@@ -119,9 +119,7 @@ def test_training_and_evaluation_of_mapped_data_equal_those_in_memory(folder: Pa
         trainer = Trainer(vae, settings, total_steps=10)
         trainer.epoch(train, 0)
         elbo = evaluate_elbo(vae, test)["elbo"]
-        rows = evaluate(
-            vae.eval(), train, test, options=EvaluationOptions(samples=3, draws=10, khat_items=3)
-        ).rows
+        rows = evaluate(vae.eval(), train, test, options=EvaluationOptions(samples=3, draws=10, khat_items=3)).rows
         results.append((elbo, [row.as_row() for row in rows]))
     assert results[0] == results[1]
 
