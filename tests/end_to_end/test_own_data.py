@@ -125,8 +125,14 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
         (("--set", "data.splitseed=1"), "option of 'mine' must be one of kinds, missing_nan, "),
         (("--set", "data.split_seed=x"), "option 'split_seed' of 'mine' must be of type int, got 'x'"),
         (("--set", "data.missing_rate=2"), "missing_rate must be a number from 0 to 1, got 2.0"),
-        (("--set", "data.missing_rate={rnb: 0.1}"), "missing_rate: unknown modality 'rnb', the data has image, rna"),
-        (("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"), "missing_splits must be some of train, val, test, got 'trian'"),
+        (
+            ("--set", "data.missing_rate={rnb: 0.1}"),
+            "missing_rate: modality must be one of image, rna, words, got 'rnb'",
+        ),
+        (
+            ("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"),
+            "missing_splits must be some of train, val, test, got 'trian'",
+        ),
         (("--set", "model.modalities.rnb.weight=1"), "model.modalities names 'rnb', the data has image, rna, words"),
         (("--set", "model.modalities.rna.likelihood=normal"), "model.modalities.rna: likelihood 'normal' does not fit"),
         (("--set", "model.modalities.words.classes=3"), "model.modalities.words: 3 classes, the data has 5"),

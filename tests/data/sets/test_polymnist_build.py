@@ -166,7 +166,7 @@ def test_build_polymnist_into_an_existing_path_raises(tmp_path: Path, sources: d
 def test_build_polymnist_with_unusable_sources_or_options_raises(tmp_path: Path, sources: dict[str, Any]) -> None:
     out, photographs = tmp_path / "out", sources["photographs"]
     assert build_error(out, sources, modalities=10).startswith(
-        f"photographs: {photographs} must hold at least 10 image files, one per modality, got 3 with a suffix among"
+        f"photographs: the folder {photographs} must hold at least 10 image files, one per modality, got 3 "
     )
     assert build_error(out, sources, photographs=tmp_path / "no") == (
         f"photographs must be a folder of image files, got {str(tmp_path / 'no')!r}, which is not a folder"
