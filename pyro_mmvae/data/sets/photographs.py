@@ -26,8 +26,8 @@ def list_photographs(folder: Path, count: int) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if len(paths) < count:
         raise ValueError(
-            f"photographs: the folder {folder} must hold at least {count} image files, one per modality, got {len(paths)} "
-            f"with a suffix among {', '.join(SUFFIXES)}"
+            f"photographs: the folder {folder} must hold at least {count} image files, one per modality, got "
+            f"{len(paths)} with a suffix among {', '.join(SUFFIXES)}"
         )
     return paths[:count]
 
