@@ -192,7 +192,9 @@ def test_load_polymnist_mini_with_too_few_photographs_says_how_to_add_some() -> 
 
 
 def test_load_polymnist_mini_with_unusable_photographs_raises(tmp_path: Path) -> None:
-    assert "must be the path of an image file or one of " in error_of(modalities=1, photographs=("nowhere.png",))
+    message = error_of(modalities=1, photographs=("nowhere.png",))
+    assert message.startswith("photograph must be the path of an image file or one of ")
+    assert message.endswith("got 'nowhere.png'")
     assert "must be a tuple of names or paths, got 'rocket'" in error_of(modalities=1, photographs="rocket")
     text, small = tmp_path / "text.png", tmp_path / "small.png"
     text.write_text("not an image")
