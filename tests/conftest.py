@@ -146,7 +146,7 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test registers, data or aggregations, is forgotten after it."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
     monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
 
 

@@ -21,7 +21,7 @@ from pyro_mmvae.aggregation.functional import get_aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, Traits
 from pyro_mmvae.data.modality_spec import PIXEL_SCALE
-from pyro_mmvae.data.text import decode
+from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically, write_text
 from pyro_mmvae.networks import NetworkOptions
@@ -149,7 +149,7 @@ class Run:
         alphabet = self.alphabet(name)
         if alphabet is None:
             raise ValueError(f"modality {name!r} has no alphabet")
-        return decode(tokens, alphabet, self.traits[name].padding)
+        return np.array(decode_texts(tokens, self.traits[name].padding, alphabet), dtype=np.str_)
 
     @property
     def device(self) -> torch.device:
