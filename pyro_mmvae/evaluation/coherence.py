@@ -9,16 +9,16 @@ import torch
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
-from pyro_mmvae.evaluation.metrics import Metric, names_of
+from pyro_mmvae.evaluation.metrics import Metric, subset_names
 from pyro_mmvae.evaluation.posteriors import (
-    decoded,
+    decode_in_batches,
     draw_protocol,
     draws_at_once,
-    having,
+    has_all,
     posterior_draws,
+    readout,
     seeded,
-    shown,
-    take,
+    select,
 )
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -69,17 +69,17 @@ def conditional_coherence(
     size = batch_size or draws_at_once(device)
     for subset in subsets:
         targets = [n for m, n in enumerate(vae.names) if m not in subset and n in classifiers.networks]
-        kept = having(experts, subset)
+        kept = has_all(experts, subset)
         if not targets or not kept.any():
             continue
         found: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, take(experts, kept), subset, bound)
-            for images in decoded(vae, z, targets, size):
+            z = posterior_draws(vae, select(experts, kept), subset, bound)
+            for images in decode_in_batches(vae, z, targets, size):
                 for name in targets:
                     judge = classifiers.scores if classifiers.label_names else classifiers.predict
                     found[name].append(judge(name, images[name]))
-        given = names_of(subset, vae.names)
+        given = subset_names(subset, vae.names)
         for name in targets:
             figures = _judged(name, torch.cat(found[name]), labels[kept], classifiers.label_names)
             rows += [Metric("coherence", protocol, given, target, v, len(z), seed) for target, v in figures.items()]
@@ -114,7 +114,7 @@ def joint_coherence(
     """
     found = _of_prior_draws(vae, classifiers, draws, seed, batch_size)
     agree = int((found == found[0]).all(0).sum())
-    return Metric("joint_coherence", f"prior draws, {shown(vae)}", (), "", agree / draws, draws, seed)
+    return Metric("joint_coherence", f"prior draws, {readout(vae)}", (), "", agree / draws, draws, seed)
 
 
 def joint_agreement(
@@ -135,7 +135,7 @@ def joint_agreement(
     Raises:
         ValueError: as :func:`joint_coherence`.
     """
-    protocol, names = f"prior draws, {shown(vae)}, Fleiss' kappa", classifiers.label_names
+    protocol, names = f"prior draws, {readout(vae)}, Fleiss' kappa", classifiers.label_names
     found = agreement(_of_prior_draws(vae, classifiers, draws, seed, batch_size))
     return [Metric("joint_coherence", protocol, (), names[k], value, draws, seed) for k, value in found.items()]
 
@@ -150,6 +150,6 @@ def _of_prior_draws(
     prior = vae.model.prior()
     size = batch_size or draws_at_once(prior.mean.device)
     with seeded(seed, prior.mean.device), torch.no_grad():
-        for images in decoded(vae, prior.sample(torch.Size((draws,))), list(classifiers.networks), size):
+        for images in decode_in_batches(vae, prior.sample(torch.Size((draws,))), list(classifiers.networks), size):
             parts.append(torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks]))
     return torch.cat(parts, 1)

@@ -15,8 +15,8 @@ from pyro.infer import Predictive
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.evaluation.metrics import choose_subsets, names_of
-from pyro_mmvae.evaluation.sbc import DRAW_SITE, Program, SeededProgram, draw_latents
+from pyro_mmvae.evaluation.metrics import choose_subsets, subset_names
+from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -197,7 +197,9 @@ def choose_given(names: Sequence[str], *, per_size: int = 1, seed: int = 0) -> l
         per_size: how many subsets a size.
         seed: of the choice.
     """
-    chosen = [names_of(subset, names) for subset in choose_subsets(len(names), limit=per_size * len(names), seed=seed)]
+    chosen = [
+        subset_names(subset, names) for subset in choose_subsets(len(names), limit=per_size * len(names), seed=seed)
+    ]
     return [(), *(given for i, given in enumerate(chosen) if i < per_size or len(chosen[i - per_size]) < len(given))]
 
 

@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.evaluation.attributes import average_precisions
-from pyro_mmvae.evaluation.metrics import Metric, names_of
-from pyro_mmvae.evaluation.posteriors import posterior_means, take
+from pyro_mmvae.evaluation.metrics import Metric, subset_names
+from pyro_mmvae.evaluation.posteriors import posterior_means, select
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -71,13 +71,13 @@ def linear_probe(
     generator = np.random.default_rng(seed)
     count = len(train_labels)
     rows = torch.as_tensor(np.sort(generator.choice(count, min(points, count), replace=False)))
-    some = take(train, rows.to(train.loc.device))
+    some = select(train, rows.to(train.loc.device))
     some_labels = train_labels.cpu()[rows].numpy()
     everything = tuple(range(train.num_modalities))
 
     def features(experts: Experts, labels: NDArray[Any], subset: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
         kept = experts.mask[:, list(subset)].any(-1)
-        values = posterior_means(vae, take(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
+        values = posterior_means(vae, select(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
         return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
 
     def fit(subset: Sequence[int]) -> list[Pipeline]:
@@ -95,7 +95,7 @@ def linear_probe(
             return []
         how = f"{protocol}, {len(rows)} points" + (", average precision" if labels.ndim > 1 else "")
         return [
-            Metric("probe", how, names_of(subset, vae.names), target, value, len(labels), seed)
+            Metric("probe", how, subset_names(subset, vae.names), target, value, len(labels), seed)
             for target, value in _score(probes, values, labels, label_names or ()).items()
         ]
 

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views, names_of
+from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views, subset_names
 
 
 def row(
@@ -62,5 +62,5 @@ def test_targets_can_be_chosen() -> None:
 
 
 def test_names_follow_the_data() -> None:
-    assert names_of((2, 0), ("x", "y", "z")) == ("x", "z")
+    assert subset_names((2, 0), ("x", "y", "z")) == ("x", "z")
     assert row(0.0, ("x", "z")).views == 2
