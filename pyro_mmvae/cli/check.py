@@ -52,11 +52,11 @@ def ppc(
     from pyro_mmvae.data import make_batch
     from pyro_mmvae.device import threads as use_threads
     from pyro_mmvae.evaluation.inference_data import write_inference_data
-    from pyro_mmvae.evaluation.ppc import choose_given
+    from pyro_mmvae.evaluation.ppc import choose_conditions
 
     runs.import_plugins(plugins)
     opened = runs.load(run, checkpoint=checkpoint, device=device)
-    given = [_given(choice, opened.names) for choice in choices] or choose_given(opened.names, seed=seed)
+    given = [_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
         test = opened.data("test")
         ids = np.sort(np.random.default_rng(seed).choice(len(test), min(items, len(test)), replace=False)).tolist()

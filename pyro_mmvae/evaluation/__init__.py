@@ -1,4 +1,4 @@
-"""Figures about a trained model: each is a row that carries its protocol, number of items and seed."""
+"""Evaluation of trained models: every figure is a row with its protocol, number of items and seed."""
 
 from pyro_mmvae.evaluation.classifiers import Classifiers as Classifiers
 from pyro_mmvae.evaluation.classifiers import train_classifiers as train_classifiers

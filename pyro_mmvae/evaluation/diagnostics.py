@@ -1,4 +1,4 @@
-"""Does the guide fit, do the experts agree, and what to do where figures look wrong."""
+"""Findings: failure modes that the figures of an evaluation show, each with advice."""
 
 from __future__ import annotations
 
@@ -12,36 +12,43 @@ from pyro_mmvae.evaluation.latent_usage import ACTIVE_VARIANCE
 from pyro_mmvae.evaluation.metrics import Metric
 
 FAR_APART = 3.0
-"""Two calibrated experts err on their own around one z, so the root of the sum of their squared scales is the distance
-to expect; at three times that, what lies between them is far in the tails of both."""
+"""The distance of two experts, in multiples of the expected one, above which they count as far apart. Two calibrated
+experts err independently around one z, so the expected distance is the root of the sum of their squared scales; at
+three times that, the points between them are far in the tails of both."""
 
 COLLAPSED_KL = 0.1
-"""Nats. The mean KL of an expert to the prior bounds what the latent can say of that modality; ten classes take 2.3."""
+"""The mean KL divergence of an expert from the prior, in nats, below which its modality counts as collapsed. It bounds
+the information of the latent about the modality; to tell ten classes apart takes 2.3 nats."""
 
 DOMINANCE = 0.25
-"""The joint posterior is four times as close to one expert as to the next: the others hardly move it."""
+"""The ratio of the two smallest distances to the joint posterior below which the nearest expert dominates: if the next
+one is four times as far away, the other experts hardly move the posterior."""
 
 DISAGREEMENT = 0.5
-"""In scales of an expert. Where the next expert is nearer than that to the joint posterior, they agree."""
+"""The distance of the second-nearest expert to the joint posterior, in scales of that expert, up to which the experts
+agree and none dominates."""
 
 BAD_KHAT_SHARE = 0.2
-"""For so many items a mean of importance weights has no variance to speak of; a mean over items then rests on them."""
+"""The share of items with k̂ above its threshold from which the guide counts as unfit. The importance-weighted averages
+of these items are unreliable, and so is a mean over items that contains them."""
 
 FEW_ACTIVE = 0.1
-"""Nine in ten latent dimensions say nothing of the items."""
+"""The share of active dimensions below which the latent counts as inactive: nine in ten dimensions then carry no
+information about the items."""
 
 FAR_PRIOR = 3.0
-"""Nats. What the decoders were trained on fills about exp(−3), a twentieth, of the prior."""
+"""The KL divergence of the aggregated posterior from the prior, in nats, above which the two count as far apart. The
+region that the decoders were trained on then fills about exp(−3), a twentieth, of the prior."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """A failure mode that the figures show.
+    """A failure mode that the figures show, with advice.
 
     Attributes:
-        mode: its name, the same for every modality, pair or subset that shows it.
-        what: was seen, with numbers.
-        advice: what to try.
+        mode: The name of the failure mode, shared by all modalities, pairs and subsets that show it.
+        what: A description of what was observed, with numbers.
+        advice: The remedies to try.
     """
 
     mode: str
@@ -52,17 +59,20 @@ class Finding:
 def diagnose(
     rows: Iterable[Metric], names: Sequence[str], *, mixture: bool = False, bound: str = "mixture"
 ) -> list[Finding]:
-    """Name the failure modes of barycentric multimodal VAEs that some figures show.
+    """Find the failure modes of barycentric multimodal VAEs that some figures show.
 
     Args:
-        rows: of :func:`khat`, :func:`expert_geometry` and ``latent_usage``; what has no rows is not judged. Rows of
-            one metric, modalities and target, of several seeds say, are averaged.
-        names: of all modalities: active units and the aggregated posterior are judged given all of them.
-        mixture: whether the aggregation is a mixture over subsets already, which is then no advice.
-        bound: that the guide was trained with, likewise.
+        rows: Figures of :func:`~pyro_mmvae.evaluation.khat`, :func:`~pyro_mmvae.evaluation.expert_geometry` and
+            :func:`~pyro_mmvae.evaluation.latent_usage`. A failure mode whose figures are missing is not judged. Rows
+            with equal metric, ``given`` and target, such as those of several seeds, are averaged.
+        names: The names of all modalities; active units and the aggregated posterior are judged given all of them.
+        mixture: If True, the aggregation is a mixture over subsets, which is then not advised; False by default.
+        bound: The bound that the guide was trained with, ``mixture`` (the default) or ``component``; the latter is then
+            not advised.
 
     Returns:
-        One warning for each mode and modality, pair or subset, the gravest of a mode first; none where all is well.
+        One finding for each failure mode and modality, pair or subset, the gravest of each mode first; empty if all is
+        well.
     """
     values: dict[str, dict[tuple[tuple[str, ...], str], list[float]]] = {}
     counts: dict[str, int] = {}
@@ -70,9 +80,9 @@ def diagnose(
         values.setdefault(row.metric, {}).setdefault((row.given, row.target), []).append(row.value)
         if row.given == tuple(names):
             counts[row.metric] = row.n
-    figures = {name: {key: float(np.mean(v)) for key, v in some.items()} for name, some in values.items()}
-    alone = {name: {key[0][0]: v for key, v in some.items() if len(key[0]) == 1} for name, some in figures.items()}
-    whole = {name: some[tuple(names), "z"] for name, some in figures.items() if (tuple(names), "z") in some}
+    figures = {metric: {key: float(np.mean(v)) for key, v in cells.items()} for metric, cells in values.items()}
+    alone = {metric: {key[0][0]: v for key, v in c.items() if len(key[0]) == 1} for metric, c in figures.items()}
+    whole = {metric: c[tuple(names), "z"] for metric, c in figures.items() if (tuple(names), "z") in c}
     return [
         *_far_apart(figures.get("w2_experts", {}), alone.get("expert_scale", {}), mixture, bound),
         *_collapsed(alone.get("expert_kl", {}), alone.get("expert_spread", {})),
@@ -85,7 +95,8 @@ def diagnose(
 def _far_apart(
     pairs: dict[tuple[tuple[str, ...], str], float], scales: dict[str, float], mixture: bool, bound: str
 ) -> list[Finding]:
-    found = []
+    """Find pairs of experts whose distance exceeds the expected one by a factor of ``FAR_APART``."""
+    findings = []
     advice = ["train longer", *["draw subsets in training (bound='component')"] * (mixture and bound != "component")]
     if not mixture:
         advice = ["use a mixture over subsets (mwb, mopoe)", *advice]
@@ -93,32 +104,34 @@ def _far_apart(
         expected = math.hypot(scales.get(given[0], math.inf), scales.get(b, math.inf))
         if distance > FAR_APART * expected:
             what = (
-                f"experts {given[0]} and {b} are {distance:.3g} apart, {distance / expected:.1f} times what their "
-                "scales let expect"
+                f"experts {given[0]} and {b} are {distance:.3g} apart, {distance / expected:.1f} times the distance "
+                "expected from their scales"
             )
-            why = "what lies between them is where neither has mass: "
-            found.append((distance / expected, Finding("experts far apart", what, why + ", ".join(advice))))
-    return [warning for _, warning in sorted(found, key=lambda pair: -pair[0])]
+            reason = "neither has mass between them: "
+            findings.append((distance / expected, Finding("experts far apart", what, reason + ", ".join(advice))))
+    return [finding for _, finding in sorted(findings, key=lambda pair: -pair[0])]
 
 
 def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Finding]:
-    found = []
+    """Find modalities whose expert is close to the prior or hardly varies over items."""
+    findings = []
     for name in {**kls, **spreads}:
         kl, spread = kls.get(name, math.inf), spreads.get(name, math.inf)
         if kl < COLLAPSED_KL or spread**2 < ACTIVE_VARIANCE:
-            found.append(
+            findings.append(
                 Finding(
                     "collapsed modality",
                     f"modality {name} has collapsed: its expert is {kl:.3g} nats from the prior, and its mean varies "
                     f"by {spread:.3g} over items",
-                    f"weight its reconstruction more (model.modality_weights), lower beta, or give {name} a sharper "
-                    "likelihood or a larger encoder",
+                    f"weight its reconstruction more (model.reconstruction_weights), lower beta, or give {name} a "
+                    "sharper likelihood or a larger encoder",
                 )
             )
-    return found
+    return findings
 
 
 def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[Finding]:
+    """Find an expert that determines the joint posterior nearly by itself."""
     if len(distances) < 2:
         return []
     (least, name), (second, other) = sorted((value, name) for name, value in distances.items())[:2]
@@ -129,14 +142,15 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[F
             "dominating modality",
             f"modality {name} dominates: its expert is {least:.3g} from the joint posterior, the next one, {other}, "
             f"{second:.3g}",
-            f"lower the weight of {name} (model.weights), or use a rule in which a small scale does not outvote the "
-            "rest: wb, mwb",
+            f"lower the weight of {name} (model.expert_weights), or use an aggregation in which an expert with a small "
+            "scale does not outweigh the others: wb, mwb",
         )
     ]
 
 
 def _unfit(shares: dict[tuple[tuple[str, ...], str], float], mixture: bool) -> list[Finding]:
-    advice = "take importance-weighted figures for lower bounds; draw more samples, train longer"
+    """Find subsets given which the guide does not fit the posterior."""
+    advice = "regard importance-weighted figures as lower bounds; draw more samples, train longer"
     if not mixture:
         advice += ", or use an aggregation with heavier tails (a mixture)"
     return [
@@ -152,9 +166,10 @@ def _unfit(shares: dict[tuple[tuple[str, ...], str], float], mixture: bool) -> l
 
 
 def _latent(whole: dict[str, float], items: int) -> list[Finding]:
-    found = []
+    """Find an inactive latent, and an aggregated posterior that is far from the prior."""
+    findings = []
     if whole.get("active_share", 1.0) < FEW_ACTIVE:
-        found.append(
+        findings.append(
             Finding(
                 "inactive latent",
                 f"only {whole['active_share']:.0%} of the latent dimensions are active",
@@ -162,15 +177,15 @@ def _latent(whole: dict[str, float], items: int) -> list[Finding]:
             )
         )
     bound, sampled = whole.get("aggregate_kl_moments", 0.0), whole.get("aggregate_kl", 0.0)
-    # Near log N the items are told apart by their latents alone, and the sampled KL is about N, not about the model.
-    told_apart = whole.get("kl", math.inf) - sampled > math.log(max(items, 1)) - 1
-    distance = bound if told_apart else max(bound, sampled)
+    # If the information of z about the item comes near its maximum log N, the sampled KL reflects N, not the model.
+    saturated = whole.get("kl", math.inf) - sampled > math.log(max(items, 1)) - 1
+    distance = bound if saturated else max(bound, sampled)
     if distance > FAR_PRIOR:
-        found.append(
+        findings.append(
             Finding(
                 "posterior far from the prior",
                 f"the aggregated posterior is {distance:.3g} nats from the prior",
                 "draws from the prior will be poor: raise beta, train longer, or fit a prior to the posteriors",
             )
         )
-    return found
+    return findings

@@ -19,23 +19,28 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 @torch.no_grad()
 def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
-    r"""How the experts lie to each other, to the joint posterior and to the prior.
+    r"""Measure the distances of the experts to one another, to the joint posterior and to the prior.
 
     .. math:: W_2^2 = \lVert loc_a - loc_b \rVert^2 + \lVert scale_a - scale_b \rVert^2
 
-    Scales are standard deviations here, also of other families than Gaussians, for which it is as exact. Of full
-    covariances they are the marginal ones, and W₂ that of the marginals, which is at most that of the experts.
+    Scales are standard deviations here, including those of families other than Gaussians, for which the formula is just
+    as exact. For full covariances they are the marginal standard deviations, and W₂ is the distance of the marginals, a
+    lower bound of the distance of the experts.
 
     Args:
-        vae: whose guide aggregates.
-        experts: of items.
+        vae: The model whose guide aggregates the experts.
+        experts: Experts of some items.
 
     Returns:
-        Means over items, in units of the latent: ``w2_experts`` (given one expert, target the other; items with both),
-        ``w2_to_barycenter`` (to the Gaussian with the moments of the posterior of everything an item has; items with
-        another modality too), ``expert_scale`` (root mean square of ‖scale‖) and ``expert_spread`` (root of the
-        variance of loc over items, summed over dimensions); ``expert_kl`` to the prior, in nats. What no item has
-        gives no row.
+        Means over items, in units of the latent unless said otherwise; a row without any item is left out.
+
+        - ``w2_experts``: the distance between two experts (``given`` is one, ``target`` the other), over items with
+          both;
+        - ``w2_to_barycenter``: the distance of an expert to the Gaussian with the moments of the posterior given all
+          modalities of an item, over items with at least one other modality;
+        - ``expert_scale``: the root mean square of ‖scale‖;
+        - ``expert_spread``: the root of the variance of loc over items, summed over dimensions;
+        - ``expert_kl``: the KL divergence of the expert from the prior, in nats.
     """
     every, names, mask = range(experts.num_modalities), vae.names, experts.mask
     loc, scale = experts.loc.double(), experts.stddev.double()
@@ -49,15 +54,15 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
             rows.append(Metric(metric, protocol, (names[m],), target, float(values.mean()), values.numel(), 0))
 
     for m in every:
-        there = mask[:, m]
-        own_loc, own_scale = loc[there, m], scale[there, m]
-        if not len(own_loc):
+        present = mask[:, m]
+        expert_loc, expert_scale = loc[present, m], scale[present, m]
+        if not len(expert_loc):
             continue
-        squares = own_scale.square().sum(-1).mean().sqrt(), own_loc.var(0, correction=0).sum().sqrt()
-        for metric, value in zip(("expert_scale", "expert_spread"), squares, strict=True):
-            rows.append(Metric(metric, "root mean square", (names[m],), "", float(value), len(own_loc), 0))
-        add("expert_kl", m, "", *_expert_kl(vae, select(experts, there), m))
-        kept = there & several
+        roots = expert_scale.square().sum(-1).mean().sqrt(), expert_loc.var(0, correction=0).sum().sqrt()
+        for metric, value in zip(("expert_scale", "expert_spread"), roots, strict=True):
+            rows.append(Metric(metric, "root mean square", (names[m],), "", float(value), len(expert_loc), 0))
+        add("expert_kl", m, "", *_expert_kl(vae, select(experts, present), m))
+        kept = present & several
         add("w2_to_barycenter", m, "", w2(loc[kept, m], scale[kept, m], joint_loc[kept], joint_scale[kept]))
     for a, b in combinations(every, 2):
         kept = mask[:, a] & mask[:, b]
@@ -66,7 +71,10 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
 
 
 def _expert_kl(vae: MultimodalVAE, experts: Experts, m: int) -> tuple[Tensor, str]:
-    """KL divergence of an expert from the prior, and how; where that has no closed form, of Gaussians instead."""
+    """Return the KL divergence of an expert from the prior, and how it was computed.
+
+    If the divergence does not have a closed form, that of the Gaussians with the moments of both takes its place.
+    """
     one = experts.map(lambda tensor, own: tensor[:, m : m + 1].double() if own > 1 else tensor[:, m : m + 1])
     try:
         return kl_divergence(distribution_of(one), vae.model.prior()).squeeze(-1), "closed form"

@@ -27,28 +27,32 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 def frechet_distance(real: Float[Tensor, "real feature"], generated: Float[Tensor, "generated features"]) -> float:
-    r"""Squared 2-Wasserstein distance of the Gaussians with the moments of two sets of features.
+    r"""Return the squared 2-Wasserstein distance of the Gaussians with the moments of two sets of features.
 
     .. math:: \lVert \mu_1 - \mu_2 \rVert^2
         + \operatorname{tr}\left(\Sigma_1 + \Sigma_2 - 2 (\Sigma_1^{1/2} \Sigma_2 \Sigma_1^{1/2})^{1/2}\right)
 
-    In float64, the roots by eigenvalues of symmetric matrices, which singular covariances do not disturb.
+    It is computed in float64, with matrix roots from the eigenvalues of symmetric matrices, so that singular
+    covariances do no harm.
 
     References:
         Dowson and Landau, 1982. The Fréchet distance between multivariate normal distributions. J. Multivariate
         Analysis 12(3).
 
     Args:
-        real: two rows at least.
-        generated: likewise.
+        real: Features of real items, of shape `(real, feature)` with at least two rows.
+        generated: Features of generated items, of shape `(generated, feature)` with at least two rows.
+
+    Returns:
+        The squared distance, at least 0.
 
     Raises:
-        ValueError: for fewer rows, or different numbers of features.
+        ValueError: If there are fewer rows, or the numbers of features differ.
     """
     if min(len(real), len(generated)) < 2 or real.shape[1:] != generated.shape[1:]:
         raise ValueError(
-            f"a Frechet distance needs two rows at least of as many features on both sides, got {tuple(real.shape)} "
-            f"and {tuple(generated.shape)}"
+            "real and generated must have at least two rows each and as many features as the other, got shapes "
+            f"{tuple(real.shape)} and {tuple(generated.shape)}"
         )
     first, second = real.double(), generated.double()
     cov_first, cov_second = (x.mT.cov().reshape(x.shape[1], x.shape[1]) for x in (first, second))
@@ -56,7 +60,7 @@ def frechet_distance(real: Float[Tensor, "real feature"], generated: Float[Tenso
     root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
     between = torch.linalg.eigvalsh(root @ cov_second @ root).clamp(min=0).sqrt().sum()
     shift = (first.mean(0) - second.mean(0)).square().sum()
-    # Rounding can leave a trace of zero a little below it.
+    # Rounding can leave a trace that is zero slightly below zero.
     return max(float(shift + cov_first.trace() + cov_second.trace() - 2 * between), 0.0)
 
 
@@ -70,23 +74,24 @@ def frechet_classifier(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> list[Metric]:
-    """Fréchet distance of real and generated items in the features of our own classifiers.
+    """Return the Fréchet distance of real and generated items in the features of trained classifiers.
 
-    It compares models judged by the same classifiers, and nothing else: it is no FID.
+    It compares models that are judged by the same classifiers only, and must not be confused with the FID.
 
     Args:
-        vae: in eval mode.
-        experts: of the items of ``data``.
-        data: items. They should outnumber the features, 128 in our classifiers.
-        classifiers: whose penultimate layers are looked at.
-        subsets: what images are generated from; nothing, that is the prior, by default. Each is judged on the
-            modalities it does not hold.
-        seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items decoded at once; by default as suits the device.
+        vae: The model, in eval mode.
+        experts: Experts of the items of ``data``.
+        data: The real items. They should outnumber the features, of which the classifiers of this package have 128.
+        classifiers: The classifiers whose penultimate layers give the features.
+        subsets: Subsets of the modalities to generate from, by default only the empty one, which stands for the prior.
+            Each is judged on the modalities outside it.
+        seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
+            afterwards.
+        batch_size: The number of items to decode at once; by default it depends on the device.
 
     Returns:
-        One row a subset and modality with a classifier, ``n`` the generated images; none where there are fewer than
-        two images, real or generated.
+        One row per subset and modality with a classifier, where ``n`` is the number of generated items. A row is left
+        out if there are fewer than two items, real or generated.
     """
     device = experts.loc.device
     real = {name: _real_features(data, classifiers, name) for name in classifiers.networks if name in data.names}
@@ -96,21 +101,22 @@ def frechet_classifier(
         targets = [n for m, n in enumerate(vae.names) if n in real and m not in subset and len(real[n]) > 1]
         if not targets or int(kept.sum()) < 2:
             continue
-        found: dict[str, list[Tensor]] = {name: [] for name in targets}
+        features: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
             z = posterior_draws(vae, select(experts, kept), subset)
             for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device)):
                 for name in targets:
-                    found[name].append(classifiers.features(name, images[name]).cpu())
+                    features[name].append(classifiers.features(name, images[name]).cpu())
         given = subset_names(subset, vae.names)
         protocol = draw_protocol(vae, experts.num_modalities) if subset else f"prior draws, {readout(vae)}"
         for name in targets:
-            value = frechet_distance(real[name], torch.cat(found[name]))
+            value = frechet_distance(real[name], torch.cat(features[name]))
             rows.append(Metric("frechet_classifier", protocol, given, name, value, len(z), seed))
     return rows
 
 
 def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) -> Tensor:
+    """Return the features of all real items of a modality."""
     rows = data.present[:, data.names.index(name)].nonzero()[:, 0]
     images = (data.modalities[name][part] for part in rows.split(1000))
     parts = (part.float() / 255 if part.dtype == torch.uint8 else part for part in images)
@@ -120,19 +126,19 @@ def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str)
 def fid_of_prior_draws(
     vae: MultimodalVAE, data: MultimodalDataset, *, seed: int = 0, batch_size: int | None = None
 ) -> list[Metric]:
-    """Fréchet inception distance of as many prior draws as there are real images; see :func:`fid`.
+    """Return the Fréchet inception distance of real images and as many draws from the prior; see :func:`fid`.
 
     Args:
-        vae: in eval mode.
-        data: real images.
-        seed: of the draws; torch's generators are put back after.
-        batch_size: draws decoded at once; by default as suits the device.
+        vae: The model, in eval mode.
+        data: The real images.
+        seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
+        batch_size: The number of draws to decode at once; by default it depends on the device.
 
     Returns:
-        One row a modality of RGB images.
+        One row per modality of RGB images.
 
     Raises:
-        ImportError: if torchmetrics or torch-fidelity is not installed.
+        ImportError: If torchmetrics or torch-fidelity is not installed.
     """
     device = next(vae.parameters()).device
     rows = []
@@ -157,16 +163,22 @@ def fid(
     feature: int = 2048,
     batch_size: int = 100,
 ) -> float:
-    """Fréchet inception distance (Heusel et al., 2017) by torchmetrics, which fetches Inception's weights once.
+    """Return the Fréchet inception distance (Heusel et al., 2017) as computed by torchmetrics.
+
+    torchmetrics downloads the weights of Inception at the first call.
 
     Args:
-        real: RGB images in [0, 1].
-        generated: likewise; clamped to that range.
-        feature: 64, 192, 768 or 2048, the layer of Inception; fewer images than that give a singular covariance.
-        batch_size: images at once.
+        real: Real RGB images with values in [0, 1], of shape `(real, channel, height, width)`.
+        generated: Generated RGB images of shape `(generated, channel, height, width)`; values are clamped to [0, 1].
+        feature: The width of the layer of Inception: 64, 192, 768 or 2048 (the default). Fewer images than features
+            give a singular covariance.
+        batch_size: The number of images to process at once, 100 by default.
+
+    Returns:
+        The distance, 0 for equal moments.
 
     Raises:
-        ImportError: if torchmetrics or torch-fidelity is not installed.
+        ImportError: If torchmetrics or torch-fidelity is not installed.
     """
     try:
         metric = importlib.import_module("torchmetrics.image.fid").FrechetInceptionDistance(

@@ -20,12 +20,15 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 def log_mean_exp(log_weights: Float[Tensor, "*sample_and_item"]) -> Float[Tensor, "*item"]:
-    """The log of the mean over the draws of the same item, which are the first dimension."""
+    """Return the log of the mean of the weights over the first dimension, the draws of each item."""
     return torch.logsumexp(log_weights, 0) - math.log(log_weights.shape[0])
 
 
 def effective_sample_size(log_weights: Float[Tensor, "*sample_and_item"]) -> Float[Tensor, "*item"]:
-    """(Σ w)² / Σ w² over the draws of each item, between 1 and their number (Kong, 1992)."""
+    """Return the effective sample size (Σ w)² / Σ w² of the draws of each item (Kong, 1992).
+
+    It lies between 1 and the number of draws.
+    """
     relative = log_weights - log_weights.amax(0)
     return (2 * torch.logsumexp(relative, 0) - torch.logsumexp(2 * relative, 0)).exp()
 
@@ -38,25 +41,25 @@ def importance_weights(
     plate: str = "data",
     **kwargs: Any,
 ) -> Float[Tensor, "sample item"]:
-    """Log importance weights log p(x, z) − log q(z | x) of anyone's Pyro model and guide, for each item of a plate.
+    """Return the log importance weights log p(x, z) − log q(z | x) of any Pyro model and guide, per item of a plate.
 
-    Masks count; scales (of a subsampled plate, or a weight in an objective) do not, for these are densities of single
-    items. A subsample is drawn once and kept, so that every row is of the same items. A latent that the guide lacks is
-    drawn from the model and cancels.
+    Masks are respected. Scales (of a subsampled plate, or weights in an objective) are ignored, since these are
+    densities of single items. A subsample is drawn once and kept, so that every row refers to the same items. A latent
+    site that the guide lacks is drawn from the model and cancels.
 
     Args:
-        model: whose sites all lie in one plate of dimension -1.
-        guide: of it.
-        *args: for both.
-        samples: draws an item.
-        plate: its name; sites outside it would be shared by the items and are refused.
-        **kwargs: for both.
+        model: A Pyro model whose sites all lie in one plate of dimension -1.
+        guide: The guide of the model.
+        *args: Positional arguments of both the model and the guide.
+        samples: The number of draws per item, 64 by default.
+        plate: The name of the plate, ``"data"`` by default. A site outside it would be shared by the items and raises.
+        **kwargs: Keyword arguments of both the model and the guide.
 
     Returns:
-        `(sample, item)`, without gradients.
+        Log weights of shape `(sample, item)`, without gradients.
 
     Raises:
-        ValueError: if a site of the model or guide lies outside the plate, or the plate has another dimension.
+        ValueError: If a site of the model or the guide lies outside the plate, or the plate has another dimension.
     """
     rows = []
     kept = poutine.Trace()
@@ -70,12 +73,14 @@ def importance_weights(
                     if site["type"] == "sample" and isinstance(site["fn"], _Subsample) and name not in kept:
                         kept.add_node(name, **site)
             latents = {name for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
-            rows.append(_items(model_trace, plate, latents) - _items(guide_trace, plate, latents))
+            rows.append(
+                _log_density_per_item(model_trace, plate, latents) - _log_density_per_item(guide_trace, plate, latents)
+            )
     return torch.stack(rows)
 
 
-def _items(trace: Any, plate: str, latents: set[str]) -> Tensor:
-    """The log density of each item at the observations and ``latents``."""
+def _log_density_per_item(trace: Any, plate: str, latents: set[str]) -> Tensor:
+    """Return the log density of each item at the observations and the sites ``latents``."""
     trace.compute_log_prob()
     total: Any = 0.0
     for name, site in trace.nodes.items():
@@ -83,7 +88,8 @@ def _items(trace: Any, plate: str, latents: set[str]) -> Tensor:
             continue
         if (plate, -1) not in [(frame.name, frame.dim) for frame in site["cond_indep_stack"]]:
             raise ValueError(
-                f"site {name!r} lies outside plate {plate!r} of dimension -1: its items have no weights of their own"
+                f"every site must lie in plate {plate!r} of dimension -1, so that each item has its own weight; "
+                f"site {name!r} does not"
             )
         if site["is_observed"] or name in latents:
             log_prob = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
@@ -93,13 +99,13 @@ def _items(trace: Any, plate: str, latents: set[str]) -> Tensor:
 
 @dataclass(frozen=True)
 class ImportanceSamples:
-    """Log densities at draws from one subset's posterior.
+    """Log densities at draws from the posterior given a subset.
 
     Attributes:
-        log_proposal: log q(z | x_S), `(sample, item)`, private latents included.
-        log_prior: log p(z), `(sample, item)`, likewise.
-        log_likelihood: log p(x_m | z) of each modality, `(sample, item)`, 0 where it is absent. One that no item has
-            may be left out.
+        log_proposal: The log density log q(z | x_S) of shape `(sample, item)`, private latents included.
+        log_prior: The log density log p(z) of shape `(sample, item)`, private latents included.
+        log_likelihood: A mapping from modality to log p(x_m | z) of shape `(sample, item)`, 0 where the modality is
+            absent. A modality that no item has may be left out.
     """
 
     log_proposal: Tensor
@@ -107,7 +113,7 @@ class ImportanceSamples:
     log_likelihood: dict[str, Tensor]
 
     def log_weights(self, names: Sequence[str]) -> Tensor:
-        """Log p(x_names, z) − log q(z | x_S), `(sample, item)`, float64: large terms cancel in it."""
+        """Return log p(x_names, z) − log q(z | x_S) of shape `(sample, item)`, in float64 since large terms cancel."""
         weights = self.log_prior.double() - self.log_proposal.double()
         for name in names:
             if name in self.log_likelihood:
@@ -125,18 +131,22 @@ def sample_importance(
     names: Sequence[str] | None = None,
     at_once: int | None = None,
 ) -> ImportanceSamples:
-    """Draw from the posterior given a subset, with β = w = 1 and the full mixture density.
+    """Draw from the posterior given a subset and evaluate all log densities, with β = w_m = 1 and the mixture density.
 
-    Private latents of the subset's modalities are part of z; those of others are drawn from their priors, which cancel.
+    Private latents of the subset's modalities are part of z. Those of other modalities are drawn from their priors, so
+    that their densities cancel.
 
     Args:
-        vae: in eval mode.
-        experts: of the batch's items.
-        batch: what was observed, on the model's device.
-        subset: what is given.
-        samples: draws an item.
-        names: modalities whose likelihoods are wanted; all of the batch by default.
-        at_once: how many draws are decoded at a time; by default as suits the device.
+        vae: The model, in eval mode.
+        experts: Experts of the items of the batch.
+        batch: The observations, on the model's device.
+        subset: Indices of the modalities to condition on.
+        samples: The number of draws per item.
+        names: The modalities whose likelihoods to evaluate; all modalities of the batch by default.
+        at_once: The number of latents to decode at once; by default it depends on the device.
+
+    Returns:
+        The log densities of the draws.
     """
     posterior = subset_posterior(vae, experts, subset)
     prior = vae.model.prior()
@@ -146,15 +156,15 @@ def sample_importance(
     values = {name: value for name, value in batch.values.items() if names is None or name in names}
     likelihoods: dict[str, list[Tensor]] = {name: [] for name in values}
     with torch.no_grad():
-        own = private_posteriors(vae, batch, subset, list(values))
+        private = private_posteriors(vae, batch, subset, list(values))
         for start in range(0, samples, chunk):
             count = torch.Size((min(chunk, samples - start),))
             z = posterior.sample(count)
-            known = {name: expert.sample(count) for name, expert in own.items()}
-            proposal.append(sum((own[name].log_prob(u) for name, u in known.items()), posterior.log_prob(z)))
-            at_priors = (vae.model.private_prior(name).log_prob(u) for name, u in known.items())
+            u = {name: expert.sample(count) for name, expert in private.items()}
+            proposal.append(sum((private[name].log_prob(value) for name, value in u.items()), posterior.log_prob(z)))
+            at_priors = (vae.model.private_prior(name).log_prob(value) for name, value in u.items())
             priors.append(sum(at_priors, prior.log_prob(z)))
-            parameters = vae.model.parameters_given(z, values, known)
+            parameters = vae.model.parameters_given(z, values, u)
             for name, value in values.items():
                 terms: Any = vae.model.likelihoods[name](parameters[name], value)
                 log_prob = terms.log_prob(value)

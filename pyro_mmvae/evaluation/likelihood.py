@@ -1,4 +1,4 @@
-"""Importance-weighted log likelihoods, and whether the proposal was up to it (PSIS)."""
+"""Importance-weighted estimates of the log likelihood of held-out items."""
 
 from __future__ import annotations
 
@@ -27,27 +27,28 @@ def held_out_log_likelihood(
     seed: int = 0,
     batch_size: int = 50,
 ) -> list[Metric]:
-    r"""Importance-weighted log likelihoods with each subset's posterior as proposal.
+    r"""Estimate log likelihoods by importance sampling, with the posterior given each subset as the proposal.
 
     .. math:: \log \frac1K \sum_k \frac{p(x, z_k)}{q(z_k \mid x_S)}, \qquad z_k \sim q(\cdot \mid x_S)
 
-    The mean over draws is of the same item, then the mean over items (Burda et al., 2016; Sutter et al., 2021). Items
-    that lack a modality of the subset are left out; x_all is all that was observed of an item.
+    The mean over draws is taken per item, then the mean over items (Burda et al., 2016; Sutter et al., 2021). Items
+    that lack a modality of the subset are left out. x_all stands for all modalities observed of an item.
 
     Args:
-        vae: in eval mode.
-        experts: of the items of ``data``.
-        data: items.
-        subsets: of modalities.
-        samples: K, draws an item.
-        seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items at once.
+        vae: The model, in eval mode.
+        experts: Experts of the items of ``data``.
+        data: The held-out items.
+        subsets: Subsets of the modalities, each as indices.
+        samples: The number K of draws per item, 64 by default.
+        seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
+            afterwards.
+        batch_size: The number of items to evaluate at once, 50 by default.
 
     Returns:
-        For each subset that some item has, ``log_likelihood`` of x_S (target ``given``) and of x_all (target ``all``),
-        and ``ess`` of each, in nats and draws, means over items.
+        For each subset that some item has, ``log_likelihood`` of x_S (target ``given``) and of x_all (target ``all``)
+        in nats, and the effective sample size ``ess`` of each in draws, as means over items.
     """
-    density = "full posterior density" if density_of(vae, experts.num_modalities) == "mixture" else "full component"
+    density = "mixture density" if density_of(vae, experts.num_modalities) == "mixture" else "joint component"
     protocol = f"importance-weighted, K={samples}, {density}, beta=w=1"
     rows = []
     for subset in subsets:

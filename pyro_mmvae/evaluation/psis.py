@@ -1,4 +1,4 @@
-"""Pareto shapes k̂ of importance weights: do draws from the guide suffice to represent the posterior?"""
+"""Pareto shapes k̂ of importance weights, which tell whether draws from the guide represent the posterior."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 FLAT = 0.01
-"""Weights within so many nats of one another are equal for every purpose: the rounding of a float32 density of ten
-thousand pixels is a tenth of it, and the effective sample size above 99.99 % of the draws."""
+"""The range of log weights, in nats, below which the weights count as equal. Rounding a float32 density of ten thousand
+pixels makes a tenth of it, and at this range the effective sample size exceeds 99.99 % of the draws."""
 
 MIN_DRAWS = 1000
-"""Fewer draws leave fewer than 95 in the tail, 3 √S, that the Pareto shape is fitted to: k̂ would be noise."""
+"""The smallest number of draws. Fewer would leave fewer than 95 draws (3 √S) in the tail that the Pareto shape is
+fitted to, and k̂ would be noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class KHat:
-    """Pareto shapes of the importance weights of some items.
+    """The Pareto shapes of the importance weights of some items.
 
     Attributes:
-        values: k̂ of each item, `(item,)`; infinite where there is no tail to fit.
-        items: which of the data they are, `(item,)`.
-        threshold: above it the draws are not enough.
-        rows: ``khat``, the median, and ``khat_share``, the share of items above the threshold.
+        values: k̂ of each item, of shape `(item,)`; infinite if a weight is NaN or infinite.
+        items: The indices of the items in the data, of shape `(item,)`.
+        threshold: The value of k̂ above which the draws do not suffice.
+        rows: The figures ``khat``, the median, and ``khat_share``, the share of items above the threshold.
     """
 
     values: NDArray[np.float64]
@@ -45,20 +46,20 @@ class KHat:
 
 
 def psis_khat(log_weights: Float[Tensor, "sample item"]) -> NDArray[np.float64]:
-    """Pareto shape k̂ of each item's importance weights, by ArviZ.
+    """Return the Pareto shape k̂ of the importance weights of each item, as fitted by ArviZ.
 
-    0 where the weights are all but equal, which have no tail to fit a Pareto to (ArviZ gives infinity there); infinity
-    where one is NaN or infinite.
+    k̂ is 0 if the weights are nearly equal, since there is no tail to fit then (ArviZ would return infinity), and
+    infinity if a weight is NaN or infinite.
 
     References:
         Vehtari, Simpson, Gelman, Yao and Gabry, 2024. Pareto smoothed importance sampling. JMLR 25(72).
         Yao, Vehtari, Simpson and Gelman, 2018. Yes, but did it work? Evaluating variational inference. ICML.
 
     Args:
-        log_weights: log p(x, z) − log q(z | x), `(sample, item)`.
+        log_weights: Log importance weights log p(x, z) − log q(z | x), of shape `(sample, item)`.
 
     Returns:
-        `(item,)`.
+        k̂ of each item, of shape `(item,)`.
     """
     values = log_weights.double().cpu().numpy()
     result = np.zeros(values.shape[1])
@@ -71,7 +72,7 @@ def psis_khat(log_weights: Float[Tensor, "sample item"]) -> NDArray[np.float64]:
 
 
 def khat_threshold(samples: int) -> float:
-    """Above min(1 − 1/log10 S, 0.7) a k̂ says that S draws are not enough (Vehtari et al., 2024)."""
+    """Return min(1 − 1/log10 S, 0.7), the k̂ above which S draws do not suffice (Vehtari et al., 2024)."""
     return min(1 - 1 / math.log10(samples), 0.7)
 
 
@@ -85,34 +86,40 @@ def khat(
     items: int = 100,
     seed: int = 0,
 ) -> KHat:
-    """PSIS k̂ of p(x_S, z) / q(z | x_S) of each item: does the guide given S fit the posterior given S?
+    """Compute PSIS k̂ of p(x_S, z) / q(z | x_S) per item: does the guide given S fit the posterior given S?
 
-    Both sides see the same modalities, with the full mixture density and β = w = 1. (As a proposal for *all* that was
-    observed, of which ``ess`` of target ``all`` tells, even the exact posterior given S would look bad.)
+    Both densities see the same modalities, with the mixture density of the guide and β = w_m = 1. (As a proposal for
+    *all* observed modalities, which ``ess`` with target ``all`` measures, even the exact posterior given S would look
+    bad.)
 
     References:
         Yao, Vehtari, Simpson and Gelman, 2018. Yes, but did it work? Evaluating variational inference. ICML.
 
     Args:
-        vae: in eval mode.
-        experts: of the items of ``data``.
-        data: items.
-        subset: S.
-        samples: draws an item, ``MIN_DRAWS`` at least.
-        items: how many at the most, chosen at random among those that have every modality of the subset.
-        seed: of the choice and the draws; torch's generators are put back after.
+        vae: The model, in eval mode.
+        experts: Experts of the items of ``data``.
+        data: The items to choose from.
+        subset: Indices of the modalities S to condition on.
+        samples: The number of draws per item, at least ``MIN_DRAWS``.
+        items: The largest number of items, 100 by default, chosen at random among those with every modality of the
+            subset.
+        seed: The seed of the choice and the draws, 0 by default; the states of torch's generators are restored
+            afterwards.
+
+    Returns:
+        The shapes of the chosen items, and their summary as rows.
 
     Raises:
-        ValueError: for too few draws, or if no item has the subset.
+        ValueError: If there are too few draws, or no item has every modality of the subset.
     """
     if samples < MIN_DRAWS:
-        raise ValueError(f"samples must be at least {MIN_DRAWS} for a Pareto fit, not {samples}")
+        raise ValueError(f"samples must be at least {MIN_DRAWS} for a Pareto fit, got {samples}")
     index = indices_with_all(experts, subset).cpu().numpy()
     chosen = np.sort(np.random.default_rng(seed).choice(index, min(items, len(index)), replace=False))
     rows = torch.as_tensor(chosen)
     device = experts.loc.device
     given = subset_names(subset, vae.names)
-    size = max(draws_at_once(device) // 10, 1)  # few items and several draws of each: their images stay in the caches
+    size = max(draws_at_once(device) // 10, 1)  # few items with several draws each, so that images stay in the caches
     weights = []
     with seeded(seed, device):
         for part in rows.split(size):
@@ -121,8 +128,8 @@ def khat(
             weights.append(drawn.log_weights(given))
     values = psis_khat(torch.cat(weights, 1))
     threshold = khat_threshold(samples)
-    density = "full posterior density" if density_of(vae, experts.num_modalities) == "mixture" else "full component"
+    density = "mixture density" if density_of(vae, experts.num_modalities) == "mixture" else "joint component"
     protocol = f"PSIS of p(x_S, z) / q(z | x_S), S={samples}, {density}, {len(chosen)} of {len(index)} items"
     figures = {"khat": float(np.median(values)), "khat_share": float((values > threshold).mean())}
-    found = [Metric(name, protocol, given, "", value, len(chosen), seed) for name, value in figures.items()]
-    return KHat(values, chosen.astype(np.int64), threshold, found)
+    metrics = [Metric(name, protocol, given, "", value, len(chosen), seed) for name, value in figures.items()]
+    return KHat(values, chosen.astype(np.int64), threshold, metrics)

@@ -1,4 +1,4 @@
-"""How good generated modalities are in themselves: against what was observed, and as a population."""
+"""Quality of generated items compared with the observed ones."""
 
 from __future__ import annotations
 
@@ -26,28 +26,31 @@ _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03  # Wang et al., 2004, section II
 
 
 def ssim(images: Float[Tensor, "item channel height width"], others: Float[Tensor, "*image"]) -> Float[Tensor, " item"]:
-    r"""Structural similarity of pairs of images of values in [0, 1], mean over channels and over whole windows.
+    r"""Return the structural similarity of pairs of images with values in [0, 1].
 
     .. math:: \frac{(2 \mu_x \mu_y + C_1)(2 \sigma_{xy} + C_2)}
         {(\mu_x^2 + \mu_y^2 + C_1)(\sigma_x^2 + \sigma_y^2 + C_2)}, \qquad C_i = K_i^2
 
-    Gaussian windows of 11 × 11 pixels, σ = 1.5; of the greatest odd side that fits where images are smaller.
+    It is averaged over channels and over all windows that lie inside the image. The windows are Gaussian with 11 × 11
+    pixels and σ = 1.5; for smaller images their side is the largest odd number that fits.
 
     References:
         Wang, Bovik, Sheikh and Simoncelli, 2004. Image quality assessment. IEEE Trans. Image Processing 13(4).
 
     Args:
-        images: `(item, channel, height, width)`.
-        others: likewise.
+        images: Images of shape `(item, channel, height, width)`.
+        others: Images of the same shape to compare with.
 
     Returns:
-        `(item,)`, float64, 1 for equal images.
+        The similarity of each pair, of shape `(item,)` in float64; 1 for equal images.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: If the shapes differ.
     """
     if images.shape != others.shape:
-        raise ValueError(f"images of shapes {tuple(images.shape)} and {tuple(others.shape)} cannot be compared")
+        raise ValueError(
+            f"images and others must have the same shape, got {tuple(images.shape)} and {tuple(others.shape)}"
+        )
     least = min(images.shape[-2:])
     side = min(_WINDOW, least - 1 + least % 2)
     offsets = torch.arange(side, dtype=torch.float64, device=images.device) - side // 2
@@ -76,23 +79,24 @@ def reconstruction(
     seed: int = 0,
     batch_size: int | None = None,
 ) -> list[Metric]:
-    """How near each modality generated from a subset is to the one observed.
+    """Compare each modality generated from a subset with the observed one.
 
-    z, and the private latents of what is given, are one draw from the posterior given the subset, other private latents
-    from their priors; what is compared is the likelihood's mean. Items that lack a
-    modality of the subset, or the one compared, are left out. A modality of the subset is a reconstruction, another a
-    translation.
+    z and the private latents of the modalities given are one draw from the posterior given the subset; other private
+    latents are drawn from their priors. The mean of the likelihood is compared with the observation. Items that lack a
+    modality of the subset, or the modality compared, are left out. For a modality of the subset the figure measures
+    reconstruction, for another modality translation.
 
     Args:
-        vae: in eval mode.
-        experts: of the items of ``data``.
-        data: items.
-        subsets: of modalities.
-        seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items decoded at once; by default as suits the device.
+        vae: The model, in eval mode.
+        experts: Experts of the items of ``data``.
+        data: The observed items.
+        subsets: Subsets of the modalities to condition on, each as indices.
+        seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
+            afterwards.
+        batch_size: The number of items to decode at once; by default it depends on the device.
 
     Returns:
-        For each subset and modality ``mse``, the mean square over items and pixels; ``ssim`` too for images; for
+        For each subset and modality ``mse``, the mean square over items and pixels, and for images also ``ssim``. For
         categorical modalities ``exact_match`` instead, the share of items whose most probable class is right at every
         position.
     """
@@ -111,22 +115,23 @@ def reconstruction(
                 part = slice(start, start + size)
                 batch = make_batch(data, index[part].to(data.present.device)).to(device)
                 with torch.no_grad():
-                    private = {name: u[part] for name, u in noise.items()}  # N(0, I), the prior's
-                    for name, own in private_posteriors(vae, batch, subset).items():
-                        private[name] = own.mean + own.stddev * private[name]
-                    shown_means = vae.decode(z[part], private=private)
+                    # The draws from the prior N(0, I) double as the noise of the reparametrised private posteriors.
+                    private = {name: u[part] for name, u in noise.items()}
+                    for name, posterior in private_posteriors(vae, batch, subset).items():
+                        private[name] = posterior.mean + posterior.stddev * private[name]
+                    means = vae.decode(z[part], private=private)
                 for name, value in batch.values.items():
-                    there = batch.present.get(name, torch.ones(len(value), dtype=torch.bool, device=device))
-                    for metric, each in _compare(vae, name, shown_means[name][there], value[there]).items():
+                    present = batch.present.get(name, torch.ones(len(value), dtype=torch.bool, device=device))
+                    for metric, figures in _compare(vae, name, means[name][present], value[present]).items():
                         total, count = totals.get((metric, name), (0.0, 0))
-                        totals[metric, name] = total + float(each.sum()), count + len(each)
+                        totals[metric, name] = total + float(figures.sum()), count + len(figures)
         given = subset_names(subset, vae.names)
         rows += [Metric(m, protocol, given, n, total / k, k, seed) for (m, n), (total, k) in totals.items() if k]
     return rows
 
 
 def _compare(vae: MultimodalVAE, name: str, decoded: Tensor, value: Tensor) -> dict[str, Tensor]:
-    """Metric to its figure for each item."""
+    """Return the figures of each item, by metric."""
     if isinstance(vae.model.likelihoods[name], CategoricalLikelihood):
         return {"exact_match": (decoded.argmax(-1) == value).flatten(1).all(-1).double()}
     result = {"mse": (decoded.double() - value.double()).square().flatten(1).mean(-1)}

@@ -1,4 +1,4 @@
-"""Options of an evaluation, and its result."""
+"""The options of an evaluation, and its result."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from pyro_mmvae.evaluation.metrics import Metric, mean_by_views
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How much is looked at.
+    """The extent of an evaluation.
 
     Attributes:
-        subsets: how many subsets of modalities at the most, stratified by size.
-        probe_points: training items of the linear probe.
-        likelihood_items: test items for log likelihoods; 0 leaves them out.
-        samples: K, draws an item for log likelihoods.
-        likelihood_subsets: ``ends``, given each modality alone and all of them, or ``all`` chosen subsets.
-        khat_items: test items for PSIS k̂, given each modality alone and all of them; 0 leaves it out.
-        khat_samples: draws an item for it.
-        quality: whether reconstructions and generated images are compared with real ones.
-        fid: whether the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
-        diagnostics: whether the posteriors' geometry and their use of the latent are looked at.
-        draws: from the prior, for joint coherence.
-        seed: of everything random.
+        subsets: The largest number of subsets of modalities, stratified by size.
+        probe_points: The number of training items of the linear probe.
+        likelihood_items: The number of test items for log likelihoods; with 0 they are left out.
+        samples: The number K of draws per item for log likelihoods.
+        likelihood_subsets: The subsets for log likelihoods: ``ends``, each modality alone and all of them, or ``all``
+            chosen subsets.
+        khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
+            out.
+        khat_samples: The number of draws per item for PSIS k̂.
+        quality: If True, reconstructions and generated images are compared with real ones.
+        fid: If True, the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
+        diagnostics: If True, the geometry of the experts and the use of the latent are measured.
+        draws: The number of draws from the prior for joint coherence.
+        seed: The seed of everything random.
     """
 
     subsets: int = 31
@@ -44,33 +46,36 @@ class EvaluationOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the options.
 
         Raises:
-            ValueError: for another ``likelihood_subsets``.
+            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``.
         """
         if self.likelihood_subsets not in {"ends", "all"}:
-            raise ValueError(f"likelihood_subsets must be 'ends' or 'all', not {self.likelihood_subsets!r}")
+            raise ValueError(f"likelihood_subsets must be 'ends' or 'all', got {self.likelihood_subsets!r}")
 
     def count_parts(self, labelled: bool) -> int:
-        """How many parts an evaluation has, for progress."""
+        """Return the number of parts of an evaluation, for progress bars."""
         optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
         return 1 + 4 * labelled + sum(optional)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Figures about a run, and the few arrays that pictures need.
+    """The figures of a run, and the arrays from which its pictures are drawn.
 
     Attributes:
-        rows: one a subset and metric.
-        arrays: ``latent`` (the first two principal components of posterior means) and ``labels`` of test items (of
-            attributes the one that divides them most evenly, its name in ``label_name``), ``khat.GIVEN`` of items.
-        classifier_accuracy: on real test images, for attributes the mean average precision; a coherence without it
-            means nothing.
-        options: what was looked at.
-        warnings: failure modes that the figures show, with what to try.
-        seconds: by part.
+        rows: The figures, one row per subset and metric.
+        arrays: ``latent``, the first two principal components of posterior means, and ``labels`` of the test items (for
+            attributes those of the most evenly distributed one, its name in ``label_name``); ``khat.GIVEN``, k̂ of
+            items.
+        classifier_accuracy: The accuracy of each classifier on real test items (for attributes the mean average
+            precision), without which a coherence cannot be interpreted.
+        options: The extent of the evaluation.
+        warnings: Failure modes that the figures show, with advice.
+        seconds: The duration of each part.
+        attribute_frequency: The share of test items with each attribute, which is the average precision of an
+            uninformative score.
     """
 
     rows: tuple[Metric, ...]
@@ -80,26 +85,26 @@ class Evaluation:
     warnings: tuple[Finding, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     attribute_frequency: dict[str, float] = field(default_factory=dict)
-    """Share of test items that have an attribute: the average precision of a score without any knowledge."""
 
     def summary(self) -> dict[str, Any]:
-        """Macro means by number of views, with what they are means of."""
+        """Return means over subsets and targets by number of modalities given, with protocols and context."""
         means: dict[str, Any] = {}
-        rows = [row for row in self.rows if row.metric != "probe" or not row.target]  # the mean, not the attributes
-        for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _of(r)) for r in rows):
+        # A probe of attributes already has a row for their mean, so the rows of single attributes would count twice.
+        rows = [row for row in self.rows if row.metric != "probe" or not row.target]
+        for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _separate_target(r)) for r in rows):
             by_views = mean_by_views(rows, metric, protocol, target or None)
-            how = f"{protocol}, of {target}" if target else protocol
-            means.setdefault(metric, {})[how] = {str(views): value for views, value in by_views.items()}
+            label = f"{protocol}, of {target}" if target else protocol
+            means.setdefault(metric, {})[label] = {str(views): value for views, value in by_views.items()}
         return {
             "means_by_views": means,
             "classifier_accuracy": self.classifier_accuracy,
             "attribute_frequency": self.attribute_frequency,
-            "warnings": [asdict(warning) for warning in self.warnings],
+            "warnings": [asdict(finding) for finding in self.warnings],
             "options": asdict(self.options),
             "seconds": self.seconds,
         }
 
 
-def _of(row: Metric) -> str:
-    """The target where rows of different targets are different quantities, not repetitions of one."""
+def _separate_target(row: Metric) -> str:
+    """Return the target if rows of different targets are different quantities, or ``""`` if they are repetitions."""
     return row.target if row.metric in {"log_likelihood", "ess"} else ""

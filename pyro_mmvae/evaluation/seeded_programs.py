@@ -1,4 +1,4 @@
-"""Pyro programs whose draws are seeded one by one, so that the first draws do not depend on how many follow."""
+"""Pyro programs that seed every draw by its number, so that the first draws do not depend on how many follow."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from pyro.poutine.util import site_is_subsample
 
 from pyro_mmvae._typing import Tensor
 
-DRAW_SITE = "_draw"  # an auxiliary site, by which each draw knows its number and thus its seed
+DRAW_SITE = "_draw"  # an auxiliary site by which ``Predictive`` passes each draw its number, and thus its seed
 Program: TypeAlias = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class SeededProgram:
-    """A Pyro program that seeds each draw by its number, which ``Predictive`` gives it as the site ``DRAW_SITE``.
+    """A Pyro program that seeds each draw by its number, which ``Predictive`` passes as the site ``DRAW_SITE``.
 
     Args:
-        program: to run.
-        seed: of the whole.
-        stream: tells programs of one seed apart.
+        program: The program to run, without arguments.
+        seed: The seed of all draws together.
+        stream: A number that distinguishes several programs with one seed.
     """
 
     program: Program
@@ -35,29 +35,30 @@ class SeededProgram:
     stream: int
 
     def __call__(self) -> Any:
-        """Run it."""
+        """Run the program with the seed of its draw."""
         draw = pyro.sample(DRAW_SITE, dist.Delta(torch.tensor(-1.0, dtype=torch.float64)))
-        words = np.random.SeedSequence((self.seed, self.stream, int(draw) + 1)).generate_state(1, np.uint64)
-        number = int(words[0] >> np.uint64(1))
-        torch.default_generator.manual_seed(number)  # torch.manual_seed takes a traceback where CUDA sleeps
+        state = np.random.SeedSequence((self.seed, self.stream, int(draw) + 1)).generate_state(1, np.uint64)
+        draw_seed = int(state[0] >> np.uint64(1))
+        # torch.manual_seed would format a traceback for CUDA's lazy initialisation at every draw, which is slow.
+        torch.default_generator.manual_seed(draw_seed)
         if torch.cuda.is_initialized():
-            torch.cuda.manual_seed_all(number)
+            torch.cuda.manual_seed_all(draw_seed)
         return self.program()
 
 
 def draw_latents(guide: Program, samples: int, seed: int) -> dict[str, Tensor]:
-    """Draws of a guide's latent sites, each with its own seed; torch's generator is left changed.
+    """Draw the latent sites of a guide, each draw with its own seed; the states of torch's generators are not restored.
 
     Args:
-        guide: a program without arguments.
-        samples: how many draws.
-        seed: of all of them.
+        guide: A program without arguments.
+        samples: The number of draws.
+        seed: The seed of all draws together.
 
     Returns:
-        Site to `(sample, …)`.
+        A mapping from latent site to draws of shape `(sample, …)`.
     """
     numbers = torch.arange(samples, dtype=torch.float64)
-    # Predictive keeps every trace, and under validation each leaves a handler that compares plates: quadratic time.
+    # Predictive keeps all traces, and under validation each adds a handler that compares plates: quadratic time.
     with pyro.validation_enabled(False):
         program = SeededProgram(guide, seed, 1)
         nodes = poutine.trace(program).get_trace().nodes
@@ -66,6 +67,7 @@ def draw_latents(guide: Program, samples: int, seed: int) -> dict[str, Tensor]:
 
 
 def _is_latent(name: str, site: Mapping[str, Any]) -> bool:
+    """Return True for a latent sample site other than ``DRAW_SITE``."""
     return (
         bool(site["type"] == "sample" and not site["is_observed"] and not site_is_subsample(site)) and name != DRAW_SITE
     )

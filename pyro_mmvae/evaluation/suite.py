@@ -1,4 +1,4 @@
-"""Everything that is said about a trained run, from one encoding of its data."""
+"""The complete evaluation of a trained model, from one encoding of its data."""
 
 from __future__ import annotations
 
@@ -41,27 +41,27 @@ def evaluate(
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Probe, coherence, likelihoods, quality and diagnoses of a model, for subsets of its modalities.
+    """Evaluate probes, coherence, likelihoods, quality and diagnostics of a model for subsets of its modalities.
 
-    Each item is encoded once; every subset is aggregated from the cached experts. Without labels there is neither
-    probe nor coherence.
+    Each item is encoded once, and every subset is aggregated from the cached experts. Probes and coherence need labels
+    and are left out without them.
 
     Args:
-        vae: in eval mode.
-        train: labelled items to fit probes and classifiers on.
-        test: items to judge on.
-        options: how much to look at.
-        cache: a folder for the classifiers of this data.
-        progress: called with the name of each part as it starts.
+        vae: The model, in eval mode.
+        train: Items to fit probes and classifiers on.
+        test: Items to evaluate on.
+        options: The extent of the evaluation; the defaults of :class:`EvaluationOptions` if left out.
+        cache: A folder for the classifiers trained on this data; by default they are not cached.
+        progress: A callback that receives the name of each part as it starts.
 
     Returns:
-        The figures.
+        The figures and arrays of the evaluation.
     """
     return _Suite(vae, train, test, options or EvaluationOptions(), _Parts(progress)).run(cache)
 
 
 class _Suite:
-    """What the parts of one evaluation share."""
+    """The state that the parts of one evaluation share."""
 
     def __init__(
         self,
@@ -79,17 +79,17 @@ class _Suite:
         self.classifiers: Classifiers | None = None
 
     def run(self, cache: Path | None) -> Evaluation:
-        """All parts."""
+        """Run all parts."""
         options = self.options
         with self.parts("encoding"):
             self.experts = encode_dataset(self.vae, self.test)
             self.arrays |= _latent_map(self.vae, self.experts, self.test)
         if self.test.labels is not None and self.train.labels is not None:
-            self.labelled(self.train.labels, self.test.labels, cache)
+            self.evaluate_labels(self.train.labels, self.test.labels, cache)
         if options.likelihood_items:
             self.likelihoods()
         if options.khat_items:
-            self.khats()
+            self.pareto_k()
         if options.quality:
             self.quality()
         if options.diagnostics:
@@ -104,10 +104,10 @@ class _Suite:
         frequency = _frequency(self.test)
         return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency)
 
-    def labelled(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
-        """What needs classes or attributes."""
+    def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
+        """Run the parts that need classes or attributes."""
         options, vae = self.options, self.vae
-        points = _some(len(self.train), options.probe_points, options.seed)
+        points = _choose_items(len(self.train), options.probe_points, options.seed)
         experts = encode_dataset(vae, self.train.subset(points))
         for protocol in PROTOCOLS:
             with self.parts(f"probe, {protocol}"):
@@ -119,50 +119,51 @@ class _Suite:
         with self.parts("classifiers"):
             self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
         with self.parts("coherence"):
-            for bound in self.bounds():
+            for density in self.densities():
                 self.rows += conditional_coherence(
-                    vae, self.experts, labels, self.classifiers, subsets=self.subsets, bound=bound, seed=options.seed
-                )
+                    vae, self.experts, labels, self.classifiers, subsets=self.subsets, density=density,
+                    seed=options.seed,
+                )  # fmt: skip
             if len(self.classifiers.networks) > 1:
-                drawn: dict[str, Any] = {"draws": options.draws, "seed": options.seed}
+                from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed}
                 if self.classifiers.label_names:
-                    self.rows += joint_agreement(vae, self.classifiers, **drawn)
+                    self.rows += joint_agreement(vae, self.classifiers, **from_prior)
                 else:
-                    self.rows.append(joint_coherence(vae, self.classifiers, **drawn))
+                    self.rows.append(joint_coherence(vae, self.classifiers, **from_prior))
 
-    def bounds(self) -> tuple[str, ...]:
-        """Both ways to draw given a subset, where there are both: with one component they are the same."""
+    def densities(self) -> tuple[str, ...]:
+        """Return the densities to draw from given a subset; one of them if the posterior is a single component."""
         family, mixture = subset_family(self.vae), self.vae.guide.has_mixture(len(self.vae.names))
         return (*["full"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
 
     def likelihoods(self) -> None:
-        """Importance-weighted log likelihoods."""
+        """Estimate importance-weighted log likelihoods."""
         options = self.options
         with self.parts("log likelihood"):
-            chosen = _some(len(self.test), options.likelihood_items, options.seed)
+            chosen = _choose_items(len(self.test), options.likelihood_items, options.seed)
             self.rows += held_out_log_likelihood(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
                 subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
                 seed=options.seed,
             )  # fmt: skip
 
-    def khats(self) -> None:
-        """PSIS k̂."""
+    def pareto_k(self) -> None:
+        """Compute PSIS k̂ given each modality alone and given all of them."""
         options = self.options
         with self.parts("PSIS k-hat"):
             for subset in self.ends:
                 if not has_all(self.experts, subset).any():
                     continue
-                found = khat(
+                result = khat(
                     self.vae, self.experts, self.test, subset=subset, samples=options.khat_samples,
                     items=options.khat_items, seed=options.seed,
                 )  # fmt: skip
-                self.rows += found.rows
-                self.arrays["khat." + "+".join(found.rows[0].given)] = found.values
+                self.rows += result.rows
+                self.arrays["khat." + "+".join(result.rows[0].given)] = result.values
             self.arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
 
     def quality(self) -> None:
-        """Generated against real."""
+        """Compare generated items with real ones."""
         with self.parts("quality"):
             self.rows += reconstruction(self.vae, self.experts, self.test, subsets=self.ends, seed=self.options.seed)
             if self.classifiers is not None:
@@ -174,14 +175,14 @@ class _Suite:
 
 
 class _Parts:
-    """Times the parts and announces them."""
+    """A timer of the parts, which also announces them."""
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:
         self.progress, self.seconds = progress, dict[str, float]()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """One part."""
+        """Announce a part and time it."""
         if self.progress is not None:
             self.progress(name)
         started = time.perf_counter()
@@ -189,14 +190,14 @@ class _Parts:
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
-def _some(count: int, wanted: int, seed: int) -> list[int]:
-    """Some items at random, in order."""
-    chosen = np.random.default_rng(seed).choice(count, min(wanted, count), replace=False)
+def _choose_items(count: int, limit: int, seed: int) -> list[int]:
+    """Return the indices of randomly chosen items in ascending order."""
+    chosen = np.random.default_rng(seed).choice(count, min(limit, count), replace=False)
     return sorted(int(i) for i in chosen)
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:
-    """The first two principal components of the posterior means given everything."""
+    """Return the first two principal components of the posterior means given all modalities, and the labels."""
     means = posterior_means(vae, experts, range(experts.num_modalities)).double().cpu()
     centred = means - means.mean(0)
     _, values, axes = np.linalg.svd(centred.numpy(), full_matrices=False)
@@ -206,15 +207,15 @@ def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -
     }
     if data.labels is not None and data.label_names:
         frequency = data.labels.double().mean(0)
-        shown = int((frequency - 0.5).abs().argmin())
-        arrays["labels"] = data.labels[:, shown].long().cpu().numpy()
-        arrays["label_name"] = np.array(data.label_names[shown])
+        attribute = int((frequency - 0.5).abs().argmin())
+        arrays["labels"] = data.labels[:, attribute].long().cpu().numpy()
+        arrays["label_name"] = np.array(data.label_names[attribute])
     elif data.labels is not None:
         arrays["labels"] = data.labels.cpu().numpy()
     return arrays
 
 
 def _frequency(data: MultimodalDataset) -> dict[str, float]:
-    """The share of items that have each attribute."""
+    """Return the share of items with each attribute."""
     shares = data.labels.double().mean(0).tolist() if data.labels is not None and data.label_names else []
     return dict(zip(data.label_names, shares, strict=False))
