@@ -33,7 +33,7 @@ class Cell:
 
 
 def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cell]:
-    """Return the cells of a comparison, ordered by seed, so that all aggregations have equally many results at any time.
+    """Return the cells of a comparison, ordered by seed so that all aggregations progress at the same pace.
 
     Args:
         out: The folder of the comparison.
