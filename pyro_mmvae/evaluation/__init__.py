@@ -7,14 +7,14 @@ from pyro_mmvae.evaluation.coherence import joint_agreement as joint_agreement
 from pyro_mmvae.evaluation.coherence import joint_coherence as joint_coherence
 from pyro_mmvae.evaluation.diagnostics import Finding as Finding
 from pyro_mmvae.evaluation.diagnostics import diagnose as diagnose
-from pyro_mmvae.evaluation.expert_geometry import expert_geometry as expert_geometry
 from pyro_mmvae.evaluation.frechet import fid as fid
 from pyro_mmvae.evaluation.frechet import frechet_classifier as frechet_classifier
 from pyro_mmvae.evaluation.frechet import frechet_distance as frechet_distance
+from pyro_mmvae.evaluation.geometry import expert_geometry as expert_geometry
 from pyro_mmvae.evaluation.importance import effective_sample_size as effective_sample_size
 from pyro_mmvae.evaluation.importance import importance_weights as importance_weights
 from pyro_mmvae.evaluation.importance import log_mean_exp as log_mean_exp
-from pyro_mmvae.evaluation.latent_usage import latent_usage as latent_usage
+from pyro_mmvae.evaluation.latent import latent_usage as latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood as held_out_log_likelihood
 from pyro_mmvae.evaluation.metrics import Metric as Metric
 from pyro_mmvae.evaluation.metrics import choose_subsets as choose_subsets

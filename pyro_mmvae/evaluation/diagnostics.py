@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pyro_mmvae.evaluation.latent_usage import ACTIVE_VARIANCE
+from pyro_mmvae.evaluation.latent import ACTIVE_VARIANCE
 from pyro_mmvae.evaluation.metrics import Metric
 
 FAR_APART = 3.0

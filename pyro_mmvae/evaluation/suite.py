@@ -18,9 +18,9 @@ from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
 from pyro_mmvae.evaluation.diagnostics import diagnose
-from pyro_mmvae.evaluation.expert_geometry import expert_geometry
 from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
-from pyro_mmvae.evaluation.latent_usage import latent_usage
+from pyro_mmvae.evaluation.geometry import expert_geometry
+from pyro_mmvae.evaluation.latent import latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
 from pyro_mmvae.evaluation.posteriors import encode_dataset, has_all, posterior_means, select, subset_family

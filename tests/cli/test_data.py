@@ -36,7 +36,7 @@ def sources(elsewhere: Path) -> list[str]:
     return ["--mnist", "mnist", "--photographs", "photographs", "--train-size", "200", "--test-size", "50"]
 
 
-def test_build_info_and_check_go_together(sources: list[str], elsewhere: Path) -> None:
+def test_data_build_info_and_check_agree(sources: list[str], elsewhere: Path) -> None:
     words = ["build", "polymnist", *sources, "--out", "data/mine", "--modalities", "3", "--seed", "5"]
     built = invoke(*words)
     assert built.stdout.splitlines()[:3] == ["m0: a.png", "m1: b.bmp", "m2: c.PNG"]
@@ -66,14 +66,14 @@ def test_build_info_and_check_go_together(sources: list[str], elsewhere: Path) -
     assert found[0].startswith("val: data/mine/val.safetensors: damaged")
 
 
-def test_info_lists_names_and_formats() -> None:
+def test_data_info_lists_names_and_formats() -> None:
     said = invoke("info").stdout
     assert "polymnist-mini" in said.splitlines()[0]
     for name in ("polymnist-built", "polymnist-pt", "polymnist-png"):
         assert name in said.splitlines()[1]
 
 
-def test_info_and_check_of_a_published_tree(elsewhere: Path) -> None:
+def test_data_check_published_tree_reports_equal_images(elsewhere: Path) -> None:
     write_tree(elsewhere / "MMNIST" / "train", *random_set(30))
     write_tree(elsewhere / "MMNIST" / "test", *random_set(8))
     assert "MMNIST: format polymnist-png" in invoke("info", "MMNIST").stdout
@@ -83,7 +83,7 @@ def test_info_and_check_of_a_published_tree(elsewhere: Path) -> None:
     assert invoke("check", "MMNIST", code=1).stdout == "test: modality m1 is the same in every item\n"
 
 
-def test_errors_of_use_are_one_line(sources: list[str]) -> None:
+def test_data_invalid_arguments_fail_in_one_line(sources: list[str]) -> None:
     assert "unknown data 'nothing'" in refused("info", "nothing")
     assert "unknown data 'nothing'" in refused("check", "nothing")
     assert (
@@ -100,7 +100,7 @@ def test_errors_of_use_are_one_line(sources: list[str]) -> None:
     assert not Path("out").exists()
 
 
-def test_nothing_is_downloaded_unless_it_is_asked_for(
+def test_data_build_downloads_only_with_the_flag(
     sources: list[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(root: str, *, download: bool) -> None:

@@ -31,7 +31,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_evaluate_writes_a_tidy_table(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
     words = ["evaluate", str(run), "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--seed", "3"]
     words += ["--likelihood-items", "8", "--khat-items", "4"]
@@ -69,7 +69,7 @@ def metrics_text(output: str) -> str:
     return " ".join(output.split())
 
 
-def test_parts_can_be_left_out(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_evaluate_options_leave_parts_out(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=1, model__aggregation="wb"), elsewhere / "run", progress=False).path
     words = ["evaluate", str(run), "--quiet", "--threads", "1", "--samples", "2", "--likelihood-items", "4"]
     words += ["--khat-items", "0", "--no-quality", "--no-diagnostics", "--likelihood-subsets", "all"]
@@ -86,7 +86,7 @@ def test_parts_can_be_left_out(toy_config: Callable[..., Config], elsewhere: Pat
     assert {len(found) for found in values.values()} == {1}
 
 
-def test_ppc_checks_none_each_size_and_all(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_ppc_default_checks_none_each_size_and_all(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
     words = ["ppc", str(run), "--quiet", "--threads", "1", "--num-samples", "12", "--items", "20", "--seed", "2"]
     words += ["--statistics", "mean,contrast,predicted_class"]
@@ -117,7 +117,7 @@ def test_ppc_checks_none_each_size_and_all(toy_config: Callable[..., Config], el
     assert "noisier than data" in result.output  # Laplace noise of scale 0.75 on pixels in [0, 1]
 
 
-def test_ppc_of_what_is_asked_for(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_ppc_given_raw_and_sbc_are_stored(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=0), elsewhere / "run", progress=False).path
     words = ["ppc", str(run), "--quiet", "--num-samples", "9", "--items", "10", "--statistics", "mean", "--raw"]
     result = CliRunner().invoke(main, [*words, "--given", "m2,m0", "--sbc", "--simulations", "100"])
@@ -136,7 +136,7 @@ def test_ppc_of_what_is_asked_for(toy_config: Callable[..., Config], elsewhere: 
     assert "unknown statistic 'skew'" in CliRunner().invoke(main, [*words[:-2], "skew"]).stderr
 
 
-def test_compare_resumes_and_never_repeats(config: Path, elsewhere: Path) -> None:
+def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) -> None:
     words = ["compare", "--agg", "wb,poe", "--seeds", "2", "--config", str(config), "--likelihood-items", "0"]
     words += ["--out", str(elsewhere / "grid"), "--quiet"]
     first = CliRunner().invoke(main, words, catch_exceptions=False)
@@ -162,7 +162,7 @@ def test_compare_resumes_and_never_repeats(config: Path, elsewhere: Path) -> Non
     assert (elsewhere / "grid" / "comparison.png").exists()
 
 
-def test_compare_refuses_other_settings_in_the_same_folder(config: Path, elsewhere: Path) -> None:
+def test_compare_other_settings_in_the_folder_fail(config: Path, elsewhere: Path) -> None:
     words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(elsewhere / "grid")]
     words += ["--likelihood-items", "0", "--quiet"]
     assert CliRunner().invoke(main, words, catch_exceptions=False).exit_code == 0
@@ -171,6 +171,6 @@ def test_compare_refuses_other_settings_in_the_same_folder(config: Path, elsewhe
     assert "wb-seed0 was made with other settings" in result.output
 
 
-def test_nothing_evaluated_is_said(tmp_path: Path) -> None:
+def test_draw_comparison_without_evaluations_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nothing was evaluated yet"):
         reports.draw_comparison(tmp_path, [tmp_path / "missing"])

@@ -25,7 +25,7 @@ def invoke(*words: str, code: int = 0) -> str:
     return result.output
 
 
-def test_train_and_evaluate(elsewhere: Path) -> None:
+def test_celeba_folder_trains_samples_and_evaluates(elsewhere: Path) -> None:
     home = made.write(elsewhere)
     configs = Path(made.__file__).parents[2] / "configs"
     small = {"model": {"latent_size": 4, "network": {"name": "residual", "width": 4}}}

@@ -42,12 +42,12 @@ TRAITS = {
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_is_read(path: Path) -> None:
+def test_make_config_every_shipped_configuration_is_valid(path: Path) -> None:
     assert make_config(path).data.name
 
 
 @pytest.mark.parametrize("path", [RECIPE, SHORT], ids=lambda path: path.stem)
-def test_a_configuration_makes_the_model_of_the_recipe(path: Path) -> None:
+def test_build_vae_configuration_matches_the_published_model(path: Path) -> None:
     config = make_config(path)
     vae = build_vae(config, SHAPES, runs.settle_traits(config, TRAITS))
     found = {
@@ -69,14 +69,14 @@ def test_a_configuration_makes_the_model_of_the_recipe(path: Path) -> None:
     torch.testing.assert_close(decoded["text"].sum(-1), torch.ones(20, 8))
 
 
-def test_the_optimisation_of_the_recipe() -> None:
+def test_make_config_recipe_matches_the_published_optimisation() -> None:
     train = make_config(RECIPE).train
     assert (train.batch_size, train.lr, train.epochs, train.betas) == (256, 1e-3, 200, (0.9, 0.999))
     assert (train.schedule, train.precision) == ("constant", "fp32")
     assert make_config(RECIPE).data.pairings == 20
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_make_config_unfit_modality_settings_raise() -> None:
     config = make_config(RECIPE, {"model.modalities.text.output": "sigmoid"})
     with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' has no output"):
         runs.settle_traits(config, TRAITS)
@@ -104,7 +104,7 @@ def root(tmp_path: Path) -> Path:
     return write_mat(write_idx(folder))
 
 
-def test_a_training_taken_up_again_redraws_the_same_text(
+def test_resume_redraws_the_same_text(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(root)
@@ -133,7 +133,7 @@ def test_a_training_taken_up_again_redraws_the_same_text(
     assert whole.alphabet("mnist") is None
 
 
-def test_train_sample_evaluate_and_check(root: Path, tmp_path: Path) -> None:
+def test_mnist_svhn_text_trains_samples_evaluates_and_checks(root: Path, tmp_path: Path) -> None:
     run = train(small(root, **{"train.epochs": 1}), tmp_path / "run", progress=False)
     with np.load(run.path / "samples.npz", allow_pickle=False) as file:
         pictures = dict(file)

@@ -34,7 +34,7 @@ def write(folder: Path) -> None:
     (folder / "meta.yaml").write_text(f"label_names: {json.dumps(NAMES)}\n")
 
 
-def test_probe_and_coherence_are_average_precision(elsewhere: Path) -> None:
+def test_folder_with_attributes_evaluates_average_precision(elsewhere: Path) -> None:
     write(elsewhere / "mine")
     said = invoke("data", "info", "mine", "--split", "train")
     assert "labels  4 attributes, left: " in said

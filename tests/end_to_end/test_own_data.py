@@ -71,7 +71,7 @@ def trained(*words: str) -> Any:
 
 
 @pytest.mark.usefixtures("own")
-def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
+def test_folder_of_three_data_types_trains_samples_and_evaluates(own: Path) -> None:
     trained("--agg", "mwb", "--set", "data.missing_rate={rna: 3e-1}", "--set", "data.split_seed=2")
     data = yaml.safe_load(Path("out/config.yaml").read_text())["data"]
     assert data == {
@@ -134,14 +134,14 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
         (("--data", "theirs"), "unknown data 'theirs', expected a path or one of: "),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_written(
+def test_train_unfit_settings_fail_in_one_line_without_files(
     words: tuple[str, ...], expected: str
 ) -> None:
     assert expected in refused("train", "--data", "mine", "--out", "out", *FAST, *SMALL, *words)
     assert not Path("out").exists()
 
 
-def test_settings_of_a_modality_go_before_what_the_data_says(own: Path) -> None:
+def test_train_modality_settings_override_the_data(own: Path) -> None:
     modalities = {
         "rna": {"likelihood": "poisson", "weight": "2"},
         "image": {"likelihood": "normal", "scale": "learned", "network": "mlp"},
@@ -167,7 +167,7 @@ def test_settings_of_a_modality_go_before_what_the_data_says(own: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_run_of_before_the_options_were_the_loaders_still_opens(
+def test_load_run_with_old_data_options_opens(
     toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -196,7 +196,7 @@ def test_a_run_of_before_the_options_were_the_loaders_still_opens(
     assert make_config(file).data == resolved.data
 
 
-def test_resolving_is_idempotent_and_converts(toy_config: Any) -> None:
+def test_resolve_converts_and_is_idempotent(toy_config: Any) -> None:
     config = toy_config(data__train_size="48", data__missing_by_label={"3": "1e-1"}, data__photographs=["x"])
     resolved = runs.resolve(config)
     assert resolved.data.options()["train_size"] == 48
@@ -241,7 +241,7 @@ def masked(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("aggregation", ["poe", "moe", "mopoe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_an_all_true_mask_changes_no_bit(aggregation: str, bound: str) -> None:
+def test_batch_all_true_mask_equals_no_mask(aggregation: str, bound: str) -> None:
     batch = make_batch(dataset(), slice(None))
     found = []
     for given in (batch, masked(batch)):
@@ -261,7 +261,7 @@ def test_an_all_true_mask_changes_no_bit(aggregation: str, bound: str) -> None:
 
 @pytest.mark.parametrize("aggregation", ["poe", "moe", "mopoe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, bound: str) -> None:
+def test_trainer_empty_items_contribute_zero(aggregation: str, bound: str) -> None:
     vae = make(aggregation, bound)
     data = dataset(torch.zeros(24, 4, dtype=torch.bool))
     data.tensors["v"][:] = math.nan
@@ -274,7 +274,7 @@ def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, 
     assert abs(evaluate_elbo(vae, data)["elbo"]) < 1e-5
 
 
-def test_pictures_do_not_look_at_what_is_absent(toy_config: Any, tmp_path: Path) -> None:
+def test_sample_pictures_ignore_absent_values(toy_config: Any, tmp_path: Path) -> None:
     run = train(toy_config(train__epochs=0, data__missing_rate=0.5), tmp_path / "run", progress=False)
     data = run.data("val")
     poisoned = dataclasses.replace(data, modalities={name: value.clone() for name, value in data.tensors.items()})
@@ -287,7 +287,7 @@ def test_pictures_do_not_look_at_what_is_absent(toy_config: Any, tmp_path: Path)
     assert (chosen == 0).all(1).any()  # black where it is absent
 
 
-def test_training_and_evaluation_with_gaps_of_every_shape() -> None:
+def test_trainer_missing_modalities_stay_finite() -> None:
     """Whole batches without a modality, single items with one or none, and rubbish in absent slots."""
     missing = Missing(missing_rate=0.6, allow_empty=True)
     data = missing.apply(dataset())

@@ -19,7 +19,7 @@ def invoke(*words: str) -> str:
     return result.output
 
 
-def test_an_alphabet_and_an_output_of_meta_yaml_reach_model_and_pictures(elsewhere: Path) -> None:
+def test_meta_yaml_alphabet_and_output_reach_model_and_pictures(elsewhere: Path) -> None:
     generator = np.random.default_rng(0)
     tokens = generator.integers(1, 6, (60, 12))
     for row, length in enumerate(generator.integers(1, 13, 60)):

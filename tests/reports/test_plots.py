@@ -37,7 +37,7 @@ def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("title", "note"), [("", ""), ("Title", "a note")])
-def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path: Path, channels: int, title: str, note: str) -> None:
+def test_image_grid_places_every_pixel(tmp_path: Path, channels: int, title: str, note: str) -> None:
     first, second = noise(4, channels, 9, 7), noise(3, channels, 9, 7, seed=1)
     rows = [("first", first), ("", None), ("second", second)]
     file = image_grid(rows, tmp_path / "grid.png", title=title, note=note)
@@ -55,7 +55,7 @@ def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path: Path, channels: int
     assert (found[head + height + PAD + GAP :][:height, beside : beside + width] == 255).all()  # a row of three
 
 
-def test_images_of_different_sizes_and_channels_in_one_grid(tmp_path: Path) -> None:
+def test_image_grid_different_sizes_and_channels(tmp_path: Path) -> None:
     large, small = noise(2, 3, 12, 10), noise(2, 1, 5, 4, seed=1)
     found = pixels_of(image_grid([("large", large), ("small", small)], tmp_path / "grid.png"))
     top = 6 + 12 * ZOOM + PAD
@@ -65,7 +65,7 @@ def test_images_of_different_sizes_and_channels_in_one_grid(tmp_path: Path) -> N
         assert (found[top : top + 10, left : left + 8] == picture(small, item)).all()
 
 
-def test_labels_title_and_note_are_written(tmp_path: Path) -> None:
+def test_image_grid_writes_labels_title_and_note(tmp_path: Path) -> None:
     images = noise(2, 3, 8, 8)
     plain = pixels_of(image_grid([("", images)], tmp_path / "a.png", title=" ", note=" "))
     told = pixels_of(image_grid([("label", images)], tmp_path / "b.png", title="Title", note="note"))
@@ -78,7 +78,7 @@ def test_labels_title_and_note_are_written(tmp_path: Path) -> None:
     assert not differ[26 : height - 20, MARGIN:].any()
 
 
-def test_texts_stand_under_the_images_they_belong_to(tmp_path: Path) -> None:
+def test_image_grid_texts_stand_under_their_images(tmp_path: Path) -> None:
     images, texts = noise(3, 1, 30, 30), np.array(["  seven ", "", "$x_1$"])
     found = pixels_of(image_grid([("images", images), ("text", texts)], tmp_path / "grid.png"))
     width, text = 30 * ZOOM + PAD, 10 + 4  # screen pixels of an item and of a line
@@ -94,7 +94,7 @@ def test_texts_stand_under_the_images_they_belong_to(tmp_path: Path) -> None:
     assert (with_other != found).any()
 
 
-def test_long_texts_are_broken_and_texts_can_be_alone(tmp_path: Path) -> None:
+def test_image_grid_texts_alone_are_broken_into_lines(tmp_path: Path) -> None:
     texts = np.array(["a" * 45, "b"])
     found = pixels_of(image_grid([("text", texts)], tmp_path / "grid.png"))
     width = 48 * ZOOM + PAD  # of which 19 letters go into a line
@@ -108,7 +108,7 @@ def run_path(toy_config: Callable[..., Config], tmp_path: Path) -> Path:
     return train(toy_config(), tmp_path / "run", progress=False).path
 
 
-def test_a_run_is_drawn_from_its_files_alone(run_path: Path) -> None:
+def test_draw_run_needs_metrics_and_samples_only(run_path: Path) -> None:
     for file in (*run_path.glob("*.safetensors"), run_path / "config.yaml", run_path / "environment.json"):
         file.unlink()
     drawn = draw_run(run_path)
@@ -131,7 +131,7 @@ def test_a_run_is_drawn_from_its_files_alone(run_path: Path) -> None:
     assert pixels_of(run_path / "plots" / "curves.png").std() > 5
 
 
-def test_drawing_again_replaces_what_is_there(run_path: Path) -> None:
+def test_draw_run_again_replaces_pictures(run_path: Path) -> None:
     draw_run(run_path)
     before = (run_path / "plots" / "curves.png").read_bytes()
     lines = (run_path / "metrics.jsonl").read_text().splitlines()
@@ -141,7 +141,7 @@ def test_drawing_again_replaces_what_is_there(run_path: Path) -> None:
     assert {file.suffix for file in (run_path / "plots").iterdir()} == {".png"}
 
 
-def test_a_run_of_which_there_is_nothing_to_draw(tmp_path: Path) -> None:
+def test_draw_run_without_samples_draws_curves_only(tmp_path: Path) -> None:
     assert draw_run(tmp_path) == []
     row = {
         "epoch": 0, "objective": -1.0, "beta": 1.0, "kl": 0.1, "log_likelihood": {"v": -0.9},

@@ -68,7 +68,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_picture_says_where_it_comes_from(run: Path, figures: dict[str, Figure]) -> None:
+def test_draw_ppc_titles_name_the_protocol_and_bars_match_the_data(run: Path, figures: dict[str, Figure]) -> None:
     plt.close("all")
     drawn = draw_ppc(run)
     assert [file.name for file in drawn] == ["ppc.png", "ppc-bpv.png", "ppc-pit.png", "ppc-sbc.png"]
@@ -100,7 +100,7 @@ def test_every_picture_says_where_it_comes_from(run: Path, figures: dict[str, Fi
     assert [text.get_text() for text in constant.texts] == ["constant"]
 
 
-def test_several_checks_and_none(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draw_ppc_draws_every_check_and_raises_without_one(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "_GRIDS", {"-pit": pictures._GRIDS["-pit"]})
     file = run / "evaluation" / "ppc.nc"
     (run / "evaluation" / "ppc-prior.nc").write_bytes(file.read_bytes())
@@ -113,13 +113,13 @@ def test_several_checks_and_none(run: Path, tmp_path: Path, monkeypatch: pytest.
         draw_ppc(tmp_path / "empty")
 
 
-def test_no_model_is_loaded_for_it() -> None:
+def test_reports_ppc_does_not_import_torch_or_pyro() -> None:
     code = "import sys; from pyro_mmvae.reports import ppc; print([m for m in ('pyro', 'torch') if m in dir(ppc)])"
     result = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
 
 
-def test_the_script_checks_a_run(toy_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_posterior_predictive_script_writes_check_and_pictures(toy_config: Callable[..., Config], tmp_path: Path) -> None:
     run = train(toy_config(), tmp_path / "run", progress=False).path
     script = load_file(TOP / "scripts" / "posterior_predictive.py").main
     result = CliRunner().invoke(script, [str(run), "--given", "m0", "--num-samples", "10", "--items", "20"])
