@@ -158,8 +158,8 @@ def build() -> None:
 def polymnist(out: Path, **options: Any) -> None:
     """Build PolyMNIST from MNIST digits and photographs.
 
-    Each modality shows the digit on a crop of one photograph. Reads the MNIST files and the photographs. Writes one file
-    per split and provenance.json to the new folder --out.
+    Each modality shows the digit on a crop of one photograph. Reads the MNIST files and the photographs. Writes one
+    file per split and provenance.json to the new folder --out.
     """
     from pyro_mmvae.data import build_polymnist
 

@@ -1,4 +1,4 @@
-"""The command line from end to end, on toy data that a plugin registers."""
+"""The commands ``train``, ``sample`` and ``aggregations`` on toy data that a plugin registers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_plugin(folder: Path, poison: str = "1.0") -> None:
 
 @pytest.fixture
 def place(elsewhere: Path, registered: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a configuration and a plugin that can be imported."""
+    """Yield a working directory with a configuration and an importable plugin."""
     (elsewhere / "toy.yaml").write_text(CONFIG)
     write_plugin(elsewhere)
     monkeypatch.syspath_prepend(elsewhere)
@@ -73,7 +73,7 @@ def invoke(*words: str, code: int = 0) -> Result:
 
 
 def refused(*words: str, code: int = 2) -> str:
-    """What a command that cannot be says: one line."""
+    """Return the one-line error of a command that fails."""
     result = invoke(*words, code=code)
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -104,8 +104,8 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
     assert (config.train.batch_size, config.train.epochs, config.model.latent_size) == (24, 2, 3)
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
     assert lines[-1].startswith("next: pyro-mmvae ")
-    told = invoke(*lines[-1].removeprefix("next: pyro-mmvae ").split())  # what it says next works
-    assert told.stdout == "grid.png: 8 draws given m0, seed 0\n"
+    sampled = invoke(*lines[-1].removeprefix("next: pyro-mmvae ").split())  # the suggested command works
+    assert sampled.stdout == "grid.png: 8 draws given m0, seed 0\n"
     assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -162,7 +162,7 @@ def test_train_ctrl_c_saves_and_prints_how_to_continue(monkeypatch: pytest.Monke
         patch.setattr(Trainer, "step", interrupted)
         result = invoke("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=130)
     assert result.stderr == (
-        "interrupted in epoch 1; everything is saved in out\ngo on with: pyro-mmvae train --resume out\n"
+        "interrupted in epoch 1; everything is saved in out\ncontinue with: pyro-mmvae train --resume out\n"
     )
     invoke("train", "--resume", "out", "--quiet")
     assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 2
@@ -194,9 +194,7 @@ REFUSALS = [
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("words", "expected"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
-def test_train_invalid_settings_fail_in_one_line_without_files(
-    words: tuple[str, ...], expected: str
-) -> None:
+def test_train_invalid_settings_fail_in_one_line_without_files(words: tuple[str, ...], expected: str) -> None:
     assert expected in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
     assert not Path("out").exists()
 

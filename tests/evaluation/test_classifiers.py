@@ -159,12 +159,14 @@ def digit_names(size: int, split: str, seed: int) -> MultimodalDataset:
         "flags": loud.bool().reshape(size, 2, 5),
     }
     traits = {"text": Traits("tokens", classes=16), "counts": Traits("counts")}
-    return MultimodalDataset(values, labels, torch.ones(size, 4, dtype=torch.bool), "digit_names", split, {}, traits)
+    return MultimodalDataset(values, labels, torch.ones(size, 4, dtype=torch.bool), "digits", split, {}, traits)
 
 
 @pytest.fixture(scope="module")
 def judges() -> Classifiers:
-    return train_classifiers(digit_names(1000, "train", 0), digit_names(200, "test", 1))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MIN_STEPS", 120)
+        return train_classifiers(digit_names(1000, "train", 0), digit_names(200, "test", 1))
 
 
 def test_train_classifiers_text_vectors_counts_and_flags_reach_full_accuracy(judges: Classifiers) -> None:
