@@ -35,8 +35,8 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
       ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity), ``sbc_p_value``
       (quantity), if ``sbc`` is given.
 
-    Values that an item lacks are NaN. The attributes of the whole and of each group are given, density, samples, items,
-    seed and protocol.
+    Values that an item lacks are NaN. The attributes of the file and of each group record the modalities given, the
+    density, the numbers of samples and items, the seed and the protocol.
 
     Args:
         check: The draws and the observations of a check.

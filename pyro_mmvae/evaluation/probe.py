@@ -75,13 +75,8 @@ def linear_probe(
     chosen_labels = train_labels.cpu()[rows].numpy()
     everything = tuple(range(train.num_modalities))
 
-    def features(experts: Experts, labels: NDArray[Any], subset: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
-        kept = experts.mask[:, list(subset)].any(-1)
-        values = posterior_means(vae, select(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
-        return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
-
     def fit(subset: Sequence[int]) -> list[Pipeline]:
-        values, labels = features(chosen, chosen_labels, subset)
+        values, labels = _features(vae, chosen, chosen_labels, subset)
         if not len(values):
             return []
         return [_fit(values, column) for column in labels.reshape(len(labels), -1).T]
@@ -89,7 +84,7 @@ def linear_probe(
     shared = fit(everything) if protocol == "joint" else None
 
     def score(subset: Sequence[int]) -> list[Metric]:
-        values, labels = features(test, test_labels.cpu().numpy(), subset)
+        values, labels = _features(vae, test, test_labels.cpu().numpy(), subset)
         probes = fit(subset) if shared is None else shared
         if not probes or not len(values):
             return []
@@ -101,6 +96,15 @@ def linear_probe(
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         return [row for metrics in pool.map(score, subsets) for row in metrics]
+
+
+def _features(
+    vae: MultimodalVAE, experts: Experts, labels: NDArray[Any], subset: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return posterior means and labels of the items with some modality of a subset."""
+    kept = experts.mask[:, list(subset)].any(-1)
+    values = posterior_means(vae, select(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
+    return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
 
 
 def _fit(values: NDArray[Any], labels: NDArray[Any]) -> Pipeline:

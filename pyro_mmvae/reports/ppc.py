@@ -156,7 +156,7 @@ def _pair(data: Any, key: str) -> Any:
     """Return the draws and observations of one statistic for the items that have it, with classes as integers."""
     kept = np.isfinite(data.observed_data[key].values)
     groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
-    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of whole numbers, densities else
+    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of integers, and densities of floats
         groups = {name: values.astype(int) for name, values in groups.items()}
     return arviz.InferenceData(**groups)
 

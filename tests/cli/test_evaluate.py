@@ -122,7 +122,10 @@ def test_ppc_default_checks_none_each_size_and_all(
     assert "noisier than data" in result.output  # Laplace noise of scale 0.75 on pixels in [0, 1]
 
 
-def test_ppc_given_raw_and_sbc_are_stored(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_ppc_given_raw_and_sbc_are_stored(
+    toy_config: Callable[..., Config], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "_GRIDS", {"-pit": pictures._GRIDS["-pit"]})
     run = train(toy_config(train__epochs=0), elsewhere / "run", progress=False).path
     words = ["ppc", str(run), "--quiet", "--num-samples", "9", "--items", "10", "--statistics", "mean", "--raw"]
     result = CliRunner().invoke(main, [*words, "--given", "m2,m0", "--sbc", "--simulations", "100"])
