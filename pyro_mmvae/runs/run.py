@@ -18,20 +18,20 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation.functional import get_aggregation
-from pyro_mmvae.batch import Batch
-from pyro_mmvae.data import MultimodalDataset, Traits
-from pyro_mmvae.data.modality_spec import PIXEL_SCALE
-from pyro_mmvae.data.text import decode
-from pyro_mmvae.device import resolve_device
-from pyro_mmvae.files import METRICS, write_atomically, write_text
-from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config, dump_config, make_config
-from pyro_mmvae.runs.resolution import load_split, read_traits, settle_traits, sizes_of
-from pyro_mmvae.vae.generative import GenerativeModel
-from pyro_mmvae.vae.guide import MultimodalGuide
+from pyro_mmvae.batch import Batch
+from pyro_mmvae.data import MultimodalDataset, Traits
+from pyro_mmvae.data.text import decode
+from pyro_mmvae.data.modality_spec import PIXEL_SCALE
+from pyro_mmvae.device import resolve_device
+from pyro_mmvae.files import METRICS, write_atomically, write_text
 from pyro_mmvae.vae.modalities import Modality
 from pyro_mmvae.vae.vae import MultimodalVAE
+from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.vae.generative import GenerativeModel
+from pyro_mmvae.vae.guide import MultimodalGuide
+from pyro_mmvae.runs.resolution import load_split, read_traits, settle_traits, sizes_of
 
 CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.likelihoods import CategoricalLikelihood
-from pyro_mmvae.runs.pictures import to_pixels
 from pyro_mmvae.runs.run import Run
+from pyro_mmvae.runs.pictures import to_pixels
 
 
 @dataclass(frozen=True)
