@@ -51,7 +51,7 @@ def conditional_coherence(
         labels: their classes, or attributes.
         classifiers: to judge by.
         subsets: of modalities; each is judged on all modalities it does not hold.
-        bound: ``mixture``, the whole posterior, or ``full``, the component of the subset; by default the former where
+        bound: ``mixture``, the whole posterior, or ``joint``, the component of the subset; by default the former where
             it can be had.
         seed: of the draws of each subset; torch's generators are put back after.
         batch_size: items decoded at once; by default as suits the device.

@@ -282,8 +282,8 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[W
             "dominating modality",
             f"modality {name} dominates: its expert is {least:.3g} from the joint posterior, the next one, {other}, "
             f"{second:.3g}",
-            f"lower the weight of {name} (model.weights), or use a rule in which a small scale does not outvote the "
-            "rest: wb, mwb",
+            f"lower the weight of {name} (model.expert_weights), or use a rule in which a small scale does not outvote "
+            "the rest: wb, mwb",
         )
     ]
 

@@ -11,7 +11,6 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
-from pyro_mmvae.aggregation.functional import get_aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, names_of
@@ -102,14 +101,14 @@ def indices_having(experts: Experts, subset: Sequence[int]) -> Int[Tensor, " ite
 
 
 def density_of(vae: MultimodalVAE, num_modalities: int) -> str:
-    """``mixture``, the whole posterior, or ``full``, the component of everything given where that has too many."""
-    return "mixture" if vae.guide.has_mixture(num_modalities) else "full"
+    """``mixture``, the whole posterior, or ``joint``, the component of everything given where that has too many."""
+    return "mixture" if vae.guide.has_mixture(num_modalities) else "joint"
 
 
 def subset_family(vae: MultimodalVAE) -> str | None:
     """The family of subsets whose components the aggregation mixes, if it has a name."""
-    family = getattr(get_aggregation(vae.guide.aggregation), "family", None)
-    return family if isinstance(family, str) else None
+    subsets = vae.guide.aggregation.subsets
+    return subsets if isinstance(subsets, str) else None
 
 
 def subset_posterior(
@@ -121,7 +120,7 @@ def subset_posterior(
         vae: whose guide aggregates.
         experts: of some items.
         subset: of modalities.
-        bound: ``mixture`` or ``full``, the component of all that is given; by default as :func:`density_of` says.
+        bound: ``mixture`` or ``joint``, the component of all that is given; by default as :func:`density_of` says.
 
     Returns:
         Batch shape `(item,)`, event shape `(latent,)`, without gradients.
@@ -212,7 +211,7 @@ def decoded(
 def draw_protocol(vae: MultimodalVAE, num_modalities: int, bound: str | None = None) -> str:
     """How a modality is generated from what is given, in words for a row."""
     bound = bound or density_of(vae, num_modalities)
-    where = "posterior" if bound == "mixture" else "full component"
+    where = "posterior" if bound == "mixture" else "joint component"
     return f"one draw of the {where}, {shown(vae)}"
 
 

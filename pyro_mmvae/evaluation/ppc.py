@@ -36,7 +36,7 @@ class PredictiveCheck:
         present: modality to `(item,)` bool.
         ids: of the items, `(item,)`.
         given: the modalities that the guide saw; none for the prior predictive.
-        bound: ``mixture``; ``full`` where that has too many components; ``guide`` for anyone's own guide, as it is.
+        bound: ``mixture``; ``joint`` where that has too many components; ``guide`` for anyone's own guide, as it is.
         seed: of all draws.
         nominal: keys of statistics whose values have no order.
         raw: modality to replicated observations `(sample, item, *event)`, only if asked for.
@@ -113,7 +113,7 @@ def posterior_predictive(
         if name not in observed.values:
             raise ValueError(f"given modality {name!r} is not in the batch, which has {', '.join(observed.values)}")
     given = tuple(name for name in vae.names if name in given)
-    bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
+    bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     with torch.no_grad():  # encoded once, not once a draw
         posterior = vae.guide.posterior(vae.guide.experts(observed.given(given), size=len(observed)), bound)
         private = private_sites(vae.private_posterior(observed.given(given)) if given else {})

@@ -249,7 +249,7 @@ def simulation_calibration(
     for name in given:
         if name not in vae.names:
             raise ValueError(f"unknown modality {name!r}; the model has {', '.join(vae.names)}")
-    bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
+    bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     answers: list[tuple[Any, Any]] = []
 
     def model(batch: Batch | None = None, **options: Any) -> Tensor:

@@ -217,7 +217,7 @@ class _Suite:
     def bounds(self) -> tuple[str, ...]:
         """Both ways to draw given a subset, where there are both: with one component they are the same."""
         family, mixture = subset_family(self.vae), self.vae.guide.has_mixture(len(self.vae.names))
-        return (*["full"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
+        return (*["joint"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
 
     def likelihoods(self) -> None:
         """Importance-weighted log likelihoods."""
