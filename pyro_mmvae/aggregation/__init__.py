@@ -11,11 +11,11 @@ from pyro_mmvae.aggregation.functional import draw_component as draw_component
 from pyro_mmvae.aggregation.functional import make_aggregation as make_aggregation
 from pyro_mmvae.aggregation.functional import register_aggregation as register_aggregation
 from pyro_mmvae.aggregation.functional import unregister_aggregation as unregister_aggregation
+from pyro_mmvae.aggregation.mixtures import MixtureOfBarycenters as MixtureOfBarycenters
+from pyro_mmvae.aggregation.mixtures import MixtureOfExperts as MixtureOfExperts
+from pyro_mmvae.aggregation.mixtures import MixtureOfProducts as MixtureOfProducts
+from pyro_mmvae.aggregation.mixtures import MixtureOverSubsets as MixtureOverSubsets
 from pyro_mmvae.aggregation.rules import LogLinearPool as LogLinearPool
-from pyro_mmvae.aggregation.rules import MixtureOfBarycenters as MixtureOfBarycenters
-from pyro_mmvae.aggregation.rules import MixtureOfExperts as MixtureOfExperts
-from pyro_mmvae.aggregation.rules import MixtureOfProducts as MixtureOfProducts
-from pyro_mmvae.aggregation.rules import MixtureOverSubsets as MixtureOverSubsets
 from pyro_mmvae.aggregation.rules import MomentMatching as MomentMatching
 from pyro_mmvae.aggregation.rules import ProductOfExperts as ProductOfExperts
 from pyro_mmvae.aggregation.rules import WassersteinBarycenter as WassersteinBarycenter

@@ -9,9 +9,9 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import Normal
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation.base import Prior
 from pyro_mmvae.aggregation.kinds import FusionRules, diagonal_rule
 from pyro_mmvae.aggregation.rules import MatrixRule
+from pyro_mmvae.aggregation.values import Prior
 from pyro_mmvae.barycenters import Convergence, Divergence, get_divergence, solve
 from pyro_mmvae.barycenters.newton import MAX_ITERATIONS
 from pyro_mmvae.experts import Experts

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple, Self, TypeAlias, cast
+from collections.abc import Iterator
+from typing import Any, Self, cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -13,36 +13,17 @@ from torch import nn
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetFamily, SubsetWeights, check_subset_weights
+from pyro_mmvae.aggregation.values import (
+    PRIOR_EXPERTS,
+    ExpertWeights,
+    Prior,
+    Values,
+    are_equal,
+    check_fit,
+    in_one_dtype,
+)
 from pyro_mmvae.aggregation.weights import check_expert_weights, make_expert_weights, make_subset_weights
 from pyro_mmvae.experts import Experts
-
-Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
-ExpertWeights: TypeAlias = Tensor | Sequence[float] | Callable[[Experts], Tensor] | str
-
-PRIOR_EXPERTS = ("none", "joint_only", "all")
-
-
-class Values(NamedTuple):
-    """The values that a rule uses for some experts, wherever they were given.
-
-    Attributes:
-        expert_weights: The weights λ, `(modality,)` or `(*batch, modality)`, or None for equal ones.
-        prior: Loc and scale of the prior, or None for the standard one.
-        prior_expert: One of ``PRIOR_EXPERTS``.
-    """
-
-    expert_weights: Tensor | None
-    prior: Prior | None
-    prior_expert: str
-
-    def with_component_axis(self) -> Values:
-        """Return the values such that those of each item broadcast to `(*batch, component, …)`."""
-
-        def spread(value: Any) -> Any:
-            return value.unsqueeze(-2) if isinstance(value, Tensor) and value.dim() > 1 else value
-
-        prior = None if self.prior is None else (spread(self.prior[0]), spread(self.prior[1]))
-        return Values(spread(self.expert_weights), prior, self.prior_expert)
 
 
 class Aggregation(nn.Module):
@@ -257,7 +238,7 @@ class Aggregation(nn.Module):
             ValueError: If the aggregation was given another prior before.
         """
         if self.prior is not None:
-            if not all(_equal(*pair) for pair in zip(self.prior, prior, strict=True)):
+            if not all(are_equal(*pair) for pair in zip(self.prior, prior, strict=True)):
                 raise ValueError(
                     f"aggregation {self.name!r} has another prior than its guide: give the prior of the model once"
                 )
@@ -310,7 +291,7 @@ class Aggregation(nn.Module):
                 "aggregation.build_weights(num_modalities, latent_size), as MultimodalVAE does, or give a module of "
                 "pyro_mmvae.aggregation.weights"
             )
-        return None if weights is None else _checked(weights(experts) if callable(weights) else weights, experts)
+        return None if weights is None else check_fit(weights(experts) if callable(weights) else weights, experts)
 
     @property
     def learns_expert_weights(self) -> bool:
@@ -411,34 +392,4 @@ class Aggregation(nn.Module):
         if torch.amp.is_autocast_available(device):
             off = torch.autocast(device, enabled=False)
         with off:
-            yield _promoted(experts)
-
-
-def _checked(weights: Tensor, experts: Experts) -> Tensor:
-    shape = experts.mask.shape
-    if weights.shape not in {shape, shape[-1:]}:
-        raise ValueError(
-            f"expert_weights must have shape ({shape[-1]},) or {tuple(shape)} (one per modality), got "
-            f"{tuple(weights.shape)}"
-        )
-    default = torch.distributions.Distribution._validate_args
-    validate = default if experts.validate_args is None else experts.validate_args
-    if validate and not bool(((weights >= 0) & weights.isfinite()).all()):
-        raise ValueError(f"expert_weights must be finite and not negative, got {weights.min().item()} as the least")
-    return weights.to(experts.loc.device, torch.promote_types(experts.loc.dtype, torch.float32))
-
-
-def _promoted(experts: Experts) -> Experts:
-    """Return the experts in one floating type, float32 at least."""
-    dtype = torch.promote_types(torch.promote_types(experts.loc.dtype, experts.scale.dtype), torch.float32)
-    if experts.loc.dtype == dtype == experts.scale.dtype:
-        return experts
-    return experts.map(lambda tensor, event_dim: tensor.to(dtype) if event_dim > 1 else tensor)
-
-
-def _equal(one: Tensor | float, other: Tensor | float) -> bool:
-    first, second = (torch.as_tensor(value).detach().double().cpu() for value in (one, other))
-    try:
-        return torch.equal(*torch.broadcast_tensors(first, second))
-    except RuntimeError:
-        return False
+            yield in_one_dtype(experts)

@@ -14,16 +14,13 @@ from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation.barycenter import DivergenceBarycenter
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.custom import FunctionAggregation, check_kinds
-from pyro_mmvae.aggregation.rules import (
-    LogLinearPool,
+from pyro_mmvae.aggregation.mixtures import (
     MixtureOfBarycenters,
     MixtureOfExperts,
     MixtureOfProducts,
     MixtureOverSubsets,
-    MomentMatching,
-    ProductOfExperts,
-    WassersteinBarycenter,
 )
+from pyro_mmvae.aggregation.rules import LogLinearPool, MomentMatching, ProductOfExperts, WassersteinBarycenter
 from pyro_mmvae.aggregation.subsets import SubsetFamily, check_subsets
 from pyro_mmvae.barycenters import divergences, find_divergence
 from pyro_mmvae.experts import Experts

@@ -15,8 +15,9 @@ from pyro.infer.autoguide import AutoGuide
 from pyro.infer.util import is_validation_enabled
 
 from pyro_mmvae._typing import Bool, Tensor
-from pyro_mmvae.aggregation.base import Aggregation, Prior
+from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
+from pyro_mmvae.aggregation.values import Prior
 from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts

@@ -13,10 +13,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation.base import Aggregation, ExpertWeights, Prior
+from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
 from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
+from pyro_mmvae.aggregation.values import ExpertWeights, Prior
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.networks import NetworkOptions, make_networks
 from pyro_mmvae.vae.generative import GenerativeModel, Observations
