@@ -128,10 +128,12 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Whatever a test registers, data or aggregations, is forgotten after it."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
+    before = functional._REGISTRY.snapshot()
+    yield
+    functional._REGISTRY.restore(before)
 
 
 @pytest.fixture

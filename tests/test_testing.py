@@ -25,12 +25,12 @@ def forgotten() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", aggregations())
-def test_built_in(name: str) -> None:
+def test_check_aggregation_passes_built_in_aggregations(name: str) -> None:
     check_aggregation(name)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_on_given_experts(name: str) -> None:
+def test_check_aggregation_takes_experts(name: str) -> None:
     """Scales from 1e-2 to 1e2, five modalities, in single precision; the last item has none of them."""
     experts = random_experts(2, 3, 5, 2, seed=1)
     present = experts.mask.clone()
@@ -45,19 +45,19 @@ def test_on_given_experts(name: str) -> None:
     Experts(torch.tensor([[0.0], [1e4]]), torch.tensor([[1e-2], [1e-2]])),
 ], ids=["one modality", "nothing present", "far apart"])  # fmt: skip
 @pytest.mark.parametrize("name", ["poe", "moe", "mwb"])
-def test_on_experts_at_the_edge(name: str, experts: Experts) -> None:
+def test_check_aggregation_takes_extreme_experts(name: str, experts: Experts) -> None:
     check_aggregation(name, experts, samples=2000)
 
 
 @pytest.mark.parametrize("family", ["all", "singletons", "powerset", PAIRS, lambda count: torch.eye(count).bool()])
-def test_a_rule_over_subsets(family: Any) -> None:
+def test_check_aggregation_passes_rules_over_subsets(family: Any) -> None:
     """A matrix tells modalities apart, so their order and removal are left out; there are as many as it says."""
     register_aggregation("mine", subsets=family)(wasserstein_rule)
     check_aggregation("mine", samples=4000)
 
 
 @pytest.mark.parametrize("family", [dist.Laplace, dist.Logistic])
-def test_another_family_of_densities(family: Any) -> None:
+def test_check_aggregation_refuses_other_family_as_prior(family: Any) -> None:
     """Quantiles average in any location-scale family; the prior is still N(0, I) where nothing is present."""
 
     @register_aggregation("mine", subsets="powerset")
@@ -69,7 +69,7 @@ def test_another_family_of_densities(family: Any) -> None:
         check_aggregation("mine")
 
 
-def test_heavy_tails() -> None:
+def test_check_aggregation_integrates_heavy_tails() -> None:
     """A density whose variance sits in its tails is integrated to the end."""
 
     @register_aggregation("mine")
@@ -81,7 +81,7 @@ def test_heavy_tails() -> None:
     check_aggregation("mine")
 
 
-def test_a_rule_of_the_component_bound_alone_is_checked() -> None:
+def test_check_aggregation_checks_the_component_bound() -> None:
     """Over subsets it is called with one more dimension, for a drawn one without it."""
 
     @register_aggregation("mine", subsets="powerset")
@@ -94,13 +94,13 @@ def test_a_rule_of_the_component_bound_alone_is_checked() -> None:
         check_aggregation("mine")
 
 
-def test_an_unknown_name_is_no_broken_contract() -> None:
-    with pytest.raises(ValueError, match="unknown aggregation 'mine'; there are poe"):
+def test_check_aggregation_of_unknown_name_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="unknown aggregation 'mine'. Available: poe"):
         check_aggregation("mine")
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_random_state_is_left_alone(broken: bool) -> None:
+def test_check_aggregation_restores_the_random_state(broken: bool) -> None:
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
         torch.rand(3)
@@ -117,7 +117,7 @@ def test_the_random_state_is_left_alone(broken: bool) -> None:
     assert torch.equal(torch.rand(4), wanted)
 
 
-def test_the_callers_random_state_does_not_matter() -> None:
+def test_check_aggregation_is_independent_of_the_random_state() -> None:
     """The same seed gives the same draws, hence the same verdict and the same numbers in it."""
 
     @register_aggregation("mine")
@@ -135,7 +135,7 @@ def test_the_callers_random_state_does_not_matter() -> None:
     assert said[0] == said[1] != said[2]
 
 
-def test_the_number_of_samples_matters() -> None:
+def test_check_aggregation_with_more_samples_finds_smaller_bias() -> None:
     """A slight bias is seen with many draws only."""
 
     @register_aggregation("mine")

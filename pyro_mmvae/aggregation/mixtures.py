@@ -29,7 +29,8 @@ from pyro_mmvae.experts import Experts
 class MixtureOverSubsets(Aggregation):
     r"""The mixture :math:`\sum_S \pi_S q_S` of a rule over subsets of the modalities.
 
-    Expert weights, prior and prior expert may be given to the rule or here, but not to both.
+    Expert weights, prior and prior expert may be given to the rule or here, but not to both. A subset without a member
+    of positive weight is dead; nothing else of the weights reaches a rule that is a callable.
 
     Args:
         rule: The rule for one subset: an :class:`Aggregation`, or any module or callable from experts to a

@@ -189,7 +189,7 @@ def _finite(subject: _Subject, experts: Experts) -> None:
     posterior = subject.posterior(experts)
     subject.finite(_values(posterior))
     subject.holds(
-        posterior.variance.min() > 0, f"the smallest variance must be positive, got {float(posterior.variance.min())}"
+        posterior.variance.min() > 0, f"the smallest variance must be positive, got {posterior.variance.min().item()}"
     )
 
 
@@ -266,7 +266,7 @@ def _samples(subject: _Subject, experts: Experts) -> None:
         moments = ("mean", mean, posterior.mean, var), ("variance", var, posterior.variance, error)
         for what, got, expected, variance in moments:
             errors = ((got - expected).abs() / (variance / count).sqrt().clamp(min=1e-12)).flatten()
-            one, other, worst = (float(t.flatten()[errors.argmax()]) for t in (got, expected, errors))
+            one, other, worst = (t.flatten()[errors.argmax()].item() for t in (got, expected, errors))
             detail = f"{method}() has {what} {one:.6g} over {count} draws, but {what} is {other:.6g}"
             subject.holds(worst <= _STANDARD_ERRORS, f"{detail}, {worst:.1f} standard errors away")
 

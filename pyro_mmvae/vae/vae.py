@@ -95,6 +95,7 @@ class MultimodalVAE(nn.Module):
         )
         options = network or NetworkOptions()
         rule = _make_aggregation(aggregation, expert_weights, subset_weights, prior_expert)
+        rule.check_bound(bound)
         check_kind(rule.name, options.kind, rule.accepts)
         groups = group_modalities(modalities, likelihoods)
         pairs = []

@@ -100,7 +100,7 @@ def test_the_component_of_a_subset_leaves_its_own_subsets_aside() -> None:
     loc[:, 1] = 2.0
     some: dict[str, Any] = {"labels": labels, "classifiers": readers(), "subsets": [(0, 1)]}
     vae, experts = stub(aggregation="mwb"), Experts(loc, torch.full_like(loc, 1e-3))
-    (full,) = conditional_coherence(vae, experts, bound="full", **some)
+    (full,) = conditional_coherence(vae, experts, bound="joint", **some)
     (mixture,) = conditional_coherence(vae, experts, **some)
     assert full.value == 1.0
     assert "one draw of the full component" in full.protocol
