@@ -87,7 +87,7 @@ def main(steps: int = 300) -> dict[str, float]:
     for _ in range(steps):
         svi.step(x)
     after = -sum(elbo.loss(model, guide, x) for _ in range(20)) / 20 / len(x)
-    tau, exact = float(rule.log_tau.exp()), NOISE / (NOISE**2 + 2) ** 0.5 / CONFIDENCE
+    tau, exact = rule.log_tau.exp().item(), NOISE / (NOISE**2 + 2) ** 0.5 / CONFIDENCE
     print(f"ELBO {before:.3f} → {after:.3f}, evidence {evidence:.3f} nats per item")
     print(f"temperature {tau:.3f}, exact {exact:.3f}; in the state dict: {', '.join(guide.state_dict())}")
 

@@ -220,6 +220,6 @@ def _check(names: tuple[str, ...], latent_size: int, beta: float, expert_weights
     is_listed = isinstance(expert_weights, (Sequence, Tensor)) and not isinstance(expert_weights, str)
     if is_listed and len(expert_weights) != len(names):
         raise ValueError(
-            f"expert_weights must be {len(names)} numbers, one per modality in the order {', '.join(names)}, got "
+            f"expert_weights must have one number per modality, in the order {', '.join(names)}, got "
             f"{len(expert_weights)}"
         )

@@ -120,7 +120,7 @@ def test_moment_matching_has_moments_by_quadrature(family: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["poe", "mopoe", "pool"])
 def test_product_of_other_families_is_refused_with_the_reason(family: str, name: str) -> None:
-    match = f"'{name}' has no rule for experts of kind '{family}'.*product of {family} densities is not a member of the family"
+    match = f"'{name}' has no rule for experts of kind '{family}'.*product of {family} densities is not a member"
     experts = random_family(family, 2, 3, 2)
     for builder in (aggregate, draw_component):
         with pytest.raises(ValueError, match=match):

@@ -196,7 +196,7 @@ def test_aggregate_takes_names_mappings_objects_and_callables() -> None:
     experts, weights = random_experts(4, 3, 2), torch.tensor([1.0, 2.0, 3.0]).double()
     expected = aggregate(experts, "mwb", expert_weights=weights)
     mixture = MixtureOverSubsets(WassersteinBarycenter(expert_weights=weights))
-    for aggregation in ({"name": "mwb", "expert_weights": weights}, mixture, lambda experts: mixture(experts)):
+    for aggregation in ({"name": "mwb", "expert_weights": weights}, mixture, mixture.forward):
         q = aggregate(experts, aggregation)
         torch.testing.assert_close((q.mean, q.variance), (expected.mean, expected.variance))
     torch.manual_seed(0)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from pyro_mmvae import Experts
-from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation import make_aggregation
+from pyro_mmvae.aggregation import make_aggregation, subsets
 from tests.strategies import few
 
 PRESENCE = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=9)

@@ -134,7 +134,7 @@ def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
         ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, not 0"),
         ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, not 0.0"),
         ([Modality("a", (4,))], {"beta": float("inf")}, "beta must be positive and finite"),
-        ([Modality("a", (4,))], {"expert_weights": (1.0, 2.0)}, "expert_weights must be 1 numbers, one per modality in the order a, got 2"),
+        ([Modality("a", (4,))], {"expert_weights": (1.0, 2.0)}, "one number per modality, in the order a, got 2"),
         ([Modality("a", (4,))], {"aggregation": "web"}, "unknown aggregation 'web'"),
         ([Modality("a", (4,))], {"bound": "joint"}, "bound must be one of"),
         ([Modality("a", (4,), network="conv")], {}, "network 'conv' needs images"),
