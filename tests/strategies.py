@@ -1,4 +1,4 @@
-"""What the tests of the mathematics share: random experts, a brute-force oracle, and a mixture rule of one's own."""
+"""Random experts, a brute-force oracle and user-defined rules, shared by the tests of the mathematics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SINGLE = tuple(name for name in BUILT_IN if name not in MIXTURES)
 FAMILIES = {"moe": "singletons", "mopoe": "powerset", "mwb": "powerset"}
 
 few = settings(deadline=None, derandomize=True, max_examples=15)
-"""Hypothesis, the same examples on every run."""
+"""Settings of Hypothesis with few examples, equal on every run."""
 
 
 @st.composite
@@ -36,7 +36,7 @@ def experts(
     log10_scale: float = 3.0,
     all_present: bool = False,
 ) -> Experts:
-    """Experts of any batch shape, float64, scales 1e-3 to 1e3, any presence, that of nothing included."""
+    """Draw experts of any batch shape, float64, scales 1e-3 to 1e3, and any presence."""
     batch = draw(st.sampled_from([(), (1,), (4,), (2, 3)]))
     shape = (*batch, draw(st.integers(*modalities)))
     latent = draw(st.integers(*latents))
@@ -50,7 +50,7 @@ def experts(
 
 
 def random_experts(*shape: int, absent: bool = True, seed: int = 0) -> Experts:
-    """Experts of moderate scales, float64, `(*batch, modality, latent)`, some absent but never all of an item."""
+    """Return experts of moderate scales, float64, `(*batch, modality, latent)`, some absent but never all of an item."""
     generator = torch.Generator().manual_seed(seed)
     loc, noise = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
     present = torch.rand(shape[:-1], generator=generator) < 0.6
@@ -59,7 +59,7 @@ def random_experts(*shape: int, absent: bool = True, seed: int = 0) -> Experts:
 
 
 def random_full_experts(*shape: int, absent: bool = True, seed: int = 0, spread: float = 0.6) -> Experts:
-    """Gaussians of full covariance, their axes in random directions; otherwise as :func:`random_experts`."""
+    """Return Gaussians of full covariance with axes in random directions; otherwise as :func:`random_experts`."""
     diagonal = random_experts(*shape, absent=absent, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     turned, _ = torch.linalg.qr(torch.randn(*shape, shape[-1], dtype=torch.float64, generator=generator))
@@ -69,7 +69,7 @@ def random_full_experts(*shape: int, absent: bool = True, seed: int = 0, spread:
 
 
 def two_experts() -> Experts:
-    """N(0, 1) and N(2, 9)."""
+    """Return N(0, 1) and N(2, 9)."""
     return Experts(torch.tensor([[0.0], [2.0]]).double(), torch.tensor([[1.0], [3.0]]).double())
 
 
@@ -79,7 +79,7 @@ def joint_component(experts: Experts, name: str, **options: Any) -> TorchDistrib
 
 
 def subset_of(component: int, num_modalities: int, name: str) -> tuple[int, ...]:
-    """Which modalities a component of a built-in mixture is about, as the documentation orders them."""
+    """Return the modalities of a component of a built-in mixture, in the documented order."""
     if FAMILIES[name] == "singletons":
         return (component,)
     return tuple(m for m in range(num_modalities) if (component + 1) >> m & 1)
@@ -87,7 +87,7 @@ def subset_of(component: int, num_modalities: int, name: str) -> tuple[int, ...]
 
 @dataclass(frozen=True)
 class Component:
-    """One Gaussian of a mixture, by numpy."""
+    """One Gaussian of a mixture, as numpy arrays."""
 
     probability: float
     loc: np.ndarray
@@ -104,7 +104,7 @@ def brute_force(
     prior_expert: str | None = None,
     size_of: Callable[[tuple[int, ...]], float] | str = "uniform",
 ) -> dict[tuple[int, ...], Component]:
-    """The mixture of one item over its live subsets, one subset at a time and written down from the definitions.
+    """Return the mixture of one item over its live subsets, one subset at a time, from the definitions.
 
     ``size_of`` is ``"uniform"``, ``"by_size"`` or the weight of a subset. An item of which nothing is alive has one
     component, the prior, under the key ().
@@ -150,19 +150,19 @@ def _merge(name: str, members: list[tuple[float, np.ndarray, np.ndarray]]) -> tu
 
 
 def moments(mixture: dict[tuple[int, ...], Component]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of a brute-force mixture."""
+    """Return mean and variance of a brute-force mixture."""
     mean = sum(c.probability * c.loc for c in mixture.values())
     return mean, sum(c.probability * (c.scale**2 + (c.loc - mean) ** 2) for c in mixture.values())
 
 
 def log_density(mixture: dict[tuple[int, ...], Component], z: np.ndarray) -> np.ndarray:
-    """Log density of a brute-force mixture at `(point, latent)`, by scipy."""
+    """Return the log density of a brute-force mixture at `(point, latent)`, by scipy."""
     terms = [np.log(c.probability) + norm(c.loc, c.scale).logpdf(z).sum(-1) for c in mixture.values() if c.probability]
     return logsumexp(terms, axis=0)
 
 
 def items(batch: Experts) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray, list[bool]]]:
-    """Each item of some experts: its index, locs, scales, presence."""
+    """Return index, locs, scales and presence of each item."""
     return [
         (index, batch.loc[index].numpy(), batch.scale[index].numpy(), batch.mask[index].tolist())
         for index in np.ndindex(*batch.batch_shape)
@@ -170,7 +170,7 @@ def items(batch: Experts) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray,
 
 
 def wasserstein_rule(experts: Experts, weights: torch.Tensor | None = None, **_: Any) -> TorchDistribution:
-    """The Wasserstein barycenter of what is present, as a user would write it."""
+    """Return the Wasserstein barycenter of the present experts, as a user would write it."""
     dtype = torch.promote_types(experts.loc.dtype, torch.float32)
     share = experts.mask.to(dtype) * (1.0 if weights is None else weights.to(dtype))
     total = share.sum(-1, keepdim=True)
@@ -182,7 +182,7 @@ def wasserstein_rule(experts: Experts, weights: torch.Tensor | None = None, **_:
 
 
 class WeightedWassersteinRule(Aggregation):
-    """The Wasserstein barycenter of what is present, as a user's aggregation that heeds expert weights."""
+    """The Wasserstein barycenter as a user-defined aggregation that uses expert weights."""
 
     def forward(self, experts: Experts) -> TorchDistribution:
         return wasserstein_rule(experts, self.expert_weights_for(experts))

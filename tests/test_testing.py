@@ -1,4 +1,4 @@
-"""The contract check passes what keeps the contract; what breaks it is in test_testing_broken.py."""
+"""The contract check on sound aggregations; test_testing_broken.py has broken ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PAIRS = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]).bool()
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a test registers is forgotten."""
+    """Remove what a test registers."""
     yield
     for name in set(aggregations()) - set(NAMES):
         unregister_aggregation(name)
@@ -31,7 +31,7 @@ def test_check_aggregation_passes_built_in_aggregations(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_check_aggregation_takes_experts(name: str) -> None:
-    """Scales from 1e-2 to 1e2, five modalities, in single precision; the last item has none of them."""
+    """Use scales from 1e-2 to 1e2, five modalities, float32, and a last item without any."""
     experts = random_experts(2, 3, 5, 2, seed=1)
     present = experts.mask.clone()
     present[-1, -1] = False
@@ -51,14 +51,14 @@ def test_check_aggregation_takes_extreme_experts(name: str, experts: Experts) ->
 
 @pytest.mark.parametrize("family", ["all", "singletons", "powerset", PAIRS, lambda count: torch.eye(count).bool()])
 def test_check_aggregation_passes_rules_over_subsets(family: Any) -> None:
-    """A matrix tells modalities apart, so their order and removal are left out; there are as many as it says."""
+    """Include a matrix, which tells modalities apart, so that order and removal are not checked."""
     register_aggregation("mine", subsets=family)(wasserstein_rule)
     check_aggregation("mine", samples=4000)
 
 
 @pytest.mark.parametrize("family", [dist.Laplace, dist.Logistic])
 def test_check_aggregation_refuses_other_family_as_prior(family: Any) -> None:
-    """Quantiles average in any location-scale family; the prior is still N(0, I) where nothing is present."""
+    """Check that the prior must be N(0, I) where nothing is present, whatever the family of the rule."""
 
     @register_aggregation("mine", subsets="powerset")
     def mine(experts: Experts) -> Any:
@@ -70,7 +70,6 @@ def test_check_aggregation_refuses_other_family_as_prior(family: Any) -> None:
 
 
 def test_check_aggregation_integrates_heavy_tails() -> None:
-    """A density whose variance sits in its tails is integrated to the end."""
 
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
@@ -82,7 +81,7 @@ def test_check_aggregation_integrates_heavy_tails() -> None:
 
 
 def test_check_aggregation_checks_the_component_bound() -> None:
-    """Over subsets it is called with one more dimension, for a drawn one without it."""
+    """Use a rule that works only with the dimension of subsets, which a drawn component does not have."""
 
     @register_aggregation("mine", subsets="powerset")
     def mine(experts: Experts) -> Any:
@@ -118,7 +117,6 @@ def test_check_aggregation_restores_the_random_state(broken: bool) -> None:
 
 
 def test_check_aggregation_is_independent_of_the_random_state() -> None:
-    """The same seed gives the same draws, hence the same verdict and the same numbers in it."""
 
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
@@ -136,7 +134,6 @@ def test_check_aggregation_is_independent_of_the_random_state() -> None:
 
 
 def test_check_aggregation_with_more_samples_finds_smaller_bias() -> None:
-    """A slight bias is seen with many draws only."""
 
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
@@ -148,7 +145,7 @@ def test_check_aggregation_with_more_samples_finds_smaller_bias() -> None:
 
 
 class Biased(dist.Independent):
-    """Draws that are off by 3 % of a standard deviation."""
+    """A distribution whose draws are off by 3 % of a standard deviation."""
 
     def __init__(self, base: Any) -> None:
         super().__init__(base, 1)

@@ -1,4 +1,4 @@
-"""One broken aggregation for each clause of the contract, and the words it is refused with."""
+"""One broken aggregation per clause of the contract, and its error message."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class RsampleOfNan(Sound):
 
 
 def scaled(experts: Experts, loc: Any, scale: Any = 1.0) -> Any:
-    """The Wasserstein rule, its loc and scale multiplied where anything is present."""
+    """Return the Wasserstein rule with loc and scale multiplied where anything is present."""
     base: Any = wasserstein_rule(experts).base_dist  # type: ignore[attr-defined]
     some = experts.mask.any(-1, keepdim=True)
     return dist.Normal(torch.where(some, base.loc * loc, base.loc), torch.where(some, base.scale * scale, base.scale))
@@ -191,7 +191,7 @@ def of_torch(experts: Experts) -> Any:
 
 
 def poisoned(experts: Experts) -> Any:
-    """Selecting after the division: values are fine, but the gradient of an absent slot is 0 times infinity."""
+    """Select after a division: values are finite, but the gradient of an absent slot is 0 times infinity."""
     total = (experts.scale * experts.mask.unsqueeze(-1)).sum(-2, keepdim=True)
     ratio = torch.where(experts.mask.unsqueeze(-1), total / experts.loc, 0.0).sum(-2)
     q: Any = scaled(experts, 1.0)
@@ -205,7 +205,7 @@ def counts_absent(experts: Experts) -> Any:
 
 
 def prefers_the_first(experts: Experts) -> Any:
-    """In the order of the present: removing the absent changes nothing, permuting does."""
+    """Weight by rank among the present: removing the absent changes nothing, permuting does."""
     rank = (experts.mask.cumsum(-1) * experts.mask).clamp(min=1).to(experts.loc)
     return wasserstein_rule(experts, 1 / rank)
 
@@ -278,7 +278,6 @@ def test_check_aggregation_names_the_broken_clause(function: Callable[..., Any],
 
 
 def test_check_aggregation_passes_the_base_of_the_broken_ones() -> None:
-    """So it is the one thing each changes that is found."""
     register_aggregation("mine")(as_(Sound))
     try:
         check_aggregation("mine")

@@ -37,7 +37,6 @@ def close(got: Any, wanted: Any, tolerance: float = 1e-8) -> None:
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_check_aggregation_passes_mixtures_under_divergences(name: str) -> None:
-    """Of mixtures; that of each divergence alone is checked with all registered names."""
     check_aggregation(name, samples=4000)
 
 
@@ -79,7 +78,7 @@ def test_barycenter_defaults_to_wasserstein_and_standard_prior() -> None:
 
 
 def test_barycenter_takes_a_callable_divergence() -> None:
-    """A Huber-like pull in loc: the median for far experts, the mean for near ones."""
+    """Use a Huber-like pull in loc: the median for far experts, the mean for near ones."""
     experts = Experts(torch.tensor([[0.0], [1.0], [100.0]]), torch.ones(3, 1))
     posterior: Any = barycenter(
         experts, divergence=lambda q, p: (1 + (q.loc - p.loc) ** 2).sqrt() + (q.scale.log() - p.scale.log()) ** 2
@@ -125,7 +124,6 @@ def test_draw_component_under_divergence_is_a_subset_barycenter(name: str) -> No
 
 
 def test_mixture_of_twelve_modalities_is_one_solve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All 4,095 subsets; and forty modalities by the component bound."""
     from pyro_mmvae.barycenters import implicit
 
     calls = []
@@ -140,7 +138,7 @@ def test_mixture_of_twelve_modalities_is_one_solve(monkeypatch: pytest.MonkeyPat
 
 
 def test_expert_weights_gradient_through_solver_has_the_right_sign() -> None:
-    """Of two experts, one at the target and one far away: gradient ascent gives the first one more weight."""
+    """Check that gradient ascent favours an expert at the target over one far away."""
     experts = Experts(torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[1.0], [1.3]]).double())
     for name in NAMES:
         if name != "w1":  # the heavier expert wins whatever the weights

@@ -1,4 +1,4 @@
-"""The component bound is the mean over subsets of what each subset gives; the mixture bound is above it."""
+"""The component bound, which is the mean of the bounds of the subsets, and the tighter mixture bound."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def prior(*shape: int) -> Any:
 
 
 def experts() -> Experts:
-    """Four items: complete, of two modalities, of one, and of none."""
+    """Return four items: one complete, one of two modalities, one of one, and one of none."""
     random = random_experts(4, 3, 2, absent=False)
     return Experts(random.loc, random.scale, PRESENT)
 
 
 def copies() -> Experts:
-    """Each of them many times, so that one call draws many subsets."""
+    """Return many copies of each item, so that one call draws many subsets."""
     return Experts(*(t.expand(COPIES, *t.shape) for t in (experts().loc, experts().scale, PRESENT)))
 
 
@@ -39,7 +39,7 @@ def copies() -> Experts:
     "options", [{}, {"subset_weights": "by_size"}, {"expert_weights": WEIGHTS}, {"prior_expert": "all"}]
 )
 def test_draw_component_averages_to_mean_over_subsets(name: str, options: dict[str, Any]) -> None:
-    """KL to the prior, density at a point and mean of the drawn component, item by item."""
+    """Compare KL to the prior, density at a point and mean of the drawn component, item by item."""
     posterior: Any = aggregate(experts(), name, **options)
     z = torch.tensor([0.3, -0.8]).double()
     by_component = torch.stack(
@@ -80,7 +80,7 @@ def test_draw_component_of_single_rule_equals_posterior(name: str) -> None:
 
 
 def test_draw_component_of_equal_items_is_stratified() -> None:
-    """Stratification: 31 n complete items have each subset n times, so the batch's KL has next to no variance."""
+    """Check that 31 n complete items have each subset n times, so that the KL of the batch has hardly any variance."""
     one = random_experts(5, 2, absent=False)
     batch = Experts(one.loc.expand(310, 5, 2), one.scale.expand(310, 5, 2))
     posterior: Any = aggregate(one, "mwb")
@@ -104,7 +104,6 @@ def test_aggregate_over_thirteen_modalities_refuses_mixture() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("kind", ["uniform", "by_size"])
 def test_draw_component_of_forty_modalities_has_finite_gradients(name: str, kind: str) -> None:
-    """One draw costs no enumeration, forwards and backwards."""
     random = random_experts(8, 40, 3)
     loc, scale = random.loc.requires_grad_(), random.scale.requires_grad_()
     drawn = draw_component(Experts(loc, scale, random.mask), name, subset_weights=kind)
@@ -133,7 +132,7 @@ def model() -> None:
 @pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
 def test_component_bound_elbo_is_mean_over_subsets(name: str, elbo: Any) -> None:
-    """Both estimate minus the mean over subsets of the KL; the mean field one without noise of z."""
+    """Compare both estimators with minus the mean KL over subsets; mean field has no noise from z."""
     posterior: Any = aggregate(experts(), name)
     exact = (posterior.probs * kl_divergence(posterior.components, prior(4, 1, 2))).sum()
     inner = BarycentricGuide(copies, name, bound="component")
@@ -150,7 +149,7 @@ def test_component_bound_elbo_is_mean_over_subsets(name: str, elbo: Any) -> None
 
 @pytest.mark.parametrize("name", ["moe", "mwb"])
 def test_mixture_bound_is_tighter_than_component_bound(name: str) -> None:
-    """Mixing raises the entropy: KL(mixture, prior) is below the mean of the KLs, by quadrature."""
+    """Check by quadrature that KL(mixture, prior) is below the mean of the KLs of the components."""
     one = random_experts(3, 1, absent=False)
     posterior: Any = aggregate(one, name)
     z = torch.linspace(-30, 30, 30_001).double().unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""Experts of which nothing is missing, known without a mask, are aggregated as those whose mask says so."""
+"""Complete experts, which are aggregated without masks, against experts with a mask that is all true."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def tensors(kind: str = "normal") -> dict[str, Any]:
 
 
 def results(name: str, given: dict[str, Any], present: torch.Tensor | None, options: dict[str, Any]) -> list[Any]:
-    """Densities, moments, draws and gradients of the posterior, and a drawn component and the full one."""
+    """Return densities, moments, draws and gradients of the posterior, a drawn component and the joint one."""
     z = torch.linspace(-1, 1, ITEMS * LATENT).double().reshape(ITEMS, LATENT)
     found: list[Any] = []
     for build in (aggregate, draw_component, joint_component):
@@ -104,7 +104,7 @@ def test_complete_is_kept_by_map_and_lost_by_given() -> None:
 
 
 class _Shapes(TorchDispatchMode):
-    """The shapes of everything that is computed."""
+    """A mode that records the shapes of everything that is computed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class _Shapes(TorchDispatchMode):
 
 
 def test_aggregate_of_complete_experts_makes_one_matrix_for_all_items() -> None:
-    """No mask or weight is made an item, a component and a modality."""
+    """Check that no tensor `(item, component, modality)` is made."""
     loc = torch.randn(11, 3, 5)
     shapes = {}
     for present in (None, torch.ones(11, 3, dtype=torch.bool)):

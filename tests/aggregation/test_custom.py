@@ -1,4 +1,4 @@
-"""The registry: aggregations of one's own."""
+"""User-defined aggregations: classes, factories, modules and callables, registered or not."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PAIRS = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a test registers is forgotten."""
+    """Remove what a test registers."""
     yield
     for name in set(aggregations()) - set(NAMES):
         unregister_aggregation(name)
@@ -254,7 +254,7 @@ def test_mixture_over_subsets_hands_weights_and_prior_of_each_item_to_an_aggrega
 
 @pytest.mark.parametrize("family", [PAIRS, lambda count: PAIRS[:, :count]])
 def test_register_aggregation_with_membership_matrix_mixes_its_rows(family: Any) -> None:
-    """Pairs of three: an item of two has one, an item of one has none and gets the prior."""
+    """Mix pairs of three: an item of two modalities has one pair, an item of one has none and gets the prior."""
     register_aggregation("pairs", subsets=family)(wasserstein_rule)
     present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
     random = random_experts(3, 3, 2, absent=False)
@@ -288,7 +288,7 @@ def test_membership_matrix_of_other_size_is_refused() -> None:
 
 @pytest.mark.parametrize("family", ["all", "singletons", "powerset"])
 def test_custom_rule_with_zero_weights_gives_the_prior(family: str) -> None:
-    """Both bounds and the full component agree that nothing is left but the prior."""
+    """Check that both bounds and the joint component are the prior."""
 
     @register_aggregation("mine", subsets=family)
     def mine(experts: Experts) -> Any:

@@ -1,4 +1,4 @@
-"""Number types, autocast, and devices (fake ones: no accelerator is needed to see two devices mixed)."""
+"""Floating types, autocast, and devices; fake devices show mixed ones without an accelerator."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_aggregate_in_float32_is_close_to_float64(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_aggregate_of_bfloat16_computes_in_float32(name: str) -> None:
-    """As if the rounded experts had been given in float32."""
+    """Compare with the rounded experts in float32."""
     rounded = cast(torch.bfloat16)
     same = Experts(rounded.loc.float(), rounded.scale.float(), rounded.mask)
     torch.testing.assert_close(values(aggregate(rounded, name)), values(aggregate(same, name)), rtol=0, atol=0)
@@ -116,7 +116,7 @@ def test_aggregate_casts_weights_and_prior_to_the_experts() -> None:
 
 
 def test_subset_weights_of_custom_rule_are_not_rounded() -> None:
-    """Its components are float32, so are the logs of the weights, though the experts are bfloat16."""
+    """Check that the logs of the weights are float32, as the components are, though the experts are bfloat16."""
     register_aggregation("mine", subsets="powerset")(wasserstein_rule)
     try:
         got, wanted = (aggregate(cast(torch.bfloat16), name) for name in ("mine", "mwb"))
@@ -130,7 +130,7 @@ def test_subset_weights_of_custom_rule_are_not_rounded() -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("build", BUILDERS)
 def test_aggregate_stays_on_the_experts_device(name: str, build: Any) -> None:
-    """A fake accelerator refuses any tensor of another device, and any value read back from it."""
+    """Use a fake accelerator, which refuses tensors of another device and values read back from it."""
     with pyro.validation_enabled(False), FakeTensorMode():
         loc = torch.zeros(5, 3, 2, device="cuda", requires_grad=True)
         scale = torch.ones(5, 3, 1, device="cuda", requires_grad=True)

@@ -1,4 +1,4 @@
-"""What the method promises of each aggregation, on any experts."""
+"""Properties that the method promises of each aggregation, on any experts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def points_of(posterior: Any) -> torch.Tensor:
 
 
 def assert_same(got: Any, wanted: Any, rtol: float = 1e-6) -> None:
-    """Equal mean, variance and density around the mean, to what the scales at hand allow."""
+    """Compare mean, variance and density around the mean, with a tolerance that follows the scales."""
     spread = float(wanted.stddev.max()) + float(wanted.mean.abs().max())
     torch.testing.assert_close(got.mean, wanted.mean, rtol=rtol, atol=1e-8 * spread)
     torch.testing.assert_close(got.variance, wanted.variance, rtol=rtol, atol=0)
@@ -59,7 +59,7 @@ def test_aggregate_of_absent_modality_equals_removed_one(name: str, experts: Exp
 @few
 @given(experts=any_experts(all_present=True))
 def test_aggregate_of_equal_experts_is_idempotent_or_sharper(name: str, experts: Experts) -> None:
-    """They give that expert back; a product does not, it sharpens."""
+    """Check that they give that expert back, except for products, which sharpen."""
     loc, scale = experts.loc[..., :1, :], experts.scale[..., :1, :]
     same = Experts(loc.expand(experts.loc.shape), scale.expand(experts.loc.shape))
     posterior: Any = aggregate(same, name)
@@ -104,7 +104,7 @@ def test_aggregate_with_zero_weights_is_the_prior(name: str, experts: Experts) -
 @few
 @given(experts=any_experts())
 def test_wasserstein_barycenter_lies_between_its_experts(experts: Experts) -> None:
-    """Never sharper than the sharpest, never wider than the widest, and its loc is among theirs."""
+    """Check that its scale and loc lie between the smallest and the largest of the experts."""
     slot = experts.mask.unsqueeze(-1)
     posterior = aggregate(experts, "wb")
     some = experts.mask.any(-1)

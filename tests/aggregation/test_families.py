@@ -68,7 +68,7 @@ def test_experts_scale_is_the_scale_parameter_of_the_family(family: str) -> None
 @few
 @given(seed=st.integers(0, 10**6))
 def test_wasserstein_barycenter_averages_quantiles(family: str, seed: int) -> None:
-    """Which is what the W₂ barycenter is on the line, by scipy's quantiles."""
+    """Compare with averages of scipy's quantiles, which define the W₂ barycenter on the line."""
     experts = random_family(family, 3, 2, absent=False, seed=seed)
     weights = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double() + 0.1
     posterior: Any = aggregate(experts, "wb", expert_weights=weights)
@@ -186,7 +186,7 @@ def test_aggregate_gradients_match_finite_differences(family: str, name: str) ->
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prior", ["normal", "laplace"])
 def test_kl_divergence_from_prior_matches_quadrature(family: str, prior: str) -> None:
-    """Closed forms from every family to a Normal, and between Laplace densities; elsewhere none is claimed."""
+    """Check closed forms from every family to a Normal, and between Laplace densities; others are not implemented."""
     q: Any = location_scale(family, torch.tensor([0.7]).double(), torch.tensor([0.4]).double(), DF)
     p: Any = location_scale(prior, torch.tensor([-0.5]).double(), torch.tensor([1.6]).double())
     if prior == "laplace" and family != "laplace":
@@ -236,7 +236,7 @@ def test_mean_field_elbo_uses_closed_forms_where_known(family: str) -> None:
 
 
 def test_logistic_draws_are_finite_and_reparameterised() -> None:
-    """Finite in single precision, however many, in both tails alike, with the gradient of the quantile."""
+    """Check that draws are finite in float32, symmetric in the tails, and have the gradient of the quantile."""
     torch.manual_seed(0)
     loc, scale = torch.tensor(0.5, requires_grad=True), torch.tensor(2.0, requires_grad=True)
     q = Logistic(loc, scale)

@@ -30,7 +30,7 @@ def test_check_aggregation_passes_full_covariances(name: str) -> None:
 
 
 def merged(name: str, members: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of equally weighted members, by dense algebra from the definitions."""
+    """Return mean and covariance of equally weighted members, by dense algebra from the definitions."""
     means, sigmas = (np.stack(part) for part in zip(*members, strict=True))
     if name in {"wb", "mwb"}:
         mean, cov = ot.gaussian.bures_wasserstein_barycenter(means, sigmas, num_iter=1000, eps=1e-12)
@@ -46,7 +46,6 @@ def merged(name: str, members: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_aggregate_matches_brute_force(name: str) -> None:
-    """Every live component of every item, subset by subset."""
     experts = random_full_experts(5, 3, 3, seed=4)
     tril: Any = experts.scale_tril
     posterior: Any = aggregate(experts, name)
@@ -86,7 +85,6 @@ def test_aggregate_of_diagonal_covariances_equals_diagonal_experts(name: str) ->
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_posterior_density_integrates_to_one_with_moments_of_draws(name: str) -> None:
-    """In two dimensions, on a grid."""
     experts = random_full_experts(3, 3, 2, spread=0.3)
     posterior: Any = aggregate(experts, name)
     axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
@@ -113,7 +111,6 @@ def test_mixture_density_equals_scipy() -> None:
 
 
 def test_mixture_draws_have_the_covariance_of_their_component() -> None:
-    """The covariance of each draw is that of the component that it was drawn from."""
     loc = torch.tensor([[-9.0, 0.0], [9.0, 0.0]]).double()
     tril = torch.tensor([[[1.0, 0.0], [0.9, 0.2]], [[1.0, 0.0], [-0.9, 0.2]]]).double()
     mixture = SubsetMixture(torch.zeros(2).double(), MultivariateNormal(loc, scale_tril=tril))
@@ -167,7 +164,7 @@ def test_aggregate_of_equal_experts_is_that_expert(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["wb", "pool", "moment"])
 def test_aggregate_minimises_the_weighted_divergence(name: str) -> None:
-    """Of Σ λ D(q, q_m), started elsewhere, with the divergences of POT's definition and of torch."""
+    """Minimise Σ λ D(q, q_m) numerically from another start."""
     experts = random_full_experts(3, 2, absent=False, seed=6)
     tril, weights = experts.scale_tril, torch.tensor([0.2, 0.5, 0.3]).double()
     assert tril is not None
@@ -261,7 +258,7 @@ class LinearGaussian:
 
 
 def test_product_of_experts_is_exact_for_linear_gaussian_model() -> None:
-    """A_mᵀA_m is not diagonal: the experts of independent dimensions miss it, those of full covariance do not."""
+    """Check that full covariances reach the evidence where A_mᵀA_m is not diagonal, and diagonal ones do not."""
     linear = LinearGaussian()
     exact = [linear.exact(i) for i in range(6)]
     posterior: Any = aggregate(linear.experts(), "poe")
@@ -291,7 +288,7 @@ def test_elbo_of_other_aggregations_is_below_the_evidence(name: str) -> None:
 
 @pytest.mark.parametrize("name", SINGLE)
 def test_kl_divergence_from_prior_is_exact(name: str) -> None:
-    """TraceMeanField_ELBO of nothing but a prior is the same whatever is drawn, and is torch's for two matrices."""
+    """Check that TraceMeanField_ELBO of a prior alone has no noise, and equals torch's KL of two matrices."""
     experts = random_full_experts(4, 3, 3)
     loc, scale = torch.tensor([0.5, 0.0, -1.0]).double(), torch.tensor([1.5, 0.7, 2.0]).double()
     posterior: Any = aggregate(experts, name, prior=(loc, scale))
@@ -407,7 +404,6 @@ def test_guide_subsamples_scale_tril() -> None:
 
 
 def test_mixture_components_of_pairs_equal_their_barycenters() -> None:
-    """Components of two modalities of three, against those two alone."""
     experts = random_full_experts(2, 3, 2, absent=False)
     every: Any = aggregate(experts, "mwb")
     for pair in combinations(range(3), 2):

@@ -1,4 +1,4 @@
-"""Numbers worked out by hand, and what is refused."""
+"""Aggregations by name: numbers worked out by hand, options, and errors."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_aggregate_with_prior_matches_hand_calculation() -> None:
 
 
 def test_aggregate_weighted_by_size_matches_hand_calculation() -> None:
-    """Three modalities: a third for each size, singletons and pairs a ninth each."""
+    """Give each size a third: singletons and pairs a ninth each."""
     posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", subset_weights="by_size")
     assert posterior.probs.tolist() == pytest.approx([1 / 9, 1 / 9, 1 / 9, 1 / 9, 1 / 9, 1 / 9, 1 / 3], rel=1e-6)
 
@@ -269,7 +269,7 @@ def test_describe_aggregation_of_built_ins_is_a_sentence(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_aggregate_of_no_items_gives_no_draws(name: str) -> None:
-    """The last batch of a loader; without validation, since torch's own checks cannot reshape nothing."""
+    """Aggregate an empty batch; without validation, since torch's checks cannot reshape empty tensors."""
     experts = Experts(torch.zeros(0, 3, 2), torch.ones(0, 3, 2))
     with pyro.validation_enabled(False):
         for posterior in (aggregate(experts, name), draw_component(experts, name)):

@@ -29,7 +29,7 @@ def leaves(*, latent: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
     ("what", "prior_expert"), [("log_prob", "joint_only"), ("log_prob", "all"), ("mean", "none"), ("variance", "all")]
 )
 def test_aggregate_gradients_match_finite_differences(name: str, what: str, prior_expert: str) -> None:
-    """Of every value in locs, scales and lambda, with absent modalities and an item of nothing."""
+    """Include absent modalities and an item of which nothing is present."""
     z = torch.linspace(-1, 2, 8).double().reshape(4, 2)
 
     def value(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -41,7 +41,7 @@ def test_aggregate_gradients_match_finite_differences(name: str, what: str, prio
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_draw_gradients_match_finite_differences(name: str) -> None:
-    """With the same random numbers, also in lambda where it only sits inside the barycenter."""
+    """Fix the random numbers; λ is included where it does not weight the mixture."""
     loc, scale, weights = leaves()
     learned = name != "moe"
 
@@ -73,7 +73,7 @@ def test_aggregate_with_zero_weight_has_finite_gradients(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_expert_weights_gradient_favours_the_better_expert(name: str) -> None:
-    """Of two experts, one at the target and one far away: gradient ascent gives the first one more weight."""
+    """Check that gradient ascent favours an expert at the target over one far away."""
     experts = Experts(torch.tensor([[0.0], [4.0]]).double(), torch.ones(2, 1).double())
     weights = torch.ones(2).double().requires_grad_()
     aggregate(experts, name, expert_weights=weights).log_prob(torch.zeros(1).double()).backward()
@@ -92,7 +92,6 @@ def test_has_rsample_is_false_for_learned_mixture_weights() -> None:
 
 
 def test_draw_component_refuses_to_lose_gradients() -> None:
-    """The component bound draws a subset; a gradient of the weights it is drawn with would be lost."""
     experts = random_experts(3, 2, absent=False)
     with pytest.raises(ValueError, match="'moe' with expert_weights that require a gradient has no component bound"):
         draw_component(experts, "moe", expert_weights=torch.ones(3).requires_grad_())
@@ -113,7 +112,7 @@ def model() -> None:
 
 
 def fixed_noise_gradient(guide: BarycentricGuide, inputs: tuple[torch.Tensor, ...]) -> tuple[float, list[torch.Tensor]]:
-    """The latent drawn, and the gradient of the ELBO of that draw."""
+    """Return the latent drawn, and the gradient of the ELBO of that draw."""
     torch.manual_seed(0)
     z = poutine.trace(guide).get_trace().nodes["z"]["value"].item()
     torch.manual_seed(0)
@@ -122,7 +121,7 @@ def fixed_noise_gradient(guide: BarycentricGuide, inputs: tuple[torch.Tensor, ..
 
 
 def test_elbo_gradient_of_wasserstein_barycenter_matches_hand_calculation() -> None:
-    r"""With z = loc + scale ε, the ELBO has d/dloc = (x - z) - z, and d/dscale = ε·that + 1/scale."""
+    r"""Use z = loc + scale ε: the ELBO has d/dloc = (x - z) - z, and d/dscale = ε d/dloc + 1/scale."""
     loc = torch.tensor([[[0.5], [-1.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.4], [0.9]]], dtype=torch.float64).requires_grad_()
     weights = torch.tensor([3.0, 1.0]).double().requires_grad_()
@@ -141,7 +140,7 @@ def test_elbo_gradient_of_wasserstein_barycenter_matches_hand_calculation() -> N
 
 
 def test_elbo_gradient_of_mixture_component_matches_hand_calculation() -> None:
-    """The draw comes from one expert, but its density is the mixture's: both parts of -log q have a gradient."""
+    """Check both gradients of -log q: through the draw of one expert, and of the density of the mixture."""
     loc = torch.tensor([[[0.5], [-1.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.4], [0.9]]], dtype=torch.float64).requires_grad_()
     guide = BarycentricGuide(lambda: Experts(loc, scale), "moe")
@@ -169,7 +168,7 @@ def test_elbo_gradient_of_mixture_component_matches_hand_calculation() -> None:
 
 
 def exact_elbo(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """By enumeration of the experts and quadrature over z."""
+    """Return the ELBO by enumeration of the experts and quadrature over z."""
     z = torch.linspace(-12, 12, 20_001).double()
     shares = weights / weights.sum()
     log_q_m = torch.distributions.Normal(loc.reshape(2, 1), scale.reshape(2, 1)).log_prob(z)
@@ -182,7 +181,6 @@ def exact_elbo(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) ->
 
 @pytest.mark.parametrize("learned", [True, False])
 def test_elbo_gradients_are_unbiased(learned: bool) -> None:
-    """Learned weights of the mixture of experts use the score function, fixed ones the pathwise gradient."""
     loc = torch.tensor([[[0.5], [-1.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.4], [0.9]]], dtype=torch.float64).requires_grad_()
     weights = torch.nn.Parameter(torch.tensor([2.0, 1.0]).double(), requires_grad=learned)

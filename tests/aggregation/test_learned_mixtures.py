@@ -30,14 +30,14 @@ def mixture(p: dict[str, Tensor], items: int = 1) -> SubsetMixture:
 
 
 def log_joint(z: Tensor) -> Tensor:
-    """A model that is not conjugate: z ~ N(0, 1), x ~ N(z², 1)."""
+    """Return the log density of a model that is not conjugate: z ~ N(0, 1), x ~ N(z², 1)."""
     one = torch.ones((), dtype=torch.float64)
     prior, likelihood = dist.Normal(0 * one, one), dist.Normal(z.square(), one)
     return prior.log_prob(z) + likelihood.log_prob(X * one)
 
 
 def exact_gradients() -> dict[str, Tensor]:
-    """Of -ELBO = -Σ_k π_k ∫ q_k(z) (log p(x, z) - log q(z)) dz, by the trapezoid rule on a fixed grid."""
+    """Return gradients of -ELBO = -Σ_k π_k ∫ q_k(z) (log p(x, z) - log q(z)) dz, by the trapezoid rule."""
     p = parameters()
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)
     q = mixture(p)
@@ -58,7 +58,7 @@ def model(items: int) -> None:
 @pytest.mark.parametrize("estimator", [Trace_ELBO, RecordingELBO])
 @pytest.mark.parametrize("masked", [False, True])
 def test_mixture_gradient_matches_exact_enumeration(estimator: Any, masked: bool) -> None:
-    """Of components (pathwise) and weights (score): the mean over many items, within five standard errors."""
+    """Compare the mean gradient over many items, within five standard errors."""
     wanted = exact_gradients()
     found: dict[str, list[Tensor]] = {name: [] for name in START}
     items, batches = 4000, 25
@@ -109,7 +109,7 @@ def test_mean_field_elbo_refuses_learned_subset_weights() -> None:
 
 
 def test_svi_learns_subset_weights() -> None:
-    """Modality b is noise that its expert takes for news, so the subset of a alone is what the mixture comes to."""
+    """Check that the mixture comes to the subset of a alone, since modality b is noise."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(400, 1, generator=generator)
     a = z + 0.3 * torch.randn(400, 1, generator=generator)

@@ -40,7 +40,7 @@ def make_weights(kind: str, experts: Experts) -> torch.Tensor | None:
 def check_against_brute_force(
     experts: Experts, name: str, weights: torch.Tensor | None, rtol: float = 1e-10, **options: Any
 ) -> None:
-    """Components, mixture weights, mean, variance and density of every item."""
+    """Compare components, subset weights, mean, variance and density of every item."""
     oracle_options = {k: v for k, v in options.items() if k in {"prior", "prior_expert"}}
     if "subset_weights" in options:
         subset_weights = options["subset_weights"]
@@ -148,7 +148,6 @@ def test_mixture_density_and_moments_match_torch(name: str, experts: Experts) ->
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_posterior_density_integrates_to_one(name: str) -> None:
-    """The density integrates to 1, and its moments are mean and variance."""
     experts = random_experts(5, 4, 1)
     posterior: Any = aggregate(experts, name)
     z = torch.linspace(-40, 40, 80_001).double().unsqueeze(-1).expand(-1, 5)
@@ -187,7 +186,6 @@ def test_subset_weights_function_of_wrong_shape_is_refused() -> None:
 
 
 def test_mixture_components_are_in_the_documented_order() -> None:
-    """Component k of the powerset is the subset of the bits of k + 1, modality 0 the lowest."""
     loc = torch.tensor([[1.0], [10.0], [100.0]]).double()
     posterior = aggregate(Experts(loc, torch.ones(3, 1).double()), "mwb")
     assert isinstance(posterior, SubsetMixture)

@@ -1,4 +1,4 @@
-"""Membership matrices, live subsets, mixture weights; how subsets are drawn is in test_subsets_draws.py."""
+"""Membership matrices, live subsets and subset weights; draws are tested in test_subsets_draws.py."""
 
 from __future__ import annotations
 
@@ -105,7 +105,6 @@ def test_members_of_without_batch_has_one_row_per_subset() -> None:
 @few
 @given(present=PRESENCE, kind=st.sampled_from(["uniform", "by_size", "function"]))
 def test_subset_probabilities_match_a_count(present: list[list[bool]], kind: str) -> None:
-    """Against a count by hand; all equal where nothing is alive."""
     matrix, live = subsets.members_of("powerset", torch.tensor(present))
     names = rows(matrix)
 

@@ -21,7 +21,7 @@ FAMILIES = ["all", "singletons", "powerset", CHAIN, lambda count: torch.eye(coun
 
 
 def code(drawn: torch.Tensor) -> torch.Tensor:
-    """A subset as a number, modality 0 its lowest bit."""
+    """Return a subset as a number, modality 0 its lowest bit."""
     return (drawn * 2 ** torch.arange(drawn.shape[-1])).sum(-1)
 
 
@@ -30,13 +30,13 @@ def by_members(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def repeated(times: int, *arguments: Any, **keywords: Any) -> torch.Tensor:
-    """Codes of many draws of a batch, `(draw, item)`."""
+    """Return codes of many draws of a batch, `(draw, item)`."""
     torch.manual_seed(0)
     return torch.stack([code(subsets.draw_subset(*arguments, **keywords)) for _ in range(times)])
 
 
 def assert_frequencies(draws: torch.Tensor, wanted: dict[int, float]) -> None:
-    """A chi-square test of each column, with a fixed seed and a level of 1e-4."""
+    """Run a chi-square test of each column, at a level of 1e-4."""
     for column in draws.T:
         counts = {k: int((column == k).sum()) for k in wanted}
         assert sum(counts.values()) == len(column), "something else was drawn"
@@ -45,7 +45,7 @@ def assert_frequencies(draws: torch.Tensor, wanted: dict[int, float]) -> None:
 
 
 def assert_shares(wanted: dict[int, float], *arguments: Any, **keywords: Any) -> None:
-    """One draw of a large complete batch: stratified, so the shares are exact to a row at each end of a stratum."""
+    """Compare the shares in a large complete batch, which stratification makes exact to a row per end of a stratum."""
     rows = 2520
     modalities = max(wanted).bit_length()
     family, *rest = arguments
@@ -97,7 +97,6 @@ def test_draw_subset_takes_any_batch_shape(family: Any, shape: tuple[int, ...]) 
 
 
 def test_draw_subset_is_uniform_over_each_items_subsets() -> None:
-    """Of whatever is present, whoever else is in the batch."""
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
     draws = repeated(1200, "powerset", present)
     for column, bits in zip(draws.T, present, strict=True):
@@ -107,14 +106,14 @@ def test_draw_subset_is_uniform_over_each_items_subsets() -> None:
 
 @pytest.mark.parametrize("family", ["powerset", "singletons"])
 def test_draw_subset_is_independent_of_position(family: str) -> None:
-    """Each row has the same marginal: a draw that followed the row would pass any test of the whole batch."""
+    """Test the marginal of each row, since draws that followed the row would pass any test of the whole batch."""
     draws = repeated(800, family, torch.ones(7, 3).bool())
     options = range(1, 8) if family == "powerset" else (1, 2, 4)
     assert_frequencies(draws, {k: 1 / len(options) for k in options})
 
 
 def test_draw_subset_does_not_tie_neighbours() -> None:
-    """Beyond the stratification (which makes equal subsets a little rarer) rows do not know each other."""
+    """Check that rows are independent but for the stratification, which makes equal subsets a little rarer."""
     draws = repeated(600, "powerset", torch.ones(70, 3).bool())
     tied = (draws[:, 1:] == draws[:, :-1]).double().mean(0)
     expected = 9 / 69  # the strata of the same subset among the others
@@ -151,7 +150,7 @@ def test_draw_subset_by_size_has_expected_frequencies() -> None:
 
 
 def test_draw_subset_by_size_of_forty_modalities_has_uniform_sizes() -> None:
-    """Of 40 modalities, half of them absent in every other item: each size equally often, each member too."""
+    """Count sizes and members of 40 modalities, half of them absent in every other item."""
     torch.manual_seed(0)
     present = torch.ones(4000, 40).bool()
     present[1::2, 20:] = False
@@ -194,7 +193,7 @@ def test_draw_subset_with_zero_weights_has_expected_frequencies(positive: list[b
 
 @pytest.mark.parametrize("count", [24, 40, 41, 50, 70])
 def test_draw_subset_of_many_modalities_has_fair_bits(count: int) -> None:
-    """Each bit has frequency 2^(M-1) / (2^M - 1), a hair above a half, and no two bits know each other."""
+    """Check that each bit has frequency 2^(M-1) / (2^M - 1), and that bits are independent."""
     torch.manual_seed(0)
     rows = 20_000
     drawn = subsets.draw_subset("powerset", torch.ones(rows, count).bool()).double()
@@ -207,7 +206,6 @@ def test_draw_subset_of_many_modalities_has_fair_bits(count: int) -> None:
 
 
 def test_draw_subset_of_small_powersets_has_exact_frequencies() -> None:
-    """In a batch of whole strata: 2 of 3 for two modalities, 4 of 7 for three."""
     for count in (1, 2, 3, 4):
         size = 2**count - 1
         drawn = subsets.draw_subset("powerset", torch.ones(60 * size, count).bool())
@@ -227,7 +225,7 @@ def test_draw_subset_with_few_positive_weights_among_many() -> None:
 
 @pytest.mark.parametrize("kind", ["uniform", "by_size", by_members])
 def test_draw_subset_at_ends_of_strata_returns_live_subsets(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the uniform number is exactly the lower end of the first live subset's share, or next to 1."""
+    """Fix the uniform number at the lower end of the first live subset's share, or next to 1."""
     present = torch.tensor([[False, True, True], [True, True, False]])
     for u in (0.0, 1.0 - torch.finfo(F64).eps):
         monkeypatch.setattr(subsets, "stratified_uniform", lambda shape, device, u=u: torch.full(shape, u, dtype=F64))

@@ -1,4 +1,4 @@
-"""Learned weights of modalities and subsets."""
+"""Learned expert weights and subset weights."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_make_expert_weights_refuses_unknown_names() -> None:
 
 
 def linear_model(x: torch.Tensor) -> None:
-    """Two sensors of z; the second is noise that has nothing to do with z."""
+    """Draw z and two sensors, the second of which is independent of z."""
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
         pyro.sample("a", dist.Normal(z, 0.3).to_event(1), obs=x[:, :1])
@@ -126,7 +126,7 @@ def linear_model(x: torch.Tensor) -> None:
 
 
 def encode(x: torch.Tensor) -> Experts:
-    """A good expert of the first, and a bad one that takes the second for z."""
+    """Return a good expert of the first sensor, and a bad one that takes the second for z."""
     loc = torch.stack([x[:, :1] / 1.09, x[:, 1:]], 1)
     return Experts(loc, torch.full_like(loc, 0.29))
 

@@ -185,7 +185,7 @@ REFUSALS = [
     (("--set", "train.rate=1"), "train.rate: no such setting"),
     (("--set", "train.lr=fast"), "train.lr: "),
     (("--set", "train.lr"), "is not of the form section.key=value"),
-    (("--set", "model.expert_weights=[1]"), "expert_weights must have one number per modality, in the order m0, m1, got 1"),
+    (("--set", "model.expert_weights=[1]"), "one number per modality, in the order m0, m1, got 1"),
     (("--device", "warp"), "device 'warp' is not to be had"),
     (("--plugin", "no_such_plugin"), "plugin 'no_such_plugin' cannot be imported"),
     (("--config", "missing.yaml"), "cannot read the configuration missing.yaml: No such file or directory"),

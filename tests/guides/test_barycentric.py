@@ -1,4 +1,4 @@
-"""BarycentricGuide in anyone's model: training, bounds, and what it refuses."""
+"""BarycentricGuide in a user's model: training, aggregations, bounds, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ITEMS, LATENT = 12, 3
 
 
 class Encode(nn.Module):
-    """Linear experts of vectors of 4."""
+    """An encoder with linear experts of vectors of 4."""
 
     def __init__(self, modalities: int = 2) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ def model(x: Tensor) -> None:
 
 
 def opposed(x: Tensor) -> Experts:
-    """One expert at -100 and one at 100, both sharp."""
+    """Return one expert at -100 and one at 100, both sharp."""
     loc = torch.tensor([-100.0, 100.0]).reshape(1, 2, 1).expand(len(x), 2, LATENT)
     return Experts(loc, torch.full_like(loc, 0.01))
 

@@ -26,7 +26,7 @@ OTHERS = [name for name in aggregations() if name != "poe"]
 
 @dataclass
 class Linear:
-    """The model, with columns of A_m orthogonal, so that the experts are diagonal."""
+    """A linear model whose columns of A_m are orthogonal, so that the experts are diagonal."""
 
     a: list[Tensor]
     b: list[Tensor]
@@ -41,7 +41,7 @@ class Linear:
                 pyro.sample(f"x{m}", likelihood.mask(self.present[:, m]), obs=x)
 
     def experts(self) -> Experts:
-        """Each proportional to the likelihood of its modality, as a function of z."""
+        """Return experts proportional to the likelihood of their modality, as a function of z."""
         locs, scales = [], []
         for m, (a, b, x) in enumerate(zip(self.a, self.b, self.x, strict=True)):
             squares = a.square().sum(0)
@@ -50,7 +50,7 @@ class Linear:
         return Experts(torch.stack(locs, 1), torch.stack(scales, 1), self.present)
 
     def exact(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, covariance and log evidence of each item, by dense linear algebra on what it has."""
+        """Return mean, covariance and log evidence of each item, by dense linear algebra."""
         means, covariances, evidence = [], [], []
         for i, row in enumerate(self.present):
             members = [m for m in range(len(SIZES)) if row[m]]
@@ -79,7 +79,7 @@ def linear() -> Linear:
 
 
 def joint_and_guide(linear: Linear, aggregation: str, draws: int, bound: str = "mixture") -> tuple[Tensor, Tensor]:
-    """Log p(x, z) and log q(z), `(draw, item)`; every draw of the component bound is of its own subset."""
+    """Return log p(x, z) and log q(z), `(draw, item)`; each draw of the component bound has its own subset."""
     tiled = Linear(linear.a, linear.b, [x.repeat(draws, 1) for x in linear.x], linear.present.repeat(draws, 1))
     guide_trace = poutine.trace(BarycentricGuide(tiled.experts, aggregation, bound=bound)).get_trace()
     model_trace = poutine.trace(poutine.replay(tiled.model, trace=guide_trace)).get_trace()
@@ -90,7 +90,7 @@ def joint_and_guide(linear: Linear, aggregation: str, draws: int, bound: str = "
 
 
 def elbos(linear: Linear, aggregation: str, draws: int, bound: str = "mixture") -> Tensor:
-    """ELBO of each item, `(draw, item)`."""
+    """Return the ELBO of each item, `(draw, item)`."""
     joint, guide = joint_and_guide(linear, aggregation, draws, bound)
     return joint - guide
 

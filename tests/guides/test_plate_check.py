@@ -1,4 +1,4 @@
-"""BarycentricGuide and plates: scales under subsampling, nested plates, particles, and the check of the two sizes."""
+"""BarycentricGuide and plates: scales under subsampling, nested plates, particles, and the check of plate sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ITEMS, LATENT = 12, 3
 
 
 def exact(x: Tensor, _size: int | None = None) -> Experts:
-    """The likelihood term of :func:`model`, whose product with the prior is its posterior: an ELBO without noise."""
+    """Return the likelihood term of :func:`model`, whose product with the prior is the posterior."""
     return Experts(x.unsqueeze(-2), torch.full_like(x, SIGMA).unsqueeze(-2))
 
 
@@ -31,13 +31,13 @@ def draw(x: Tensor) -> None:
 
 
 def model(x: Tensor, size: int | None = None) -> None:
-    """Given some of ``size`` items, or all there are."""
+    """Run on some of ``size`` items, or on all of them."""
     with pyro.plate("data", size or len(x), subsample_size=len(x)):
         draw(x)
 
 
 def evidence(x: Tensor) -> float:
-    """Log p(x) of all items under :func:`model`."""
+    """Return log p(x) of all items under :func:`model`."""
     return float(dist.Normal(x.new_zeros(()), (1 + SIGMA**2) ** 0.5).log_prob(x).sum())
 
 

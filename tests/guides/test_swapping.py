@@ -1,4 +1,4 @@
-"""BarycentricGuide where a Pyro guide goes: parts of a guide, enumeration, and every estimator, by value."""
+"""BarycentricGuide as a Pyro guide: in guide lists, under enumeration, and with every estimator."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ VECTORISED: dict[str, Any] = {"vectorize_particles": True, "max_plate_nesting": 
 
 
 def exact(x: Tensor, _size: int | None = None) -> Experts:
-    """The likelihood term of :func:`model`; its product with the prior is the posterior of z where b is 0."""
+    """Return the likelihood term of :func:`model`; its product with the prior is the posterior of z where b is 0."""
     return Experts(x.unsqueeze(-2), torch.full_like(x, SIGMA).unsqueeze(-2))
 
 
 def two(x: Tensor, _size: int | None = None) -> Experts:
-    """Experts that no aggregation makes the posterior of."""
+    """Return experts that no aggregation turns into the posterior."""
     return Experts(torch.stack([x - 0.5, x + 0.3], -2), x.new_tensor([[0.4], [1.1]]).expand(len(x), 2, LATENT))
 
 
@@ -43,14 +43,14 @@ def model(x: Tensor, size: int | None = None) -> None:
 
 
 def with_global(x: Tensor, size: int | None = None) -> None:
-    """An offset b ~ N(0, 1) of all items at once."""
+    """Draw an offset b ~ N(0, 1) that all items share."""
     b = pyro.sample("b", dist.Normal(x.new_zeros(()), 1.0))
     with pyro.plate("data", size or len(x), subsample_size=len(x)):
         local(x, b[..., None])
 
 
 def evidence(x: Tensor, shift: float = 0.0) -> float:
-    """Log p(x) of all items given b."""
+    """Return log p(x) of all items given b."""
     return float(dist.Normal(x.new_zeros(()), (1 + SIGMA**2) ** 0.5).log_prob(x - shift).sum())
 
 
@@ -62,7 +62,7 @@ def list_of(model: Any, guide: BarycentricGuide, **options: Any) -> AutoGuideLis
 
 
 def held_at_zero(guides: AutoGuideList, x: Tensor, *args: Any) -> float:
-    """The ELBO with the draw of b put at 0, less b's own terms: what the local part has come to."""
+    """Return the local part of the ELBO: b is held at 0 and its terms are left out."""
     trace = poutine.trace(poutine.condition(guides, data={"b_unconstrained": x.new_zeros(())})).get_trace(x, *args)
     replayed = poutine.trace(poutine.replay(poutine.condition(with_global, {"b": x.new_zeros(())}), trace=trace))
     found = replayed.get_trace(x, *args)
@@ -181,7 +181,6 @@ def test_guide_list_trains_copies_and_has_no_median(x: Tensor) -> None:
 
 
 def test_guide_beside_autodelta_matches_closed_form(x: Tensor) -> None:
-    """Without a list: the global part hidden from the local one, and the ELBO as in closed form."""
     delta = AutoDelta(poutine.block(with_global, expose=["b"]), init_loc_fn=lambda site: x.new_tensor(0.4))
     inner = BarycentricGuide(lambda x: exact(x - 0.4), "poe")
 
@@ -215,7 +214,7 @@ def groups(x: Tensor, size: int | None = None) -> None:
 
 
 def by_hand(x: Tensor, z: Tensor) -> Tensor:
-    """Log p(x, z) of each item with the group summed out."""
+    """Return log p(x, z) of each item with the group summed out."""
     terms = [s.log() + dist.Normal(c, 1.0).log_prob(z).sum(-1) for s, c in zip(SHARES, CENTRES, strict=True)]
     return torch.stack(terms).logsumexp(0) + dist.Normal(z, SIGMA).log_prob(x).sum(-1)
 
