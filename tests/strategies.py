@@ -50,7 +50,7 @@ def experts(
 
 
 def random_experts(*shape: int, absent: bool = True, seed: int = 0) -> Experts:
-    """Return experts of moderate scales, float64, `(*batch, modality, latent)`, some absent but never all of an item."""
+    """Return float64 experts of moderate scales, `(*batch, modality, latent)`, some absent but never all of an item."""
     generator = torch.Generator().manual_seed(seed)
     loc, noise = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
     present = torch.rand(shape[:-1], generator=generator) < 0.6
