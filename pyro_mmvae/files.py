@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-METRICS = "metrics.jsonl"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -28,13 +24,3 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file at once or not at all."""
     write_atomically(path, text.encode())
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The epochs in a run's ``metrics.jsonl``, the last word on each; a line cut off by a crash is left out."""
-    file, rows = run / METRICS, dict[int, dict[str, Any]]()
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            rows[row["epoch"]] = row
-    return [rows[epoch] for epoch in sorted(rows)]

@@ -55,7 +55,7 @@ def ppc(
     from pyro_mmvae.evaluation.ppc import choose_given
 
     runs.import_plugins(plugins)
-    opened = runs.load(run, checkpoint=checkpoint, device=device)
+    opened, run_files = runs.load(run, checkpoint=checkpoint, device=device), runs.RunFiles(run)
     given = [_given(choice, opened.names) for choice in choices] or choose_given(opened.names, seed=seed)
     with use_threads(threads):
         test = opened.data("test")
@@ -65,15 +65,15 @@ def ppc(
         files, rows = [], []
         for names in tqdm(given, "checks", disable=quiet, file=sys.stderr):
             data, found = _check(opened, batch, names, ids, classifiers, seed=seed, **options)
-            files.append(write_inference_data(data, run / "evaluation" / _file_name(names, given)))
+            files.append(write_inference_data(data, run_files.check(_label(names, given))))
             rows += [row.as_row() for row in found]
-    runs.write_table(run / "evaluation" / "ppc.csv", rows)
+    runs.write_table(run_files.check_table, rows)
     for file in files:
         click.echo(reports.ppc_table(file))
         click.echo("")
-    click.echo(f"  {run / 'evaluation' / 'ppc.csv'}")
+    click.echo(f"  {run_files.check_table}")
     for file in files:
-        drawn = reports.draw_ppc(file, folder=run / "plots")
+        drawn = reports.draw_ppc(file, folder=run_files.plots)
         click.echo(f"  {file}  {', '.join(str(picture.relative_to(run)) for picture in drawn)}")
 
 
@@ -89,10 +89,10 @@ def _given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name in chosen)
 
 
-def _file_name(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
-    """``ppc.nc`` for the only check, or for the first one of a posterior; the others say what was given."""
+def _label(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
+    """Return the label of a check, empty for the only check and for the first one of a posterior."""
     first = next((some for some in given if some), given[0])
-    return "ppc.nc" if names == first else f"ppc-{'+'.join(names) or 'prior'}.nc"
+    return "" if names == first else "+".join(names) or "prior"
 
 
 def _classifiers(opened: Any, test: Any, seed: int) -> Any:

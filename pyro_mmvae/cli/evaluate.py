@@ -69,10 +69,11 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
         bar.update(parts - bar.n)
     about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": opened.config.model.aggregation}
     runs.write_evaluation(run, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
+    files = runs.RunFiles(run)
     click.echo(reports.table(run))
     for file in [
-        run / "evaluation" / "metrics.csv",
-        run / "evaluation" / "summary.json",
+        files.evaluation_table,
+        files.evaluation_summary,
         *reports.draw_evaluation(run),
     ]:
         click.echo(f"  {file}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_mmvae.runs.config import SIZES, Config, DataConfig, ModalityConfig, ModelConfig
 from pyro_mmvae.data import MultimodalDataset, Traits, data_names, load_data, resolve_options
+from pyro_mmvae.runs.config import SIZES, Config, DataConfig, ModalityConfig, ModelConfig
 
 
 def resolve(config: Config) -> Config:

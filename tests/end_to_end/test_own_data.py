@@ -22,7 +22,7 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.experiments import make_cells
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig, make_config
-from pyro_mmvae.runs.pictures import sample_pictures
+from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training import Trainer, evaluate_elbo, session
 
 N = 90
@@ -280,7 +280,7 @@ def test_pictures_do_not_look_at_what_is_absent(toy_config: Any, tmp_path: Path)
     poisoned = dataclasses.replace(data, modalities={name: value.clone() for name, value in data.tensors.items()})
     for number, value in enumerate(poisoned.tensors.values()):
         value[~data.present[:, number]] = 255
-    ours, theirs = sample_pictures(run, data), sample_pictures(run, poisoned)
+    ours, theirs = training_samples(run, data), training_samples(run, poisoned)
     assert set(ours) == set(theirs)
     assert all((ours[name] == theirs[name]).all() for name in ours)
     chosen = ours["observed.m0"].reshape(10, -1)

@@ -24,8 +24,8 @@ from pyro_mmvae.evaluation.probe import linear_probe
 from pyro_mmvae.evaluation.statistics import StatisticContext, make_statistics
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.reports import draw_evaluation, table
-from pyro_mmvae.runs.pictures import _one_of_each
-from pyro_mmvae.runs.run import write_evaluation
+from pyro_mmvae.runs import write_evaluation
+from pyro_mmvae.runs.sampling import _one_of_each_class
 
 ATTRIBUTES = ("Left", "Right", "Never")
 
@@ -235,7 +235,7 @@ def test_the_summary_of_a_probe_is_of_its_means_whichever_attributes_have_rows()
 
 
 def test_what_wants_classes_does_without_or_says_so() -> None:
-    assert _one_of_each(TRAIN, 4) == [0, 1, 2, 3]
+    assert _one_of_each_class(TRAIN, 4) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="missing_by_label: data 'marked' has attributes, expected one class an item"):
         Missing(missing_by_label={0: 0.5}).apply(TRAIN)
     context = StatisticContext("a", classifiers=readers())

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import pyro_mmvae
-from pyro_mmvae.runs.config import Config, make_config
 from pyro_mmvae.data import Traits
 from pyro_mmvae.runs import build_vae, settle_traits
+from pyro_mmvae.runs.config import Config, make_config
 
 FOLDER = Path(pyro_mmvae.__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
