@@ -17,7 +17,7 @@ from benchmarks.timing import Clock, Row, at_least, at_most, compare, in_turn, r
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import resolve_precision
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 ITEMS = 1024
 

@@ -20,7 +20,7 @@ from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import Config, TrainConfig
 from pyro_mmvae.training import Trainer
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 ITEMS, LATENT = 6, 3
 EACH = pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is missing, damaged or of another format.
     """
-    return _read(path, tensors=False)[0]
+    return _read(path, ())[0]
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     Raises:
         CheckpointError: If the file is missing, damaged, of another format, or of another model.
     """
-    state, tensors = _read(path, tensors=True)
+    state, tensors = _read(path, (_MODEL, _OPTIMIZER, _RNG))
     try:
         module.load_state_dict(_without_prefix(tensors, _MODEL))
     except RuntimeError as error:
@@ -112,7 +112,7 @@ def read_extra(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: If the file is missing, damaged or of another format.
     """
-    return _without_prefix(_read(path, tensors=True)[1], _EXTRA)
+    return _without_prefix(_read(path, (_EXTRA,))[1], _EXTRA)
 
 
 def check_format(source: Path, format_version: int, version: str | None, error: type[ValueError]) -> None:
@@ -144,11 +144,12 @@ def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path, prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the state of a checkpoint, and the tensors whose names start with one of the prefixes."""
     try:
         with safe_open(path, "pt") as file:
             state = json.loads((file.metadata() or {})["pyro_mmvae"])
-            content = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            content = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class ConfigError(ValueError):
@@ -105,8 +105,12 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """Optimisation and the machine."""
+    """The optimization and the machine.
 
+    ``objective`` is the name of an objective, or a mapping with ``name`` and its options.
+    """
+
+    objective: str | dict[str, Any] = "elbo"
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(64, ge=1)
     lr: float = Field(3e-3, gt=0, allow_inf_nan=False)
@@ -117,6 +121,13 @@ class TrainConfig(_Section):
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1)
+
+    @field_validator("objective")
+    @classmethod
+    def _named(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(value, dict) and not isinstance(value.get("name"), str):
+            raise ValueError("must be the name of an objective, or a mapping with name and its options")
+        return value
 
 
 class Config(_Section):

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from pyro_mmvae.files import write_atomically, write_text
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.run_files import read_metrics as read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
 from pyro_mmvae.runs.config import Config, dump_config, make_config
 

@@ -1,4 +1,4 @@
-"""What learned weights have come to, in words that a run directory keeps."""
+"""The learned weights of a model, as recorded in the metrics of a run."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 @torch.no_grad()
 def learned_weights(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: int = 500) -> dict[str, Any]:
-    """Learned λ and π of a model.
+    """Compute the learned expert weights λ and subset weights π of a model.
 
     Args:
-        vae: in any mode; it is put back.
-        data: on the same device; λ may depend on the items.
-        batch_size: items at once.
+        vae: The model and guide, in any mode; the mode is restored.
+        data: The data set over which λ is averaged, on the device of the model.
+        batch_size: The number of items that are encoded at once, 500 by default.
 
     Returns:
-        ``weights``: modality name to the mean of λ over the items that have it (1 where no modality is preferred);
-        ``mixture_weights``: subset, names joined by "+", to π of an item that has everything. What is not learned is
-        left out.
+        ``weights``: the mean of λ over the items that have a modality, by modality name (1 where no modality is
+        preferred); ``mixture_weights``: π of an item that has every modality, by subset, modality names joined by "+".
+        Weights that are not learned are left out.
     """
     result: dict[str, Any] = {}
     guide, mode = vae.guide, vae.training

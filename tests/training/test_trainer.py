@@ -16,7 +16,8 @@ from pyro_mmvae import Batch, Modality, MultimodalDataset, MultimodalVAE, aggreg
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training import NonFiniteError, RecordingELBO, Trainer, evaluate_elbo
-from pyro_mmvae.training.trainer import batches, local_pyro
+from pyro_mmvae.training.elbo import local_pyro
+from pyro_mmvae.training.trainer import batches
 
 ITEMS, LATENT = 16, 3
 SETTINGS = TrainConfig(lr=1e-2, schedule="constant", device="cpu", precision="fp32", threads=1)
