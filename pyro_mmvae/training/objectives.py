@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.registry import Registry
-from pyro_mmvae.training.elbo import RecordingELBO
-from pyro_mmvae.training.elbo import Terms as Terms
+from pyro_mmvae.training.elbo import RecordingELBO, Terms
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 

@@ -200,10 +200,17 @@ class _Session:
         )
 
     def _save_checkpoint(self, name: str, optimizer: torch.optim.Optimizer | None = None, **state: Any) -> None:
-        # The description of the modalities lets a run be opened without its data.
-        modalities = {"shapes": self.shapes, "traits": {name: asdict(traits) for name, traits in self.traits.items()}}
+        # Shapes and traits let a run be opened without its data.
+        traits = {modality: asdict(description) for modality, description in self.traits.items()}
         self.writer.save_checkpoint(
-            name, self.vae, optimizer, **state, step=self.trainer.steps, best=self.best, **modalities
+            name,
+            self.vae,
+            optimizer,
+            **state,
+            step=self.trainer.steps,
+            best=self.best,
+            shapes=self.shapes,
+            traits=traits,
         )
 
     def _run_epoch(self, epoch: int, skip: int, interrupted: threading.Event) -> None:

@@ -13,7 +13,6 @@ from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import autocast
 from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training.elbo import Averages, Terms
-from pyro_mmvae.training.elbo import local_pyro as local_pyro
 from pyro_mmvae.training.objectives import Objective, make_objective
 from pyro_mmvae.vae.vae import MultimodalVAE
 
