@@ -64,6 +64,7 @@ from pyro.poutine import runtime  # noqa: E402
 from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
+from pyro_mmvae.training import objectives  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -88,6 +89,7 @@ def global_state() -> dict[str, object]:
         "aggregations": functional.aggregations(),
         "data": registry.data_names(),
         "data formats": registry.format_names(),
+        "objectives": objectives.objective_names(),
     }
 
 
@@ -132,6 +134,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test registers, data or aggregations, is forgotten after it."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
+    monkeypatch.setattr(objectives._OBJECTIVES, "_parts", objectives._OBJECTIVES.snapshot())
 
 
 @pytest.fixture

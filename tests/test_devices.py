@@ -96,7 +96,7 @@ def test_a_step_stays_on_the_device_and_never_waits_for_it(
             loss = trainer.step(batch_of("cuda"))
             assert loss.device.type == "cuda"
             assert loss.shape == ()
-        assert all(term.device.type == "cuda" for term in trainer.estimator.terms.values())
+        assert all(term.device.type == "cuda" for term in (trainer.terms.kl, *trainer.terms.log_likelihood.values()))
         monkeypatch.setattr(trainer, "check", lambda: None)  # at the end of an epoch it does wait
         data = dataset("cuda")
         object.__setattr__(data, "complete", False)

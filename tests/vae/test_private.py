@@ -308,7 +308,7 @@ def test_a_step_trains_every_parameter() -> None:
     batch = make_batch(torch.ones(ITEMS, 4, dtype=torch.bool))
     trainer.step(Batch({n: v.float() for n, v in batch.values.items()}, {}))
     assert {name for name, value in vae.named_parameters() if torch.equal(value, before[name])} == set()
-    assert set(trainer.estimator.terms) == {"a", "b", "c", "d", "kl"}
+    assert set(trainer.terms.log_likelihood) == {"a", "b", "c", "d"}
 
 
 def test_a_run_with_private_latents(toy_config: Callable[..., Config], elsewhere: Path) -> None:
