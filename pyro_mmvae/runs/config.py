@@ -110,7 +110,6 @@ class TrainConfig(_Section):
     ``objective`` is the name of an objective, or a mapping with ``name`` and its options.
     """
 
-    objective: str | dict[str, Any] = "elbo"
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(64, ge=1)
     lr: float = Field(3e-3, gt=0, allow_inf_nan=False)
@@ -121,6 +120,7 @@ class TrainConfig(_Section):
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1)
+    objective: str | dict[str, Any] = "elbo"
 
     @field_validator("objective")
     @classmethod
