@@ -27,7 +27,7 @@ class Terms:
     Args:
         log_likelihood: The reconstruction term log p(x_m | z) of each modality, by modality name.
         kl: The term log q(z) - log p(z) of all latents.
-        penalties: All terms that are added to the loss besides these, by name; none by default.
+        penalties: All further terms that are added to the loss, by name; none by default.
     """
 
     log_likelihood: Mapping[str, Tensor]

@@ -18,7 +18,7 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 class Objective(nn.Module):
     """A training objective of a multimodal VAE, as a module that maps a batch to a loss and its terms.
 
-    A subclass implements :meth:`forward`. It may have parameters of its own, which are trained, saved and restored
+    A subclass implements :meth:`forward`. It may have further parameters, which are trained, saved and restored
     together with those of the model. Since the loss comes from calling the module,
     ``torch.nn.parallel.DistributedDataParallel`` can wrap it.
 
@@ -70,7 +70,7 @@ ObjectiveFactory: TypeAlias = Callable[..., Objective]
 """A class of objectives, or a function: the model and guide, then the options as keywords, to an objective."""
 
 _OBJECTIVES: Registry[ObjectiveFactory] = Registry(
-    "objective", "Register your own with pyro_mmvae.training.register_objective"
+    "objective", "Register a custom one with pyro_mmvae.training.register_objective"
 )
 _OBJECTIVES.register("elbo", ELBOObjective, built_in=True)
 

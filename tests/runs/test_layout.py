@@ -34,7 +34,7 @@ REFUSAL = (
 
 @pytest.fixture
 def old_run(tmp_path: Path) -> Path:
-    """A run directory as pyro_mmvae 0.1.0 wrote it, with a setting that no longer exists."""
+    """Write a run directory as pyro_mmvae 0.1.0 did, with a setting that no longer exists."""
     path = tmp_path / "old"
     path.mkdir()
     (path / "config.yaml").write_text("model: {a_setting_of_0_1: 3}\n")

@@ -1,4 +1,4 @@
-"""The configurations for CelebA, and that every one that comes with the project is read."""
+"""The configurations for CelebA, and the reading of all shipped configurations."""
 
 from __future__ import annotations
 

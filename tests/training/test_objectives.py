@@ -88,7 +88,7 @@ register_objective("mvtcae", MVTCAE)
 
 @pytest.fixture
 def plugin(tmp_path: Path, registered: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The name of a module that registers the objective ``mvtcae`` when it is imported."""
+    """Write a module that registers the objective ``mvtcae`` when it is imported, and return its name."""
     folder = tmp_path / "plugins"
     folder.mkdir()
     (folder / "mvtcae_plugin.py").write_text(PLUGIN)
