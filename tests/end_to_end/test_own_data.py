@@ -167,13 +167,9 @@ def test_settings_of_a_modality_go_before_what_the_data_says(own: Path) -> None:
     }  # fmt: skip
 
 
-def test_a_run_of_before_the_options_were_the_loaders_still_opens(
-    toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(session._Session, "about_modalities", lambda self: {"shapes": self.shapes})
-        config = toy_config(train__epochs=1)
-        before = train(config, tmp_path / "wb-seed0", progress=False)
+def test_load_of_a_run_with_a_partial_configuration_fills_in_defaults(toy_config: Any, tmp_path: Path) -> None:
+    config = toy_config(train__epochs=1)
+    before = train(config, tmp_path / "wb-seed0", progress=False)
     file = tmp_path / "wb-seed0" / "config.yaml"
     tree = yaml.safe_load(file.read_text())
     old = ("name", "modalities", "train_size", "val_size", "test_size", "photographs", "seed")
