@@ -63,12 +63,28 @@ from pyro.poutine import runtime  # noqa: E402
 
 from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
+from pyro_mmvae.device import resolve_device  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
 from pyro_mmvae.training import objectives  # noqa: E402
 
 torch.set_num_threads(1)
 
 SPLITS = ("train", "val", "test")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests marked ``device`` compute elsewhere than on the CPU."""
+    parser.addoption("--device", default="cpu", help="Where tests marked 'device' compute: cpu, cuda, cuda:1, …")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where a test marked ``device`` computes.
+
+    Raises:
+        ValueError: if this machine has no such device.
+    """
+    return resolve_device(str(request.config.getoption("--device")))
 
 
 def flushes_denormals() -> bool:
@@ -132,7 +148,7 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a test registers, data or aggregations, is forgotten after it."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
     monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
     monkeypatch.setattr(objectives._OBJECTIVES, "_parts", objectives._OBJECTIVES.snapshot())
 

@@ -18,7 +18,7 @@ from pyro_mmvae.aggregation.functional import get_aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, Traits
 from pyro_mmvae.data.modality_spec import PIXEL_SCALE
-from pyro_mmvae.data.text import decode
+from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.run_files import RunFiles
@@ -167,7 +167,7 @@ class Run:
         alphabet = self.alphabet(name)
         if alphabet is None:
             raise ValueError(f"modality {name!r} has no alphabet")
-        return decode(tokens, alphabet, self.traits[name].padding)
+        return np.array(decode_texts(tokens, self.traits[name].padding, alphabet), dtype=np.str_)
 
     def data(self, split: str) -> MultimodalDataset:
         """Load a split of the data that the run was trained on.

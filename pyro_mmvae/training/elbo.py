@@ -77,14 +77,14 @@ class Averages:
         _add_each(self._penalties, terms.penalties)
 
     def read(self) -> MeanTerms:
-        """Return the means over the items added so far, waiting for the device."""
-        count = max(self.items, 1)
-        return MeanTerms(
-            loss=float(self._loss) / count,
-            log_likelihood={name: float(value) / count for name, value in self._log_likelihood.items()},
-            kl=float(self._kl) / count,
-            penalties={name: float(value) / count for name, value in self._penalties.items()},
-        )
+        """Return the means over the items added so far, waiting for the device once."""
+        sums = [*self._log_likelihood.values(), *self._penalties.values(), self._loss, self._kl]
+        device = next((value.device for value in sums if isinstance(value, Tensor)), None)
+        stacked = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=device) for value in sums])
+        *means, loss, kl = (stacked / max(self.items, 1)).tolist()
+        likelihoods = dict(zip(self._log_likelihood, means, strict=False))
+        penalties = dict(zip(self._penalties, means[len(likelihoods) :], strict=True))
+        return MeanTerms(loss, likelihoods, kl, penalties)
 
 
 def _add_each(sums: dict[str, Tensor], terms: Mapping[str, Tensor]) -> None:

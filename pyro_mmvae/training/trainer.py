@@ -149,10 +149,12 @@ class Trainer:
         """
         averages = Averages()
         data = data.at_epoch(epoch)
-        for number, index in enumerate(batches(len(data), self.config.batch_size, self.config.seed, epoch)):
+        # The order moves to the device once: moving the indices of each batch would wait for the steps before it.
+        order = batches(len(data), self.config.batch_size, self.config.seed, epoch, self.device)
+        for number, index in enumerate(order):
             if number < skip:
                 continue
-            loss = self.step(make_batch(data, index.to(self.device)))
+            loss = self.step(make_batch(data, index))
             averages.add(len(index), loss, self.terms)
             if after_step is not None:
                 after_step(number + 1, averages)
@@ -207,7 +209,7 @@ class Trainer:
         return ["the loss", *(f"log p({name} | z)" for name in self.vae.names), "the KL term", "a penalty"]
 
 
-def batches(count: int, size: int, seed: int, epoch: int) -> list[Tensor]:
+def batches(count: int, size: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
     """Split items into batches in a random order that depends on the seed and the epoch only.
 
     Args:
@@ -215,9 +217,10 @@ def batches(count: int, size: int, seed: int, epoch: int) -> list[Tensor]:
         size: The number of items per batch; the last one may have fewer.
         seed: The seed of the training.
         epoch: The number of the epoch, counted from 0.
+        device: The device of the result, by default the CPU; the order is equal on every device.
 
     Returns:
         The indices of the items of each batch.
     """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return list(torch.randperm(count, generator=generator).split(size))
+    return list(torch.randperm(count, generator=generator).to(device).split(size))

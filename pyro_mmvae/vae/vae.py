@@ -88,7 +88,7 @@ class MultimodalVAE(nn.Module):
             }
         )
         options, rule = network or NetworkOptions(), get_aggregation(aggregation)
-        check_kind(aggregation, options.kind, kinds_of(rule, prior_expert))
+        check_kind(aggregation, options.expert_kind, kinds_of(rule, prior_expert))
         groups = group_modalities(modalities, likelihoods)
         pairs = []
         for group in groups:
@@ -109,7 +109,7 @@ class MultimodalVAE(nn.Module):
                 prior_loc,
                 prior_scale,
                 beta,
-                posterior_family(rule, options.kind, prior_expert),
+                posterior_family(rule, options.expert_kind, prior_expert),
                 options.df,
                 {m.name: m.private_size for m in modalities if m.private_size},
             )
@@ -120,7 +120,7 @@ class MultimodalVAE(nn.Module):
                     likelihoods,
                     names,
                     latent_size,
-                    options.kind,
+                    options.expert_kind,
                     options.df,
                 ),
                 aggregation,

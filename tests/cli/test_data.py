@@ -44,7 +44,7 @@ def test_build_info_and_check_go_together(sources: list[str], elsewhere: Path) -
     assert "pyro-mmvae train --data data/mine" in built.stdout
     assert len([line for line in built.stderr.splitlines() if line.startswith("warning: ")]) == 4
     assert len(load_data("data/mine", "val")) == 20
-    assert refused(*words) == "error: data/mine exists already, choose another folder"
+    assert refused(*words) == "error: data/mine must not exist yet: choose another folder"
 
     said = invoke("info", "data/mine", "--sheet", "pictures/sheet.png", "-n", "6").stdout
     assert said.startswith("data/mine: format polymnist-built\n  splits: train, val, test\n")
@@ -63,7 +63,7 @@ def test_build_info_and_check_go_together(sources: list[str], elsewhere: Path) -
     (elsewhere / "data" / "mine" / "val.safetensors").write_bytes(b"")
     found = invoke("check", "data/mine", code=1).stdout.splitlines()
     assert len(found) == 1
-    assert found[0].startswith("val: data/mine/val.safetensors: damaged")
+    assert found[0].startswith("val: data/mine/val.safetensors: must be a readable safetensors file")
 
 
 def test_info_lists_names_and_formats() -> None:
@@ -80,18 +80,22 @@ def test_info_and_check_of_a_published_tree(elsewhere: Path) -> None:
     assert "nothing is wrong" in invoke("check", ".").stdout
     for file in (elsewhere / "MMNIST" / "test" / "m1").iterdir():
         Image.new("RGB", (28, 28)).save(file)
-    assert invoke("check", "MMNIST", code=1).stdout == "test: modality m1 is the same in every item\n"
+    assert (
+        invoke("check", "MMNIST", code=1).stdout
+        == "test: modality 'm1' must vary between items, got one value in all of them\n"
+    )
 
 
 def test_errors_of_use_are_one_line(sources: list[str]) -> None:
-    assert "unknown data 'nothing'" in refused("info", "nothing")
-    assert "unknown data 'nothing'" in refused("check", "nothing")
+    assert "unknown data set 'nothing'" in refused("info", "nothing")
+    assert "unknown data set 'nothing'" in refused("check", "nothing")
     assert (
-        "unknown split 'dev'" in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
+        "split of 'polymnist-mini' must be one of train, val, test, got 'dev'"
+        in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
     )
     assert refused("info", "--sheet", "a.png") == "error: --split and --sheet need the name or the path of a data set"
     words = ["build", "polymnist", "--out", "out"]
-    assert "10 modalities need 10 of them, one each, and photographs has 3" in refused(
+    assert "photographs must hold at least 10 image files, one per modality, got 3" in refused(
         *words, *sources, "--modalities", "10"
     )
     said = refused(*words, "--mnist", "none", "--photographs", "photographs", "--modalities", "3")
@@ -112,7 +116,7 @@ def test_nothing_is_downloaded_unless_it_is_asked_for(
     monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
     sources[1] = "new"
     words = ["build", "polymnist", *sources, "--modalities", "2", "--out", "out"]
-    assert "MNIST: train-images-idx3-ubyte is not in new" in refused(*words)
+    assert "MNIST: new must hold train-images-idx3-ubyte, got no such file" in refused(*words)
     assert not (elsewhere / "new").exists()
     invoke(*words, "--download")
     assert len(load_data("out", "test")) == 50

@@ -122,16 +122,22 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--set", "data.splitseed=1"), "unknown option 'splitseed' of 'mine', expected one of: kinds, missing_nan, "),
-        (("--set", "data.split_seed=x"), "option 'split_seed' of 'mine': found 'x', expected int"),
-        (("--set", "data.missing_rate=2"), "missing_rate: found 2.0, expected a share from 0 to 1"),
-        (("--set", "data.missing_rate={rnb: 0.1}"), "missing_rate: unknown modality 'rnb', the data has image, rna"),
-        (("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"), "unknown split 'trian'"),
+        (("--set", "data.splitseed=1"), "option of 'mine' must be one of kinds, missing_nan, "),
+        (("--set", "data.split_seed=x"), "option 'split_seed' of 'mine' must be of type int, got 'x'"),
+        (("--set", "data.missing_rate=2"), "missing_rate must be a number from 0 to 1, got 2.0"),
+        (
+            ("--set", "data.missing_rate={rnb: 0.1}"),
+            "missing_rate: modality must be one of image, rna, words, got 'rnb'",
+        ),
+        (
+            ("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"),
+            "missing_splits must be some of train, val, test, got 'trian'",
+        ),
         (("--set", "model.modalities.rnb.weight=1"), "model.modalities names 'rnb', the data has image, rna, words"),
         (("--set", "model.modalities.rna.likelihood=normal"), "model.modalities.rna: likelihood 'normal' does not fit"),
         (("--set", "model.modalities.words.classes=3"), "model.modalities.words: 3 classes, the data has 5"),
         (("--set", "model.modalities.rna.network=conv"), "network 'conv' needs images"),
-        (("--data", "theirs"), "unknown data 'theirs', expected a path or one of: "),
+        (("--data", "theirs"), "unknown data set 'theirs'. Available: "),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_written(

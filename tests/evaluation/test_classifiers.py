@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_mmvae import MultimodalDataset
 from pyro_mmvae.data import IndexedTensor, Traits
-from pyro_mmvae.data.text import ENGLISH, placements
+from pyro_mmvae.data.text import ENGLISH_DIGITS, placements
 from pyro_mmvae.evaluation import classifiers as module
 from pyro_mmvae.evaluation.classifier_networks import Standardise, image_classifier, token_classifier
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
@@ -143,7 +143,7 @@ def words(size: int, split: str, seed: int) -> MultimodalDataset:
     """The names of digits at random places, and vectors, counts and tables that tell the digit to a mean's noise."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(size) % 10
-    table, spans = placements(ENGLISH, 8, " efghinorstuvwxz")
+    table, spans = placements(ENGLISH_DIGITS, 8, " efghinorstuvwxz")
 
     def place(epoch: int) -> Tensor:
         first, starts = torch.from_numpy(spans)[labels].unbind(-1)
