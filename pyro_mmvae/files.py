@@ -1,4 +1,4 @@
-"""Files that are always whole: written to a temporary name beside their own, then renamed."""
+"""Files that are always complete, since they are written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path`` and rename, so that ``path`` is always whole."""
+    """Write a file under a temporary name in the same folder and rename it, so that readers see all of it or none.
+
+    Args:
+        path: The file to write or replace.
+        content: The bytes to write into it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -22,5 +27,5 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file at once or not at all."""
+    """Write a UTF-8 text file by :func:`write_atomically`."""
     write_atomically(path, text.encode())

@@ -149,7 +149,7 @@ def test_load_of_unusable_folders_raises(run: Run, tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(ValueError, match="checkpoint must be 'best' or 'last', got 'first'"):
         load(run.path, checkpoint="first")
-    with pytest.raises(ValueError, match="device 'warp' is not to be had"):
+    with pytest.raises(ValueError, match="device 'warp' is unavailable"):
         load(run.path, device="warp")
     (run.path / "best.safetensors").unlink()
     assert load(run.path).state["epoch"] == 1  # falls back on the last one
