@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_traits, infer_traits
 from pyro_mmvae.evaluation.attributes import mean_average_precision
 from pyro_mmvae.evaluation.classifier_networks import (
@@ -20,7 +21,6 @@ from pyro_mmvae.evaluation.classifier_networks import (
     token_classifier,
     vector_classifier,
 )
-from pyro_mmvae.evaluation.posteriors import seeded
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 _MAX_ITEMS = 60_000  # the largest number of items in one epoch

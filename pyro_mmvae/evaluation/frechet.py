@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers
@@ -19,7 +20,6 @@ from pyro_mmvae.evaluation.posteriors import (
     has_all,
     posterior_draws,
     readout,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.importance import effective_sample_size, log_mean_exp, sample_importance
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
 from pyro_mmvae.evaluation.posteriors import (
     density_of,
     has_all,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -23,21 +22,6 @@ images no longer fit into its caches."""
 _ELEMENTS = 2**23
 """The largest number of elements that the components of a mixture may take at once: 32 MiB in float32, little beside a
 decoder's images."""
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators of the CPU and of ``device``, and restore their states afterwards.
-
-    ``torch.manual_seed`` is not used: it would seed every accelerator, including those whose states are not restored.
-    """
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def draws_at_once(device: torch.device) -> int:

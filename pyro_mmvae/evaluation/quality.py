@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
@@ -15,7 +16,6 @@ from pyro_mmvae.evaluation.posteriors import (
     has_all,
     posterior_draws,
     private_posteriors,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts
