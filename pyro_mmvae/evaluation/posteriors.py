@@ -211,7 +211,7 @@ def decoded(
 def draw_protocol(vae: MultimodalVAE, num_modalities: int, bound: str | None = None) -> str:
     """How a modality is generated from what is given, in words for a row."""
     bound = bound or density_of(vae, num_modalities)
-    where = "posterior" if bound == "mixture" else "joint component"
+    where = "posterior" if bound == "mixture" else "full component"
     return f"one draw of the {where}, {shown(vae)}"
 
 

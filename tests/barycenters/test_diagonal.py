@@ -78,7 +78,7 @@ def test_a_minimiser_lands_on_the_closed_form(
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    closed = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), name, weights=shares)
+    closed = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), name, expert_weights=shares)
     torch.testing.assert_close(loc.detach().squeeze(0), closed.mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(log_scale.detach().exp().squeeze(0), closed.stddev, rtol=1e-5, atol=1e-5)
 
@@ -101,7 +101,7 @@ def test_among_all_densities_the_forward_kl_leads_to_the_mixture() -> None:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    closed = aggregate(Experts(EXPERT_LOC[:, :1], EXPERT_SCALE[:, :1]), "moe", weights=shares)
+    closed = aggregate(Experts(EXPERT_LOC[:, :1], EXPERT_SCALE[:, :1]), "moe", expert_weights=shares)
     found = logits.detach().softmax(0) / step
     torch.testing.assert_close(found, closed.log_prob(grid.unsqueeze(-1)).exp(), rtol=0, atol=1e-4)
 
@@ -121,7 +121,7 @@ def test_among_mixtures_of_the_experts_lambda_are_the_best_weights() -> None:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    posterior = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), "moe", weights=3 * shares)
+    posterior = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), "moe", expert_weights=3 * shares)
     torch.testing.assert_close(logits.detach().softmax(0), posterior.probs, rtol=1e-4, atol=1e-5)
 
 

@@ -105,7 +105,7 @@ def test_scaled_and_masked(name: str) -> None:
 
 def test_score_parts_of_learned_mixture_weights() -> None:
     weights = torch.ones(3).double().requires_grad_()
-    q = aggregate(random_experts(ITEMS, 3, LATENT), "moe", weights=weights)
+    q = aggregate(random_experts(ITEMS, 3, LATENT), "moe", expert_weights=weights)
     z = q.sample()
     parts = q.score_parts(z)
     torch.testing.assert_close(parts.score_function, q.log_prob(z))

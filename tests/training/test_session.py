@@ -213,7 +213,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training(
 def test_a_configuration_that_does_not_fit_the_data_leaves_no_folder(toy_config: MakeConfig, tmp_path: Path) -> None:
     for settings, message in (
         ({"model__modality_weights": {"m7": 1.0}}, "model.modality_weights names 'm7', the data has m0, m1, m2"),
-        ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
+        ({"model__expert_weights": [1.0, 2.0]}, "one number per modality, in the order m0, m1, m2, got 2"),
         ({"model__network__name": "conv", "data__name": "absent"}, "unknown data 'absent'"),
         ({"train__device": "cuda:99"}, "device 'cuda:99' is not to be had"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
