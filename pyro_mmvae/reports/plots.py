@@ -144,9 +144,7 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
         if key == "expert_weights":
             some = [row for row in rows if key in row]
             for name in last[key]:
-                axis.plot(
-                    [row["epoch"] + 1 for row in some], [row[key][name] for row in some], "o-", ms=3, label=name
-                )
+                axis.plot([row["epoch"] + 1 for row in some], [row[key][name] for row in some], "o-", ms=3, label=name)
             axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.legend(fontsize=7)
