@@ -227,7 +227,7 @@ def test_train_with_settings_that_do_not_fit_raises_and_creates_no_folder(
 ) -> None:
     for settings, message in (
         ({"model__modality_weights": {"m7": 1.0}}, "model.modality_weights names 'm7', the data has m0, m1, m2"),
-        ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
+        ({"model__expert_weights": [1.0, 2.0]}, "one number per modality, in the order m0, m1, m2, got 2"),
         ({"model__network__name": "conv", "data__name": "absent"}, "unknown data set 'absent'"),
         ({"train__device": "cuda:99"}, "device 'cuda:99' is unavailable"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
