@@ -63,7 +63,9 @@ from pyro.poutine import runtime  # noqa: E402
 
 from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
+from pyro_mmvae.likelihoods import LIKELIHOODS  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
+from pyro_mmvae.vae.custom_networks import DECODERS, ENCODERS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -88,6 +90,7 @@ def global_state() -> dict[str, object]:
         "aggregations": functional.aggregations(),
         "data": registry.data_names(),
         "data formats": registry.format_names(),
+        "parts": [list(table) for table in (LIKELIHOODS, ENCODERS, DECODERS)],
     }
 
 
@@ -128,10 +131,14 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test registers, data or aggregations, is forgotten after it."""
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Forget after a test whatever it registers."""
     monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
     monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
+    snapshots = [(table, table.snapshot()) for table in (LIKELIHOODS, ENCODERS, DECODERS)]
+    yield
+    for table, parts in snapshots:
+        table.restore(parts)
 
 
 @pytest.fixture

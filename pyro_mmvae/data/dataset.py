@@ -13,9 +13,9 @@ import torch
 
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
+from pyro_mmvae.modality_spec import ModalitySpec
 
 Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
 
@@ -36,7 +36,7 @@ class MultimodalDataset:
         name: name of the data, as `load_data` knows it.
         split: name of the split, such as `train`.
         provenance: what the data was made from (seed, sizes, sources and their versions), fit for JSON.
-        traits: modality name to what is known of it; what is not is inferred.
+        modality_specs: Modality name to its description; what it leaves open is inferred from the values.
         label_names: names of the attributes, where labels are attributes.
 
     Raises:
@@ -56,7 +56,7 @@ class MultimodalDataset:
     name: str
     split: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    traits: Mapping[str, Traits] = field(default_factory=dict)
+    modality_specs: Mapping[str, ModalitySpec] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode
+from pyro_mmvae.modality_spec import ModalitySpec
 
 _AT_ONCE = 4096  # items read
 
@@ -118,7 +118,7 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
     rows = _choose(data, count)
     sheet: list[tuple[str, NDArray[Any] | None]] = []
     for column, (name, tensor) in enumerate(data.modalities.items()):
-        known = data.traits.get(name, Traits())
+        known = data.modality_specs.get(name, ModalitySpec())
         if known.alphabet is not None and tensor.dim() == 2:
             texts = decode(tensor[rows], known.alphabet, known.padding)
             sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))

@@ -264,8 +264,8 @@ def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Warning
                     "collapsed modality",
                     f"modality {name} has collapsed: its expert is {kl:.3g} nats from the prior, and its mean varies "
                     f"by {spread:.3g} over items",
-                    f"weight its reconstruction more (model.modality_weights), lower beta, or give {name} a sharper "
-                    "likelihood or a larger encoder",
+                    f"weight its reconstruction more (model.reconstruction_weights), lower beta, or give {name} a "
+                    "sharper likelihood or a larger encoder",
                 )
             )
     return found

@@ -16,7 +16,6 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, names_of
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 ACTIVE_VARIANCE = 0.01
@@ -218,7 +217,7 @@ def draw_protocol(vae: MultimodalVAE, num_modalities: int, bound: str | None = N
 
 def shown(vae: MultimodalVAE) -> str:
     """What of a likelihood stands for what is generated, in words for a row: its mean, and of tokens the likeliest."""
-    tokens = any(isinstance(one, CategoricalLikelihood) for one in vae.model.likelihoods.values())
+    tokens = any(likelihood.is_categorical for likelihood in vae.model.likelihoods.values())
     return "mean of the likelihood" + ", of tokens the most probable" * tokens
 
 

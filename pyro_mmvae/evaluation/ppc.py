@@ -115,7 +115,7 @@ def posterior_predictive(
     given = tuple(name for name in vae.names if name in given)
     bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
     with torch.no_grad():  # encoded once, not once a draw
-        posterior = vae.guide.posterior(vae.guide.experts(observed.given(given), size=len(observed)), bound)
+        posterior = vae.guide.posterior(vae.guide.experts(observed.given(given), num_items=len(observed)), bound)
         private = private_sites(vae.private_posterior(observed.given(given)) if given else {})
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),

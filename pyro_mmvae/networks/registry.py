@@ -39,12 +39,12 @@ class NetworkOptions:
         ValueError: for unknown names, or options that exclude each other.
     """
 
-    width: int = 32
+    width: int = 16
     hidden: int = 512
     depth: int = 1
     decoder_hidden: bool = False
-    norm: str = "none"
-    activation: str = "relu"
+    norm: str = "group"
+    activation: str = "silu"
     isotropic: bool = False
     covariance: str = "diagonal"
     rank: int = 4
@@ -57,6 +57,9 @@ class NetworkOptions:
         if self.activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
         covariance = check_covariance(self.covariance, self.isotropic)
+        for name, least in (("width", 1), ("hidden", 1), ("depth", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.rank < 1:
             raise ValueError(f"rank must be positive, not {self.rank}")
         if self.family not in FAMILIES:
@@ -69,7 +72,7 @@ class NetworkOptions:
             )
 
     @property
-    def kind(self) -> str:
+    def expert_kind(self) -> str:
         """Of the experts, see :attr:`pyro_mmvae.Experts.kind`."""
         return "full" if self.covariance in {"full", "low_rank"} else self.family
 

@@ -3,9 +3,9 @@
 from pyro_mmvae.files import read_metrics as read_metrics
 from pyro_mmvae.files import write_text as write_text
 from pyro_mmvae.runs.resolution import load_split as load_split
-from pyro_mmvae.runs.resolution import read_traits as read_traits
+from pyro_mmvae.runs.resolution import read_specs as read_specs
 from pyro_mmvae.runs.resolution import resolve as resolve
-from pyro_mmvae.runs.resolution import settle_traits as settle_traits
+from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import CHECKPOINTS as CHECKPOINTS
 from pyro_mmvae.runs.run import CONFIG as CONFIG
 from pyro_mmvae.runs.run import ENVIRONMENT as ENVIRONMENT

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae.files import write_atomically
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class CheckpointError(ValueError):

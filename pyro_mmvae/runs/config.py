@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.networks import NetworkOptions
+
+_RENAMED = {"modality_weights": "reconstruction_weights", "weight": "reconstruction_weight"}
+"""Keys of earlier versions, which an error message for an unknown key translates."""
 
 
 class ConfigError(ValueError):
@@ -40,52 +47,25 @@ class DataConfig(BaseModel):
         return dict(self.model_extra or {})
 
 
-class NetworkConfig(_Section):
-    """Sizes of encoders and decoders; see :class:`pyro_mmvae.networks.NetworkOptions`."""
+@dataclass(frozen=True)
+class NetworkConfig(NetworkOptions):
+    """The options of all networks, see :class:`~pyro_mmvae.networks.NetworkOptions`, whose defaults it has.
 
-    name: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] = "auto"
-    width: int = Field(16, ge=1)
-    hidden: int = Field(512, ge=1)
-    depth: int = Field(1, ge=0)
-    decoder_hidden: bool = False
-    norm: Literal["none", "group"] = "group"
-    activation: Literal["relu", "silu", "gelu"] = "silu"
-    isotropic: bool = False
-    covariance: Literal["diagonal", "isotropic", "full", "low_rank"] = "diagonal"
-    rank: int = Field(4, ge=1)
-    family: Literal["normal", "laplace", "student_t", "logistic"] = "normal"
-    df: float = Field(5.0, gt=2, allow_inf_nan=False)
-
-
-SIZES = ("width", "hidden", "depth", "private_size")
-"""Sizes that a modality may have for itself, of its networks and of its private latent."""
-
-
-class ModalityConfig(_Section):
-    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`.
-
-    ``width``, ``hidden`` and ``depth`` of its networks go before those of ``model.network``, ``private_size`` before
-    that of ``model``.
+    Attributes:
+        name: Name of the networks of the modalities that have no other; ``auto`` leaves them to data and shapes.
     """
 
-    likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
-    classes: int | None = Field(None, ge=2)
-    network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
-    output: Literal["identity", "sigmoid"] | None = None
-    weight: float | None = Field(None, ge=0, allow_inf_nan=False)
-    private_size: int | None = Field(None, ge=0)
-    width: int | None = Field(None, ge=1)
-    hidden: int | None = Field(None, ge=1)
-    depth: int | None = Field(None, ge=0)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str = "auto"
 
 
 class ModelConfig(_Section):
     """The generative model, the guide, and the objective.
 
-    ``private_size`` is the number of latent dimensions that each modality has for itself, besides the ``latent_size``
-    shared ones. ``likelihood`` and ``scale`` are of images and vectors, and ``auto`` is as the data says; tokens and
-    counts have likelihoods of their own. ``modalities`` has the last word on each.
+    ``private_size`` is the number of latent dimensions that each modality alone has, in addition to the ``latent_size``
+    shared ones. ``likelihood`` and ``scale`` apply to images and vectors; ``auto`` leaves them to the data. Settings of
+    one modality in ``modalities`` take precedence over all of these.
     """
 
     aggregation: str = "wb"
@@ -93,10 +73,10 @@ class ModelConfig(_Section):
     latent_size: int = Field(32, ge=1)
     private_size: int = Field(0, ge=0)
     beta: float = Field(1.0, gt=0, allow_inf_nan=False)
-    likelihood: Literal["auto", "laplace", "normal", "bernoulli"] = "auto"
+    likelihood: str = "auto"
     scale: float | Literal["auto", "learned"] = "auto"
-    modality_weights: dict[str, float] = Field(default_factory=dict)
-    modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
+    reconstruction_weights: dict[str, float] = Field(default_factory=dict)
+    modalities: dict[str, ModalitySpec] = Field(default_factory=dict)
     weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
     mixture_weights: Literal["uniform", "size", "learned"] = "uniform"
     weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
@@ -205,13 +185,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _describe(error: ValidationError, path: Path | str | None) -> str:
+    """Return the first problem of a configuration in one line, with the existing keys if one does not exist."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # in brackets: a branch of a union
     source = "" if path is None else f" (from {path} and the overrides)"
-    if first["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in first["loc"][:-1]:
-            is_mapping = get_origin(section) is dict
-            section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
-        return f"{key}: no such setting{source}; there are {', '.join(section.model_fields)}"
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        names = _keys_of_section(first["loc"][:-1])
+        current = _RENAMED.get(str(first["loc"][-1]))
+        hint = f", it is called {current} now" if current in names else f"; there are {', '.join(names)}"
+        return f"{key}: no such setting{source}{hint}"
+    if first["type"] == "value_error":  # which says by itself what it got
+        return f"{key}: {first['msg'].removeprefix('Value error, ')}{source}"
     return f"{key}: {first['msg']}, got {first['input']!r}{source}"
+
+
+def _keys_of_section(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Config
+    for part in location:
+        section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[part].annotation
+    return [field.name for field in fields(section)] if is_dataclass(section) else list(section.model_fields)

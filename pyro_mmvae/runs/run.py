@@ -18,20 +18,19 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation.functional import get_aggregation
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
-from pyro_mmvae.runs.config import Config, dump_config, make_config
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data import MultimodalDataset, Traits
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.data.text import decode
-from pyro_mmvae.data.modality_spec import PIXEL_SCALE
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.files import METRICS, write_atomically, write_text
-from pyro_mmvae.vae.modalities import Modality
-from pyro_mmvae.vae.vae import MultimodalVAE
-from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
+from pyro_mmvae.runs.config import Config, dump_config, make_config
+from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
-from pyro_mmvae.runs.resolution import load_split, read_traits, settle_traits, sizes_of
+from pyro_mmvae.vae.modalities import Modality
+from pyro_mmvae.vae.vae import MultimodalVAE
 
 CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
@@ -55,43 +54,33 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def build_vae(
-    config: Config, shapes: Mapping[str, Sequence[int]], traits: Mapping[str, Traits] | None = None
+    config: Config, shapes: Mapping[str, Sequence[int]], specs: Mapping[str, ModalitySpec] | None = None
 ) -> MultimodalVAE:
     """The model and guide of a configuration, with fresh weights from torch's generator.
 
     Args:
         config: of the run.
         shapes: modality name to the shape of one item.
-        traits: modality name to what :func:`settle_traits` gave; by default all are uint8 images or the like.
+        specs: modality name to its description, see :func:`resolve_modalities`; by default that of images if the shape
+            has three axes, otherwise of vectors.
 
     Raises:
         ValueError: if the configuration does not fit the modalities.
     """
-    model, network = config.model, config.model.network
-    if traits is None:
-        traits = settle_traits(config, dict.fromkeys(shapes, Traits("image", pixels=True)))
-    modalities = [
-        Modality(
-            name,
-            tuple(shape),
-            network=traits[name].network or "auto",
-            likelihood=traits[name].likelihood or "laplace",
-            scale=traits[name].scale or PIXEL_SCALE,
-            classes=traits[name].classes,
-            size=traits[name].size or 1.0,
-            output=traits[name].output or "identity",
-            weight=1.0 if (weight := traits[name].weight) is None else weight,
-            **sizes_of(model, name),
-        )
-        for name, shape in shapes.items()
-    ]
+    model = config.model
+    if specs is None:
+        unknown = {
+            name: ModalitySpec(data_type="image" if len(shape) == 3 else "vector") for name, shape in shapes.items()
+        }
+        specs = resolve_modalities(config, unknown)
+    modalities = [Modality(name, tuple(shape), **specs[name].settings()) for name, shape in shapes.items()]
     return MultimodalVAE(
         modalities,
         model.latent_size,
         model.aggregation,
         bound=model.bound,
         beta=model.beta,
-        network=NetworkOptions(**network.model_dump(exclude={"name"})),
+        network=model.network,
         prior_expert=model.prior_expert,
         weights=model.weights,
         mixture_weights=model.mixture_weights,
@@ -131,13 +120,13 @@ class Run:
         return self.vae.names
 
     @property
-    def traits(self) -> dict[str, Traits]:
-        """Modality name to what was known of it; empty for a run of before it was kept."""
-        return read_traits(self.state) or {}
+    def modality_specs(self) -> dict[str, ModalitySpec]:
+        """Modality name to its description, resolved."""
+        return read_specs(self.state) or {}
 
     def alphabet(self, name: str) -> str | None:
         """The characters that the tokens of a modality stand for, where they are text, one a position."""
-        known = self.traits.get(name)
+        known = self.modality_specs.get(name)
         return known.alphabet if known is not None and len(self.state["shapes"][name]) == 1 else None
 
     def texts(self, name: str, tokens: Tensor) -> NDArray[np.str_]:
@@ -149,7 +138,7 @@ class Run:
         alphabet = self.alphabet(name)
         if alphabet is None:
             raise ValueError(f"modality {name!r} has no alphabet")
-        return decode(tokens, alphabet, self.traits[name].padding)
+        return decode(tokens, alphabet, self.modality_specs[name].padding)
 
     @property
     def device(self) -> torch.device:
@@ -186,7 +175,7 @@ class Run:
         if bound == "mixture":
             self._check_mixture()
         with torch.no_grad():
-            experts = self.guide.experts(batch, size=len(Batch.of(dict(values), self.names)))
+            experts = self.guide.experts(batch, num_items=len(Batch.of(dict(values), self.names)))
             return self.guide.posterior(experts, bound)
 
     def private_posterior(
@@ -272,7 +261,7 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") ->
     if "shapes" not in state:
         raise CheckpointError(f"{file}: says nothing of the modalities' shapes")
     with torch.random.fork_rng(devices=[]):
-        vae = build_vae(config, state["shapes"], read_traits(state))
+        vae = build_vae(config, state["shapes"], read_specs(state))
     load_checkpoint(file, vae)
     return Run(path, config, vae.to(resolve_device(device)).eval(), state)
 

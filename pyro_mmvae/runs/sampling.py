@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.likelihoods import CategoricalLikelihood
-from pyro_mmvae.runs.run import Run
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.runs.pictures import to_pixels
+from pyro_mmvae.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,7 @@ def _samples(run: Run, given: dict[str, Tensor], decoded: dict[str, Tensor], gen
         if _is_image(run, name):
             samples.generated[name] = to_pixels(decoded[name])
         else:
-            likelihood = run.model.likelihoods[name]
-            value = decoded[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else decoded[name]
+            value = cast("Likelihood", run.model.likelihoods[name]).point(decoded[name])
             samples.arrays[f"generated.{name}"] = value.cpu().numpy()
             _add_text(run, name, value, samples, "generated")
     return samples

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 
 from pyro_mmvae import __version__, runs
-from pyro_mmvae.data import complete_traits, infer_traits
+from pyro_mmvae.data import complete_specs, infer_specs
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 from pyro_mmvae.runs.config import Config, dump_config
@@ -130,10 +129,10 @@ class _Session:
         self.data = runs.load_split(config, "train").to(self.device)
         self.val = runs.load_split(config, "val").to(self.device)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
-        self.traits = complete_traits(self.data, runs.settle_traits(config, infer_traits(self.data)))
+        self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best = -float("inf")
         with deterministic(config.train.seed, self.device):
-            self.vae = runs.build_vae(config, self.shapes, self.traits).to(self.device)
+            self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
         per_epoch = -(-len(self.data) // config.train.batch_size)
         self.trainer = Trainer(
             self.vae, config.train, total_steps=per_epoch * config.train.epochs, precision=self.precision
@@ -186,7 +185,10 @@ class _Session:
 
     def about_modalities(self) -> dict[str, Any]:
         """What a checkpoint says of them, so that a run can be opened without its data."""
-        return {"shapes": self.shapes, "traits": {name: asdict(known) for name, known in self.traits.items()}}
+        return {
+            "shapes": self.shapes,
+            "modality_specs": {n: spec.settings() for n, spec in self.modality_specs.items()},
+        }
 
     def one_epoch(self, path: Path, epoch: int, skip: int, interrupted: threading.Event) -> None:
         """Train, validate, record, save."""

@@ -181,7 +181,10 @@ def test_data_that_are_not_finite(place: Path, poison: str) -> None:
 REFUSALS = [
     (("--agg", "web"), "unknown aggregation 'web'; there are poe, moe, mopoe, wb, mwb"),
     (("--data", "mnist"), "unknown data 'mnist', expected a path or one of: "),
-    (("--set", "model.modality_weights={m9: 1}"), "model.modality_weights names 'm9', the data has m0, m1"),
+    (
+        ("--set", "model.reconstruction_weights={m9: 1}"),
+        "model.reconstruction_weights names 'm9', the data has m0, m1",
+    ),
     (("--set", "train.rate=1"), "train.rate: no such setting"),
     (("--set", "train.lr=fast"), "train.lr: "),
     (("--set", "train.lr"), "is not of the form section.key=value"),

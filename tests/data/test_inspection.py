@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, Traits, find_data, register_data, register_format, registry
+from pyro_mmvae.data import MultimodalDataset, ModalitySpec, find_data, register_data, register_format, registry
 from pyro_mmvae.data.inspection import ModalitySummary, check_data, contact_sheet, summarise
 
 
@@ -180,8 +180,11 @@ def test_attributes_are_counted_compared_and_no_order_of_a_sheet(sets: dict[str,
 
 def test_a_sheet_shows_texts() -> None:
     tokens = torch.tensor([[1, 2, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]])
-    traits = {"words": Traits("tokens", alphabet="*ab", padding="*"), "other": Traits("tokens")}
-    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "traits": traits, "labels": None}
+    traits = {
+        "words": ModalitySpec(data_type="tokens", alphabet="*ab", padding="*"),
+        "other": ModalitySpec(data_type="tokens"),
+    }
+    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "modality_specs": traits, "labels": None}
     data = make(present=torch.tensor([[True, True], [False, True], [True, True]]), **parts)
     ((name, texts),) = contact_sheet(data)
     assert texts is not None

@@ -154,7 +154,7 @@ def test_training_weights_do_not_count() -> None:
     linear = Linear()
     plain = linear.rows(samples=4)
     linear.vae.model.beta = linear.vae.guide.beta = 2.5
-    linear.vae.model.weights = {"a": 3.0, "b": 0.0}
+    linear.vae.model.reconstruction_weights = {"a": 3.0, "b": 0.0}
     assert linear.rows(samples=4) == plain
 
 

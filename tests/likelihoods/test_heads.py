@@ -197,14 +197,14 @@ def test_categorical(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gauss", {}, "unknown likelihood 'gauss'; there are laplace, normal, bernoulli, categorical"),
-        ("laplace", {"scale": 0.0}, "scale must be a positive number or 'learned', not 0.0"),
-        ("normal", {"scale": -1.0}, "scale must be"),
-        ("normal", {"scale": float("nan")}, "scale must be"),
-        ("normal", {"scale": float("inf")}, "scale must be"),
-        ("laplace", {"scale": "free"}, "scale must be a positive number or 'learned', not 'free'"),
-        ("categorical", {}, "needs classes, two or more, got None"),
-        ("categorical", {"classes": 1}, "needs classes, two or more, got 1"),
+        ("gauss", {}, "unknown likelihood 'gauss'.* Available: laplace, normal, bernoulli, categorical"),
+        ("laplace", {"scale": 0.0}, "scale of a likelihood must be a positive number or 'learned', got 0.0"),
+        ("normal", {"scale": -1.0}, "scale of a likelihood must be"),
+        ("normal", {"scale": float("nan")}, "scale of a likelihood must be"),
+        ("normal", {"scale": float("inf")}, "scale of a likelihood must be"),
+        ("laplace", {"scale": "free"}, "scale of a likelihood must be a positive number or 'learned', got 'free'"),
+        ("categorical", {}, "classes of likelihood 'categorical' must be at least 2, got None"),
+        ("categorical", {"classes": 1}, "classes of likelihood 'categorical' must be at least 2, got 1"),
     ],
 )
 def test_bad_options_are_answered_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
@@ -233,8 +233,13 @@ def test_a_decoder_may_give_the_logit_of_the_mean(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "output"), [("bernoulli", "sigmoid"), ("categorical", "sigmoid"), ("laplace", "tanh")]
+    ("name", "output", "message"),
+    [
+        ("bernoulli", "sigmoid", "likelihood 'bernoulli' does not take output, got 'sigmoid'; laplace, normal do"),
+        ("categorical", "sigmoid", "likelihood 'categorical' does not take output, got 'sigmoid'; laplace, normal do"),
+        ("laplace", "tanh", "output must be one of identity, sigmoid, got 'tanh'"),
+    ],
 )
-def test_an_output_of_no_use_is_refused(name: str, output: str) -> None:
-    with pytest.raises(ValueError, match=f"likelihood '{name}' has no output '{output}'; there are identity, sigmoid"):
+def test_make_likelihood_wrong_output_is_refused(name: str, output: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make_likelihood(name, (3,), classes=4, output=output)

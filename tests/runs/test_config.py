@@ -39,12 +39,12 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
     [
         {},
         {"train.lr": "1e-3", "model.scale": "learned", "model.weights": [1, 2], "plugins": ["x"]},
-        {"model.modality_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
+        {"model.reconstruction_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
         {"data.photographs": ["coffee"], "train.lr": 3.0000000000000004e-05},
         {"data.missing_by_label": {"m0": {3: 0.5}}, "data.missing_rate": 0.25, "data.anything": None},
         {
             "model.modalities": {
-                "m0": {"likelihood": "poisson", "weight": 0},
+                "m0": {"likelihood": "poisson", "reconstruction_weight": 0},
                 "m1": {"scale": "learned", "network": "mlp", "width": 3, "hidden": "9", "depth": 0},
             }
         },
@@ -80,7 +80,7 @@ def message(path: Path | None = None, **overrides: Any) -> str:
     [
         ({"trian__lr": 1}, "trian: no such setting; there are data, model, train, plugins"),
         ({"train__learning_rate": 1}, "train.learning_rate: no such setting; there are epochs, batch_size, lr"),
-        ({"model__network__depht": 1}, "model.network.depht: no such setting; there are name, width, hidden, depth"),
+        ({"model__network__depht": 1}, "model.network.depht: no such setting; there are width, hidden, depth, decoder_hidden, norm"),
         ({"train__lr": "fast"}, "train.lr: "),
         ({"train__lr": 0}, "train.lr: "),
         ({"train__lr": "nan"}, "train.lr: "),
@@ -97,19 +97,32 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__scale": "free"}, "model.scale"),
         ({"model__weights": "equal"}, "model.weights: "),
         ({"model__weights": [1, "x"]}, "model.weights.1: "),
-        ({"model__modality_weights": {"m0": "x"}}, "model.modality_weights.m0: "),
+        ({"model__reconstruction_weights": {"m0": "x"}}, "model.reconstruction_weights.m0: "),
         ({"data__name": 3}, "data.name: "),
         (
             {"model__modalities": {"m0": {"likelyhood": "normal"}}},
             "model.modalities.m0.likelyhood: no such setting; there",
         ),
-        ({"model__modalities": {"m0": {"likelihood": "gamma"}}}, "model.modalities.m0.likelihood: "),
-        ({"model__modalities": {"m0": {"scale": 0}}}, "model.modalities.m0.scale"),
-        ({"model__modalities": {"m0": {"weight": -1}}}, "model.modalities.m0.weight: "),
-        ({"model__modalities": {"m0": {"classes": 1}}}, "model.modalities.m0.classes: "),
-        ({"model__modalities": {"m0": {"width": 0}}}, "model.modalities.m0.width: "),
-        ({"model__modalities": {"m0": {"hidden": 0}}}, "model.modalities.m0.hidden: "),
-        ({"model__modalities": {"m0": {"depth": -1}}}, "model.modalities.m0.depth: "),
+        ({"model__modalities": {"m0": {"likelihood": 3}}}, "model.modalities.m0.likelihood: "),
+        ({"model__modalities": {"m0": {"scale": 0}}}, "model.modalities.m0: scale must be a positive number or 'learned'"),
+        (
+            {"model__modalities": {"m0": {"reconstruction_weight": -1}}},
+            "model.modalities.m0: reconstruction_weight must be finite and not negative, got -1.0",
+        ),
+        ({"model__modalities": {"m0": {"classes": 1}}}, "model.modalities.m0: classes must be at least 2, got 1"),
+        ({"model__modalities": {"m0": {"width": 0}}}, "model.modalities.m0: width must be at least 1, got 0"),
+        ({"model__modalities": {"m0": {"hidden": 0}}}, "model.modalities.m0: hidden must be at least 1, got 0"),
+        ({"model__modalities": {"m0": {"depth": -1}}}, "model.modalities.m0: depth must be at least 0, got -1"),
+        ({"model__network__width": 0}, "model.network: width must be at least 1, got 0"),
+        ({"model__network__norm": "batch"}, "model.network: norm must be one of none, group, "),
+        (
+            {"model__modality_weights": {"m0": 2}},
+            "model.modality_weights: no such setting, it is called reconstruction_weights now",
+        ),
+        (
+            {"model__modalities": {"m0": {"weight": 2}}},
+            "model.modalities.m0.weight: no such setting, it is called reconstruction_weight now",
+        ),
         ({"train__lr__x": 1}, "train.lr: "),
     ],
 )

@@ -9,8 +9,8 @@ import torch
 
 import pyro_mmvae
 from pyro_mmvae.runs.config import Config, make_config
-from pyro_mmvae.data import Traits
-from pyro_mmvae.runs import build_vae, settle_traits
+from pyro_mmvae.data import ModalitySpec
+from pyro_mmvae.runs import build_vae, resolve_modalities
 
 FOLDER = Path(pyro_mmvae.__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -25,19 +25,19 @@ def test_every_configuration_is_read(path: Path) -> None:
 
 
 TRAITS = {
-    "image": Traits("image", network="residual", pixels=True),
-    "text": Traits("tokens", network="residual", classes=71),
+    "image": ModalitySpec(data_type="image", network="residual", pixels=True),
+    "text": ModalitySpec(data_type="tokens", network="residual", classes=71),
 }
 
 
 @pytest.mark.parametrize("name", ["celeba", "celeba-cpu"])
 def test_a_celeba_configuration_makes_the_recipes_model(name: str) -> None:
     config = make_config(FOLDER / f"{name}.yaml")
-    settled = settle_traits(config, TRAITS)
+    settled = resolve_modalities(config, TRAITS)
     image, text = settled["image"], settled["text"]
     assert (image.likelihood, image.scale, image.network) == ("laplace", 0.75, "residual")
     assert (text.likelihood, text.classes, text.network) == ("categorical", 71, "residual")
-    assert (image.weight, text.weight) == (pytest.approx(4096 / (3 * 64 * 64)), 4096 / 256)
+    assert (image.reconstruction_weight, text.reconstruction_weight) == (pytest.approx(4096 / (3 * 64 * 64)), 4096 / 256)
     assert (config.model.latent_size, config.model.beta) == (32, 2.5)
     with torch.device("meta"):
         vae = build_vae(config, {"image": [3, 64, 64], "text": [256]}, settled)

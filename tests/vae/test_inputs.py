@@ -167,7 +167,7 @@ def test_a_name_that_torchs_modules_have_is_a_name_like_any_other_or_refused(nam
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
 def test_weights_that_are_none_are_refused(weight: float) -> None:
     with pytest.raises(ValueError, match="modality 'a': weight must be finite and not negative"):
-        Modality("a", (4,), weight=weight)
+        Modality("a", (4,), reconstruction_weight=weight)
 
 
 def test_mixtures_of_too_many_components() -> None:

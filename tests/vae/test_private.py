@@ -230,7 +230,7 @@ def test_private_latents_beside_other_experts(options: dict[str, str]) -> None:
 
 
 def test_modalities_left_out_of_the_objective_have_no_private_site_in_it() -> None:
-    modalities = [Modality("a", (4,), private_size=2), Modality("b", (6,), private_size=3, weight=0.0)]
+    modalities = [Modality("a", (4,), private_size=2), Modality("b", (6,), private_size=3, reconstruction_weight=0.0)]
     vae = MultimodalVAE(modalities, 3, "wb", network=NetworkOptions(hidden=8))
     batch = {"a": torch.randn(6, 4), "b": torch.randn(6, 6)}
     guide = poutine.trace(vae.guide).get_trace(batch)

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits, infer_kind
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import Source
 from pyro_mmvae.data.storage import mapped as columns
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor
+from pyro_mmvae.modality_spec import ModalitySpec, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
 SHARES = (0.8, 0.1, 0.1)
@@ -42,12 +42,12 @@ def assemble(
     present = _present(source, count)
     labels, label_names = read_labels(source, count)
     rows = np.arange(count) if split is None else _rows(source, count, split, split_seed)
-    found, traits = {}, {}
+    found, specs = {}, {}
     for number, (name, array) in enumerate(source.modalities.items()):
-        column, traits[name] = _column(source, name, array, present[:, number])
+        column, specs[name] = _column(source, name, array, present[:, number])
         present[:, number] = column.present
         stays = columns.is_mapped(array) and (memory_map or (memory_map is None and array.nbytes >= columns.LARGE))
-        column, traits[name] = _settle(source, name, column, traits[name], scan=not stays)
+        column, specs[name] = _settle(source, name, column, specs[name], scan=not stays)
         if stays:
             columns.expect_random_access(array)
         found[name] = MappedTensor(column, rows) if stays else column.read(rows)
@@ -59,7 +59,7 @@ def assemble(
         source.name,
         split or "train",
         about,
-        traits,
+        specs,
         label_names,
     )
 
@@ -123,24 +123,27 @@ def _rows(source: Source, count: int, split: str, seed: int) -> NDArray[np.int64
     return rows
 
 
-def _column(source: Source, name: str, array: NDArray[Any], present: NDArray[np.bool_]) -> tuple[Column, Traits]:
+def _column(source: Source, name: str, array: NDArray[Any], present: NDArray[np.bool_]) -> tuple[Column, ModalitySpec]:
     """The column of a modality, and what is known of it before its values are looked at."""
-    where, traits = source.place(name), source.meta.traits(name)
+    where, spec = source.place(name), source.meta.spec(name)
     is_byte = array.dtype == np.uint8
-    kind = traits.kind or infer_kind(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
-    column = Column(where, array, kind, present, traits.classes)
+    data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
+    column = Column(where, array, data_type, present, spec.classes)
     if source.meta.allows("missing_nan", name):
         column = replace(column, present=present & ~column.nan_items())
     if not column.present.any():
         raise ValueError(f"{where}: found in no item, expected it in one at least")
-    traits = replace(traits, kind=kind, pixels=column.pixels)
-    traits.settled(where)
-    if traits.alphabet is not None and array.ndim != 2:
+    pixels = column.pixels if spec.pixels is None and data_type == "image" else spec.pixels
+    spec = replace(spec, data_type=data_type, pixels=pixels)
+    resolve_modality(spec, where=where)
+    if spec.alphabet is not None and array.ndim != 2:
         raise ValueError(f"{where}: found items of shape {column.shape}, expected (position,), as tokens are text")
-    return column, traits
+    return column, spec
 
 
-def _settle(source: Source, name: str, column: Column, traits: Traits, *, scan: bool) -> tuple[Column, Traits]:
+def _settle(
+    source: Source, name: str, column: Column, spec: ModalitySpec, *, scan: bool
+) -> tuple[Column, ModalitySpec]:
     """Look at the values: all of them, unless they are to stay on disk."""
     if scan:
         column.scan()
@@ -151,5 +154,5 @@ def _settle(source: Source, name: str, column: Column, traits: Traits, *, scan: 
         )
     if column.kind == "tokens" and column.classes is None:
         classes = max(column.largest() + 1, 2)
-        return replace(column, classes=classes), replace(traits, classes=classes)
-    return column, traits
+        return replace(column, classes=classes), replace(spec, classes=classes)
+    return column, spec

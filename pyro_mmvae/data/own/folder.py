@@ -57,7 +57,7 @@ def load_folder(
         path: of the folder.
         split: ``train``, ``val`` or ``test``.
         cache: taken, and not needed.
-        kinds: modality name to kind, see :class:`~pyro_mmvae.data.Traits`; goes before ``meta.yaml``.
+        kinds: modality name to data type, see :class:`~pyro_mmvae.ModalitySpec`; goes before ``meta.yaml``.
         missing_nan: whether a NaN makes an item lack a modality; goes before ``meta.yaml``.
         allow_constant: whether a modality may have one value everywhere; likewise.
         split_seed: of a split at random, 80, 10 and 10 in a hundred items, where there is no ``split.npy``.

@@ -15,7 +15,6 @@ import yaml
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import infer_kind
 from pyro_mmvae.data.own.arrays import array_of, from_arrays, make_said
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.folder import META, OTHERS, make_source, read_npy
@@ -23,6 +22,7 @@ from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.storage.mapped import check_array
 from pyro_mmvae.data.storage.npyfile import ItemFile
 from pyro_mmvae.files import write_text
+from pyro_mmvae.modality_spec import infer_data_type
 
 
 def from_items(
@@ -73,7 +73,7 @@ def from_items(
     for item, key, value in rest.read(items):
         found.setdefault(key, {})[item] = value
     arrays = {key: _stack(found.pop(key), rest.count) for key in list(found)}
-    told = said.model_dump(exclude_unset=True)
+    told = said.model_dump(exclude_unset=True, exclude_none=True)
     return from_arrays(arrays, rest.labels(), rest.present(), name=name, split=split, meta=told, provenance=provenance)
 
 
@@ -224,8 +224,8 @@ def _check_first(name: str, key: str, value: NDArray[Any], meta: Meta) -> None:
     if not key.isidentifier() or key in OTHERS:
         raise ValueError(f"{where}: expected a name of letters, digits and _, and none of {', '.join(OTHERS)}")
     check_array(where, value[None])
-    if meta.traits(key).kind is None:
-        infer_kind(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
+    if meta.spec(key).data_type is None:
+        infer_data_type(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
 
 
 def _write_rest(
@@ -236,6 +236,6 @@ def _write_rest(
         np.save(folder / "labels.npy", labels, allow_pickle=False)
     if not present.all():
         np.save(folder / "present.npy", present[:, np.argsort(names)], allow_pickle=False)
-    said = meta.model_dump(mode="json", exclude_unset=True)
+    said = meta.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     if said:
         write_text(folder / META, yaml.safe_dump(said, sort_keys=False, allow_unicode=True))

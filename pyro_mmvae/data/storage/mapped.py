@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data.modality_spec import check_image
+from pyro_mmvae.modality_spec import check_image
 
 LARGE = 2**30
 """Bytes from which an array on disk is left there, and checked as it is read."""
@@ -29,7 +29,7 @@ class Column:
     Args:
         where: file and modality, for messages.
         array: in memory or mapped.
-        kind: see :class:`~pyro_mmvae.data.Traits`.
+        kind: data type, see :class:`~pyro_mmvae.ModalitySpec`.
         present: which items are there, `(item,)`. What stands elsewhere is read as 0 and never checked.
         classes: of tokens, where they are known.
 

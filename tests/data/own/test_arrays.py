@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from pyro_mmvae import MultimodalDataset
-from pyro_mmvae.data import Traits, complete_traits, from_arrays, from_items, infer_traits
+from pyro_mmvae.data import ModalitySpec, complete_specs, from_arrays, from_items, infer_specs
+from pyro_mmvae.modality_spec import resolve_modality
 
 ITEMS: list[dict[str, Any]] = [
     {"v": torch.tensor([1.0, 2.0]), "w": np.array([3, 1]), "label": 2},
@@ -45,7 +46,7 @@ def test_items_one_by_one(items: Any) -> None:
     assert data.labels.tolist() == [2, 0, 1]
     assert data.tensors["v"].tolist() == [[1, 2], [3, 4], [0, 0]]
     assert data.tensors["w"].tolist() == [[3, 1], [0, 0], [0, 5]]
-    assert data.traits["w"] == Traits("tokens", classes=6)
+    assert data.modality_specs["w"] == ModalitySpec(data_type="tokens", classes=6)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +81,7 @@ def test_arrays_are_checked_and_converted() -> None:
         from_arrays({"v": np.array([[1.0], [np.nan]])})
     data = from_arrays({"v": np.array([[1.0], [np.nan], [2.0]])}, meta={"missing_nan": True})
     assert data.present.tolist() == [[True], [False], [True]]
-    with pytest.raises(ValueError, match=r"meta: modalities\.v\.kind: "):
+    with pytest.raises(ValueError, match=r"meta: modalities\.v: data_type must be one of image, vector, .*, got \'picture\'"):
         from_arrays(values, meta={"modalities": {"v": {"kind": "picture"}}})
 
 
@@ -97,9 +98,9 @@ def test_arrays_are_checked_and_converted() -> None:
 )
 def test_kind_likelihood_and_network_follow_from_type_and_shape(value: Any, expected: tuple[Any, ...]) -> None:
     data = from_arrays({"x": value}, meta={"allow_constant": True})
-    known = infer_traits(data)["x"].settled("x")
-    assert (known.kind, known.likelihood, known.scale, known.network) == expected
-    assert known.weight == 1.0
+    known = resolve_modality(infer_specs(data)["x"], where="x")
+    assert (known.data_type, known.likelihood, known.scale, known.network) == expected
+    assert known.reconstruction_weight == 1.0
 
 
 @pytest.mark.parametrize(
@@ -112,27 +113,32 @@ def test_kind_likelihood_and_network_follow_from_type_and_shape(value: Any, expe
 )
 def test_integers_are_what_they_are_said_to_be(kind: str, likelihood: str, rest: tuple[Any, ...]) -> None:
     value = np.array([[0, 3, 1], [2, 0, 1], [0, 0, 0], [2, 2, 2]])
-    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set kind"):
+    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set data_type"):
         from_arrays({"x": value})
     data = from_arrays({"x": value}, meta={"modalities": {"x": {"kind": kind}}})
-    known = complete_traits(data, {"x": infer_traits(data)["x"].settled("x")})["x"]
-    assert (known.kind, known.likelihood) == (kind, likelihood)
-    assert (known.scale, known.network, known.classes, known.size) == rest
+    known = complete_specs(data, {"x": resolve_modality(infer_specs(data)["x"], where="x")})["x"]
+    assert (known.data_type, known.likelihood) == (kind, likelihood)
+    assert (known.scale, known.network, known.classes, known.reference_total) == rest
 
 
 def test_the_size_of_counts_is_the_median_total_of_items_that_have_some() -> None:
     value = np.array([[1, 1], [5, 5], [20, 20], [0, 0], [900, 900]])
     present = np.array([[True], [True], [True], [True], [False]])
     data = from_arrays({"x": value}, present=present, meta={"modalities": {"x": {"likelihood": "poisson"}}})
-    assert complete_traits(data, infer_traits(data))["x"].size == 10.0
+    assert complete_specs(data, infer_specs(data))["x"].reference_total == 10.0
 
 
 def test_bare_tensors_are_inferred_too() -> None:
     present = torch.tensor([[True], [False]])
     tokens = MultimodalDataset(
-        {"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train", traits={"t": Traits("tokens")}
+        {"t": torch.tensor([[1, 2], [9, 9]])},
+        None,
+        present,
+        "bare",
+        "train",
+        modality_specs={"t": ModalitySpec(data_type="tokens")},
     )
-    assert complete_traits(tokens, infer_traits(tokens))["t"].classes == 3  # what is absent does not count
+    assert complete_specs(tokens, infer_specs(tokens))["t"].classes == 3  # what is absent does not count
     bare = MultimodalDataset({"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train")
     with pytest.raises(ValueError, match="bare: modality 't': integers of shape"):
-        infer_traits(bare)
+        infer_specs(bare)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, Traits, load_data
+from pyro_mmvae.data import MultimodalDataset, ModalitySpec, load_data
 from pyro_mmvae.data.storage import mapped
 
 N = 20
@@ -71,7 +71,7 @@ def test_every_kind_is_read_with_its_type_and_items_stay_together(how: str, tmp_
     train, source = splits["train"], arrays()
     assert train.names == ("flags", "image", "rna", "vector", "words")
     assert (train.name, train.split, train.complete) == (where.name, "train", True)
-    kinds = {name: known.kind for name, known in train.traits.items()}
+    kinds = {name: known.data_type for name, known in train.modality_specs.items()}
     assert kinds == {"flags": "binary", "image": "image", "rna": "counts", "vector": "vector", "words": "tokens"}
     assert {name: value.dtype for name, value in train.modalities.items()} == {
         "flags": torch.float32, "image": torch.uint8, "rna": torch.float32, "vector": torch.float32,
@@ -82,9 +82,11 @@ def test_every_kind_is_read_with_its_type_and_items_stay_together(how: str, tmp_
         np.testing.assert_array_equal(whole, source[name][order].astype(whole.dtype))
     labels = torch.cat([data.labels for data in splits.values() if data.labels is not None])
     np.testing.assert_array_equal(labels.numpy(), source["labels"][order])
-    assert train.traits["words"].classes == (6 if how == "npz" else 7)
+    assert train.modality_specs["words"].classes == (6 if how == "npz" else 7)
     if how != "npz":
-        assert train.traits["rna"] == Traits("counts", "poisson", weight=2.0)
+        assert train.modality_specs["rna"] == ModalitySpec(
+            data_type="counts", likelihood="poisson", reconstruction_weight=2.0
+        )
 
 
 def test_a_given_split_and_presence_are_kept(tmp_path: Path) -> None:
@@ -194,13 +196,16 @@ def test_what_does_not_fit_is_answered_in_one_line_that_says_where(
 @pytest.mark.parametrize(
     ("meta", "expected"),
     [
-        ("modalities: {rna: {knd: counts}}", "meta.yaml: modalities.rna.knd: no such key; there are kind, likelihood"),
+        ("modalities: {rna: {knd: counts}}", "meta.yaml: modalities.rna.knd: no such key; there are data_type, likelihood"),
         ("modality: {}", "meta.yaml: modality: no such key; there are modalities, missing_nan, allow_constant"),
-        ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna.kind: "),
-        ("modalities: {rna: {weight: -1}}", "meta.yaml: modalities.rna.weight: "),
-        ("modalities: {RNA: {kind: counts}}", "something is said of modality 'RNA', the data has flags, image, rna"),
-        ("modalities: {rna: {kind: counts, likelihood: normal}}", "likelihood 'normal' does not fit counts"),
-        ("modalities: {rna: {kind: counts, classes: 3}}", "counts have no classes, tokens have"),
+        ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna: data_type must be one of image, "),
+        (
+            "modalities: {rna: {weight: -1}}",
+            "meta.yaml: modalities.rna: reconstruction_weight must be finite and not negative, got -1.0",
+        ),
+        ("modalities: {RNA: {kind: counts}}", "there is an entry for modality 'RNA', the data has flags, image, rna"),
+        ("modalities: {rna: {kind: counts, likelihood: normal}}", "likelihood 'normal' does not fit data_type 'counts'"),
+        ("modalities: {rna: {kind: counts, classes: 3}}", "classes must be left out for data_type 'counts', got 3"),
         ("modalities: {rna: {kind: image}}", "rna': found int64, expected uint8 or floats for kind image"),
         (
             "modalities: {flags: {kind: vector}, vector: {kind: image}, rna: {kind: counts}}",
@@ -219,9 +224,10 @@ def test_what_meta_yaml_says_wrong_is_named(meta: str, expected: str, tmp_path: 
 def test_a_kind_may_be_said_by_an_option_and_a_constant_be_allowed(tmp_path: Path) -> None:
     where = write(tmp_path / "a", "allow_constant: true\n", vector=np.zeros((N, 4)))
     assert "rna.npy: modality 'rna': integers of shape (item, 5)" in refused(where)
-    assert "kinds of 'rna': found 'dots', expected one of: image, vector" in refused(where, kinds={"rna": "dots"})
+    wrong = "kinds of 'rna' must be one of image, vector, binary, tokens, counts, got 'dots'"
+    assert wrong in refused(where, kinds={"rna": "dots"})
     data = load_data(str(where), kinds=KINDS)
-    assert data.traits["rna"].kind == "counts"
+    assert data.modality_specs["rna"].data_type == "counts"
     assert "found 0.0 everywhere" in refused(where, kinds=KINDS, allow_constant=False)
     assert "split_seed: found -1" in refused(where, kinds=KINDS, split_seed=-1)
     few = write(tmp_path / "b", **{name: array[:2] for name, array in arrays().items()})

@@ -51,7 +51,7 @@ def test_a_folder_holds_what_memory_would(tmp_path: Path) -> None:
     assert ours.labels is not None
     assert theirs.labels is not None
     assert torch.equal(ours.labels, theirs.labels)
-    assert ours.traits == theirs.traits
+    assert ours.modality_specs == theirs.modality_specs
     for name, value in ours.tensors.items():
         assert torch.equal(value, theirs.tensors[name])
         assert value.dtype == theirs.tensors[name].dtype
@@ -66,7 +66,7 @@ def test_a_folder_is_a_data_set_of_its_own(tmp_path: Path) -> None:
     whole = from_items(Streamed(), meta=META, folder=tmp_path / "cells")
     found = [load_data(str(tmp_path / "cells"), split) for split in ("train", "val", "test")]
     assert found[0].names == ("a", "image", "words")
-    assert found[0].traits["words"].kind == "tokens"
+    assert found[0].modality_specs["words"].data_type == "tokens"
     assert found[0].label_names == ("old", "ill")
     images = torch.cat([data.tensors["image"] for data in found])
     order = [int((whole.tensors["image"] == image).flatten(1).all(1).nonzero()) for image in images]

@@ -73,7 +73,7 @@ def test_modalities_labels_split_and_presence(files: dict[str, Any], labels: str
         classes = {"B": 0, "NK": 1, "T": 2}
         assert data.labels is not None
         assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
-        assert (data.traits["rna"].kind, data.traits["prot"].kind) == ("counts", "vector")
+        assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
 def test_several_columns_are_attributes(files: dict[str, Any]) -> None:

@@ -49,8 +49,8 @@ def test_a_split_is_what_the_lists_say(home: Path, split: str) -> None:
         there = [n.replace("_", " ").lower() for n, v in zip(made.NAMES, made.attributes()[row], strict=True) if v]
         text = "".join(ALPHABET[token] for token in data.modalities["text"][place].tolist())
         assert text == ", ".join(there) + "*" * (256 - len(", ".join(there)))
-    traits = data.traits
-    assert (traits["image"].kind, traits["text"].kind, traits["text"].classes) == ("image", "tokens", 71)
+    traits = data.modality_specs
+    assert (traits["image"].data_type, traits["text"].data_type, traits["text"].classes) == ("image", "tokens", 71)
     assert (traits["text"].alphabet, traits["text"].padding) == (ALPHABET, "*")
     assert data.provenance["absent"] == data.provenance["text"]["truncated"] == 0
 

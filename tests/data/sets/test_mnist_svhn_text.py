@@ -49,7 +49,7 @@ def test_items_share_their_label_and_nothing_else(root: Path) -> None:
     assert [text.strip() for text in texts(data)] == [ENGLISH[label] for label in data.labels.tolist()]
     pairs = set(zip(numbers(data.tensors["mnist"]), numbers(data.tensors["svhn"]), strict=True))
     assert len(pairs) > 400  # of 540: pairings differ
-    assert data.traits["text"].classes == 71
+    assert data.modality_specs["text"].classes == 71
     assert data.modalities["text"].dtype == torch.int64
 
 
@@ -125,7 +125,7 @@ def test_any_vocabulary_alphabet_and_length(root: Path) -> None:
     assert data.modalities["text"].shape[1:] == (12,)
     roman = [chr(ord("a") + digit) for digit in range(10)]
     few = load(root, vocabulary=roman, alphabet=" abcdefghij", length=1)
-    assert few.traits["text"].classes == 11
+    assert few.modality_specs["text"].classes == 11
     assert few.labels is not None
     assert torch.equal(few.tensors["text"][:, 0], few.labels + 1)
 
