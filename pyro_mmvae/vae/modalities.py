@@ -85,6 +85,11 @@ class Modality(ModalitySpec):
         """
         where = f"modality {self.name!r}"
         check_names(self, where)
+        for setting in ("scale", "output") if isinstance(self.likelihood, Likelihood) else ():
+            value = getattr(self, setting)
+            if value is not None:
+                kind = type(self.likelihood).__name__
+                raise ValueError(f"{where}: {setting} must be left out with a likelihood of type {kind}, got {value!r}")
         return resolve_modality(self, where=where, shape=self.shape)
 
     def make_likelihood(self) -> Likelihood:

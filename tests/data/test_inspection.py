@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, ModalitySpec, find_data, register_data, register_format, registry
+from pyro_mmvae.data import ModalitySpec, MultimodalDataset, find_data, register_data, register_format, registry
 from pyro_mmvae.data.inspection import ModalitySummary, check_data, contact_sheet, summarise
 
 

@@ -19,10 +19,10 @@ import pyro_mmvae
 from pyro_mmvae import load, runs, train
 from pyro_mmvae.cli import main
 from pyro_mmvae.data import make_batch
-from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.data.text import ALPHABET
 from pyro_mmvae.evaluation import train_classifiers
 from pyro_mmvae.evaluation.ppc import posterior_predictive
+from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.run import Run, build_vae
 from pyro_mmvae.runs.sampling import draw_samples

@@ -127,9 +127,15 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
         (("--set", "data.missing_rate=2"), "missing_rate: found 2.0, expected a share from 0 to 1"),
         (("--set", "data.missing_rate={rnb: 0.1}"), "missing_rate: unknown modality 'rnb', the data has image, rna"),
         (("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"), "unknown split 'trian'"),
-        (("--set", "model.modalities.rnb.reconstruction_weight=1"), "model.modalities names 'rnb', the data has image, rna, words"),
+        (
+            ("--set", "model.modalities.rnb.reconstruction_weight=1"),
+            "model.modalities names 'rnb', the data has image, rna, words",
+        ),
         (("--set", "model.modalities.rna.likelihood=normal"), "model.modalities.rna: likelihood 'normal' does not fit"),
-        (("--set", "model.modalities.words.classes=3"), "model.modalities.words: classes must be at least 5 as in the data, got 3"),
+        (
+            ("--set", "model.modalities.words.classes=3"),
+            "model.modalities.words: classes must be at least 5 as in the data, got 3",
+        ),
         (("--set", "model.modalities.rna.network=conv"), "network 'conv' needs images"),
         (("--data", "theirs"), "unknown data 'theirs', expected a path or one of: "),
     ],

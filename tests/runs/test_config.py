@@ -80,7 +80,10 @@ def message(path: Path | None = None, **overrides: Any) -> str:
     [
         ({"trian__lr": 1}, "trian: no such setting; there are data, model, train, plugins"),
         ({"train__learning_rate": 1}, "train.learning_rate: no such setting; there are epochs, batch_size, lr"),
-        ({"model__network__depht": 1}, "model.network.depht: no such setting; there are width, hidden, depth, decoder_hidden, norm"),
+        (
+            {"model__network__depht": 1},
+            "model.network.depht: no such setting; there are width, hidden, depth, decoder_hidden, norm",
+        ),
         ({"train__lr": "fast"}, "train.lr: "),
         ({"train__lr": 0}, "train.lr: "),
         ({"train__lr": "nan"}, "train.lr: "),
@@ -104,7 +107,10 @@ def message(path: Path | None = None, **overrides: Any) -> str:
             "model.modalities.m0.likelyhood: no such setting; there",
         ),
         ({"model__modalities": {"m0": {"likelihood": 3}}}, "model.modalities.m0.likelihood: "),
-        ({"model__modalities": {"m0": {"scale": 0}}}, "model.modalities.m0: scale must be a positive number or 'learned'"),
+        (
+            {"model__modalities": {"m0": {"scale": 0}}},
+            "model.modalities.m0: scale must be a positive number or 'learned'",
+        ),
         (
             {"model__modalities": {"m0": {"reconstruction_weight": -1}}},
             "model.modalities.m0: reconstruction_weight must be finite and not negative, got -1.0",

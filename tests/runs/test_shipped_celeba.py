@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import pyro_mmvae
-from pyro_mmvae.runs.config import Config, make_config
 from pyro_mmvae.data import ModalitySpec
 from pyro_mmvae.runs import build_vae, resolve_modalities
+from pyro_mmvae.runs.config import Config, make_config
 
 FOLDER = Path(pyro_mmvae.__file__).parents[1] / "configs"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))
@@ -37,7 +37,10 @@ def test_a_celeba_configuration_makes_the_recipes_model(name: str) -> None:
     image, text = settled["image"], settled["text"]
     assert (image.likelihood, image.scale, image.network) == ("laplace", 0.75, "residual")
     assert (text.likelihood, text.classes, text.network) == ("categorical", 71, "residual")
-    assert (image.reconstruction_weight, text.reconstruction_weight) == (pytest.approx(4096 / (3 * 64 * 64)), 4096 / 256)
+    assert (image.reconstruction_weight, text.reconstruction_weight) == (
+        pytest.approx(4096 / (3 * 64 * 64)),
+        4096 / 256,
+    )
     assert (config.model.latent_size, config.model.beta) == (32, 2.5)
     with torch.device("meta"):
         vae = build_vae(config, {"image": [3, 64, 64], "text": [256]}, settled)

@@ -43,10 +43,10 @@ def shapes(network: nn.Module) -> list[tuple[int, ...]]:
 def test_a_modality_has_the_networks_that_a_model_of_these_sizes_would_have(
     shape: tuple[int, ...], network: str, sizes: dict[str, int]
 ) -> None:
-    own = Modality("own", shape, network, **sizes)
-    vae = make(Modality("a", shape, network), own, Modality("b", shape, network))
+    own = Modality("own", shape, network=network, **sizes)
+    vae = make(Modality("a", shape, network=network), own, Modality("b", shape, network=network))
     assert vae.guide.encode.groups == vae.model.decoders.groups == (("a", "b"), ("own",))
-    alone, plain = make(Modality("own", shape, network), **sizes), make(Modality("own", shape, network))
+    alone, plain = (make(Modality("own", shape, network=network), **kind) for kind in (sizes, {}))
     for ours, expected in zip(*(networks(model, "own") for model in (vae, alone)), strict=True):
         assert shapes(ours) == shapes(expected)
     assert shapes(networks(vae, "own")[0]) != shapes(networks(plain, "own")[0])
@@ -61,7 +61,7 @@ def test_modalities_of_the_same_sizes_of_their_own_share_a_network() -> None:
 
 @pytest.mark.parametrize(("size", "value"), [("width", 0), ("hidden", 0), ("depth", -1)])
 def test_sizes_that_cannot_be_are_refused(size: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"modality 'a': {size} must be at least {value + 1}, not {value}"):
+    with pytest.raises(ValueError, match=f"modality 'a': {size} must be at least {value + 1}, got {value}"):
         Modality("a", (7,), **{size: value})
 
 

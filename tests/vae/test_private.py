@@ -295,9 +295,9 @@ def test_calibration_of_a_model_with_private_latents() -> None:
 
 
 def test_refusals() -> None:
-    with pytest.raises(ValueError, match="private_size must not be negative, not -1"):
+    with pytest.raises(ValueError, match="modality 'a': private_size must be at least 0, got -1"):
         Modality("a", (4,), private_size=-1)
-    with pytest.raises(ValueError, match="cannot be called 'a_private' beside 'a'"):
+    with pytest.raises(ValueError, match="names that differ from 'a_private', the site of the private latent of 'a'"):
         MultimodalVAE([Modality("a", (4,)), Modality("a_private", (4,))], 2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -29,8 +30,9 @@ EACH = pytest.mark.parametrize("aggregation", aggregations())
 
 def make(aggregation: str = "wb", weights: dict[str, float] | None = None, **options: Any) -> MultimodalVAE:
     torch.manual_seed(0)
-    modalities = [Modality(**{**vars(m), "weight": (weights or {}).get(m.name, 1.0)}) for m in MODALITIES]
-    return MultimodalVAE(modalities, LATENT, aggregation, network=NetworkOptions(width=4, hidden=8), **options)
+    modalities = [replace(m, reconstruction_weight=(weights or {}).get(m.name, 1.0)) for m in MODALITIES]
+    options = {"bound": "mixture", "network": NetworkOptions(width=4, hidden=8)} | options
+    return MultimodalVAE(modalities, LATENT, aggregation, **options)
 
 
 @pytest.fixture
@@ -170,22 +172,22 @@ def test_weights_of_modalities_scale_their_terms(batch: dict[str, Tensor]) -> No
 def test_generation_without_any_observation(aggregation: str) -> None:
     vae = make(aggregation, weights={"b": 0.0})
     for run in (vae.model, vae.guide):
-        assert run(size=4).shape == (4, LATENT)
-    trace = poutine.trace(vae.model).get_trace(size=4, weighted=False)
+        assert run(num_items=4).shape == (4, LATENT)
+    trace = poutine.trace(vae.model).get_trace(num_items=4, weighted=False)
     assert [trace.nodes[name]["value"].shape for name in NAMES] == [(4, *m.shape) for m in MODALITIES]
     assert not trace.observation_nodes
-    draws = torch.cat([vae.guide(size=500), vae.model(size=500), vae.guide({}, size=500)])
+    draws = torch.cat([vae.guide(num_items=500), vae.model(num_items=500), vae.guide({}, num_items=500)])
     for part in draws.split(500):
         torch.testing.assert_close(part.mean(0), torch.zeros(LATENT), atol=0.2, rtol=0)
         torch.testing.assert_close(part.std(0), torch.ones(LATENT), atol=0.15, rtol=0)
     for run in (vae.model, vae.guide):
-        with pytest.raises(ValueError, match="nothing observed: say how many items with size="):
+        with pytest.raises(ValueError, match="num_items must be given if nothing is observed, got None"):
             run()
 
 
 def test_a_modality_of_weight_zero_is_drawn_where_it_is_asked_for(batch: dict[str, Tensor]) -> None:
     vae = make(weights={"b": 0.0})
-    assert set(poutine.trace(vae.model).get_trace(size=4).stochastic_nodes) == {"data", "z", *NAMES}
+    assert set(poutine.trace(vae.model).get_trace(num_items=4).stochastic_nodes) == {"data", "z", *NAMES}
     given = {name: batch[name] for name in ("a", "v")}
     draws = Predictive(vae.model, guide=vae.guide, num_samples=2)(given, generate=("b",))
     assert draws["b"].shape == (2, ITEMS, 1, 8, 8)

@@ -81,7 +81,9 @@ def test_arrays_are_checked_and_converted() -> None:
         from_arrays({"v": np.array([[1.0], [np.nan]])})
     data = from_arrays({"v": np.array([[1.0], [np.nan], [2.0]])}, meta={"missing_nan": True})
     assert data.present.tolist() == [[True], [False], [True]]
-    with pytest.raises(ValueError, match=r"meta: modalities\.v: data_type must be one of image, vector, .*, got \'picture\'"):
+    with pytest.raises(
+        ValueError, match=r"meta: modalities\.v: data_type must be one of image, vector, .*, got \'picture\'"
+    ):
         from_arrays(values, meta={"modalities": {"v": {"kind": "picture"}}})
 
 

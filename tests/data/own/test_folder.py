@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, ModalitySpec, load_data
+from pyro_mmvae.data import ModalitySpec, MultimodalDataset, load_data
 from pyro_mmvae.data.storage import mapped
 
 N = 20
@@ -196,7 +196,10 @@ def test_what_does_not_fit_is_answered_in_one_line_that_says_where(
 @pytest.mark.parametrize(
     ("meta", "expected"),
     [
-        ("modalities: {rna: {knd: counts}}", "meta.yaml: modalities.rna.knd: no such key; there are data_type, likelihood"),
+        (
+            "modalities: {rna: {knd: counts}}",
+            "meta.yaml: modalities.rna.knd: no such key; there are data_type, likelihood",
+        ),
         ("modality: {}", "meta.yaml: modality: no such key; there are modalities, missing_nan, allow_constant"),
         ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna: data_type must be one of image, "),
         (
@@ -204,7 +207,10 @@ def test_what_does_not_fit_is_answered_in_one_line_that_says_where(
             "meta.yaml: modalities.rna: reconstruction_weight must be finite and not negative, got -1.0",
         ),
         ("modalities: {RNA: {kind: counts}}", "there is an entry for modality 'RNA', the data has flags, image, rna"),
-        ("modalities: {rna: {kind: counts, likelihood: normal}}", "likelihood 'normal' does not fit data_type 'counts'"),
+        (
+            "modalities: {rna: {kind: counts, likelihood: normal}}",
+            "likelihood 'normal' does not fit data_type 'counts'",
+        ),
         ("modalities: {rna: {kind: counts, classes: 3}}", "classes must be left out for data_type 'counts', got 3"),
         ("modalities: {rna: {kind: image}}", "rna': found int64, expected uint8 or floats for kind image"),
         (

@@ -62,7 +62,9 @@ def test_load_data_registered_likelihood_is_accepted_and_unknown_one_refused(tmp
     register_likelihood("logistic", data_types=("image",), options=("scale",))(LaplaceLikelihood)
     assert load_data(where).modality_specs["image"].likelihood == "logistic"
     wrong = write(tmp_path / "b", "words: {data_type: tokens, likelihood: logistic}")
-    with pytest.raises(ValueError, match="likelihood 'logistic' does not fit data_type 'tokens', which takes categorical"):
+    with pytest.raises(
+        ValueError, match="likelihood 'logistic' does not fit data_type 'tokens', which takes categorical"
+    ):
         load_data(wrong)
 
 
