@@ -1,9 +1,9 @@
 """A torchvision backbone as the encoder of one modality of a MultimodalVAE, with a custom decoder and likelihood.
 
 An image shows one of two shapes in the colour that a second modality, a vector of sensors, measures with noise. The
-backbone is the first stage of a ResNet-18. Its weights are random here, so that nothing is downloaded; they stay frozen,
-and only a head on its features is trained. For real images pass pretrained weights, keep all four stages, and train them
-with the rest, if there are enough data::
+backbone is the first stage of a ResNet-18. Its weights are random here, so that nothing is downloaded; they stay
+frozen, and only a head on its features is trained. For real images pass pretrained weights, keep all four stages, and
+train them with the rest, if there are enough data::
 
     resnet = torchvision.models.resnet18(weights=torchvision.models.ResNet18_Weights.DEFAULT)
     main(resnet, stages=4, freeze=False)

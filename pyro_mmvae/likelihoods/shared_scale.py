@@ -33,7 +33,7 @@ class _SharedScale(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> constraints.Constraint:
-        """The real arrays of the event's shape."""
+        """Return the constraint that values are real."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     @property

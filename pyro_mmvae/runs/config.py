@@ -1,4 +1,4 @@
-"""What a run is made of: typed, frozen, read from YAML, overridden by ``key=value``."""
+"""The configuration of a run: typed, frozen, read from YAML, overridden by ``key=value``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
 
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.networks import NetworkOptions
@@ -18,7 +18,7 @@ _RENAMED = {"modality_weights": "reconstruction_weights", "weight": "reconstruct
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line and says where."""
+    """An error in a configuration; the message is one line and names the key."""
 
 
 class _Section(BaseModel):
@@ -26,11 +26,11 @@ class _Section(BaseModel):
 
 
 class DataConfig(BaseModel):
-    """Which data, by a name or a path; every other key is an option of its loader.
+    """The data of a run, by a name or a path; every other key is an option of its loader.
 
-    Options are kept as YAML would give them back, with tuples for lists and strings for keys, so that two
-    configurations of the same content are equal. :func:`pyro_mmvae.data.resolve_options` checks them, converts them to
-    the types that the loader wants, and fills in its defaults.
+    Options are kept as YAML would return them, with tuples for lists and strings for keys, so that two configurations
+    with equal content are equal. :func:`pyro_mmvae.data.resolve_options` checks them, converts them to the types of the
+    loader's options, and fills in its defaults.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -43,7 +43,7 @@ class DataConfig(BaseModel):
         return {str(key): _frozen(value) for key, value in values.items()} if isinstance(values, dict) else values
 
     def options(self) -> dict[str, Any]:
-        """Options of the loader, as they were given."""
+        """Return the options of the loader, as they were set."""
         return dict(self.model_extra or {})
 
 
@@ -83,9 +83,13 @@ class ModelConfig(_Section):
     prior_expert: Literal["none", "full", "all"] | None = None
     network: NetworkConfig = NetworkConfig()
 
+    @field_serializer("modalities")
+    def _without_none(self, modalities: dict[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
+        return {name: spec.settings() for name, spec in modalities.items()}
+
 
 class TrainConfig(_Section):
-    """Optimisation and the machine."""
+    """The optimisation, and the machine that it runs on."""
 
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(64, ge=1)
@@ -100,7 +104,7 @@ class TrainConfig(_Section):
 
 
 class Config(_Section):
-    """Everything that determines a run."""
+    """The whole configuration of a run, which determines its result."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -109,17 +113,15 @@ class Config(_Section):
 
 
 def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """A configuration from defaults, then a file, then overrides.
+    """Return a configuration of defaults, a file and overrides, each of which takes precedence over those before.
 
     Args:
-        path: a YAML file with the sections ``data``, ``model``, ``train``; any part of them.
-        overrides: dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
-
-    Returns:
-        The resolved configuration.
+        path: YAML file with any part of the sections ``data``, ``model`` and ``train``; no file by default.
+        overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
 
     Raises:
-        ConfigError: if the file cannot be read or is no mapping, or a key or value is wrong; it names the key.
+        ConfigError: If the file cannot be read or does not hold a mapping, or a key or value is wrong; the message
+            names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
     tree = {} if path is None else _read(Path(path))
     for key, value in (overrides or {}).items():
@@ -138,10 +140,13 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """Read ``key=value`` words, values as YAML.
+    """Return the overrides of ``key=value`` words, whose values are read as YAML.
+
+    Args:
+        items: Words such as ``train.lr=1e-3``.
 
     Raises:
-        ConfigError: for a word without ``=`` or a value that is no YAML.
+        ConfigError: If a word has no ``=`` or a value is not valid YAML.
     """
     overrides = {}
     for item in items:
@@ -156,12 +161,12 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
 
 
 def dump_config(config: Config) -> str:
-    """YAML that :func:`make_config` reads back."""
+    """Return a configuration as YAML that :func:`make_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _frozen(value: Any) -> Any:
-    """A value of YAML with tuples for lists and strings for keys."""
+    """Return a value of YAML with tuples for lists and strings for keys."""
     if isinstance(value, Mapping):
         return {str(key): _frozen(item) for key, item in value.items()}
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
@@ -180,7 +185,7 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections data, model, train, found a {type(tree).__name__}")
+        raise ConfigError(f"{path}: the file must hold sections data, model, train, got a {type(tree).__name__}")
     return tree
 
 

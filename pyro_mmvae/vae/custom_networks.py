@@ -163,7 +163,8 @@ class CustomEncoder(nn.Module):
         for (name, _), part in zip(self.outputs, parts, strict=True):
             scale = part.diagonal(dim1=-2, dim2=-1) if name == "scale_tril" else part
             if "scale" in name and not bool((scale > 0).all()):
-                raise ValueError(f"{self.label}: the encoder must return a positive {name}, got {float(scale.detach().min())}")
+                least = float(scale.detach().min())
+                raise ValueError(f"{self.label}: the encoder must return a positive {name}, got {least}")
 
 
 class CustomDecoder(nn.Module):

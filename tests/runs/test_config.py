@@ -147,8 +147,8 @@ def test_an_override_below_a_value_of_the_file(tmp_path: Path) -> None:
     [
         ("train: [1", ", line 1: not valid YAML"),
         ("train:\n\tlr: 1", ", line 2: not valid YAML"),
-        ("- a\n- b", ": expected sections data, model, train, found a list"),
-        ("just words", ": expected sections data, model, train, found a str"),
+        ("- a\n- b", ": the file must hold sections data, model, train, got a list"),
+        ("just words", ": the file must hold sections data, model, train, got a str"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
