@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 import torch
 
-from benchmarks import aggregations, covariances, evaluating, peers, training
+from benchmarks import aggregations, covariances, evaluating, hide_gpus, peers, training
 from benchmarks.timing import Clock, Row, at_most, compare, cpu_seconds, in_turn, report
 from pyro_mmvae.device import threads as threads_of_process
 
@@ -93,6 +93,7 @@ def write(rows: list[Row], out: Path) -> None:
 @click.option("--out", type=click.Path(path_type=Path), help="A folder for table.csv.")
 def main(quick: bool, only: str | None, threads: int | None, cpu_time: bool, out: Path | None) -> None:
     """Measure and print."""
+    hide_gpus()
     if cpu_time:
         Clock.seconds = staticmethod(cpu_seconds)
     chosen = {name: rows for name, rows in SOURCES.items() if only is None or only in name}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae import MultimodalVAE
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.device import autocast
 from pyro_mmvae.networks import GroupedNetwork
 from pyro_mmvae.networks.grouped import GroupedLinear
 from pyro_mmvae.networks.head import SCALE_FLOOR
@@ -26,9 +27,9 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 SCALE = 0.75  # of the Laplace likelihood
 
 
-def adam(parameters: Iterator[nn.Parameter], config: Config) -> torch.optim.Adam:
-    """The optimiser of all loops."""
-    return torch.optim.Adam(parameters, lr=config.train.lr, betas=config.train.betas, fused=True)
+def adam(parameters: Iterator[nn.Parameter], config: Config, *, capturable: bool = False) -> torch.optim.Adam:
+    """The optimiser of all loops; ``capturable`` where its steps are recorded in a CUDA graph."""
+    return torch.optim.Adam(parameters, lr=config.train.lr, betas=config.train.betas, fused=True, capturable=capturable)
 
 
 class ByHand:
@@ -37,30 +38,38 @@ class ByHand:
     Args:
         vae: whose networks and weights to start from.
         config: of it: the aggregation is ``wb``, or ``mopoe`` or ``mwb`` with the mixture bound.
+        precision: of the networks, ``fp32`` or ``bf16``.
+        capturable: whether steps are to be recorded in a CUDA graph.
     """
 
-    def __init__(self, vae: MultimodalVAE, config: Config) -> None:
+    def __init__(
+        self, vae: MultimodalVAE, config: Config, precision: str = "fp32", *, capturable: bool = False
+    ) -> None:
+        self.precision, device = precision, next(vae.parameters()).device
         self.encoder, self.decoder = deepcopy(networks_of(vae))
         self.parameters = [*self.encoder.parameters(), *self.decoder.parameters()]
         self.beta, self.aggregation = config.model.beta, config.model.aggregation
-        self.optimizer = adam(iter(self.parameters), config)
+        self.optimizer = adam(iter(self.parameters), config, capturable=capturable)
         count = len(vae.names)
         index = torch.arange(1, 2**count).unsqueeze(-1)
-        members = ((index >> torch.arange(count)) & 1).float()
-        self.uniform = torch.full((1, len(members)), 1 / len(members))
+        members = ((index >> torch.arange(count)) & 1).float().to(device)
+        self.uniform = torch.full((1, len(members)), 1 / len(members), device=device)
         if self.aggregation == "mwb":
             self.rows = members / members.sum(-1, keepdim=True)
-            self.prior = torch.zeros(len(members), 1)
+            self.prior = torch.zeros(len(members), 1, device=device)
         else:
             self.rows = members
             self.prior = members.all(-1, keepdim=True).float()  # the prior expert, in the full subset only
 
     def loss(self, images: Tensor) -> Tensor:
         """The negative objective of a batch `(item, modality, channel, height, width)`, in nats."""
-        loc, scale = self.encoder(images)
+        with autocast(self.precision, images.device):
+            loc, scale = self.encoder(images)
         z, log_q = self.barycenter(loc, scale) if self.aggregation == "wb" else self.mixture(loc, scale)
         log_p = -0.5 * z.square().sum() - z.numel() * HALF_LOG_2PI
-        residual = (images - self.decoder(z)).abs().sum()
+        with autocast(self.precision, images.device):
+            decoded = self.decoder(z)
+        residual = (images - decoded).abs().sum()
         return residual / SCALE + images.numel() * math.log(2 * SCALE) + self.beta * (log_q - log_p)
 
     def barycenter(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +87,8 @@ class ByHand:
             precision = scale.square().reciprocal()
             total = self.rows @ precision + self.prior
             loc, scale = (self.rows @ (precision * loc)) / total, total.rsqrt()
-        chosen = torch.multinomial(self.uniform.expand(len(loc), -1), 1, replacement=True)
+        race = self.uniform / self.uniform.new_empty(len(loc), self.uniform.shape[-1]).exponential_()
+        chosen = race.argmax(-1, keepdim=True)  # as torch.multinomial draws one, which may wait for a GPU
         where = chosen.unsqueeze(-1).expand(-1, 1, loc.shape[-1])
         mean, deviation = loc.gather(1, where).squeeze(1), scale.gather(1, where).squeeze(1)
         z = mean + deviation * torch.randn_like(mean)

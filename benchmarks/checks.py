@@ -26,7 +26,8 @@ def seeded(loss: Callable[[], Tensor]) -> Tensor:
 
 def check_by_hand(vae: MultimodalVAE, hand: ByHand, config: Config) -> None:
     """Loss and gradients of the loop by hand equal ours on the same noise: both draw in the same order."""
-    data, index = random_data(ITEMS), torch.arange(ITEMS)
+    device = next(vae.parameters()).device
+    data, index = random_data(ITEMS, device), torch.arange(ITEMS, device=device)
     elbo = RecordingELBO(max_plate_nesting=1)(vae.model, vae.guide)
     ours, theirs = seeded(lambda: elbo(make_batch(data, index))), seeded(lambda: hand.loss(stacked(data, index)))
     what = f"{config.model.aggregation}, by hand"

@@ -15,6 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, LogLocator, NullLocator, ScalarFormatter, StrMethodFormatter
 
+from benchmarks import hide_gpus
 from benchmarks.__main__ import machine
 from benchmarks.aggregations import BATCH, LATENT, contestants
 from benchmarks.timing import in_turn
@@ -191,6 +192,7 @@ def _panel(ax: Any, curve: str, over: str, points: Sequence[Point]) -> None:
 )
 def main(quick: bool, threads: int | None, out: Path) -> None:
     """Measure, print, write and draw."""
+    hide_gpus()
     with threads_of_process(threads):
         print(machine())
         values, rounds = (QUICK, 4) if quick else (FULL, 7)

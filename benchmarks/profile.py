@@ -18,6 +18,7 @@ import torch
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from benchmarks import hide_gpus
 from benchmarks.settings import describe, endless, new_trainer, random_data, setting
 from pyro_mmvae.data import make_batch
 from pyro_mmvae.device import threads as threads_of_process
@@ -129,6 +130,7 @@ def show(config: Config, precision: str, steps: int, top: int) -> None:
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="fp32", show_default=True)
 def main(threads: int | None, steps: int, top: int, aggregation: str, bound: str, precision: str) -> None:
     """Print where a step's time goes, in both settings."""
+    hide_gpus()
     with threads_of_process(threads):
         for name in ("recipe", "mini"):
             config = setting(name, aggregation, bound)

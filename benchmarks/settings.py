@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,9 +27,16 @@ SETTINGS: dict[str, Path | None] = {"recipe": RECIPE, "mini": None}
 """The recipe of PolyMNIST, latent 512 and batches of 256; polymnist-mini as it is shipped, 32 and 64."""
 
 
-def setting(name: str, aggregation: str, bound: str) -> Config:
-    """A configuration of five modalities of 3 × 28 × 28."""
-    return make_config(SETTINGS[name], {"model.aggregation": aggregation, "model.bound": bound})
+def setting(name: str, aggregation: str, bound: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """Return a configuration of five modalities of 3 × 28 × 28.
+
+    Args:
+        name: ``recipe`` or ``mini``.
+        aggregation: its name.
+        bound: ``mixture`` or ``component``.
+        overrides: dotted keys to values that differ from the setting's own; none by default.
+    """
+    return make_config(SETTINGS[name], {"model.aggregation": aggregation, "model.bound": bound, **(overrides or {})})
 
 
 def describe(config: Config) -> str:
@@ -36,34 +44,43 @@ def describe(config: Config) -> str:
     return f"batch {config.train.batch_size}, latent {config.model.latent_size}, {len(NAMES)} modalities"
 
 
-def random_data(items: int) -> MultimodalDataset:
-    """Images of uint8 noise, complete, with labels of ten classes."""
+def random_data(items: int, device: torch.device = CPU, missing: float = 0.0) -> MultimodalDataset:
+    """Return images of uint8 noise with labels of ten classes.
+
+    Args:
+        items: how many there are.
+        device: where they are kept, the CPU by default.
+        missing: the probability that a modality of an item is missing, 0 by default; every item keeps one at least.
+    """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (len(NAMES), items, *SHAPE), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (items,), generator=generator)
-    present = torch.ones(items, len(NAMES), dtype=torch.bool)
-    return MultimodalDataset(dict(zip(NAMES, images.unbind(), strict=True)), labels, present, "noise", "train")
+    present = torch.rand(items, len(NAMES), generator=generator) >= missing
+    present[:, 0] |= ~present.any(-1)
+    data = MultimodalDataset(dict(zip(NAMES, images.unbind(), strict=True)), labels, present, "noise", "train")
+    return data.to(device)
 
 
-def new_vae(config: Config) -> MultimodalVAE:
+def new_vae(config: Config, device: torch.device = CPU) -> MultimodalVAE:
     """A model with weights that are always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return build_vae(config, dict.fromkeys(NAMES, SHAPE)).train()
+        return build_vae(config, dict.fromkeys(NAMES, SHAPE)).train().to(device)
 
 
 def endless(config: Config, data: MultimodalDataset) -> Iterator[Tensor]:
-    """Indices of whole batches, round and round."""
-    size = config.train.batch_size
-    return cycle(index for index in batches(len(data), size, 0, 0) if len(index) == size)
+    """Indices of whole batches on the device of the data, round and round."""
+    size, device = config.train.batch_size, data.present.device
+    return cycle([index.to(device) for index in batches(len(data), size, 0, 0) if len(index) == size])
 
 
-def new_trainer(config: Config, precision: str = "fp32", steps: int = 1_000_000) -> Trainer:
+def new_trainer(config: Config, precision: str = "fp32", steps: int = 1_000_000, device: torch.device = CPU) -> Trainer:
     """Ours, on a new model."""
-    return Trainer(new_vae(config), config.train, total_steps=steps, precision=resolve_precision(precision, CPU))
+    precision = resolve_precision(precision, device)
+    return Trainer(new_vae(config, device), config.train, total_steps=steps, precision=precision)
 
 
 def our_step(config: Config, data: MultimodalDataset, precision: str = "fp32") -> Callable[[], Tensor]:
-    """A step of our trainer on the next batch, which is taken from the data in it."""
-    trainer, indices = new_trainer(config, precision), endless(config, data)
+    """A step of our trainer on the next batch, which is taken from the data in it, on the device of the data."""
+    trainer, indices = new_trainer(config, precision, device=data.present.device), endless(config, data)
     return lambda: trainer.step(make_batch(data, next(indices)))

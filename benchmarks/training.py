@@ -14,8 +14,9 @@ from benchmarks.byhand import ByHand, Plain, apart, stacked
 from benchmarks.checks import check_by_hand, check_plain
 from benchmarks.settings import CPU, describe, endless, new_vae, our_step, random_data, setting
 from benchmarks.timing import Clock, Row, at_least, at_most, compare, in_turn, report
+from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.device import resolve_precision
+from pyro_mmvae.device import autocast, resolve_precision
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training.trainer import local_pyro
 
@@ -29,11 +30,12 @@ def rounds_of(name: str, rounds: int) -> int:
     return 10 * rounds if name == "mini" else rounds
 
 
-def hand_step(config: Config, data: MultimodalDataset) -> Step:
-    """A step of the loop by hand, once it computes what ours does."""
-    vae, indices = new_vae(config), endless(config, data)
-    hand = ByHand(vae, config)
-    check_by_hand(vae, hand, config)
+def hand_step(config: Config, data: MultimodalDataset, precision: str = "fp32", *, check: bool = True) -> Step:
+    """A step of the loop by hand on the device of the data, unless told otherwise once it computes what ours does."""
+    vae, indices = new_vae(config, data.present.device), endless(config, data)
+    hand = ByHand(vae, config, precision)
+    if check:
+        check_by_hand(vae, hand, config)
     return lambda: hand.step(stacked(data, next(indices)))
 
 
@@ -94,11 +96,20 @@ def pyro_svi(rounds: int) -> Iterator[Row]:
         yield compare(row, found, "SVI", "ours", f"fp32, {describe(config)}")
 
 
-def svi_step(config: Config, data: MultimodalDataset) -> Step:
-    """A step of Pyro's SVI."""
-    vae, indices = new_vae(config), endless(config, data)
+def svi_step(config: Config, data: MultimodalDataset, precision: str = "fp32") -> Step:
+    """A step of Pyro's SVI, on the device of the data."""
+    device = data.present.device
+    vae, indices = new_vae(config, device), endless(config, data)
     optimizer = pyro.optim.Adam({"lr": config.train.lr, "betas": config.train.betas})
-    svi = SVI(vae.model, vae.guide, optimizer, Trace_ELBO(max_plate_nesting=1))
+
+    def cast(program: Callable[[Batch], Tensor]) -> Callable[[Batch], Tensor]:
+        def run(batch: Batch) -> Tensor:
+            with autocast(precision, device):  # of the networks alone: SVI does the backward pass in its step
+                return program(batch)
+
+        return run
+
+    svi = SVI(cast(vae.model), cast(vae.guide), optimizer, Trace_ELBO(max_plate_nesting=1))
     return lambda: svi.step(make_batch(data, next(indices)))
 
 

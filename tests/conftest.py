@@ -63,6 +63,7 @@ from pyro.poutine import runtime  # noqa: E402
 
 from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
+from pyro_mmvae.device import resolve_device  # noqa: E402
 from pyro_mmvae.likelihoods import LIKELIHOODS  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
 from pyro_mmvae.vae.custom_networks import DECODERS, ENCODERS  # noqa: E402
@@ -70,6 +71,21 @@ from pyro_mmvae.vae.custom_networks import DECODERS, ENCODERS  # noqa: E402
 torch.set_num_threads(1)
 
 SPLITS = ("train", "val", "test")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let tests marked ``device`` compute elsewhere than on the CPU."""
+    parser.addoption("--device", default="cpu", help="Where tests marked 'device' compute: cpu, cuda, cuda:1, …")
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where a test marked ``device`` computes.
+
+    Raises:
+        ValueError: if this machine has no such device.
+    """
+    return resolve_device(str(request.config.getoption("--device")))
 
 
 def flushes_denormals() -> bool:

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from pyro_mmvae import Batch, Experts, Modality, MultimodalDataset, MultimodalVAE, Run
+from pyro_mmvae import Batch, Experts, Modality, MultimodalDataset, MultimodalVAE, Run, SubsetMixture
 from pyro_mmvae.device import autocast, resolve_device, resolve_precision, threads
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.networks import NetworkOptions
@@ -125,6 +127,43 @@ def test_posteriors_draws_and_decoding_stay_on_the_device(aggregation: str, boun
         for given in (("a",), ("a", "c"), ()):
             assert run.posterior(here, given).mean.device.type == "cuda"
         assert {value.device.type for value in run.decode(torch.zeros(2, LATENT)).values()} == {"cuda"}
+
+
+def test_one_component_is_drawn_as_torch_draws_it_and_read_by_nobody() -> None:
+    """The checks of ``torch.multinomial`` read values back, for which a GPU has to be waited for in some versions."""
+    logits = torch.randn(ITEMS, 7)
+    mixture = SubsetMixture(logits, dist.Normal(torch.zeros(ITEMS, 7, 2), 1.0).to_event(1))
+    torch.manual_seed(3)
+    expected = torch.multinomial(mixture.probs, 1, replacement=True)
+    torch.manual_seed(3)
+    with patch.object(torch, "multinomial", side_effect=AssertionError):
+        assert torch.equal(mixture.sample_component(), expected.squeeze(-1))
+    assert mixture.sample_component((5,)).shape == (5, ITEMS)
+
+
+def test_an_epoch_moves_its_order_to_the_device_once() -> None:
+    vae, moved = make("wb", "mixture"), list[torch.Size]()
+    to = Tensor.to
+
+    def note(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        result = to(tensor, *args, **kwargs)
+        if tensor.device.type == "cpu" and result.device.type == "cuda":
+            moved.append(tensor.shape)
+        return result
+
+    with FakeTensorMode(), local_pyro():
+        on_fake_cuda(vae)
+        trainer = Trainer(vae, TrainConfig(batch_size=2), total_steps=3)
+        data = dataset("cuda")
+        object.__setattr__(data, "complete", True)
+        with (
+            patch.object(Tensor, "to", note),
+            patch.object(trainer, "step", lambda _: torch.zeros((), device="cuda")),
+            patch.object(trainer, "check"),
+            patch.object(trainer.estimator, "terms", {}, create=True),
+        ):
+            assert trainer.epoch(data, 0).items == ITEMS
+    assert moved == [torch.Size([ITEMS])]
 
 
 def test_the_test_would_see_a_mix_up_or_a_wait() -> None:

@@ -317,7 +317,11 @@ def _prior(prior: Prior | None, experts: Experts) -> tuple[Tensor, Tensor]:
     shape = (*experts.batch_shape, experts.latent_size)
     values = []
     for name, value in zip(("loc", "scale"), (0.0, 1.0) if prior is None else prior, strict=True):
-        tensor = torch.as_tensor(value, dtype=experts.loc.dtype, device=experts.loc.device)
+        dtype, device = experts.loc.dtype, experts.loc.device
+        if isinstance(value, (int, float)):  # made there: to copy it there would wait for an accelerator
+            tensor = torch.full((), value, dtype=dtype, device=device)
+        else:
+            tensor = torch.as_tensor(value, dtype=dtype, device=device)
         try:
             values.append(tensor.expand(shape).unsqueeze(-2))
         except RuntimeError:

@@ -152,7 +152,10 @@ class SubsetMixture(TorchDistribution):
         shape = torch.Size(sample_shape)
         with torch.no_grad():
             probs = self.probs.reshape(-1, self.num_components)
-            drawn = torch.multinomial(probs, shape.numel(), replacement=True)
+            if shape.numel() == 1:  # what torch.multinomial does then, but for checks that may wait for an accelerator
+                drawn = (probs / torch.empty_like(probs).exponential_()).argmax(-1, keepdim=True)
+            else:
+                drawn = torch.multinomial(probs, shape.numel(), replacement=True)
         return drawn.mT.reshape(shape + self.batch_shape)
 
     def component(self, index: Int[Tensor, "*sample"]) -> TorchDistribution:

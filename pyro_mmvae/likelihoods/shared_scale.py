@@ -42,7 +42,7 @@ class _SharedScale(TorchDistribution):
         if isinstance(self.given_scale, Tensor):
             return self.given_scale
         dtype = torch.promote_types(self.loc.dtype, torch.float32)
-        return torch.tensor(self.given_scale, dtype=dtype, device=self.loc.device)
+        return torch.full((), self.given_scale, dtype=dtype, device=self.loc.device)  # made there: nothing waits
 
     @property
     def mean(self) -> Tensor:

@@ -47,8 +47,9 @@ class Averages:
             self.sums[name] = self.sums.get(name, 0.0) + value.double()
 
     def read(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: float(value) / max(self.items, 1) for name, value in self.sums.items()}
+        """The means so far, read in one go: it waits for the device once."""
+        sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
+        return {name: value / max(self.items, 1) for name, value in zip(self.sums, sums, strict=True)}
 
 
 class Trainer:
@@ -185,10 +186,12 @@ class Trainer:
         """
         averages = Averages()
         data = data.at_epoch(epoch)
-        for number, index in enumerate(batches(len(data), self.config.batch_size, self.config.seed, epoch)):
+        # The order moves to the device once: to move each batch's indices would wait for the steps before it.
+        order = batches(len(data), self.config.batch_size, self.config.seed, epoch, self.device)
+        for number, index in enumerate(order):
             if number < skip:
                 continue
-            loss = self.step(make_batch(data, index.to(self.device)))
+            loss = self.step(make_batch(data, index))
             averages.add(len(index), {"loss": loss, **self.estimator.terms})
             if after_step is not None:
                 after_step(number + 1, averages)
@@ -196,10 +199,10 @@ class Trainer:
         return averages
 
 
-def batches(count: int, size: int, seed: int, epoch: int) -> list[Tensor]:
-    """A random order of ``count`` items in batches, the same for the same seed and epoch."""
+def batches(count: int, size: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
+    """A random order of ``count`` items in batches on a device, the same for the same seed and epoch on all devices."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return list(torch.randperm(count, generator=generator).split(size))
+    return list(torch.randperm(count, generator=generator).to(device).split(size))
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pyro_mmvae.networks import ConvEncoder
 from pyro_mmvae.runs.checkpoint import (
     FORMAT_VERSION,
     CheckpointError,
@@ -22,7 +23,6 @@ from pyro_mmvae.runs.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from pyro_mmvae.networks import ConvEncoder
 
 
 def network(seed: int) -> nn.Module:

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from pyro_mmvae import Run, load, runs, train
-from pyro_mmvae.runs.checkpoint import CheckpointError
-from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.data import register_data
 from pyro_mmvae.runs import RunError, append_metrics, read_metrics, write_arrays
-from pyro_mmvae.runs.sampling import draw_samples
+from pyro_mmvae.runs.checkpoint import CheckpointError
+from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.pictures import sample_pictures, to_pixels
+from pyro_mmvae.runs.sampling import draw_samples
 
 MakeConfig = Callable[..., Config]
 LATENT = 4
