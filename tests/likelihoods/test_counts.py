@@ -39,7 +39,7 @@ def log_pmf(likelihood: Any, x: Tensor, rate: Tensor) -> Tensor:
 
 @COUNTS
 @pytest.mark.parametrize("shape", [(5,), (2, 3)])
-def test_the_density_is_scipys_with_the_items_total_as_size_factor(name: str, shape: tuple[int, ...]) -> None:
+def test_log_prob_counts_equals_scipy_with_totals_as_size_factors(name: str, shape: tuple[int, ...]) -> None:
     likelihood = make(name, shape)
     logits = torch.randn(4, *shape, dtype=torch.float64)
     x = torch.poisson(torch.rand(4, *shape, dtype=torch.float64) * 9)
@@ -64,7 +64,7 @@ def test_the_density_is_scipys_with_the_items_total_as_size_factor(name: str, sh
 
 
 @COUNTS
-def test_draws_have_the_moments_of_the_density(name: str) -> None:
+def test_sample_counts_has_the_moments_of_the_density(name: str) -> None:
     likelihood = make(name)
     logits = torch.linspace(-1, 1, 5, dtype=torch.float64)
     given = torch.full((1, 5), 8.0, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_draws_have_the_moments_of_the_density(name: str) -> None:
 
 
 @COUNTS
-def test_expanding_and_masking(name: str) -> None:
+def test_expand_and_mask_counts_keep_the_density(name: str) -> None:
     likelihood, x = make(name), torch.ones(3, 5, dtype=torch.float64)
     ours = likelihood(torch.randn(3, 5, dtype=torch.float64), x)
     more = ours.expand([2, 3])
@@ -93,7 +93,7 @@ def test_expanding_and_masking(name: str) -> None:
 
 
 @COUNTS
-def test_extreme_logits_and_absent_items_leave_values_and_gradients_finite(name: str) -> None:
+def test_log_prob_extreme_logits_and_absent_items_is_finite(name: str) -> None:
     likelihood = make_likelihood(name, (3,), reference_total=TOTAL)
     logits = torch.tensor([[200.0, -200.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     x = torch.tensor([[1.0, 7.0, 0.0], [0.0, 0.0, 0.0]])  # the second is absent
@@ -108,14 +108,14 @@ def test_extreme_logits_and_absent_items_leave_values_and_gradients_finite(name:
     assert half.log_prob(x).dtype == torch.float32
 
 
-def test_the_dispersion_is_learned_and_starts_at_one() -> None:
+def test_negative_binomial_dispersion_starts_at_one_and_has_a_gradient() -> None:
     likelihood = make_likelihood("negative_binomial", (3,))
     assert torch.equal(likelihood.log_theta, torch.zeros(3))
     likelihood(torch.zeros(2, 3), torch.ones(2, 3)).log_prob(torch.ones(2, 3)).sum().backward()
     assert (likelihood.log_theta.grad != 0).all()
 
 
-def test_validation_is_off_unless_asked_for() -> None:
+def test_log_rate_poisson_validates_on_request_only() -> None:
     assert LogRatePoisson(torch.zeros(2)).log_prob(torch.full((2,), 0.5)).isfinite().all()
     with pytest.raises(ValueError, match="within the support"):
         LogRatePoisson(torch.zeros(2), validate_args=True).log_prob(torch.full((2,), 0.5))
@@ -129,7 +129,7 @@ def test_make_likelihood_wrong_reference_total_is_refused(name: str, total: floa
 
 
 @COUNTS
-def test_a_model_keeps_each_items_size_and_generates(name: str) -> None:
+def test_model_counts_keep_observed_totals_when_generated(name: str) -> None:
     vae = MultimodalVAE(
         [
             Modality("rna", (6,), likelihood=name, reference_total=TOTAL),

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from pyro_mmvae.runs.config import Config, ConfigError, DataConfig, dump_config, make_config, parse_overrides
 
 
-def test_defaults() -> None:
+def test_make_config_without_file_has_the_defaults() -> None:
     assert make_config() == Config()
     assert Config().data.name == "polymnist-mini"
 
 
-def test_a_file_then_overrides(tmp_path: Path) -> None:
+def test_make_config_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("model: {aggregation: mwb, network: {width: 8}}\ntrain:\n  lr: 1e-3\n  epochs: 7\nplugins: [a.b]\n")
     config = make_config(file, {"train.epochs": 9, "model.network.hidden": "32", "data.photographs": ["a", "b"]})
@@ -29,7 +29,7 @@ def test_a_file_then_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
-def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+def test_make_config_empty_file_has_the_defaults(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     assert make_config(tmp_path / "a.yaml") == Config()
 
@@ -50,14 +50,14 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
         },
     ],
 )
-def test_a_written_configuration_is_read_back_the_same(tmp_path: Path, overrides: dict[str, Any]) -> None:
+def test_dump_config_is_read_back_unchanged(tmp_path: Path, overrides: dict[str, Any]) -> None:
     config = make_config(None, overrides)
     (tmp_path / "a.yaml").write_text(dump_config(config))
     assert make_config(tmp_path / "a.yaml") == config
     assert dump_config(make_config(tmp_path / "a.yaml")) == dump_config(config)
 
 
-def test_overrides_are_words() -> None:
+def test_parse_overrides_reads_values_and_refuses_other_words() -> None:
     assert parse_overrides(["train.lr=1e-3", "model.weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
         "train.lr": "1e-3", "model.weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
     }  # fmt: skip
@@ -132,11 +132,11 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"train__lr__x": 1}, "train.lr: "),
     ],
 )
-def test_a_wrong_key_or_value_is_named(overrides: dict[str, Any], expected: str) -> None:
+def test_make_config_wrong_key_or_value_is_named(overrides: dict[str, Any], expected: str) -> None:
     assert message(**overrides).startswith(expected)
 
 
-def test_an_override_below_a_value_of_the_file(tmp_path: Path) -> None:
+def test_make_config_override_below_a_value_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("train: {lr: 0.1}")
     assert message(file, train__lr__x=1) == "train.lr.x: lr is a value, not a section"
@@ -152,7 +152,7 @@ def test_an_override_below_a_value_of_the_file(tmp_path: Path) -> None:
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
+def test_make_config_file_without_sections_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     found = message(file)
@@ -160,7 +160,7 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: st
     assert expected in found
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_make_config_unreadable_file_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "missing.yaml"
     assert message(missing) == f"cannot read the configuration {missing}: No such file or directory"
     assert message(tmp_path).startswith(f"cannot read the configuration {tmp_path}: ")
@@ -170,7 +170,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert f"(from {tmp_path / 'b.yaml'} and the overrides)" in message(tmp_path / "b.yaml")
 
 
-def test_a_configuration_is_frozen_and_gives_the_loaders_options() -> None:
+def test_config_is_frozen_and_keeps_options_of_the_loader() -> None:
     config = make_config()
     with pytest.raises(ValidationError):
         config.train.lr = 3.0  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""MultimodalVAE: kinds of modalities, pixels, what is refused and in which words, and its state."""
+"""MultimodalVAE: types of modalities, pixels, errors, and its state."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_generative_model_modality_of_numbers_has_the_density_of_its_family(
     torch.testing.assert_close(trace.nodes["number"]["log_prob_sum"], expected.sum())
 
 
-def test_pixels_are_bytes_over_255(batch: dict[str, Tensor]) -> None:
+def test_batch_bytes_have_the_loss_of_bytes_over_255(batch: dict[str, Tensor]) -> None:
     vae = make()
     pixels = torch.randint(0, 256, (ITEMS, 3, 8, 8), dtype=torch.uint8)
     as_bytes, as_floats = ({**batch, "image": image} for image in (pixels, pixels / 255))
@@ -100,7 +100,7 @@ def test_pixels_are_bytes_over_255(batch: dict[str, Tensor]) -> None:
         ({"present": torch.ones(ITEMS + 1, 3, dtype=torch.bool)}, r"mask of modality 'image' has shape \(7,\), not"),
     ],
 )
-def test_a_batch_that_does_not_fit_is_answered_in_one_line(
+def test_batch_wrong_shape_is_refused_in_one_line(
     batch: dict[str, Tensor], change: dict[str, Tensor], message: str
 ) -> None:
     vae = make()
@@ -110,7 +110,7 @@ def test_a_batch_that_does_not_fit_is_answered_in_one_line(
         assert "\n" not in str(error.value)
 
 
-def test_a_batch_of_the_wrong_types_is_answered_in_one_line(batch: dict[str, Tensor]) -> None:
+def test_batch_wrong_type_is_refused_in_one_line(batch: dict[str, Tensor]) -> None:
     vae = make()
     for wrong, message in (
         ({**batch, "image": [1.0]}, "modality 'image' must be a tensor .*, got list"),
@@ -123,7 +123,7 @@ def test_a_batch_of_the_wrong_types_is_answered_in_one_line(batch: dict[str, Ten
         assert "\n" not in str(error.value)
 
 
-def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
+def test_model_unknown_name_to_generate_is_refused(batch: dict[str, Tensor]) -> None:
     with pytest.raises(ValueError, match="unknown modality 'sound' to generate; the model has image, vector, label"):
         make().model(batch, generate=("image", "sound"))
 
@@ -144,14 +144,16 @@ def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
         ([Modality("a", (4,), likelihood="gamma")], {}, "modality 'a': unknown likelihood 'gamma'"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused(modalities: list[Modality], options: dict[str, Any], message: str) -> None:
+def test_multimodal_vae_wrong_argument_is_refused(
+    modalities: list[Modality], options: dict[str, Any], message: str
+) -> None:
     keywords = {"latent_size": LATENT, **options}
     with pytest.raises(ValueError, match=message):
         MultimodalVAE(modalities, **keywords)
 
 
 @pytest.mark.parametrize("name", ["z", "data", "present", "z_weights_entropy", "", "a b", "a.b", "1a"])
-def test_names_that_are_taken_or_no_names_are_refused(name: str) -> None:
+def test_modality_name_of_a_site_or_no_identifier_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="the name of a modality must be an identifier other than"):
         Modality(name, (4,))
 
@@ -178,7 +180,7 @@ def test_modality_wrong_reconstruction_weight_is_refused(weight: float) -> None:
         Modality("a", (4,), reconstruction_weight=weight)
 
 
-def test_mixtures_of_too_many_components() -> None:
+def test_multimodal_vae_mixture_of_too_many_components_is_refused() -> None:
     many = [Modality(f"m{i}", (4,)) for i in range(13)]
     with pytest.raises(ValueError, match="'mwb' over 13 modalities is a mixture of 8,191 components"):
         make(many, "mwb")
@@ -191,7 +193,7 @@ def test_mixtures_of_too_many_components() -> None:
         vae.posterior(batch, "mixture")
 
 
-def test_options_reach_the_guide(batch: dict[str, Tensor]) -> None:
+def test_multimodal_vae_prior_and_weights_change_the_posterior(batch: dict[str, Tensor]) -> None:
     nothing = {**batch, "present": torch.zeros(ITEMS, 3, dtype=torch.bool)}
     prior = make(prior=(2.0, 0.5))
     assert (prior.posterior(nothing).mean == 2).all()
@@ -203,7 +205,7 @@ def test_options_reach_the_guide(batch: dict[str, Tensor]) -> None:
     torch.testing.assert_close(weighted.posterior(batch).mean, alone.mean, rtol=1e-5, atol=1e-6)
 
 
-def test_decode_with_leading_dimensions() -> None:
+def test_decode_leading_dimensions_are_kept() -> None:
     vae = make()
     z = torch.randn(2, 4, LATENT)
     decoded = vae.decode(z)
@@ -216,7 +218,7 @@ def test_decode_with_leading_dimensions() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.75, "learned"])
-def test_state_dict_round_trip(scale: float | str) -> None:
+def test_load_state_dict_other_model_has_the_same_loss(scale: float | str) -> None:
     modalities = [Modality("image", (3, 8, 8), scale=scale), Modality("vector", (5,), likelihood="normal", scale=scale)]
     batch = {"image": torch.rand(ITEMS, 3, 8, 8), "vector": torch.randn(ITEMS, 5)}
     one, other = (make(modalities, "mwb", weights=(1.0, 2.0)) for _ in range(2))
@@ -225,7 +227,7 @@ def test_state_dict_round_trip(scale: float | str) -> None:
     assert torch.equal(loss_of(one, batch), loss_of(other, batch))
 
 
-def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) -> None:
+def test_batch_given_keeps_items_and_masks(batch: dict[str, Tensor]) -> None:
     mask = torch.arange(ITEMS) < 2
     whole = Batch(batch, {"image": mask, "vector": ~mask})
     assert len(whole) == ITEMS
@@ -235,7 +237,7 @@ def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) ->
     assert (part.values["image"][2:] == 0).all()
 
 
-def test_pixels_of_one_shape_are_gathered_as_one_by_one() -> None:
+def test_make_batch_images_of_one_shape_are_scaled_and_masked() -> None:
     generator = torch.Generator().manual_seed(0)
     images = {n: torch.randint(0, 256, (6, 1, 3, 2), generator=generator, dtype=torch.uint8) for n in "abc"}
     present = torch.ones(6, 3, dtype=torch.bool)
