@@ -77,9 +77,9 @@ def test_the_optimisation_of_the_recipe() -> None:
 
 def test_settings_that_do_not_fit_are_refused() -> None:
     config = make_config(RECIPE, {"model.modalities.text.output": "sigmoid"})
-    with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' has no output"):
+    with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' does not take output"):
         runs.resolve_modalities(config, TRAITS)
-    with pytest.raises(ConfigError, match=r"model.modalities.mnist.output"):
+    with pytest.raises(ConfigError, match=r"model.modalities.mnist: output must be one of identity, sigmoid, got"):
         make_config(RECIPE, {"model.modalities.mnist.output": "tanh"})
     with pytest.raises(ConfigError, match=r"model.modalities.mnist.network"):
         make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
