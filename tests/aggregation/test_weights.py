@@ -173,12 +173,12 @@ def test_of_a_model_of_ours() -> None:
     entropy = weights_entropy(vae.guide.modality_weights(vae.guide.experts(x))).sum().item()
     assert values[1][0] - values[0][0] == pytest.approx(0.5 * entropy, abs=1e-3)  # whatever β is
     assert values[1][1] - values[0][1] == pytest.approx(0.0, abs=1e-6)  # the ELBO itself has no such term
-    learned = MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned")
+    learned = MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned", bound="mixture")
     assert learned.guide.mixture_weights.logits.shape == (3,)
     with pytest.raises(ValueError, match="needs bound='mixture'"):
         MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned", bound="component")
     with pytest.raises(ValueError, match="a mixture over subsets"):
-        MultimodalVAE(modalities, 2, "wb", mixture_weights="learned")
+        MultimodalVAE(modalities, 2, "wb", mixture_weights="learned", bound="mixture")
 
 
 def test_a_run_says_what_was_learned(toy_config: Callable[..., Config], tmp_path: Path) -> None:

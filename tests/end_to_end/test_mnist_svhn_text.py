@@ -81,8 +81,9 @@ def test_settings_that_do_not_fit_are_refused() -> None:
         runs.resolve_modalities(config, TRAITS)
     with pytest.raises(ConfigError, match=r"model.modalities.mnist: output must be one of identity, sigmoid, got"):
         make_config(RECIPE, {"model.modalities.mnist.output": "tanh"})
-    with pytest.raises(ConfigError, match=r"model.modalities.mnist.network"):
-        make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
+    config = make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
+    with pytest.raises(ValueError, match=r"model.modalities.mnist: unknown network 'resnet'"):
+        runs.resolve_modalities(config, TRAITS)
 
 
 def small(root: Path, **changes: Any) -> Config:
