@@ -37,11 +37,17 @@ if TYPE_CHECKING:
     from pyro_mmvae.distributions import SubsetMixture as SubsetMixture
     from pyro_mmvae.experts import Experts as Experts
     from pyro_mmvae.guides import BarycentricGuide as BarycentricGuide
+    from pyro_mmvae.likelihoods import Likelihood as Likelihood
+    from pyro_mmvae.likelihoods import register_likelihood as register_likelihood
+    from pyro_mmvae.modality_spec import ModalitySpec as ModalitySpec
+    from pyro_mmvae.networks import NetworkOptions as NetworkOptions
     from pyro_mmvae.runs import Run as Run
     from pyro_mmvae.runs import load as load
     from pyro_mmvae.training import train as train
     from pyro_mmvae.vae import Modality as Modality
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
+    from pyro_mmvae.vae import register_decoder as register_decoder
+    from pyro_mmvae.vae import register_encoder as register_encoder
 
 _HOMES = {
     "Aggregation": "aggregation",
@@ -70,8 +76,14 @@ _HOMES = {
     "SubsetMixture": "distributions",
     "Experts": "experts",
     "BarycentricGuide": "guides",
+    "Likelihood": "likelihoods",
+    "register_likelihood": "likelihoods",
+    "ModalitySpec": "modality_spec",
+    "NetworkOptions": "networks",
     "Modality": "vae",
     "MultimodalVAE": "vae",
+    "register_decoder": "vae",
+    "register_encoder": "vae",
     "Run": "runs",
     "load": "runs",
     "train": "training",

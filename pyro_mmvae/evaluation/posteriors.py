@@ -12,7 +12,6 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import subset_names
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 DRAWS_AT_ONCE = {"cpu": 50}
@@ -210,5 +209,5 @@ def readout(vae: MultimodalVAE) -> str:
 
     The observation is the mean of the likelihood or, for tokens, the most probable token at each position.
     """
-    tokens = any(isinstance(one, CategoricalLikelihood) for one in vae.model.likelihoods.values())
+    tokens = any(likelihood.is_categorical for likelihood in vae.model.likelihoods.values())
     return "mean of the likelihood" + ", of tokens the most probable" * tokens

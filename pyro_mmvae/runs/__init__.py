@@ -14,9 +14,9 @@ from pyro_mmvae.runs.layout import write_arrays as write_arrays
 from pyro_mmvae.runs.layout import write_evaluation as write_evaluation
 from pyro_mmvae.runs.layout import write_table as write_table
 from pyro_mmvae.runs.resolution import load_split as load_split
-from pyro_mmvae.runs.resolution import read_traits as read_traits
+from pyro_mmvae.runs.resolution import read_specs as read_specs
 from pyro_mmvae.runs.resolution import resolve as resolve
-from pyro_mmvae.runs.resolution import settle_traits as settle_traits
+from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import Run as Run
 from pyro_mmvae.runs.run import build_vae as build_vae
 from pyro_mmvae.runs.run import import_plugins as import_plugins

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.likelihoods import CategoricalLikelihood
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.runs.run import Run
 
 _NUM_ITEMS = 10  # in the samples shown after training
@@ -147,8 +147,7 @@ def _to_samples(run: Run, observed: dict[str, Tensor], means: dict[str, Tensor],
         if _is_image(run, name):
             samples.generated[name] = to_pixels(means[name])
         else:
-            likelihood = run.model.likelihoods[name]
-            value = means[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else means[name]
+            value = cast("Likelihood", run.model.likelihoods[name]).point(means[name])
             samples.arrays[f"generated.{name}"] = value.cpu().numpy()
             _add_text(run, name, value, samples, "generated")
     return samples
