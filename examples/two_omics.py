@@ -78,7 +78,7 @@ def evaluate(
     """On new cells: R² given both and given the second view, and the log score of the first given the second."""
     with torch.no_grad():
         experts = guide.encode(views, torch.ones(len(z), 2, dtype=torch.bool))
-        both, second = guide.posterior(experts), guide.posterior(experts.given([1]))
+        both, second = guide.posterior(experts), guide.posterior(experts.condition_on([1]))
         draws = counts(model.decode[0](second.sample((200,)))).log_prob(views[0]).sum(-1)
     score = float((draws.logsumexp(0) - torch.tensor(200.0).log()).mean())
     baseline = float(counts(average.log()).log_prob(views[0]).sum(-1).mean())

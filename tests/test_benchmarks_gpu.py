@@ -152,7 +152,7 @@ def test_places_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     modes: list[str] = []
     monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
     (place,) = waits.places_that_wait(lambda: make_batch(Waiting(), slice(None)))  # type: ignore[arg-type]
-    assert place.startswith("pyro_mmvae/data/batch.py:")
+    assert place.startswith("pyro_mmvae/data/dataset.py:")
     assert place.endswith("if not data.complete: (called a synchronizing CUDA operation)")
     assert modes == ["warn", "default"]
 

@@ -1,8 +1,7 @@
-"""Data sets of several modalities, loaded by name."""
+"""Multimodal data sets: loaders by name or path, and data sets made of arrays and items."""
 
 from __future__ import annotations
 
-from pyro_mmvae.data.characters import decode_texts, encode_texts
 from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
 from pyro_mmvae.data.infer import complete_specs, infer_specs
 from pyro_mmvae.data.missing import Missing
@@ -30,7 +29,7 @@ from pyro_mmvae.data.sets.polymnist_recipe import make_polymnist
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
-from pyro_mmvae.data.text import ALPHABET
+from pyro_mmvae.data.text import ALPHABET, decode_texts, encode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
 __all__ = [

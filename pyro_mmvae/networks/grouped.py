@@ -1,30 +1,29 @@
-"""Layers for several networks of one shape at once: a group a modality, no weights shared."""
+"""Layers and base classes for several networks of one shape, which share no weights and run in one call."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
 from torch.func import functional_call
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.onednn.linear import Linear, grouped_linear
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU}
+from pyro_mmvae.networks.onednn import Linear, grouped_linear
+from pyro_mmvae.networks.options import NetworkOptions
 
 
 class GroupedLinear(nn.Module):
-    """One linear layer a group, as one batched product.
+    """One linear layer per group, computed as one batched product.
 
-    Initialised as ``torch.nn.Linear`` is, each group by itself.
+    Each group is initialised by itself, from the distribution of ``torch.nn.Linear``.
 
     Args:
-        groups: how many.
-        in_features: of one group.
-        out_features: of one group.
+        groups: number of layers.
+        in_features: number of features that one layer takes.
+        out_features: number of features that one layer returns.
     """
 
     def __init__(self, groups: int, in_features: int, out_features: int) -> None:
@@ -36,72 +35,111 @@ class GroupedLinear(nn.Module):
         nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, features: Float[Tensor, "batch group feature"]) -> Float[Tensor, "batch group out"]:
-        """Apply each group's layer to its own features."""
+        """Apply the layer of each group to the features of that group."""
         return grouped_linear(features.transpose(0, 1), self.weight, self.bias).transpose(0, 1)
 
 
 class GroupedNetwork(nn.Module):
-    """Networks of one shape as one: parameters of all groups lie one after the other in the first dimension.
+    """The base class of encoders and decoders: networks for several modalities of one shape, in one module.
+
+    The first dimension of every parameter and buffer holds the groups, one after the other: it is as long as the
+    number of groups or a multiple of it. All subclasses have the constructor below, because :meth:`run_groups` calls
+    it; one that takes further arguments overrides :meth:`with_groups`.
+
+    An encoder's ``forward`` takes `(*batch, group, *shape)` and returns loc and scale `(*batch, group, latent)`, then,
+    where ``private_size`` is positive, loc and scale `(*batch, group, private)` of the private latent;
+    :class:`~pyro_mmvae.networks.GaussianHead` makes them from features. A decoder is a :class:`GroupedDecoder`.
 
     Args:
-        groups: how many networks.
-        **options: of the constructor of the same class, to make one of fewer groups.
+        shape: shape of one item: of an encoder's input, or of the parameters of the likelihood that a decoder returns.
+        latent_size: number of latent dimensions that all modalities share.
+        options: sizes and layers, of which each network reads those that apply to it; the defaults if None.
+        groups: number of modalities of that shape, one network each.
+        private_size: number of dimensions of each modality's private latent, 0 for none.
     """
 
-    def __init__(self, groups: int, **options: Any) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        latent_size: int,
+        options: NetworkOptions | None = None,
+        *,
+        groups: int = 1,
+        private_size: int = 0,
+    ) -> None:
         super().__init__()
-        self.groups, self.options = groups, options
-        self._templates: dict[int, list[nn.Module]] = {}  # in a list, so that no template becomes a submodule
+        self.shape, self.latent_size, self.private_size = tuple(shape), latent_size, private_size
+        self.options, self.groups = options or NetworkOptions(), groups
+        self._templates: dict[int, list[GroupedNetwork]] = {}  # in lists, so that torch does not make them submodules
+
+    def with_groups(self, groups: int) -> Self:
+        """Return a new network of this structure, with other weights, for another number of modalities."""
+        return type(self)(self.shape, self.latent_size, self.options, groups=groups, private_size=self.private_size)
 
     def run_groups(self, groups: Sequence[int], *args: Any) -> Any:
-        """What the network gives for some of its groups, at the cost of those groups only.
+        """Return the output for some of the groups, at the cost of those groups only.
 
         Args:
-            groups: which ones, in the order wanted.
-            *args: of ``forward``; inputs that have a group axis hold those groups only.
+            groups: indices of the groups, in the order of the output.
+            *args: arguments of ``forward``; inputs that have a group axis hold these groups only.
 
         Returns:
-            What ``forward`` returns, with as many groups.
+            The output of ``forward``, with these groups.
         """
         if list(groups) == list(range(self.groups)):
             return self(*args)
         count = len(groups)
         if count not in self._templates:
+            # On the meta device a template has no memory and draws no random numbers.
             with torch.device("meta"):
-                self._templates[count] = [type(self)(groups=count, **self.options)]
+                self._templates[count] = [self.with_groups(count)]
         template = self._templates[count][0].train(self.training)
         values = {
-            name: _of_groups(value, self.groups, groups) for name, value in self.state_dict(keep_vars=True).items()
+            name: select_groups(value, self.groups, groups) for name, value in self.state_dict(keep_vars=True).items()
         }
         return functional_call(template, values, args)
 
 
 class GroupedDecoder(GroupedNetwork):
-    """Decoders of one shape as one, from one latent for all of them or from one of each.
+    """The base class of decoders, which take one latent for all modalities or one latent per modality.
 
-    Args:
-        groups: how many decoders.
-        latent_size: number of latent dimensions that each sees.
-        own_latents: whether latents have a group axis, `(*batch, group, latent)`: where a part of them is private.
-        **options: see :class:`GroupedNetwork`.
+    ``forward`` takes `(*batch, latent)`, or `(*batch, group, latent + private)` where ``private_size`` is positive,
+    and returns the parameters of the likelihoods `(*batch, group, *shape)`. The constructor is that of
+    :class:`GroupedNetwork`.
     """
 
-    def __init__(self, groups: int, latent_size: int, own_latents: bool, **options: Any) -> None:
-        super().__init__(groups, latent_size=latent_size, own_latents=own_latents, **options)
+    @property
+    def input_size(self) -> int:
+        """The number of latent dimensions that the decoder of one modality sees, private ones included."""
+        return self.latent_size + self.private_size
 
-    def first(self, features: int) -> nn.Module:
-        """The first layer, from `(batch, latent)` or `(batch, group, latent)` to `(batch, group · feature)`."""
-        latent_size = self.options["latent_size"]
-        if self.options["own_latents"]:
-            return nn.Sequential(GroupedLinear(self.groups, latent_size, features), nn.Flatten(1))
-        return Linear(latent_size, self.groups * features)
+    def first_layer(self, features: int) -> nn.Module:
+        """Return the first layer, from the latents of :meth:`flatten_batch` to `(batch, group · feature)`.
 
-    def flatten(self, z: Tensor) -> tuple[Tensor, torch.Size]:
-        """Latents with one batch dimension, and the batch dimensions that there were."""
-        axes = z.dim() - (2 if self.options["own_latents"] else 1)
+        Args:
+            features: number of features that the layer gives one modality.
+        """
+        if self.private_size:
+            return nn.Sequential(GroupedLinear(self.groups, self.input_size, features), nn.Flatten(1))
+        return Linear(self.input_size, self.groups * features)  # all modalities read one latent: one product
+
+    def flatten_batch(self, z: Tensor) -> tuple[Tensor, torch.Size]:
+        """Return latents with one batch dimension, `(batch, latent)` or `(batch, group, latent)`, and the batch shape.
+
+        Args:
+            z: latents with any leading dimensions, as ``forward`` takes them.
+        """
+        axes = z.dim() - (2 if self.private_size else 1)
         return z.reshape(-1, *z.shape[axes:]), z.shape[:axes]
 
 
-def _of_groups(value: torch.Tensor, total: int, groups: Sequence[int]) -> torch.Tensor:
+def select_groups(value: Tensor, total: int, groups: Sequence[int]) -> Tensor:
+    """Return the parts of a parameter that belong to some of its groups, in their order.
+
+    Args:
+        value: parameter or buffer whose first dimension holds all groups.
+        total: number of groups that it holds.
+        groups: indices of the groups to return.
+    """
     parts = value.unflatten(0, (total, -1))
     return torch.cat([parts[group] for group in groups])

@@ -1,98 +1,81 @@
-"""A pair of multilayer perceptrons, for vectors and for anything else that can be flattened."""
+"""The pair of multilayer perceptrons, for vectors and for any other items, which are flattened."""
 
 from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedDecoder, GroupedLinear, GroupedNetwork
-from pyro_mmvae.networks.head import Encoding, GaussianHead, of_batch
+from pyro_mmvae.networks.blocks import activation
+from pyro_mmvae.networks.grouped import GroupedDecoder, GroupedLinear, GroupedNetwork
+from pyro_mmvae.networks.head import Encoding, GaussianHead, unflatten_batch
+from pyro_mmvae.networks.options import NetworkOptions
 
 
-def _layers(groups: int, sizes: list[int], activation: str) -> list[nn.Module]:
+def _hidden_layers(groups: int, in_features: int, options: NetworkOptions) -> list[nn.Module]:
+    """Return as many linear layers as the options ask for, each followed by its nonlinearity."""
     layers: list[nn.Module] = []
-    for before, after in pairwise(sizes):
-        layers += [GroupedLinear(groups, before, after), ACTIVATIONS[activation]()]
+    for before, after in pairwise([in_features, *[options.hidden] * options.depth]):
+        layers += [GroupedLinear(groups, before, after), activation(options)]
     return layers
 
 
 class MLPEncoder(GroupedNetwork):
-    """Flattened items to experts.
+    """An encoder that flattens items and applies hidden linear layers.
 
-    Args:
-        shape: of one item.
-        latent_size: number of latent dimensions.
-        groups: how many modalities of that shape.
-        hidden: size of the hidden layers.
-        depth: how many of them.
-        activation: ``relu``, ``silu`` or ``gelu``.
-        **head: of the experts and private latents, see :class:`~pyro_mmvae.networks.GaussianHead`.
+    The constructor is that of :class:`~pyro_mmvae.networks.GroupedNetwork`, for items of any shape. The encoder reads
+    the options ``hidden``, ``depth``, ``activation`` and those of :class:`~pyro_mmvae.networks.GaussianHead`.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         latent_size: int,
+        options: NetworkOptions | None = None,
         *,
         groups: int = 1,
-        hidden: int = 400,
-        depth: int = 1,
-        activation: str = "relu",
-        **head: Any,
+        private_size: int = 0,
     ) -> None:
-        super().__init__(
-            groups, shape=shape, latent_size=latent_size, hidden=hidden, depth=depth, activation=activation,
-            **head,
-        )  # fmt: skip
-        self.shape = shape
-        self.body = nn.Sequential(*_layers(groups, [math.prod(shape), *[hidden] * depth], activation))
-        features = hidden if depth else math.prod(shape)
-        self.head = GaussianHead(groups, features, latent_size, **head)
+        super().__init__(shape, latent_size, options, groups=groups, private_size=private_size)
+        options, size = self.options, math.prod(shape)
+        self.body = nn.Sequential(*_hidden_layers(groups, size, options))
+        features = options.hidden if options.depth else size
+        self.head = GaussianHead(groups, features, latent_size, options, private_size=private_size)
 
     def forward(self, values: Float[Tensor, "*batch_group_and_item"]) -> Encoding:
-        """Give what the head gives, each `(*batch, group, …)`."""
+        """Return the head's output for items `(*batch, group, *shape)`, each tensor `(*batch, group, …)`."""
         batch = values.shape[: values.dim() - len(self.shape) - 1]
-        return of_batch(self.head(self.body(values.reshape(-1, self.groups, math.prod(self.shape)))), batch)
+        flat = values.reshape(-1, self.groups, math.prod(self.shape))
+        return unflatten_batch(self.head(self.body(flat)), batch)
 
 
 class MLPDecoder(GroupedDecoder):
-    """A latent to the parameters of likelihoods.
+    """A decoder of hidden linear layers, whose output has any shape.
 
-    Args:
-        shape: of what to give for one item.
-        latent_size: number of latent dimensions, private ones among them.
-        groups: how many modalities of that shape.
-        hidden: size of the hidden layers.
-        depth: how many of them.
-        activation: ``relu``, ``silu`` or ``gelu``.
-        own_latents: see :class:`~pyro_mmvae.networks.GroupedDecoder`.
+    The constructor is that of :class:`~pyro_mmvae.networks.GroupedNetwork`. The decoder reads the options ``hidden``,
+    ``depth`` and ``activation``. Nothing follows its last linear layer.
     """
 
     def __init__(
         self,
         shape: tuple[int, ...],
         latent_size: int,
+        options: NetworkOptions | None = None,
         *,
         groups: int = 1,
-        hidden: int = 400,
-        depth: int = 1,
-        activation: str = "relu",
-        own_latents: bool = False,
+        private_size: int = 0,
     ) -> None:
-        super().__init__(
-            groups, latent_size, own_latents, shape=shape, hidden=hidden, depth=depth, activation=activation
-        )
-        self.shape = shape
-        last = GroupedLinear(groups, hidden if depth else latent_size, math.prod(shape))
-        self.body = nn.Sequential(*_layers(groups, [latent_size, *[hidden] * depth], activation), last)
+        super().__init__(shape, latent_size, options, groups=groups, private_size=private_size)
+        features = self.options.hidden if self.options.depth else self.input_size
+        # Before the hidden layers, so that the weights of a seed stay those of earlier versions.
+        last = GroupedLinear(groups, features, math.prod(shape))
+        self.body = nn.Sequential(*_hidden_layers(groups, self.input_size, self.options), last)
 
     def forward(self, z: Float[Tensor, "*batch_and_latent"]) -> Float[Tensor, "*batch_group_and_item"]:
-        """Give the likelihoods' parameters."""
-        flat, batch = self.flatten(z)
-        apart = flat if flat.dim() == 3 else flat.unsqueeze(1).expand(-1, self.groups, -1)
-        out: Tensor = self.body(apart)
+        """Return the parameters of the likelihoods, `(*batch, group, *shape)`."""
+        flat, batch = self.flatten_batch(z)
+        per_group = flat if flat.dim() == 3 else flat.unsqueeze(1).expand(-1, self.groups, -1)
+        out: Tensor = self.body(per_group)
         return out.reshape(*batch, self.groups, *self.shape)

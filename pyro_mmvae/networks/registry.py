@@ -1,96 +1,145 @@
-"""Networks by name, and by the shape of a modality where none is named."""
+"""Pairs of an encoder and a decoder by name, and the choice of a pair by the shape of a modality."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Protocol
 
-from pyro_mmvae.experts import FAMILIES
-from pyro_mmvae.networks.conv import NORMS, ConvDecoder, ConvEncoder
+from pyro_mmvae.networks.conv import ConvDecoder, ConvEncoder, is_image_shape
 from pyro_mmvae.networks.conv4 import Conv4Decoder, Conv4Encoder, fits_conv4
-from pyro_mmvae.networks.grouped import ACTIVATIONS, GroupedNetwork
-from pyro_mmvae.networks.head import check_covariance
+from pyro_mmvae.networks.grouped import GroupedNetwork
 from pyro_mmvae.networks.mlp import MLPDecoder, MLPEncoder
+from pyro_mmvae.networks.options import NetworkOptions
 from pyro_mmvae.networks.residual import ResidualDecoder, ResidualEncoder
 from pyro_mmvae.networks.text import TextDecoder, TextEncoder, fits_text
+from pyro_mmvae.registry import Registry
 
-NETWORKS = ("auto", "conv", "conv4", "mlp", "residual", "text")
+_MIN_CONV_SIDE = 8  # of an image for which "auto" chooses "conv"; smaller ones are shorter than the strides allow for
+
+
+class NetworkFactory(Protocol):
+    """A callable with the constructor of :class:`~pyro_mmvae.networks.GroupedNetwork`, such as a subclass of it."""
+
+    def __call__(
+        self, shape: tuple[int, ...], latent_size: int, options: NetworkOptions, *, groups: int, private_size: int
+    ) -> GroupedNetwork:
+        """Return a network for some modalities of one shape."""
 
 
 @dataclass(frozen=True)
-class NetworkOptions:
-    """Sizes of a pair of networks.
+class NetworkPair:
+    """A registered encoder and decoder.
 
     Args:
-        width: channels of the first convolution; of ``text`` a quarter of those of each.
-        hidden: size of hidden linear layers; residual networks have none.
-        depth: number of hidden layers of a multilayer perceptron.
-        decoder_hidden: whether a convolutional decoder has a hidden linear layer before its first image.
-        norm: ``none`` or ``group``, in convolutional networks.
-        activation: ``relu``, ``silu`` or ``gelu``.
-        isotropic: the same as ``covariance="isotropic"``.
-        covariance: of the experts: ``diagonal``; ``isotropic``, one scale for all latent dimensions; ``full``; or
-            ``low_rank``, a diagonal and a matrix of low rank.
-        rank: of ``low_rank``.
-        family: of the experts and of the prior: ``normal``, ``laplace``, ``student_t`` or ``logistic``.
-        df: degrees of freedom of ``student_t``, above 2; of no effect on the others.
-
-    Raises:
-        ValueError: for unknown names, or options that exclude each other.
+        encoder: factory of encoders.
+        decoder: factory of decoders.
+        fits: function that returns True for shapes of items that both networks take; None for any shape.
+        expects: the shapes that ``fits`` accepts, in words, for the message about another shape.
     """
 
-    width: int = 16
-    hidden: int = 512
-    depth: int = 1
-    decoder_hidden: bool = False
-    norm: str = "group"
-    activation: str = "silu"
-    isotropic: bool = False
-    covariance: str = "diagonal"
-    rank: int = 4
-    family: str = "normal"
-    df: float = 5.0
+    encoder: NetworkFactory
+    decoder: NetworkFactory
+    fits: Callable[[tuple[int, ...]], bool] | None = None
+    expects: str = "another shape"
 
-    def __post_init__(self) -> None:
-        if self.norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(NORMS)}, not {self.norm!r}")
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, not {self.activation!r}")
-        covariance = check_covariance(self.covariance, self.isotropic)
-        for name, least in (("width", 1), ("hidden", 1), ("depth", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.rank < 1:
-            raise ValueError(f"rank must be positive, not {self.rank}")
-        if self.family not in FAMILIES:
-            raise ValueError(f"family must be one of {', '.join(FAMILIES)}, not {self.family!r}")
-        if not self.df > 2:
-            raise ValueError(f"df must be above 2, where the variance exists, not {self.df}")
-        if self.family != "normal" and covariance in {"full", "low_rank"}:
-            raise ValueError(
-                f"family {self.family!r} has independent dimensions, no covariance={covariance!r}; 'normal' has"
-            )
 
-    @property
-    def expert_kind(self) -> str:
-        """Of the experts, see :attr:`pyro_mmvae.Experts.kind`."""
-        return "full" if self.covariance in {"full", "low_rank"} else self.family
+NETWORKS: Registry[NetworkPair] = Registry(
+    "network",
+    "'auto' chooses one by shape; pyro_mmvae.networks.register_network(name, encoder=…, decoder=…) adds yours",
+)
+"""Pairs of networks by name, built-in ones and registered ones. ``"auto"`` is not one of them."""
+
+
+def network_names() -> tuple[str, ...]:
+    """Return the names that :func:`make_networks` accepts: ``auto``, the built-in and the registered networks."""
+    return ("auto", *NETWORKS)
+
+
+def register_network(
+    name: str,
+    *,
+    encoder: NetworkFactory,
+    decoder: NetworkFactory,
+    fits: Callable[[tuple[int, ...]], bool] | None = None,
+    expects: str = "another shape",
+) -> None:
+    """Register a pair of networks under a name that modalities and configurations can then use.
+
+    Both factories are called as ``factory(shape, latent_size, options, groups=groups, private_size=private_size)`` and
+    return a :class:`~pyro_mmvae.networks.GroupedNetwork`, which documents the arguments and what ``forward`` takes and
+    returns. A subclass of it is such a factory. The modalities of a model that have one shape and one network are the
+    groups of a single :class:`~pyro_mmvae.networks.GroupedNetwork`.
+
+    Args:
+        name: name of the pair, not taken yet and not ``auto``.
+        encoder: factory of the encoder, from items to the parameters of experts.
+        decoder: factory of the decoder, from latents to the parameters of likelihoods.
+        fits: function that returns True for shapes of items that both networks take, by default any shape. It is asked
+            for the encoder's shape and for the decoder's.
+        expects: the shapes that ``fits`` accepts, in words, for the message about another shape, such as ``"images
+            (channel, height, width)"``.
+
+    Raises:
+        ValueError: If the name is taken, ``auto``, or not a non-empty string.
+
+    Example:
+        >>> import torch
+        >>> from pyro_mmvae.networks import GaussianHead, GroupedDecoder, GroupedNetwork
+        >>> class LinearEncoder(GroupedNetwork):
+        ...     def __init__(self, shape, latent_size, options=None, *, groups=1, private_size=0):
+        ...         super().__init__(shape, latent_size, options, groups=groups, private_size=private_size)
+        ...         self.head = GaussianHead(groups, shape[0], latent_size, self.options, private_size=private_size)
+        ...     def forward(self, vectors):
+        ...         return self.head(vectors)
+        >>> class LinearDecoder(GroupedDecoder):
+        ...     def __init__(self, shape, latent_size, options=None, *, groups=1, private_size=0):
+        ...         super().__init__(shape, latent_size, options, groups=groups, private_size=private_size)
+        ...         self.linear = self.first_layer(shape[0])
+        ...     def forward(self, z):
+        ...         flat, batch = self.flatten_batch(z)
+        ...         return self.linear(flat).reshape(*batch, self.groups, *self.shape)
+        >>> register_network(
+        ...     "linear", encoder=LinearEncoder, decoder=LinearDecoder,
+        ...     fits=lambda shape: len(shape) == 1, expects="vectors (feature,)",
+        ... )
+        >>> encoder, decoder = make_networks("linear", (6,), (6,), 2, NetworkOptions(), groups=3)
+        >>> loc, scale = encoder(torch.zeros(8, 3, 6))
+        >>> loc.shape, decoder(torch.zeros(8, 2)).shape
+        (torch.Size([8, 3, 2]), torch.Size([8, 3, 6]))
+        >>> unregister_network("linear")
+    """
+    if name == "auto":
+        raise ValueError("the name of a network must not be 'auto', which chooses a network by shape")
+    NETWORKS.register(name, NetworkPair(encoder, decoder, fits, expects))
+
+
+def unregister_network(name: str) -> None:
+    """Remove a pair of networks that :func:`register_network` added.
+
+    Args:
+        name: name of the pair, not a built-in one.
+
+    Raises:
+        ValueError: If the name is unknown or built in.
+    """
+    NETWORKS.unregister(name)
 
 
 def choose_network(shape: tuple[int, ...], *, tokens: bool = False) -> str:
-    """What ``auto`` is.
+    """Return the name of the network that ``auto`` stands for.
 
     Args:
-        shape: of one item as the encoder sees it.
-        tokens: whether that is one-hot tokens `(position, class)`.
+        shape: shape of one item as the encoder sees it.
+        tokens: If True, an item consists of one-hot tokens `(position, class)`.
 
     Returns:
-        ``text`` for tokens that it can take, ``conv`` for `(channel, height, width)` with sides of 8 at least, else
-        ``mlp``.
+        ``text`` for tokens whose length it accepts, ``conv`` for `(channel, height, width)` with sides of at least 8,
+        ``mlp`` for everything else.
     """
     if tokens:
         return "text" if fits_text(shape) else "mlp"
-    return "conv" if len(shape) == 3 and min(shape[1:]) >= 8 else "mlp"
+    return "conv" if is_image_shape(shape) and min(shape[1:]) >= _MIN_CONV_SIDE else "mlp"
 
 
 def make_networks(
@@ -103,68 +152,54 @@ def make_networks(
     *,
     private_size: int = 0,
 ) -> tuple[GroupedNetwork, GroupedNetwork]:
-    """An encoder and a decoder for one modality, or for several of one shape at once.
+    """Return an encoder and a decoder for one modality, or for several modalities of one shape.
 
     Args:
-        name: ``conv``, ``conv4``, ``mlp``, ``residual`` or ``text``, or ``auto``, see :func:`choose_network`. ``conv4``
-            is for images whose sides are multiples of 16, 32 at least; ``text`` for one-hot tokens `(position, class)`
-            whose positions are a multiple of 4, 8 at least; ``residual`` for images and sequences.
-        input_shape: of one item as the encoder sees it.
-        output_shape: of the likelihood's parameters of one item.
-        latent_size: number of latent dimensions.
-        options: sizes.
-        groups: how many modalities; they share no weights.
-        private_size: number of dimensions of the private latent of each.
+        name: one of :func:`network_names`; ``auto`` is resolved by :func:`choose_network`. ``conv4`` is for images
+            whose sides are multiples of 16, at least 32; ``text`` for one-hot tokens `(position, class)` whose number
+            of positions is a multiple of 4, at least 8; ``residual`` for images and sequences.
+        input_shape: shape of one item as the encoder sees it.
+        output_shape: shape of the likelihood's parameters for one item.
+        latent_size: number of latent dimensions that all modalities share.
+        options: sizes and layers of the networks, and the density of the experts.
+        groups: number of modalities, which share no weights.
+        private_size: number of dimensions of the private latent of each modality, 0 for none.
 
     Returns:
-        Modules `(*batch, group, *input_shape)` → loc, scale `(*batch, group, latent)`, or scale_tril `(*batch, group,
-        latent, latent)` for a full or low-rank covariance, then loc, scale `(*batch, group, private)` if there is a
-        private latent; and `(*batch, latent)` → `(*batch, group, *output_shape)`, or with a private latent `(*batch,
-        group, latent + private)` → the same.
+        An encoder from `(*batch, group, *input_shape)` to loc and scale `(*batch, group, latent)`, or to loc and
+        scale_tril `(*batch, group, latent, latent)` for a full or low-rank covariance, then loc and scale `(*batch,
+        group, private)` if there is a private latent; and a decoder from `(*batch, latent)`, or from `(*batch, group,
+        latent + private)` if there is a private latent, to `(*batch, group, *output_shape)`.
 
     Raises:
-        ValueError: for an unknown name, or a network for something that it cannot take.
+        ValueError: If the name is unknown, or the network does not take items of one of the shapes.
+        TypeError: If a registered factory returns something else than a ``GroupedNetwork``.
     """
     if name == "auto":
         name = choose_network(input_shape)
-    if name not in _PAIRS:
-        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
-    encoder, decoder, fits, wanted = _PAIRS[name]
+    pair = NETWORKS.lookup(name)
     for shape in (input_shape, output_shape):
-        if not fits(shape):
-            raise ValueError(f"network {name!r} needs {wanted}, not shape {shape}")
-    sizes: dict[str, Any] = {"groups": groups, "activation": options.activation}
-    encoding: dict[str, Any] = {
-        "isotropic": options.isotropic, "covariance": options.covariance, "rank": options.rank,
-        "private_size": private_size,
-    }  # fmt: skip
-    decoding: dict[str, Any] = {"own_latents": private_size > 0}
-    if name == "mlp":
-        sizes |= {"hidden": options.hidden, "depth": options.depth}
-    else:
-        sizes |= {"width": options.width, "norm": options.norm}
-    if name == "conv":
-        encoding["hidden"] = options.hidden
-        decoding["hidden"] = options.hidden if options.decoder_hidden else None
-    return (
-        encoder(input_shape, latent_size, **sizes, **encoding),
-        decoder(output_shape, latent_size + private_size, **sizes, **decoding),
-    )
+        if pair.fits is not None and not pair.fits(shape):
+            raise ValueError(f"network {name!r} needs {pair.expects}, got shape {shape}")
+    encoder = pair.encoder(input_shape, latent_size, options, groups=groups, private_size=private_size)
+    decoder = pair.decoder(output_shape, latent_size, options, groups=groups, private_size=private_size)
+    for role, network in (("encoder", encoder), ("decoder", decoder)):
+        if not isinstance(network, GroupedNetwork):
+            raise TypeError(
+                f"the {role} of network {name!r} must be a pyro_mmvae.networks.GroupedNetwork, got "
+                f"{type(network).__name__}"
+            )
+    return encoder, decoder
 
 
-def _anything(_: tuple[int, ...]) -> bool:
-    return True
-
-
-def _is_image(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3
-
-
-_PAIRS: dict[str, tuple[Any, Any, Any, str]] = {
-    "conv": (ConvEncoder, ConvDecoder, _is_image, "images (channel, height, width)"),
-    "conv4": (Conv4Encoder, Conv4Decoder, fits_conv4, "(channel, height, width) whose sides are 32, 48, 64, …"),
-    "mlp": (MLPEncoder, MLPDecoder, _anything, ""),
-    "residual": (ResidualEncoder, ResidualDecoder, _anything, ""),  # which refuses by itself what it cannot halve
-    "text": (TextEncoder, TextDecoder, fits_text, "tokens (position, class) of 8, 12, 16, … positions"),
+_BUILT_IN = {
+    "conv": NetworkPair(ConvEncoder, ConvDecoder, is_image_shape, "images (channel, height, width)"),
+    "conv4": NetworkPair(
+        Conv4Encoder, Conv4Decoder, fits_conv4, "(channel, height, width) whose sides are 32, 48, 64, …"
+    ),
+    "mlp": NetworkPair(MLPEncoder, MLPDecoder),
+    "residual": NetworkPair(ResidualEncoder, ResidualDecoder),  # the constructors check the sides
+    "text": NetworkPair(TextEncoder, TextDecoder, fits_text, "tokens (position, class) of 8, 12, 16, … positions"),
 }
-"""Networks by name: encoder, decoder, whether they can take a shape, and which those are."""
+for _name, _pair in _BUILT_IN.items():
+    NETWORKS.register(_name, _pair, built_in=True)

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
 
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.networks import NetworkOptions
 
-_RENAMED = {"modality_weights": "reconstruction_weights", "weight": "reconstruction_weight"}
+_AGGREGATION = "model.aggregation"
+
+_RENAMED = {
+    "modality_weights": "reconstruction_weights",
+    "weight": "reconstruction_weight",
+    "weights": "expert_weights",
+    "mixture_weights": "subset_weights",
+    "weights_entropy": "expert_weights_entropy",
+}
 """Keys of earlier versions, which an error message for an unknown key translates."""
 
 
@@ -60,6 +68,18 @@ class NetworkConfig(NetworkOptions):
     name: str = "auto"
 
 
+class AggregationConfig(BaseModel):
+    """An aggregation by name; every other key is a keyword of it, see :func:`pyro_mmvae.make_aggregation`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return the name and the options, as a label."""
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in (self.model_extra or {}).items())})"
+
+
 class ModelConfig(_Section):
     """The generative model, the guide, and the objective.
 
@@ -68,7 +88,7 @@ class ModelConfig(_Section):
     one modality in ``modalities`` take precedence over all of these.
     """
 
-    aggregation: str = "wb"
+    aggregation: str | AggregationConfig = "wb"
     bound: Literal["mixture", "component"] = "component"
     latent_size: int = Field(32, ge=1)
     private_size: int = Field(0, ge=0)
@@ -77,15 +97,29 @@ class ModelConfig(_Section):
     scale: float | Literal["auto", "learned"] = "auto"
     reconstruction_weights: dict[str, float] = Field(default_factory=dict)
     modalities: dict[str, ModalitySpec] = Field(default_factory=dict)
-    weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
-    mixture_weights: Literal["uniform", "size", "learned"] = "uniform"
-    weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
-    prior_expert: Literal["none", "full", "all"] | None = None
+    expert_weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
+    subset_weights: Literal["uniform", "by_size", "learned"] = "uniform"
+    expert_weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
+    prior_expert: Literal["none", "joint_only", "all"] | None = None
     network: NetworkConfig = NetworkConfig()
 
     @field_serializer("modalities")
     def _without_none(self, modalities: dict[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
         return {name: spec.settings() for name, spec in modalities.items()}
+
+    @field_validator("aggregation", mode="before")
+    @classmethod
+    def _name_or_mapping(cls, value: Any) -> Any:
+        if isinstance(value, (str, AggregationConfig)):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            raise ValueError(f"must be a name, or a mapping with a name and options, got {value!r}")
+        return value["name"] if len(value) == 1 else _frozen(value)
+
+    @property
+    def aggregation_options(self) -> str | dict[str, Any]:
+        """The aggregation as :func:`pyro_mmvae.make_aggregation` takes it: a name, or a mapping with a name."""
+        return self.aggregation if isinstance(self.aggregation, str) else self.aggregation.model_dump()
 
 
 class TrainConfig(_Section):
@@ -124,11 +158,14 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
             names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
     tree = {} if path is None else _read(Path(path))
-    for key, value in (overrides or {}).items():
+    # A name of an aggregation comes before options of it, whichever was given first.
+    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(_AGGREGATION + ".")):
         node = tree
         *parents, last = key.split(".")
         for parent in parents:
             child = node.setdefault(parent, {})
+            if isinstance(child, str) and ".".join(parents) == _AGGREGATION:
+                child = node[parent] = {"name": child}
             if not isinstance(child, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a section")
             node = child

@@ -79,12 +79,12 @@ def check_names(spec: ModalitySpec, where: str) -> None:
     Raises:
         ValueError: If one is not.
     """
-    for field, registry in (("encoder", ENCODERS), ("decoder", DECODERS)):
+    tables: dict[str, Registry[Any]] = {"encoder": ENCODERS, "decoder": DECODERS, "network": NETWORKS}
+    for field, registry in tables.items():
         name = getattr(spec, field)
-        if isinstance(name, str) and name not in registry:
+        is_auto = field == "network" and name == "auto"
+        if isinstance(name, str) and not is_auto and name not in registry:
             raise ValueError(f"{where}: {registry.unknown(name)}")
-    if spec.network is not None and spec.network not in {*NETWORKS, "auto"}:
-        raise ValueError(f"{where}: unknown network {spec.network!r}. Available: {', '.join(NETWORKS)}")
 
 
 def make_registered(

@@ -12,11 +12,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation.functional import get_aggregation
+from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
 from pyro_mmvae.aggregation.kinds import check_kind
-from pyro_mmvae.aggregation.rules import Prior, kinds_of, posterior_family
-from pyro_mmvae.aggregation.weights import make_mixture_weights, make_weights
+from pyro_mmvae.aggregation.subsets import SubsetWeights
+from pyro_mmvae.aggregation.values import ExpertWeights, Prior
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.vae.encoders_decoders import Decoders, Encoders
@@ -37,20 +37,26 @@ class MultimodalVAE(nn.Module):
         modalities: The observed modalities, in the order of the experts.
         latent_size: Number of latent dimensions that the modalities share, 32 by default; each may have further private
             ones, see :class:`~pyro_mmvae.Modality`.
-        aggregation: a name, see :func:`pyro_mmvae.aggregations`.
+        aggregation: The aggregation: a name, one of :func:`pyro_mmvae.aggregations`, "wb" by default; a mapping with a
+            name and options; an :class:`~pyro_mmvae.Aggregation`, which is a submodule of the guide; or any module or
+            callable from experts to a distribution.
         bound: Training bound, ``"mixture"`` or ``"component"``, the default; see
             :class:`~pyro_mmvae.BarycentricGuide`.
         beta: Weight of the KL term in training, positive, 1 by default. Unless this and the reconstruction weights are
             1, the training loss is an objective and not a bound on the evidence.
         network: Sizes of the networks, and the covariance and family of their experts; the defaults of
             :class:`~pyro_mmvae.networks.NetworkOptions` if None.
-        prior: ``(loc, scale)`` of the latent, N(0, I) by default. Its family is that of the posterior, usually
-            ``network.family``, with the scale parameter of that family.
-        prior_expert: see :func:`pyro_mmvae.aggregate`.
-        weights: λ, one a modality; see there. Or how it is learned, see
-            :func:`pyro_mmvae.aggregation.weights.make_weights`.
-        mixture_weights: see there; ``"learned"`` learns one a subset, with ``bound="mixture"``.
-        weights_entropy: see :class:`~pyro_mmvae.BarycentricGuide`.
+        prior: The pair ``(loc, scale)`` of the latent's prior; by default that of the aggregation object, if it was
+            given one, or N(0, I). It is of the posterior's family, usually ``network.family``, and its scale is that
+            family's scale parameter.
+        prior_expert: The subsets in which the prior is one more expert, see :class:`~pyro_mmvae.Aggregation`. This and
+            the next two are for an aggregation by name; an object is given them itself.
+        expert_weights: The weights λ, one per modality, or the name of a way to learn them: ``"learned"``,
+            ``"precision"`` or ``"gate"``, see :mod:`pyro_mmvae.aggregation.weights`. Equal by default.
+        subset_weights: The weights π of subsets, see :class:`~pyro_mmvae.Aggregation`; ``"learned"`` learns one per
+            subset, with ``bound="mixture"``. "uniform" by default.
+        expert_weights_entropy: The coefficient of the entropy of the expert weights, see
+            :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
 
     Raises:
         ValueError: If there is no modality or two have one name, β or the latent size is not positive, a name is
@@ -66,25 +72,27 @@ class MultimodalVAE(nn.Module):
         self,
         modalities: Sequence[Modality],
         latent_size: int = 32,
-        aggregation: str = "wb",
+        aggregation: AggregationLike = "wb",
         *,
         bound: str = "component",
         beta: float = 1.0,
         network: NetworkOptions | None = None,
         prior: Prior | None = None,
         prior_expert: str | None = None,
-        weights: Sequence[float] | Tensor | str | None = None,
-        mixture_weights: subsets.MixtureWeights = "uniform",
-        weights_entropy: float = 0.0,
+        expert_weights: ExpertWeights | None = None,
+        subset_weights: SubsetWeights = "uniform",
+        expert_weights_entropy: float = 0.0,
     ) -> None:
         super().__init__()
         names = tuple(modality.name for modality in modalities)
-        check_arguments(names, latent_size, beta, weights)
+        check_arguments(names, latent_size, beta, expert_weights)
         modalities = tuple(modality.resolved() for modality in modalities)
         self.modalities, self.latent_size = modalities, latent_size
         likelihoods = nn.ModuleDict({modality.name: modality.make_likelihood() for modality in modalities})
-        options, rule = network or NetworkOptions(), get_aggregation(aggregation)
-        check_kind(aggregation, options.expert_kind, kinds_of(rule, prior_expert))
+        options = network or NetworkOptions()
+        rule = _make_aggregation(aggregation, expert_weights, subset_weights, prior_expert)
+        rule.check_bound(bound)
+        check_kind(rule.name, options.expert_kind, rule.accepts)
         groups = group_modalities(modalities, likelihoods)
         pairs = []
         for group in groups:
@@ -92,9 +100,10 @@ class MultimodalVAE(nn.Module):
             likelihood = cast("Likelihood", likelihoods[first.name])
             pairs.append(make_group(first, likelihood, latent_size, options, len(group)))
         reconstruction_weights = {m.name: cast("float", m.reconstruction_weight) for m in modalities}
-        loc, scale = (0.0, 1.0) if prior is None else prior
+        loc, scale = prior or rule.prior or (0.0, 1.0)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
+        rule.build_weights(len(names), latent_size)
         # Built like this, the modules can keep parameters to themselves or share them through Pyro's store.
         with pyro.settings.context(module_local_params=True):
             self.model = GenerativeModel(
@@ -104,7 +113,7 @@ class MultimodalVAE(nn.Module):
                 prior_loc,
                 prior_scale,
                 beta,
-                posterior_family(rule, options.expert_kind, prior_expert),
+                rule.posterior_family(options.expert_kind),
                 options.df,
                 {m.name: m.private_size for m in modalities if m.private_size},
             )
@@ -118,35 +127,32 @@ class MultimodalVAE(nn.Module):
                     options.expert_kind,
                     options.df,
                 ),
-                aggregation,
+                rule,
                 beta=beta,
                 reconstruction_weights=reconstruction_weights,
                 bound=bound,
                 prior=(prior_loc, prior_scale),
-                prior_expert=prior_expert,
-                weights=make_weights(weights, len(names), latent_size),
-                mixture_weights=make_mixture_weights(mixture_weights, getattr(rule, "family", None), len(names), bound),
-                weights_entropy=weights_entropy,
+                expert_weights_entropy=expert_weights_entropy,
             )
-        rule.check(len(names), bound)
+        rule.check_bound(bound, len(names))
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the modalities, in the order of the experts."""
         return self.model.names
 
-    def posterior(self, batch: Observations, bound: str | None = None) -> TorchDistribution:
+    def posterior(self, batch: Observations, density: str | None = None) -> TorchDistribution:
         """Return the distribution of the latent given the observations of a batch.
 
         Args:
             batch: Observations of some items.
-            bound: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset, ``"full"`` for the
-                component of everything given; the guide's own by default.
+            density: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset per item, ``"joint"``
+                for the component of everything given; by default that of the guide's own bound.
 
         Returns:
-            Batch shape `(item,)`, event shape `(latent,)`.
+            A distribution of batch shape `(item,)` and event shape `(latent,)`.
         """
-        return self.guide.posterior(self.guide.experts(batch), bound)
+        return self.guide.posterior(self.guide.experts(batch), density)
 
     def private_posterior(self, batch: Observations) -> dict[str, TorchDistribution]:
         """Return the distributions of the private latents of the modalities in a batch.
@@ -158,9 +164,8 @@ class MultimodalVAE(nn.Module):
             Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`: the prior for items
             without the modality. Modalities without a private latent, or that are not in the batch, are left out.
         """
-        return (
-            self.guide.private(batch) if self.model.private_sizes else {}
-        )  # encoders need not run for an empty result
+        # Without private latents the encoders need not run.
+        return self.guide.private(batch) if self.model.private_sizes else {}
 
     def decode(
         self,
@@ -184,14 +189,27 @@ class MultimodalVAE(nn.Module):
         return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in names}
 
 
-def check_arguments(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) -> None:
+def _make_aggregation(
+    aggregation: AggregationLike,
+    expert_weights: ExpertWeights | None,
+    subset_weights: SubsetWeights,
+    prior_expert: str | None,
+) -> Aggregation:
+    """Return the aggregation, given those options that differ from the defaults."""
+    options: dict[str, Any] = {"expert_weights": expert_weights, "prior_expert": prior_expert}
+    if not (isinstance(subset_weights, str) and subset_weights == "uniform"):
+        options["subset_weights"] = subset_weights
+    return make_aggregation(aggregation, **{name: value for name, value in options.items() if value is not None})
+
+
+def check_arguments(names: tuple[str, ...], latent_size: int, beta: float, expert_weights: Any) -> None:
     """Check the arguments of :class:`MultimodalVAE` that no part of it checks.
 
     Args:
         names: Names of the modalities.
         latent_size: Number of shared latent dimensions.
         beta: Weight of the KL term.
-        weights: Weights λ, or how they are learned.
+        expert_weights: Weights λ, or how they are learned.
 
     Raises:
         ValueError: If one of them is out of its range, or two names clash.
@@ -210,7 +228,9 @@ def check_arguments(names: tuple[str, ...], latent_size: int, beta: float, weigh
         raise ValueError(f"latent_size must be positive, got {latent_size}")
     if not beta > 0 or not math.isfinite(beta):
         raise ValueError(f"beta must be positive and finite, got {beta}")
-    if weights is not None and not isinstance(weights, str) and len(weights) != len(names):
+    is_listed = isinstance(expert_weights, (Sequence, Tensor)) and not isinstance(expert_weights, str)
+    if is_listed and len(expert_weights) != len(names):
         raise ValueError(
-            f"{len(weights)} weights for {len(names)} modalities: one each, in the order {', '.join(names)}"
+            f"expert_weights must have one number per modality, in the order {', '.join(names)}, got "
+            f"{len(expert_weights)}"
         )

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pyro_mmvae.networks import ConvEncoder
+from pyro_mmvae.networks import ConvEncoder, NetworkOptions
 from pyro_mmvae.runs.checkpoint import (
     FORMAT_VERSION,
     CheckpointError,
@@ -27,7 +27,7 @@ from pyro_mmvae.runs.checkpoint import (
 
 def network(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(ConvEncoder((3, 8, 8), 4, groups=2, width=4, hidden=8, norm="group"))
+    return nn.Sequential(ConvEncoder((3, 8, 8), 4, NetworkOptions(width=4, hidden=8, norm="group"), groups=2))
 
 
 def steps(module: nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:

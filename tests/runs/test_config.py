@@ -38,7 +38,7 @@ def test_make_config_empty_file_has_the_defaults(tmp_path: Path, text: str) -> N
     "overrides",
     [
         {},
-        {"train.lr": "1e-3", "model.scale": "learned", "model.weights": [1, 2], "plugins": ["x"]},
+        {"train.lr": "1e-3", "model.scale": "learned", "model.expert_weights": [1, 2], "plugins": ["x"]},
         {"model.reconstruction_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
         {"data.photographs": ["coffee"], "train.lr": 3.0000000000000004e-05},
         {"data.missing_by_label": {"m0": {3: 0.5}}, "data.missing_rate": 0.25, "data.anything": None},
@@ -58,8 +58,8 @@ def test_dump_config_is_read_back_unchanged(tmp_path: Path, overrides: dict[str,
 
 
 def test_parse_overrides_reads_values_and_refuses_other_words() -> None:
-    assert parse_overrides(["train.lr=1e-3", "model.weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
-        "train.lr": "1e-3", "model.weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
+    assert parse_overrides(["train.lr=1e-3", "model.expert_weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
+        "train.lr": "1e-3", "model.expert_weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
     }  # fmt: skip
     for word in ("train.lr", "=3", " =3"):
         with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
@@ -98,8 +98,8 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__latent_size": 0}, "model.latent_size: "),
         ({"model__bound": "full"}, "model.bound: "),
         ({"model__scale": "free"}, "model.scale"),
-        ({"model__weights": "equal"}, "model.weights: "),
-        ({"model__weights": [1, "x"]}, "model.weights.1: "),
+        ({"model__expert_weights": "equal"}, "model.expert_weights: "),
+        ({"model__expert_weights": [1, "x"]}, "model.expert_weights.1: "),
         ({"model__reconstruction_weights": {"m0": "x"}}, "model.reconstruction_weights.m0: "),
         ({"data__name": 3}, "data.name: "),
         (

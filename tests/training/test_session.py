@@ -216,9 +216,12 @@ def test_a_configuration_that_does_not_fit_the_data_leaves_no_folder(toy_config:
             {"model__reconstruction_weights": {"m7": 1.0}},
             "model.reconstruction_weights names 'm7', the data has m0, m1, m2",
         ),
-        ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
-        ({"model__network__name": "conv", "data__name": "absent"}, "unknown data 'absent'"),
-        ({"train__device": "cuda:99"}, "device 'cuda:99' is not to be had"),
+        (
+            {"model__expert_weights": [1.0, 2.0]},
+            "expert_weights must have one number per modality, in the order m0, m1, m2, got 2",
+        ),
+        ({"model__network__name": "conv", "data__name": "absent"}, "unknown data set 'absent'"),
+        ({"train__device": "cuda:99"}, "device 'cuda:99' is unavailable"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
         ({"model__scale": -1.0}, "model: scale must be a positive number or 'learned', got -1.0"),
     ):
@@ -240,15 +243,16 @@ def test_every_likelihood_of_the_configuration_can_be_trained(toy_config: MakeCo
 
 def test_settings_reach_the_model(toy_config: MakeConfig, tmp_path: Path) -> None:
     config = toy_config(
-        model__beta=2.0, model__scale="learned", model__weights=[1, 2, 0], model__reconstruction_weights={"m1": 0.5},
-        model__network__isotropic=True, model__prior_expert="all", model__mixture_weights="size",
+        model__beta=2.0, model__scale="learned", model__expert_weights=[1, 2, 0],
+        model__reconstruction_weights={"m1": 0.5},
+        model__network__isotropic=True, model__prior_expert="all", model__subset_weights="by_size",
         model__aggregation="mwb", train__epochs=0,
     )  # fmt: skip
     run = train(config, tmp_path / "run", progress=False)
     guide, model = run.guide, run.model
     assert (guide.beta, model.beta, guide.bound) == (2.0, 2.0, "component")
-    assert torch.equal(guide.weights, torch.tensor([1.0, 2.0, 0.0]))
-    assert (guide.prior_expert, guide.mixture_weights) == ("all", "size")
+    assert torch.equal(guide.aggregation.expert_weights, torch.tensor([1.0, 2.0, 0.0]))
+    assert (guide.aggregation.prior_expert, guide.aggregation.subset_weights) == ("all", "by_size")
     assert model.reconstruction_weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
     assert {name for name, _ in model.named_parameters() if "log_scale" in name}
     _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))

@@ -91,13 +91,16 @@ def test_batch_bytes_have_the_loss_of_bytes_over_255(batch: dict[str, Tensor]) -
     ("change", "message"),
     [
         ({"sound": torch.zeros(ITEMS, 3)}, "unknown modality 'sound'; the model has image, vector, label"),
-        ({"vector": torch.zeros(ITEMS + 1, 5)}, "modality 'vector' has 7 items, others 6"),
+        ({"vector": torch.zeros(ITEMS + 1, 5)}, "modality 'vector' must have 6 items as others have, got 7"),
         ({"vector": torch.zeros(ITEMS, 4)}, r"modality 'vector' has items of shape \(4,\), the model expects \(5,\)"),
         ({"image": torch.zeros(ITEMS, 8, 8)}, r"modality 'image' has items of shape \(8, 8\).* \(3, 8, 8\)"),
-        ({"image": torch.zeros(3, 8, 8)}, "modality 'vector' has 6 items, others 3"),
-        ({"present": torch.ones(ITEMS, 2, dtype=torch.bool)}, r"'present' must be \(item, 3\), got \(6, 2\)"),
-        ({"present": torch.ones(ITEMS, dtype=torch.bool)}, r"'present' must be \(item, 3\), got \(6,\)"),
-        ({"present": torch.ones(ITEMS + 1, 3, dtype=torch.bool)}, r"mask of modality 'image' has shape \(7,\), not"),
+        ({"image": torch.zeros(3, 8, 8)}, "modality 'vector' must have 3 items as others have, got 6"),
+        ({"present": torch.ones(ITEMS, 2, dtype=torch.bool)}, r"'present' must have shape \(item, 3\), got \(6, 2\)"),
+        ({"present": torch.ones(ITEMS, dtype=torch.bool)}, r"'present' must have shape \(item, 3\), got \(6,\)"),
+        (
+            {"present": torch.ones(ITEMS + 1, 3, dtype=torch.bool)},
+            r"mask of modality 'image' must have shape \(6,\), got \(7,\)",
+        ),
     ],
 )
 def test_batch_wrong_shape_is_refused_in_one_line(
@@ -116,7 +119,7 @@ def test_batch_wrong_type_is_refused_in_one_line(batch: dict[str, Tensor]) -> No
         ({**batch, "image": [1.0]}, "modality 'image' must be a tensor .*, got list"),
         ({**batch, "vector": torch.tensor(1.0)}, "modality 'vector' must be a tensor"),
         ({**batch, "present": torch.ones(ITEMS, 3)}, "the mask of modality 'image' must be a bool tensor"),
-        ([batch["image"]], "a batch is a Batch or a dict of tensors, not list"),
+        ([batch["image"]], "batch must be a Batch or a mapping of tensors, got list"),
     ):
         with pytest.raises(TypeError, match=message) as error:
             vae.guide(wrong)
@@ -136,9 +139,9 @@ def test_model_unknown_name_to_generate_is_refused(batch: dict[str, Tensor]) -> 
         ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, got 0"),
         ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, got 0.0"),
         ([Modality("a", (4,))], {"beta": float("inf")}, "beta must be positive and finite"),
-        ([Modality("a", (4,))], {"weights": (1.0, 2.0)}, "2 weights for 1 modalities: one each, in the order a"),
+        ([Modality("a", (4,))], {"expert_weights": (1.0, 2.0)}, "one number per modality, in the order a, got 2"),
         ([Modality("a", (4,))], {"aggregation": "web"}, "unknown aggregation 'web'"),
-        ([Modality("a", (4,))], {"bound": "full"}, "bound must be one of"),
+        ([Modality("a", (4,))], {"bound": "joint"}, "bound must be one of"),
         ([Modality("a", (4,), network="conv")], {}, "network 'conv' needs images"),
         ([Modality("a", (4,), network="resnet")], {}, "modality 'a': unknown network 'resnet'"),
         ([Modality("a", (4,), likelihood="gamma")], {}, "modality 'a': unknown likelihood 'gamma'"),
@@ -188,7 +191,7 @@ def test_multimodal_vae_mixture_of_too_many_components_is_refused() -> None:
     vae = make(many, "mwb", bound="component")
     batch = {f"m{i}": torch.rand(ITEMS, 4) for i in range(13)}
     assert loss_of(vae, batch).isfinite()
-    assert vae.posterior(batch, "full").batch_shape == (ITEMS,)
+    assert vae.posterior(batch, "joint").batch_shape == (ITEMS,)
     with pytest.raises(ValueError, match="8,191 components"):
         vae.posterior(batch, "mixture")
 
@@ -199,7 +202,7 @@ def test_multimodal_vae_prior_and_weights_change_the_posterior(batch: dict[str, 
     assert (prior.posterior(nothing).mean == 2).all()
     assert (prior.model.prior().stddev == 0.5).all()
     torch.manual_seed(1)
-    weighted = make(weights=(0.0, 1.0, 0.0))
+    weighted = make(expert_weights=(0.0, 1.0, 0.0))
     torch.manual_seed(1)
     alone = make().posterior({"vector": batch["vector"]})
     torch.testing.assert_close(weighted.posterior(batch).mean, alone.mean, rtol=1e-5, atol=1e-6)
@@ -221,7 +224,7 @@ def test_decode_leading_dimensions_are_kept() -> None:
 def test_load_state_dict_other_model_has_the_same_loss(scale: float | str) -> None:
     modalities = [Modality("image", (3, 8, 8), scale=scale), Modality("vector", (5,), likelihood="normal", scale=scale)]
     batch = {"image": torch.rand(ITEMS, 3, 8, 8), "vector": torch.randn(ITEMS, 5)}
-    one, other = (make(modalities, "mwb", weights=(1.0, 2.0)) for _ in range(2))
+    one, other = (make(modalities, "mwb", expert_weights=(1.0, 2.0)) for _ in range(2))
     assert not torch.equal(loss_of(one, batch), loss_of(other, batch))
     other.load_state_dict(one.state_dict())
     assert torch.equal(loss_of(one, batch), loss_of(other, batch))
@@ -232,7 +235,7 @@ def test_batch_given_keeps_items_and_masks(batch: dict[str, Tensor]) -> None:
     whole = Batch(batch, {"image": mask, "vector": ~mask})
     assert len(whole) == ITEMS
     assert len(Batch({})) == 0
-    part = whole.given(("image",))
+    part = whole.select(("image",))
     assert set(part.values) == set(part.present) == {"image"}
     assert (part.values["image"][2:] == 0).all()
 

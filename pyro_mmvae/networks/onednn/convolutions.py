@@ -1,10 +1,4 @@
-"""Convolutions of several networks of one shape: all in one call, or one network after the other where that is faster.
-
-One call is what makes small images fast. Where activations are large, a CPU is faster with one network at a time: what
-a layer gives is still in its cache when the next one reads it, and oneDNN partitions plain convolutions better than
-grouped ones. Images are kept channels last, where convolutions are faster, and so is a normalisation over groups of 16
-channels.
-"""
+"""Convolutions of several networks of one shape, in one grouped call or one network after the other."""
 
 from __future__ import annotations
 
@@ -17,36 +11,30 @@ from torch import nn
 from torch.nn import functional
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.networks.grouped import ACTIVATIONS
-from pyro_mmvae.networks.onednn.kernels import Layer, dtype_of, up_by_phases
-from pyro_mmvae.networks.onednn.linear import is_plain
+from pyro_mmvae.networks.onednn.conditions import autocast_dtype, is_untraced
+from pyro_mmvae.networks.onednn.kernels import conv_bias_relu, subpixel_conv_transpose
 
 Step: TypeAlias = Callable[[Tensor], Tensor]
 
-_LARGE = 1 << 19
-"""Values that a layer gives for one network, from which on networks are faster one at a time on a CPU."""
+_MIN_VALUES_PER_NETWORK = 1 << 19
+"""Number of values that a layer returns for one network from which on a CPU runs one network at a time."""
 
-_NORM_CHANNELS = 16  # in one normalisation group
-_FEW = 4  # channels, of an image
-
-
-def block(convolution: nn.Module, groups: int, channels: int, norm: str, activation: str) -> list[nn.Module]:
-    """A convolution, its normalisation and its nonlinearity."""
-    layers = [convolution]
-    if norm == "group":
-        parts = channels // _NORM_CHANNELS if channels % _NORM_CHANNELS == 0 else 1
-        layers.append(nn.GroupNorm(groups * parts, groups * channels))
-    return [*layers, ACTIVATIONS[activation]()]
+_MAX_SUBPIXEL_CHANNELS = 4  # the channels of an image, and few enough for oneDNN's transposed convolution to be slow
 
 
-class Convolutions(nn.Sequential):
-    """Layers of grouped convolutions, one group a network.
+class GroupedConvolutions(nn.Sequential):
+    """A sequence of grouped convolutions and other layers, one group per network.
+
+    One call for all networks is what makes small images fast. Where activations are large, a CPU is faster with one
+    network at a time: the output of a layer is still in the cache when the next layer reads it, and oneDNN partitions
+    plain convolutions better than grouped ones. Images are channels last in memory, in which both convolutions and
+    normalisations over groups of 16 channels are faster.
 
     Args:
-        groups: how many networks.
+        groups: number of networks.
         layers: convolutions and transposed ones without dilation, group normalisations, and modules that work value by
             value.
-        largest: how many values one network has between two layers at the most, for one item.
+        largest: number of values that one network has between two layers at most, for one item.
     """
 
     def __init__(self, groups: int, layers: Iterable[nn.Module], largest: int) -> None:
@@ -57,117 +45,136 @@ class Convolutions(nn.Sequential):
         self, images: Float[Tensor, "batch group channel height width"]
     ) -> Float[Tensor, "batch group channels heights widths"]:
         """Apply each network to its own images."""
-        plain = is_plain(images, *self.parameters())
-        if plain and images.device.type == "cpu" and len(images) * self.largest >= _LARGE:
-            return self.one_by_one(images)
+        untraced = is_untraced(images, *self.parameters())
+        # Large activations of one network stay in a CPU's cache from layer to layer, those of all networks do not.
+        if untraced and images.device.type == "cpu" and len(images) * self.largest >= _MIN_VALUES_PER_NETWORK:
+            return self.forward_per_network(images)
         values = images.flatten(1, 2).contiguous(memory_format=torch.channels_last)
         values = super().forward(values)
-        values = cast("Tensor", _Contiguous.apply(values)) if plain else values.contiguous()
+        # A custom autograd function fixes the layout of the gradient, but has no rule for what traces it.
+        values = cast("Tensor", _Contiguous.apply(values)) if untraced else values.contiguous()
         return values.unflatten(1, (self.groups, -1))
 
-    def one_by_one(
+    def forward_per_network(
         self, images: Float[Tensor, "batch group channel height width"]
     ) -> Float[Tensor, "batch group channels heights widths"]:
-        """The same, to rounding, one network after the other."""
-        steps = _apart(list(self), self.groups)
-        found = []
-        for group, image in enumerate(images.to(dtype_of(images)).unbind(1)):
+        """Apply each network to its own images, one network after the other.
+
+        The result is that of :meth:`forward` up to rounding.
+        """
+        steps = _steps_per_network(list(self), self.groups)
+        results = []
+        for group, image in enumerate(images.to(autocast_dtype(images)).unbind(1)):
             value = image.contiguous(memory_format=torch.channels_last)
             for step in steps:
                 value = step[group](value)
-            found.append(cast("Tensor", _Contiguous.apply(value)))
-        return torch.stack(found).transpose(0, 1)
+            results.append(cast("Tensor", _Contiguous.apply(value)))
+        return torch.stack(results).transpose(0, 1)
 
 
 class _Contiguous(torch.autograd.Function):
-    """``Tensor.contiguous``, whose gradient comes back channels last, as what came before it was."""
+    """A ``Tensor.contiguous`` whose gradient is channels last.
+
+    The layers before it work in channels last, so that their backward passes do not meet two layouts.
+    """
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
-        """Channels first."""
+        """Return the values with channels first in memory."""
         return values.contiguous()
 
     @staticmethod
     def backward(_: Any, *gradients: Tensor) -> Tensor:
-        """Channels last."""
+        """Return the gradient with channels last in memory."""
         return gradients[0].contiguous(memory_format=torch.channels_last)
 
 
-class UpConvolution(nn.ConvTranspose2d):
-    """``torch.nn.ConvTranspose2d``, done in the way that is fastest on a CPU.
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """A ``torch.nn.ConvTranspose2d`` that a CPU computes in the way that is fastest there.
 
-    There oneDNN takes longer for a transposed convolution with a bias, and for its gradient, than for one without,
-    several times as long where sides come out odd: the bias is added afterwards. For a few channels, as of an image, it
-    is slow in any case: see :class:`~pyro_mmvae.networks.onednn.kernels.Phases`.
+    The arguments, parameters and initial weights are those of ``torch.nn.ConvTranspose2d``. The package's docstring
+    says which way is taken when.
     """
 
     @property
-    def has_phases(self) -> bool:
-        """Whether it is one of those."""
+    def is_subpixel(self) -> bool:
+        """True if a CPU computes this layer as :class:`~pyro_mmvae.networks.onednn.SubpixelConvTranspose`."""
         shape = (self.kernel_size, self.stride, self.padding, self.dilation)
-        few = self.out_channels // self.groups <= _FEW
-        return few and shape == ((3, 3), (2, 2), (1, 1), (1, 1)) and all(size <= 1 for size in self.output_padding)
+        has_few_channels = self.out_channels // self.groups <= _MAX_SUBPIXEL_CHANNELS
+        has_shape = shape == ((3, 3), (2, 2), (1, 1), (1, 1)) and all(size <= 1 for size in self.output_padding)
+        return has_few_channels and has_shape
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:  # noqa: A002  (torch's own name)
-        """Apply it."""
+        """Return the transposed convolution of images `(item, channel, height, width)`."""
+        # The measurements behind the other paths were made on CPUs, of convolutions without dilation.
         if output_size is not None or self.dilation != (1, 1) or input.device.type != "cpu":
             return super().forward(input, output_size)
-        weight, bias, more, padding = self.weight, self.bias, self.output_padding, cast("tuple[int, ...]", self.padding)
-        is_own = is_plain(input, weight)
-        if is_own and self.has_phases:
-            return up_by_phases(input, weight, bias, more, self.groups)
-        if is_own and self.groups == 1:
-            return _layer(input, weight, bias, self.stride, padding, more)
-        found = functional.conv_transpose2d(input, weight, None, self.stride, padding, more, self.groups)
-        return found if bias is None else found + bias.to(found.dtype).reshape(-1, 1, 1)
+        weight, bias, padding = self.weight, self.bias, cast("tuple[int, ...]", self.padding)
+        untraced = is_untraced(input, weight)
+        if untraced and self.is_subpixel:
+            return subpixel_conv_transpose(input, weight, bias, self.output_padding, self.groups)
+        if untraced and self.groups == 1:  # ConvBiasReLU has no groups
+            return conv_bias_relu(input, weight, bias, self.stride, padding, self.output_padding)
+        # With a bias oneDNN is several times slower, forward and backward, above all for results of odd sides.
+        result = functional.conv_transpose2d(
+            input, weight, None, self.stride, padding, self.output_padding, self.groups
+        )
+        return result if bias is None else result + bias.to(result.dtype).reshape(-1, 1, 1)
 
 
-def _layer(
-    values: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, output_padding: Any = None,
-    *, is_rectified: bool = False,
-) -> Tensor:  # fmt: skip
-    """:class:`~pyro_mmvae.networks.onednn.kernels.Layer` in the type that autocast asks for."""
-    dtype = dtype_of(values)
-    bias = None if bias is None else bias.to(dtype)
-    options = (stride, padding, output_padding, is_rectified)
-    return cast("Tensor", Layer.apply(values.to(dtype), weight.to(dtype), bias, *options))
+def _steps_per_network(layers: Sequence[nn.Module], groups: int) -> list[list[Step]]:
+    """Return the layers of several networks as steps, each a list of one function per network.
 
-
-def _apart(layers: Sequence[nn.Module], groups: int) -> list[list[Step]]:
-    """Layers of several networks as steps of each: a convolution, and the ReLU after it, is one."""
+    A ReLU after a convolution is a part of the convolution's step, where :class:`ConvBiasReLU` computes that.
+    """
     steps: list[list[Step]] = []
     for before, layer, after in zip([None, *layers[:-1]], layers, [*layers[1:], None], strict=True):
         if isinstance(layer, nn.GroupNorm):
-            parameters = zip(_split(layer.weight, groups), _split(layer.bias, groups), strict=True)
-            parts = layer.num_groups // groups
-            steps.append([
-                partial(functional.group_norm, num_groups=parts, weight=weight, bias=bias, eps=layer.eps)
-                for weight, bias in parameters
-            ])  # fmt: skip
+            steps.append(_norm_steps(layer, groups))
         elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
-            weights = _split(layer.weight.to(dtype_of(layer.weight)), groups)
-            biases = [None] * groups if layer.bias is None else _split(layer.bias, groups)
-            options: dict[str, Any] = {}
-            if isinstance(layer, nn.ConvTranspose2d):
-                options["output_padding"] = layer.output_padding
-            function: Any = up_by_phases
-            if _is_layer(layer):
-                function = partial(_layer, stride=layer.stride, padding=layer.padding)
-                options["is_rectified"] = isinstance(after, nn.ReLU)
-            steps.append([
-                partial(function, weight=weight, bias=bias, **options)
-                for weight, bias in zip(weights, biases, strict=True)
-            ])  # fmt: skip
-        elif not (isinstance(layer, nn.ReLU) and _is_layer(before)):
+            steps.append(_convolution_steps(layer, groups, is_rectified=isinstance(after, nn.ReLU)))
+        elif not (isinstance(layer, nn.ReLU) and _fuses_relu(before)):
             steps.append([layer] * groups)
     return steps
 
 
-def _is_layer(module: nn.Module | None) -> bool:
-    """Whether it is done as :class:`~pyro_mmvae.networks.onednn.kernels.Layer`, with a ReLU that may follow."""
+def _norm_steps(layer: nn.GroupNorm, groups: int) -> list[Step]:
+    """Return a group normalisation of all networks as one function per network."""
+    parameters = zip(_split_networks(layer.weight, groups), _split_networks(layer.bias, groups), strict=True)
+    parts = layer.num_groups // groups
+    return [
+        partial(functional.group_norm, num_groups=parts, weight=weight, bias=bias, eps=layer.eps)
+        for weight, bias in parameters
+    ]
+
+
+def _convolution_steps(layer: nn.Conv2d | nn.ConvTranspose2d, groups: int, *, is_rectified: bool) -> list[Step]:
+    """Return a grouped convolution as one function per network.
+
+    Args:
+        layer: convolution of all networks.
+        groups: number of networks.
+        is_rectified: If True, a ReLU follows, which is included if the convolution can be fused with it.
+    """
+    weights = _split_networks(layer.weight.to(autocast_dtype(layer.weight)), groups)  # one conversion for all networks
+    biases = [None] * groups if layer.bias is None else _split_networks(layer.bias, groups)
+    options: dict[str, Any] = {}
+    if isinstance(layer, nn.ConvTranspose2d):
+        options["output_padding"] = layer.output_padding
+    function: Any = subpixel_conv_transpose
+    if _fuses_relu(layer):
+        function = partial(conv_bias_relu, stride=layer.stride, padding=layer.padding, is_rectified=is_rectified)
+    return [
+        partial(function, weight=weight, bias=bias, **options) for weight, bias in zip(weights, biases, strict=True)
+    ]
+
+
+def _fuses_relu(module: nn.Module | None) -> bool:
+    """Return True for a convolution that :class:`ConvBiasReLU` computes, with a ReLU that may follow it."""
     is_convolution = isinstance(module, (nn.Conv2d, nn.ConvTranspose2d))
-    return is_convolution and not (isinstance(module, UpConvolution) and module.has_phases)
+    return is_convolution and not (isinstance(module, ConvTranspose2d) and module.is_subpixel)
 
 
-def _split(parameter: Tensor, groups: int) -> Sequence[Tensor]:
+def _split_networks(parameter: Tensor, groups: int) -> Sequence[Tensor]:
+    """Return the part of a parameter that belongs to each network."""
     return parameter.unflatten(0, (groups, -1)).unbind(0)

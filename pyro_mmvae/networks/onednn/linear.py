@@ -6,13 +6,14 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.autograd import forward_ad
 from torch.nn import functional
 
 from pyro_mmvae._typing import Float, Tensor
+from pyro_mmvae.networks.onednn._private import onednn_matmul
+from pyro_mmvae.networks.onednn.conditions import has_fast_matmul
 
-_MANY = 1 << 22
-"""Multiplications in one product, below which the BLAS is as fast."""
+_MIN_MULTIPLICATIONS = 1 << 22
+"""Number of multiplications in one product from which oneDNN is used; below, torch's BLAS is as fast."""
 
 
 def grouped_linear(
@@ -20,88 +21,67 @@ def grouped_linear(
     weight: Float[Tensor, "group feature out"],
     bias: Float[Tensor, "group one out"],
 ) -> Float[Tensor, "group item out"]:
-    """What ``torch.baddbmm(bias, features, weight)`` gives, to rounding, differentiable any number of times.
-
-    oneDNN is asked for float32 on x86 CPUs only, outside of autocast, which has its own way to it, and of
-    ``torch.compile`` and ``torch.func``.
+    """Return ``torch.baddbmm(bias, features, weight)`` up to rounding, differentiable any number of times.
 
     Args:
-        features: of the items, for each group.
-        weight: of each group's layer.
-        bias: of each group's layer.
+        features: features of the items, for each group.
+        weight: weights of the layer of each group.
+        bias: biases of the layer of each group.
     """
     size = features.shape[1] * weight.shape[1] * weight.shape[2]
-    if size < _MANY or not _is_for_onednn(features, weight, bias):
-        if len(weight) == 1:
+    if size < _MIN_MULTIPLICATIONS or not has_fast_matmul(features, weight, bias):
+        if len(weight) == 1:  # a plain product is faster than a batch of one
             return functional.linear(features[0], weight[0].mT, bias[0, 0]).unsqueeze(0)
         return torch.baddbmm(bias, features, weight)
-    return cast("Tensor", _Product.apply(features, weight)) + bias
+    return cast("Tensor", _BatchedMatmul.apply(features, weight)) + bias
 
 
 class Linear(nn.Linear):
-    """``torch.nn.Linear``, by oneDNN as :func:`grouped_linear` says."""
+    """A ``torch.nn.Linear`` that oneDNN computes where that is faster.
+
+    The arguments, parameters and initial weights are those of ``torch.nn.Linear``.
+    """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's own name)
-        """Apply it."""
-        if input.dim() != 2 or input.numel() * self.out_features < _MANY or not _is_for_onednn(input, self.weight):
+        """Return the product with the weight, plus the bias, of `(item, feature)` or any leading dimensions."""
+        is_large = input.dim() == 2 and input.numel() * self.out_features >= _MIN_MULTIPLICATIONS
+        if not is_large or not has_fast_matmul(input, self.weight):
             return functional.linear(input, self.weight, self.bias)
-        product = cast("Tensor", _Product.apply(input.unsqueeze(0), self.weight.mT.unsqueeze(0))).squeeze(0)
+        product = cast("Tensor", _BatchedMatmul.apply(input.unsqueeze(0), self.weight.mT.unsqueeze(0))).squeeze(0)
         return product if self.bias is None else product + self.bias
 
 
-def _is_for_onednn(*tensors: Tensor) -> bool:
-    """Whether oneDNN multiplies such matrices in float32, and nothing else wants to see the product."""
-    return bool(
-        all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
-        and not torch.is_autocast_enabled("cpu")
-        and is_plain(*tensors)
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and torch.backends.cpu.get_cpu_capability().startswith("AVX")
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+def _without_gaps(matrix: Tensor) -> Tensor:
+    """Return a matrix that is dense in memory, by rows or by columns.
 
-
-def is_plain(*tensors: Tensor) -> bool:
-    """Whether nothing but reverse mode wants to see what becomes of these.
-
-    That is neither ``torch.compile`` nor ``torch.func`` nor ``torch.autograd.forward_ad``.
+    For other matrices, such as slices of a batch with the group axis in between, oneDNN's product takes a thousand
+    times as long.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and forward_ad._current_level < 0
-        and not any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in tensors)
-    )
-
-
-def _dense(matrix: Tensor) -> Tensor:
-    """A matrix without gaps, in either order: of others oneDNN makes a thousand times the work."""
     if matrix.is_contiguous() or matrix.mT.is_contiguous():
         return matrix
     return matrix.contiguous() if matrix.stride(-1) == 1 else matrix.mT.contiguous().mT
 
 
-class _Product(torch.autograd.Function):
-    r""":math:`C_g = A_g B_g`, with the gradients :math:`G_g B_g^\top` and :math:`A_g^\top G_g`, products likewise."""
+class _BatchedMatmul(torch.autograd.Function):
+    r"""The products :math:`C_g = A_g B_g`, with the gradients :math:`G_g B_g^\top` and :math:`A_g^\top G_g`."""
 
     @staticmethod
     def forward(ctx: Any, first: Tensor, second: Tensor) -> Tensor:
-        """Multiply `(group, row, inner)` and `(group, inner, column)`."""
+        """Return the products of `(group, row, inner)` and `(group, inner, column)`."""
         ctx.save_for_backward(first, second)
-        multiply = torch.ops.mkldnn._linear_pointwise
-        if len(first) == 1:
-            return cast("Tensor", multiply(_dense(first[0]), _dense(second[0]).mT, None, "none", [], "")).unsqueeze(0)
-        product = first.new_empty(*first.shape[:-1], second.shape[-1])
-        for a, b, place in zip(first, second, product, strict=True):
-            place.copy_(multiply(_dense(a), _dense(b).mT, None, "none", [], ""))
-        return product
+        if len(first) == 1:  # the product of a single group needs no copy into a batch
+            return onednn_matmul(_without_gaps(first[0]), _without_gaps(second[0]).mT).unsqueeze(0)
+        products = first.new_empty(*first.shape[:-1], second.shape[-1])
+        for a, b, product in zip(first, second, products, strict=True):  # oneDNN's operator takes matrices only
+            product.copy_(onednn_matmul(_without_gaps(a), _without_gaps(b).mT))
+        return products
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Multiply back."""
+        """Return the gradients of both factors, which can be differentiated again."""
         (gradient,), (first, second) = gradients, ctx.saved_tensors
-        by_first, by_second = ctx.needs_input_grad
+        wants_first, wants_second = ctx.needs_input_grad
         return (
-            cast("Tensor", _Product.apply(gradient, second.mT)) if by_first else None,
-            cast("Tensor", _Product.apply(first.mT, gradient)) if by_second else None,
+            cast("Tensor", _BatchedMatmul.apply(gradient, second.mT)) if wants_first else None,
+            cast("Tensor", _BatchedMatmul.apply(first.mT, gradient)) if wants_second else None,
         )
