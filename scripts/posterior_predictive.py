@@ -1,4 +1,4 @@
-"""Posterior predictive check of a trained run: posterior_predictive.py RUN --given m0 --num-samples 100."""
+"""A posterior predictive check of a trained run, called as ``posterior_predictive.py RUN --given m0``."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ from pyro_mmvae.runs.run import load
 
 @click.command()
 @click.argument("run", type=click.Path(exists=True, path_type=Path))
-@click.option("--given", default="", help="Modalities the guide sees, by commas; none is the prior predictive.")
-@click.option("--num-samples", default=100, show_default=True, help="Draws an item.")
-@click.option("--items", default=200, show_default=True, help="Test items, the first ones.")
-@click.option("--seed", default=0, show_default=True, help="Of all draws.")
-@click.option("--out", type=click.Path(path_type=Path), help="A netCDF file; RUN/evaluation/ppc.nc by default.")
+@click.option(
+    "--given", default="", metavar="NAMES", show_default="none, for the prior predictive distribution",
+    help="Modalities that the guide sees, separated by commas.",
+)  # fmt: skip
+@click.option("--num-samples", default=100, show_default=True, help="Number of posterior predictive draws per item.")
+@click.option("--items", default=200, show_default=True, help="Number of test items to check, the first ones.")
+@click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="FILE.nc", show_default="RUN/evaluation/ppc.nc",
+    help="netCDF file to write.",
+)  # fmt: skip
 def main(run: Path, given: str, num_samples: int, items: int, seed: int, out: Path | None) -> None:
-    """Draw replicated observations, print how well they are calibrated, and write them for ArviZ."""
+    """Run a posterior predictive check of a trained model.
+
+    Reads the run directory RUN and its test items. Prints the calibration of each statistic, and writes the draws for
+    ArviZ to --out and pictures beside it.
+    """
     trained = load(run)
     data = trained.data("test")
     ids = np.arange(min(items, len(data)))

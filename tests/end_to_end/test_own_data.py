@@ -1,4 +1,4 @@
-"""A user's own data from the command line to figures, and what missing modalities do to training and evaluation."""
+"""User data from the command line to figures, and the effect of missing modalities on training and evaluation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ SMALL = [f"--set={word}" for word in ("model.latent_size=3", "model.network.widt
 
 
 @pytest.fixture
-def own(elsewhere: Path) -> Path:
-    """A folder with an image, counts and tokens of the same four classes, some of each missing."""
+def folder(elsewhere: Path) -> Path:
+    """Return a folder with an image, counts and tokens of four shared classes, some of each missing."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 4, N)
     image = generator.integers(0, 40, (N, 3, 10, 8), dtype=np.uint8)
@@ -70,12 +70,12 @@ def trained(*words: str) -> Any:
     return invoke("train", "--data", "mine", "--out", "out", *FAST, *SMALL, *words)
 
 
-@pytest.mark.usefixtures("own")
-def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_folder_of_three_data_types_trains_samples_and_evaluates(folder: Path) -> None:
     trained("--agg", "mwb", "--set", "data.missing_rate={rna: 3e-1}", "--set", "data.split_seed=2")
     data = yaml.safe_load(Path("out/config.yaml").read_text())["data"]
     assert data == {
-        "name": str(own), "kinds": None, "missing_nan": None, "allow_constant": None, "split_seed": 2,
+        "name": str(folder), "kinds": None, "missing_nan": None, "allow_constant": None, "split_seed": 2,
         "memory_map": None, "missing_rate": {"rna": 0.3}, "missing_by_label": None, "missing_seed": 0,
         "missing_splits": ["train", "val"], "allow_empty": False,
     }  # fmt: skip
@@ -91,16 +91,16 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
     totals = gaps.tensors["rna"][gaps.present[:, 1]].sum(-1)
     assert values == totals[totals > 0].median()
 
-    told = invoke("sample", "out", "--given", "image", "-n", "3", "--device", "cpu").stdout.splitlines()
-    assert told == [
+    printed = invoke("sample", "out", "--given", "image", "-n", "3", "--device", "cpu").stdout.splitlines()
+    assert printed == [
         "samples.png: 3 draws given image, seed 0",
         "samples.npz: generated.rna, generated.words; 3 draws given image, seed 0",
     ]
     with np.load("samples.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == {"generated.rna": (3, 6), "generated.words": (3, 4)}
         assert ((arrays["generated.words"] >= 0) & (arrays["generated.words"] < 5)).all()
-    told = invoke("sample", "out", "--given", "rna,words", "--generate", "words", "-n", "2", "--out", "b.png").stdout
-    assert told == "b.npz: given.rna, given.words, generated.words; 2 draws given rna, words, seed 0\n"
+    printed = invoke("sample", "out", "--given", "rna,words", "--generate", "words", "-n", "2", "--out", "b.png").stdout
+    assert printed == "b.npz: given.rna, given.words, generated.words; 2 draws given rna, words, seed 0\n"
     assert not Path("b.png").exists()
 
     invoke("evaluate", "out", "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--khat-items", "5")
@@ -115,10 +115,10 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
     invoke("train", "--resume", "out", "--epochs", "2", "--quiet")
     assert yaml.safe_load(Path("out/config.yaml").read_text())["data"] == data
     Path("mine/rna.npy").unlink()
-    assert load("out").names == ("image", "rna", "words")  # a run opens without its data
+    assert load("out").names == ("image", "rna", "words")  # a run can be loaded without its data
 
 
-@pytest.mark.usefixtures("own")
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -140,14 +140,12 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
         (("--data", "theirs"), "unknown data set 'theirs'. Available: "),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_written(
-    words: tuple[str, ...], expected: str
-) -> None:
+def test_train_unfit_settings_fail_in_one_line_without_files(words: tuple[str, ...], expected: str) -> None:
     assert expected in refused("train", "--data", "mine", "--out", "out", *FAST, *SMALL, *words)
     assert not Path("out").exists()
 
 
-def test_settings_of_a_modality_go_before_what_the_data_says(own: Path) -> None:
+def test_train_modality_settings_override_the_data(folder: Path) -> None:
     modalities = {
         "rna": {"likelihood": "poisson", "weight": "2"},
         "image": {"likelihood": "normal", "scale": "learned", "network": "mlp"},
@@ -156,26 +154,25 @@ def test_settings_of_a_modality_go_before_what_the_data_says(own: Path) -> None:
     config = make_config(
         None,
         {
-            "data.name": str(own), "model.modalities": modalities, "model.modality_weights": {"rna": 5, "words": 3},
+            "data.name": str(folder), "model.modalities": modalities, "model.modality_weights": {"rna": 5, "words": 3},
             "model.network.hidden": 8, "model.scale": 0.2, "train.epochs": 0, "train.threads": 1,
         },
     )  # fmt: skip
     run = train(config, "out", progress=False)
-    found = {m.name: m for m in run.vae.modalities}
-    assert (found["rna"].likelihood, found["rna"].weight) == ("poisson", 2.0)
-    assert (found["image"].likelihood, found["image"].scale, found["image"].network) == ("normal", "learned", "mlp")
-    assert (found["words"].classes, found["words"].weight) == (9, 3.0)
+    by_name = {m.name: m for m in run.vae.modalities}
+    assert (by_name["rna"].likelihood, by_name["rna"].weight) == ("poisson", 2.0)
+    image = by_name["image"]
+    assert (image.likelihood, image.scale, image.network) == ("normal", "learned", "mlp")
+    assert (by_name["words"].classes, by_name["words"].weight) == (9, 3.0)
     assert run.model.weights == {"image": 1.0, "rna": 2.0, "words": 3.0}
-    shared = make_config(None, {"data.name": str(own), "model.likelihood": "normal", "model.scale": 0.2})
+    shared = make_config(None, {"data.name": str(folder), "model.likelihood": "normal", "model.scale": 0.2})
     settled = runs.settle_traits(shared, session.infer_traits(run.data("train")))
     assert {name: (t.likelihood, t.scale) for name, t in settled.items()} == {
         "image": ("normal", 0.2), "rna": ("negative_binomial", None), "words": ("categorical", None)
     }  # fmt: skip
 
 
-def test_a_run_of_before_the_options_were_the_loaders_still_opens(
-    toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_load_run_with_old_data_options_opens(toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(session._Session, "about_modalities", lambda self: {"shapes": self.shapes})
         config = toy_config(train__epochs=1)
@@ -196,13 +193,13 @@ def test_a_run_of_before_the_options_were_the_loaders_still_opens(
     assert resolved.data == runs.resolve(config).data
     assert make_cells(tmp_path, {("wb", 0): resolved})[0].path == tmp_path / "wb-seed0"
     other = toy_config(train__epochs=1, data__seed=1, model__likelihood="laplace", model__scale=0.75)
-    with pytest.raises(runs.RunError, match="was made with other settings"):
+    with pytest.raises(runs.RunError, match="must have the settings of this comparison"):
         make_cells(tmp_path, {("wb", 0): other})
     session.resume(tmp_path / "wb-seed0", epochs=2, progress=False)
     assert make_config(file).data == resolved.data
 
 
-def test_resolving_is_idempotent_and_converts(toy_config: Any) -> None:
+def test_resolve_converts_and_is_idempotent(toy_config: Any) -> None:
     config = toy_config(data__train_size="48", data__missing_by_label={"3": "1e-1"}, data__photographs=["x"])
     resolved = runs.resolve(config)
     assert resolved.data.options()["train_size"] == 48
@@ -247,9 +244,9 @@ def masked(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("aggregation", ["poe", "moe", "mopoe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_an_all_true_mask_changes_no_bit(aggregation: str, bound: str) -> None:
+def test_batch_all_true_mask_equals_no_mask(aggregation: str, bound: str) -> None:
     batch = make_batch(dataset(), slice(None))
-    found = []
+    results = []
     for given in (batch, masked(batch)):
         vae = make(aggregation, bound)
         trainer = Trainer(vae, SETTINGS, total_steps=5)
@@ -261,13 +258,13 @@ def test_an_all_true_mask_changes_no_bit(aggregation: str, bound: str) -> None:
             drawn = sample_importance(vae, experts, given, (0, 2), 4)
             check = posterior_predictive(vae, given, ("c",), samples=3)
         replicated = [torch.from_numpy(value) for value in check.replicated.values()]
-        found.append([*losses, *vae.state_dict().values(), drawn.log_weights(vae.names), *replicated])
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+        results.append([*losses, *vae.state_dict().values(), drawn.log_weights(vae.names), *replicated])
+    assert all(torch.equal(without, masked_value) for without, masked_value in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("aggregation", ["poe", "moe", "mopoe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, bound: str) -> None:
+def test_trainer_empty_items_contribute_zero(aggregation: str, bound: str) -> None:
     vae = make(aggregation, bound)
     data = dataset(torch.zeros(24, 4, dtype=torch.bool))
     data.tensors["v"][:] = math.nan
@@ -280,21 +277,21 @@ def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, 
     assert abs(evaluate_elbo(vae, data)["elbo"]) < 1e-5
 
 
-def test_pictures_do_not_look_at_what_is_absent(toy_config: Any, tmp_path: Path) -> None:
+def test_sample_pictures_ignore_absent_values(toy_config: Any, tmp_path: Path) -> None:
     run = train(toy_config(train__epochs=0, data__missing_rate=0.5), tmp_path / "run", progress=False)
     data = run.data("val")
     poisoned = dataclasses.replace(data, modalities={name: value.clone() for name, value in data.tensors.items()})
     for number, value in enumerate(poisoned.tensors.values()):
         value[~data.present[:, number]] = 255
-    ours, theirs = sample_pictures(run, data), sample_pictures(run, poisoned)
-    assert set(ours) == set(theirs)
-    assert all((ours[name] == theirs[name]).all() for name in ours)
-    chosen = ours["observed.m0"].reshape(10, -1)
-    assert (chosen == 0).all(1).any()  # black where it is absent
+    pictures, poisoned_pictures = sample_pictures(run, data), sample_pictures(run, poisoned)
+    assert set(pictures) == set(poisoned_pictures)
+    assert all((pictures[name] == poisoned_pictures[name]).all() for name in pictures)
+    chosen = pictures["observed.m0"].reshape(10, -1)
+    assert (chosen == 0).all(1).any()  # absent images are black
 
 
-def test_training_and_evaluation_with_gaps_of_every_shape() -> None:
-    """Whole batches without a modality, single items with one or none, and rubbish in absent slots."""
+def test_trainer_missing_modalities_stay_finite() -> None:
+    """Train on batches without a modality, items with one or none, and invalid values in absent slots."""
     missing = Missing(missing_rate=0.6, allow_empty=True)
     data = missing.apply(dataset())
     assert (~data.present).all(-1).any()
