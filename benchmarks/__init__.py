@@ -1,14 +1,15 @@
-"""Ratios of speed, measured in one run with the contestants in turn: ``python -m benchmarks``.
+"""The benchmarks, which report ratios of speed with the contestants timed in turn: ``python -m benchmarks``.
 
-All of it is measured on the CPU but :mod:`benchmarks.gpu`.
+Everything is measured on the CPU except by :mod:`benchmarks.gpu`.
 """
 
 import os
 
 
 def hide_gpus() -> None:
-    """Keep this process, and those that it starts, off the GPUs.
+    """Hide the GPUs from this process and those that it starts.
 
-    The programs call it, and not the import: the tests import this package too, and have tests of their own for a GPU.
+    The programs call this function rather than the import of the package, since the tests import the package too and
+    some of them need a GPU.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = ""

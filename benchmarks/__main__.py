@@ -1,4 +1,7 @@
-"""Print the table: ``python -m benchmarks [--quick] [--only WORD] [--cpu-time] [--threads N] [--out FOLDER]``."""
+"""The program that prints the table.
+
+It is called by ``python -m benchmarks [--quick] [--only WORD] [--cpu-time] [--threads N] [--out FOLDER]``.
+"""
 
 from __future__ import annotations
 
@@ -20,16 +23,16 @@ FLAGS = ("amx_tile", "amx_bf16", "avx512_bf16", "avx512f", "avx2")
 
 
 def start_up(rounds: int) -> Iterator[Row]:
-    """Seconds until the command line answers, and the same in units of Python's own start."""
+    """Yield the seconds that the command line takes for its help, and their ratio to an empty Python program."""
 
     def run(*words: str) -> None:
         subprocess.run([sys.executable, *words], check=True, capture_output=True)
 
-    found = in_turn(
+    seconds = in_turn(
         {"--help": lambda: run("-m", "pyro_mmvae", "--help"), "python": lambda: run("-c", "pass")}, rounds=rounds
     )
-    yield report("pyro-mmvae --help, seconds", found["--help"], "a new process", at_most(1.0))
-    yield compare("pyro-mmvae --help / python -c pass", found, "--help", "python")
+    yield report("pyro-mmvae --help, seconds", seconds["--help"], "a new process", at_most(1.0))
+    yield compare("pyro-mmvae --help / python -c pass", seconds, "--help", "python")
 
 
 SOURCES: dict[str, Callable[[int], Iterable[Row]]] = {
@@ -48,14 +51,14 @@ SOURCES: dict[str, Callable[[int], Iterable[Row]]] = {
 
 
 def machine() -> str:
-    """What this ran on."""
+    """Return a description of the machine: processor, instruction sets, threads, versions and clock."""
     name, flags = platform.processor() or platform.machine(), []
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        known = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
-        found = {key.strip(): value.strip() for key, value in known.items()}
-        name = found.get("model name", name)
-        flags = [flag for flag in FLAGS if flag in found.get("flags", "").split()]
+        entries = dict(line.split(":", 1) for line in cpuinfo.read_text().splitlines() if ":" in line)
+        values = {key.strip(): value.strip() for key, value in entries.items()}
+        name = values.get("model name", name)
+        flags = [flag for flag in FLAGS if flag in values.get("flags", "").split()]
     threads = f"{torch.get_num_threads()} threads"
     return ", ".join(
         [name, *flags, threads, f"torch {torch.__version__}", f"Python {platform.python_version()}", clock()]
@@ -63,60 +66,77 @@ def machine() -> str:
 
 
 def clock() -> str:
-    """Which time is taken."""
+    """Return the name of the clock in use."""
     return "CPU time" if Clock.seconds is cpu_seconds else "wall time"
 
 
 def line(row: Row) -> str:
-    """A row as it is printed."""
-    spread = f"({row.spread[0]:.2f} to {row.spread[1]:.2f})"
+    """Return a row of the table as text."""
+    extremes = f"({row.extremes[0]:.2f} to {row.extremes[1]:.2f})"
     bar = "" if row.bar is None else str(row.bar)
-    return f"{row.figure:8.2f}  {spread:18} {bar:8} {row.verdict:8}  {row.name}   [{row.detail}]"
+    return f"{row.figure:8.2f}  {extremes:18} {bar:8} {row.verdict:8}  {row.name}   [{row.detail}]"
 
 
 def write(rows: list[Row], out: Path) -> None:
-    """Write ``table.csv`` into a folder."""
+    """Write ``table.csv`` into a folder.
+
+    Args:
+        rows: The rows of the table.
+        out: The folder, which is created if necessary.
+    """
     out.mkdir(parents=True, exist_ok=True)
     with (out / "table.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["row", "figure", "least", "greatest", "bar", "verdict", "detail", "machine"])
         for row in rows:
-            figures = [f"{value:.4g}" for value in (row.figure, *row.spread)]
+            figures = [f"{value:.4g}" for value in (row.figure, *row.extremes)]
             writer.writerow([row.name, *figures, row.bar or "", row.verdict, row.detail, machine()])
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer rounds and fewer modalities: about three minutes on two cores.")
-@click.option("--only", metavar="WORD", help=f"Only sources with WORD in their name: {', '.join(SOURCES)}.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all that the process may use by default.")
-@click.option("--cpu-time", is_flag=True, help="Take the processor's time, for a busy machine; with --threads 1.")
-@click.option("--out", type=click.Path(path_type=Path), help="A folder for table.csv.")
+@click.option(
+    "--quick", is_flag=True, help="Run fewer rounds with fewer modalities, in about three minutes on two cores."
+)
+@click.option("--only", metavar="WORD", help=f"Run only sources with WORD in their name: {', '.join(SOURCES)}.")
+@click.option(
+    "--threads", type=click.IntRange(1), help="Number of CPU threads; by default all that the process may use."
+)
+@click.option(
+    "--cpu-time", is_flag=True, help="Measure CPU time instead of wall time, for a busy machine; use with --threads 1."
+)
+@click.option("--out", type=click.Path(path_type=Path), help="Folder in which table.csv is written.")
 def main(quick: bool, only: str | None, threads: int | None, cpu_time: bool, out: Path | None) -> None:
-    """Measure and print."""
+    """Measure ratios of speed and print them as a table."""
     hide_gpus()
     if cpu_time:
         Clock.seconds = staticmethod(cpu_seconds)
     chosen = {name: rows for name, rows in SOURCES.items() if only is None or only in name}
     if not chosen:
         raise click.BadParameter(
-            f"no source has {only!r} in its name; there are {', '.join(SOURCES)}", param_hint="--only"
+            f"must be part of the name of a source ({', '.join(SOURCES)}), got {only!r}", param_hint="--only"
         )
-    with threads_of_process(threads):  # of the command line: denormals flushed, freed memory kept
+    with threads_of_process(threads):  # as the command line does: denormals are flushed and freed memory is kept
         measure(chosen, 3 if quick else 7, out)
 
 
 def measure(chosen: dict[str, Callable[[int], Iterable[Row]]], rounds: int, out: Path | None) -> None:
-    """Print the rows, and write them if there is a folder."""
+    """Print the rows of some sources, and write them if a folder is given.
+
+    Args:
+        chosen: Functions of the number of rounds that yield rows, by the name of the source.
+        rounds: The number of rounds.
+        out: The folder in which the table is written; None to print it only.
+    """
     print(machine())
-    found: list[Row] = []
-    for rows in chosen.values():
-        for row in rows(rounds):
-            found.append(row)
+    table: list[Row] = []
+    for source in chosen.values():
+        for row in source(rounds):
+            table.append(row)
             print(line(row), flush=True)
-    missed = sum(row.verdict == "MISSED" for row in found)
-    print(f"{sum(row.bar is not None for row in found) - missed} bars met, {missed} missed")
+    missed = sum(row.verdict == "MISSED" for row in table)
+    print(f"{sum(row.bar is not None for row in table) - missed} bars met, {missed} missed")
     if out is not None:
-        write(found, out)
+        write(table, out)
 
 
 if __name__ == "__main__":

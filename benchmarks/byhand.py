@@ -1,8 +1,9 @@
-"""Training loops without Pyro: the same model, loss and optimiser, written down in PyTorch.
+"""The training loops without Pyro: model, loss and optimiser of the package written in PyTorch.
 
-:class:`ByHand` knows everything that ours knows: one grouped network for all modalities, images channels last, all
-subsets in one product, one fused Adam. :class:`Plain` is what one writes first: one network a modality, a loop over
-modalities. Both start from the weights of a model of ours, so that their losses can be compared.
+:class:`ByHand` uses all the optimisations of the package: one grouped network for all modalities, images in
+channels-last order, all subsets in one product, and one fused Adam. :class:`Plain` is the simplest code, with one
+network per modality and a loop over modalities. Both start from the weights of a model of the package, so that losses
+can be compared.
 """
 
 from __future__ import annotations
@@ -24,22 +25,29 @@ from pyro_mmvae.networks.head import SCALE_FLOOR
 from pyro_mmvae.runs.config import Config
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-SCALE = 0.75  # of the Laplace likelihood
+SCALE = 0.75  # the scale of the Laplace likelihood
 
 
 def adam(parameters: Iterator[nn.Parameter], config: Config, *, capturable: bool = False) -> torch.optim.Adam:
-    """The optimiser of all loops; ``capturable`` where its steps are recorded in a CUDA graph."""
+    """Return the optimiser of all loops.
+
+    Args:
+        parameters: The parameters to optimise.
+        config: The configuration with learning rate and betas.
+        capturable: If True, its steps can be recorded in a CUDA graph; False by default.
+    """
     return torch.optim.Adam(parameters, lr=config.train.lr, betas=config.train.betas, fused=True, capturable=capturable)
 
 
 class ByHand:
-    """One grouped network, one fused Adam, closed forms.
+    """A training loop with one grouped network, one fused Adam and closed forms.
 
     Args:
-        vae: whose networks and weights to start from.
-        config: of it: the aggregation is ``wb``, or ``mopoe`` or ``mwb`` with the mixture bound.
-        precision: of the networks, ``fp32`` or ``bf16``.
-        capturable: whether steps are to be recorded in a CUDA graph.
+        vae: The model whose networks and weights are copied.
+        config: The configuration of the model; the aggregation is ``wb``, or ``mopoe`` or ``mwb`` with the mixture
+            bound.
+        precision: The precision of the networks, ``fp32`` (the default) or ``bf16``.
+        capturable: If True, steps can be recorded in a CUDA graph; False by default.
     """
 
     def __init__(
@@ -59,10 +67,12 @@ class ByHand:
             self.prior = torch.zeros(len(members), 1, device=device)
         else:
             self.rows = members
-            self.prior = members.all(-1, keepdim=True).float()  # the prior expert, in the full subset only
+            self.prior = members.all(
+                -1, keepdim=True
+            ).float()  # the prior expert belongs to the subset of all modalities only
 
     def loss(self, images: Tensor) -> Tensor:
-        """The negative objective of a batch `(item, modality, channel, height, width)`, in nats."""
+        """Return the negative objective of a batch `(item, modality, channel, height, width)`, in nats."""
         with autocast(self.precision, images.device):
             loc, scale = self.encoder(images)
         z, log_q = self.barycenter(loc, scale) if self.aggregation == "wb" else self.mixture(loc, scale)
@@ -73,22 +83,23 @@ class ByHand:
         return residual / SCALE + images.numel() * math.log(2 * SCALE) + self.beta * (log_q - log_p)
 
     def barycenter(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """A draw from the Wasserstein barycenter, and its log density, summed."""
+        """Draw from the Wasserstein barycenter, and return the draw and its log density, summed."""
         loc, scale = loc.mean(1), scale.mean(1)
         noise = torch.randn_like(loc)
         log_q = -0.5 * noise.square().sum() - scale.log().sum() - noise.numel() * HALF_LOG_2PI
         return loc + scale * noise, log_q
 
     def mixture(self, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """A draw from the mixture over all subsets, and its log density, summed."""
+        """Draw from the mixture over all subsets, and return the draw and its log density, summed."""
         if self.aggregation == "mwb":
             loc, scale = self.rows @ loc, self.rows @ scale
         else:
             precision = scale.square().reciprocal()
             total = self.rows @ precision + self.prior
             loc, scale = (self.rows @ (precision * loc)) / total, total.rsqrt()
+        # The draw of torch.multinomial, without its checks, which may wait for a GPU.
         race = self.uniform / self.uniform.new_empty(len(loc), self.uniform.shape[-1]).exponential_()
-        chosen = race.argmax(-1, keepdim=True)  # as torch.multinomial draws one, which may wait for a GPU
+        chosen = race.argmax(-1, keepdim=True)
         where = chosen.unsqueeze(-1).expand(-1, 1, loc.shape[-1])
         mean, deviation = loc.gather(1, where).squeeze(1), scale.gather(1, where).squeeze(1)
         z = mean + deviation * torch.randn_like(mean)
@@ -97,7 +108,7 @@ class ByHand:
         return z, terms.logsumexp(-1).sum() - constant
 
     def step(self, images: Tensor) -> Tensor:
-        """One step on a batch."""
+        """Take one step on a batch, and return its loss."""
         loss = self.loss(images)
         self.optimizer.zero_grad()
         loss.backward()
@@ -106,15 +117,15 @@ class ByHand:
 
 
 class Plain:
-    """One network a modality, the Wasserstein barycenter.
+    """A training loop with one network per modality and the Wasserstein barycenter.
 
     Args:
-        vae: whose weights to start from.
-        config: of it.
+        vae: The model whose weights are copied.
+        config: The configuration of the model.
     """
 
     def __init__(self, vae: MultimodalVAE, config: Config) -> None:
-        pairs = [alone(vae, number) for number in range(len(vae.names))]
+        pairs = [single_modality_networks(vae, number) for number in range(len(vae.names))]
         self.encoders = nn.ModuleList(encoder for encoder, _ in pairs)
         self.decoders = nn.ModuleList(decoder for _, decoder in pairs)
         self.parameters = [*self.encoders.parameters(), *self.decoders.parameters()]
@@ -122,7 +133,7 @@ class Plain:
         self.optimizer = adam(iter(self.parameters), config)
 
     def loss(self, images: dict[str, Tensor]) -> Tensor:
-        """The negative objective of a batch, in nats."""
+        """Return the negative objective of a batch, in nats."""
         outputs = [encoder(image).chunk(2, -1) for encoder, image in zip(self.encoders, images.values(), strict=True)]
         loc = torch.stack([loc for loc, _ in outputs]).mean(0)
         scale = torch.stack([SCALE_FLOOR + log_scale.exp() for _, log_scale in outputs]).mean(0)
@@ -138,42 +149,46 @@ class Plain:
 
 
 def networks_of(vae: MultimodalVAE) -> tuple[GroupedNetwork, GroupedNetwork]:
-    """Encoder and decoder of all modalities."""
+    """Return the encoder and the decoder of all modalities."""
     (encoder,), (decoder,) = vae.guide.encode.networks, vae.model.decoders.networks
     return cast("GroupedNetwork", encoder), cast("GroupedNetwork", decoder)
 
 
 def stacked(data: MultimodalDataset, index: Tensor) -> Tensor:
-    """A batch as one tensor `(item, modality, channel, height, width)`, in [0, 1]."""
+    """Return a batch as one tensor `(item, modality, channel, height, width)`, in [0, 1]."""
     return torch.stack([value[index] for value in data.tensors.values()], 1).float() / 255
 
 
-def apart(data: MultimodalDataset, index: Tensor) -> dict[str, Tensor]:
-    """A batch as one tensor a modality."""
+def split_by_modality(data: MultimodalDataset, index: Tensor) -> dict[str, Tensor]:
+    """Return a batch as one tensor per modality, in [0, 1]."""
     return {name: value[index].float() / 255 for name, value in data.tensors.items()}
 
 
-def alone(vae: MultimodalVAE, number: int) -> tuple[nn.Sequential, nn.Sequential]:
-    """Encoder and decoder of one modality, of torch's own layers, with the weights that it has in a model of ours.
+def single_modality_networks(vae: MultimodalVAE, number: int) -> tuple[nn.Sequential, nn.Sequential]:
+    """Return the encoder and the decoder of one modality as plain layers of torch, with weights copied from a model.
 
-    The encoder gives loc and log-scale in one vector, without the floor of the scale.
+    The encoder returns loc and log-scale in one vector, without the floor of the scale.
+
+    Args:
+        vae: The model whose weights are copied.
+        number: The index of the modality.
     """
     encoder, decoder = networks_of(vae)
-    flat = [nn.Flatten(), *(layer for layer in cast("nn.Sequential", encoder.hidden) if not _shapes(layer))]
+    flat = [nn.Flatten(), *(layer for layer in cast("nn.Sequential", encoder.hidden) if not _is_reshape(layer))]
     layers = [*cast("nn.Sequential", encoder.convolutions), *flat, cast("nn.Module", encoder.head).linear]
     first = [*cast("nn.Sequential", decoder.linear)][:-1]
     image = nn.Unflatten(1, _first_image(decoder))
     return (
-        nn.Sequential(*(_one(layer, number, encoder.groups) for layer in layers)),
+        nn.Sequential(*(_copy_layer(layer, number, encoder.groups) for layer in layers)),
         nn.Sequential(
-            *(_one(layer, number, decoder.groups) for layer in first if not _shapes(layer)),
+            *(_copy_layer(layer, number, decoder.groups) for layer in first if not _is_reshape(layer)),
             image,
-            *(_one(layer, number, decoder.groups) for layer in cast("nn.Sequential", decoder.convolutions)),
+            *(_copy_layer(layer, number, decoder.groups) for layer in cast("nn.Sequential", decoder.convolutions)),
         ),
     )
 
 
-def _shapes(layer: nn.Module) -> bool:
+def _is_reshape(layer: nn.Module) -> bool:
     return isinstance(layer, (nn.Flatten, nn.Unflatten))
 
 
@@ -182,14 +197,14 @@ def _first_image(decoder: GroupedNetwork) -> tuple[int, ...]:
     return tuple(int(size) for size in shape)
 
 
-def _one(layer: nn.Module, number: int, groups: int) -> nn.Module:
-    """A layer of one of several networks that are held as one."""
+def _copy_layer(layer: nn.Module, number: int, groups: int) -> nn.Module:
+    """Return the part of a grouped layer that belongs to one of its networks."""
     if isinstance(layer, GroupedLinear):
         weight, bias = layer.weight[number].mT, layer.bias[number, 0]
         one: nn.Module = nn.Linear(weight.shape[1], weight.shape[0])
     elif isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear, nn.GroupNorm)):
         weight, bias = (parameter.chunk(groups)[number] for parameter in (layer.weight, layer.bias))
-        one = _alike(layer, groups)
+        one = _empty_layer(layer, groups)
     else:
         return deepcopy(layer)
     with torch.no_grad():
@@ -198,7 +213,7 @@ def _one(layer: nn.Module, number: int, groups: int) -> nn.Module:
     return one
 
 
-def _alike(layer: nn.Module, groups: int) -> nn.Module:
+def _empty_layer(layer: nn.Module, groups: int) -> nn.Module:
     if isinstance(layer, nn.Linear):
         return nn.Linear(layer.in_features, layer.out_features // groups)
     if isinstance(layer, nn.GroupNorm):

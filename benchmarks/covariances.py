@@ -1,4 +1,4 @@
-"""The Bures barycenter against POT and against an unrolled fixed-point loop."""
+"""The benchmarks of the Bures barycenter against POT and against an unrolled fixed-point loop."""
 
 from __future__ import annotations
 
@@ -15,27 +15,32 @@ TOLERANCE = 1e-7
 
 
 def random_factors(items: int, members: int, size: int) -> Tensor:
-    """Lower triangular factors of random covariances."""
+    """Return lower triangular factors of random covariances, `(item, member, size, size)`."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(items, members, size, 2 * size, generator=generator, dtype=torch.float64)
     return torch.linalg.cholesky(noise @ noise.mT / (2 * size))
 
 
-def root(matrix: Tensor) -> Tensor:
-    """The symmetric square root."""
+def square_root(matrix: Tensor) -> Tensor:
+    """Return the symmetric square root."""
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt().unsqueeze(-2)) @ vectors.mT
 
 
 def unrolled(factors: Tensor, *, gradient: bool) -> Tensor:
-    """Item by item, on covariances, differentiated through every step."""
+    """Compute the barycenters item by item on covariances, with autograd through every step.
+
+    Args:
+        factors: Lower triangular factors of the covariances, `(item, member, size, size)`.
+        gradient: If True, run the backward pass as well.
+    """
     results = []
     for item in factors:
         covariances = item @ item.mT
         current = covariances.mean(0)
         for _ in range(500):
-            half = root(current)
-            mean = torch.stack([root(half @ covariance @ half) for covariance in covariances]).mean(0)
+            half = square_root(current)
+            mean = torch.stack([square_root(half @ covariance @ half) for covariance in covariances]).mean(0)
             inverse = torch.linalg.inv(half)
             following = inverse @ mean @ mean @ inverse
             step = (following - current).norm() / current.norm()
@@ -50,7 +55,12 @@ def unrolled(factors: Tensor, *, gradient: bool) -> Tensor:
 
 
 def ours(factors: Tensor, *, gradient: bool) -> Tensor:
-    """All items at once."""
+    """Compute the barycenters of all items at once by this package.
+
+    Args:
+        factors: Lower triangular factors of the covariances, `(item, member, size, size)`.
+        gradient: If True, run the backward pass as well.
+    """
     weights = torch.full((1, factors.shape[1]), 1 / factors.shape[1], dtype=torch.float64)
     tril = bures.barycenter(weights, factors, tolerance=TOLERANCE).scale_tril.squeeze(1)
     result = tril @ tril.mT
@@ -60,7 +70,7 @@ def ours(factors: Tensor, *, gradient: bool) -> Tensor:
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """One row an opponent and size."""
+    """Yield one row per opponent and size."""
     try:
         from ot.gaussian import bures_wasserstein_barycenter  # noqa: PLC0415
     except ModuleNotFoundError:
@@ -79,11 +89,11 @@ def rows(rounds: int) -> Iterator[Row]:
 
         if bures_wasserstein_barycenter is not None:
             torch.testing.assert_close(pot(), reference, rtol=1e-4, atol=1e-6)
-            found = in_turn({"POT": pot, "ours": lambda f=factors: ours(f, gradient=False)}, rounds=rounds)
-            yield compare(f"Bures barycenter, D = {size}: POT item by item / ours", found, "POT", "ours", note)
+            seconds = in_turn({"POT": pot, "ours": lambda f=factors: ours(f, gradient=False)}, rounds=rounds)
+            yield compare(f"Bures barycenter, D = {size}: POT item by item / ours", seconds, "POT", "ours", note)
         leaf = factors.clone().requires_grad_()
         torch.testing.assert_close(unrolled(factors, gradient=False), reference, rtol=1e-4, atol=1e-6)
-        found = in_turn(
+        seconds = in_turn(
             {
                 "unrolled": lambda f=leaf: unrolled(f, gradient=True),
                 "ours": lambda f=leaf: ours(f, gradient=True),
@@ -91,5 +101,5 @@ def rows(rounds: int) -> Iterator[Row]:
             rounds=rounds,
         )
         yield compare(
-            f"Bures barycenter with gradient, D = {size}: unrolled loop / ours", found, "unrolled", "ours", note
+            f"Bures barycenter with gradient, D = {size}: unrolled loop / ours", seconds, "unrolled", "ours", note
         )

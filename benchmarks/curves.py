@@ -1,4 +1,4 @@
-"""How cost grows, as CSV and a picture: ``python -m benchmarks.curves [--quick] [--threads N] [--out FOLDER]``."""
+"""The growth of cost as CSV and a picture: ``python -m benchmarks.curves [--quick] [--threads N] [--out FOLDER]``."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ COLOURS = ("#1b6ca8", "#c8553d", "#6aaed6", "#eba88f")
 
 @dataclass(frozen=True)
 class Point:
-    """One row of the CSV file.
+    """A row of the CSV file.
 
     Attributes:
-        curve: what is measured.
-        over: what varies.
-        contestant: which way of doing it.
-        value: of what varies.
-        median: of the rounds.
-        least: of them.
-        greatest: of them.
-        unit: of these three.
-        machine: where.
+        curve: The name of the measured quantity.
+        over: The name of the size that varies.
+        contestant: The name of the method that is measured.
+        value: The value of the size that varies.
+        median: The median of the measurement over rounds.
+        least: The smallest measurement of the rounds.
+        greatest: The largest measurement of the rounds.
+        unit: The unit of the measurements.
+        machine: A description of the machine.
     """
 
     curve: str
@@ -68,13 +68,19 @@ class Point:
     machine: str
 
 
-def point(curve: str, over: str, contestant: str, value: int, found: Sequence[float], unit: str) -> Point:
-    """A row of what was found in the rounds."""
-    return Point(curve, over, contestant, value, statistics.median(found), min(found), max(found), unit, machine())
+def point(curve: str, over: str, contestant: str, value: int, figures: Sequence[float], unit: str) -> Point:
+    """Return a row that summarises the measurements of the rounds."""
+    median = statistics.median(figures)
+    return Point(curve, over, contestant, value, median, min(figures), max(figures), unit, machine())
 
 
 def training_step(sizes: Mapping[str, int], bound: str) -> Callable[[], object]:
-    """A step of our trainer: the PolyMNIST networks with an aggregation of every subset, on items of noise."""
+    """Return a step of the trainer on noise, with the PolyMNIST networks and an aggregation of every subset.
+
+    Args:
+        sizes: The sizes ``batch``, ``latent``, ``modalities`` and ``width``.
+        bound: The training bound, ``mixture`` or ``component``.
+    """
     torch.manual_seed(0)
     names = [f"m{number}" for number in range(sizes["modalities"])]
     vae = MultimodalVAE(
@@ -91,35 +97,45 @@ def training_step(sizes: Mapping[str, int], bound: str) -> Callable[[], object]:
 
 
 def step_curves(values: Mapping[str, Sequence[int]], rounds: int) -> Iterator[Point]:
-    """Milliseconds of a training step, over each of the sizes alone, all points of a curve in turn."""
-    for over, several in values.items():
+    """Yield the milliseconds of a training step over each size alone, with all points of a curve timed in turn.
+
+    Args:
+        values: The values of each size that varies.
+        rounds: The number of rounds.
+    """
+    for over, points in values.items():
         steps: dict[str, Callable[[], object]] = {}
         places: dict[str, tuple[str, int]] = {}
         for bound in ("component", "mixture") if over == "modalities" else ("component",):
-            for value in several:
+            for value in points:
                 key = f"{bound} bound, {over} {value}"
                 steps[key], places[key] = training_step({**BASE, over: value}, bound), (f"{bound} bound", value)
         with local_pyro():
-            found = in_turn(steps, rounds=rounds)
-        for key, seconds in found.items():
+            seconds_by_key = in_turn(steps, rounds=rounds)
+        for key, seconds in seconds_by_key.items():
             contestant, value = places[key]
             yield point(STEP, over, contestant, value, [1e3 * second for second in seconds], "ms")
 
 
 def aggregation_curves(counts: Sequence[int], rounds: int) -> Iterator[Point]:
-    """Milliseconds of all subsets at once and of subset by subset, and how many times as long that takes."""
+    """Yield the milliseconds of an aggregation of all subsets by the package and by a loop, and their ratio.
+
+    Args:
+        counts: The numbers of modalities.
+        rounds: The number of rounds.
+    """
     for count in counts:
         for name in ("mwb", "mopoe"):
-            found = in_turn(contestants(name, count), rounds=rounds * max(1, 8 - count), warmup=2)
-            ratios = [loop / ours for loop, ours in zip(found["loop"], found["ours"], strict=True)]
+            seconds = in_turn(contestants(name, count), rounds=rounds * max(1, 8 - count), warmup=2)
+            ratios = [loop / ours for loop, ours in zip(seconds["loop"], seconds["ours"], strict=True)]
             yield point(RATIO, "modalities", name, count, ratios, "times")
             for label, key in (("ours", "ours"), ("subset by subset", "loop")):
-                milliseconds = [1e3 * second for second in found[key]]
+                milliseconds = [1e3 * second for second in seconds[key]]
                 yield point(ALONE, "modalities", f"{name}, {label}", count, milliseconds, "ms")
 
 
 def save(points: Sequence[Point], folder: Path) -> None:
-    """Write ``curves.csv`` and ``curves.png``."""
+    """Write ``curves.csv`` and ``curves.png`` into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "curves.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -129,7 +145,7 @@ def save(points: Sequence[Point], folder: Path) -> None:
 
 
 def draw(points: Sequence[Point]) -> Figure:
-    """One panel a curve."""
+    """Return a figure with one panel per curve."""
     panels = list(dict.fromkeys((p.curve, p.over) for p in points))
     style: dict[str, Any] = {
         "font.size": 10, "axes.titlesize": 11, "axes.spines.top": False, "axes.spines.right": False,
@@ -150,8 +166,8 @@ def draw(points: Sequence[Point]) -> Figure:
 
 
 def _panel(ax: Any, curve: str, over: str, points: Sequence[Point]) -> None:
-    found = dict.fromkeys(p.contestant for p in points)
-    order = sorted(found, key=lambda contestant: "subset by subset" in contestant)
+    names = dict.fromkeys(p.contestant for p in points)
+    order = sorted(names, key=lambda contestant: "subset by subset" in contestant)
     for contestant, colour in zip(order, COLOURS, strict=False):
         mine = [p for p in points if p.contestant == contestant]
         middle = [p.median for p in mine]
@@ -185,27 +201,33 @@ def _panel(ax: Any, curve: str, over: str, points: Sequence[Point]) -> None:
 
 
 @click.command()
-@click.option("--quick", is_flag=True, help="Fewer rounds and fewer points.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all that the process may use by default.")
+@click.option("--quick", is_flag=True, help="Run fewer rounds with fewer points per curve.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), default="benchmarks/results", help="For curves.csv, curves.png."
+    "--threads", type=click.IntRange(1), help="Number of CPU threads; by default all that the process may use."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default="benchmarks/results",
+    help="Folder in which curves.csv and curves.png are written.",
 )
 def main(quick: bool, threads: int | None, out: Path) -> None:
-    """Measure, print, write and draw."""
+    """Measure how cost grows with each size, and write the curves as CSV and a picture."""
     hide_gpus()
     with threads_of_process(threads):
         print(machine())
         values, rounds = (QUICK, 4) if quick else (FULL, 7)
         counts = values["modalities"] if quick else range(2, 13)
-        found: list[Point] = []
+        points: list[Point] = []
         for source in (step_curves(values, rounds), aggregation_curves(counts, rounds)):
             for p in source:
-                found.append(p)
-                spread = f"({p.least:.3g} to {p.greatest:.3g})"
+                points.append(p)
+                extremes = f"({p.least:.3g} to {p.greatest:.3g})"
                 print(
-                    f"{p.median:9.3g} {p.unit:5} {spread:22} {p.curve}, {p.contestant}, {p.over} {p.value}", flush=True
+                    f"{p.median:9.3g} {p.unit:5} {extremes:22} {p.curve}, {p.contestant}, {p.over} {p.value}",
+                    flush=True,
                 )
-        save(found, out)
+        save(points, out)
         print(f"written: {out / 'curves.csv'}, {out / 'curves.png'}")
 
 

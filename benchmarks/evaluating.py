@@ -1,8 +1,8 @@
-"""Evaluation: the inputs of linear probes and conditional coherence for all subsets, MultiVae's evaluator and ours.
+"""The benchmarks of evaluation against MultiVae: inputs of linear probes and conditional coherence for all subsets.
 
-Both judge the same items by the same classifiers, each subset on every modality that it lacks, one draw an item from
-the product of experts of the subset; and both give the means that a linear probe is fitted on, one matrix a subset.
-MultiVae's encodes every modality, and fuses every subset, anew for each subset that is asked for.
+Both evaluators judge one set of items by one set of classifiers: each subset on every modality that it lacks, with one
+draw per item from the product of experts of the subset. Both return the means that a linear probe is fitted on, one
+matrix per subset. MultiVae encodes every modality and fuses every subset again for each subset that is requested.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PARTIAL = [subset for subset in SUBSETS if len(subset) < len(NAMES)]
 
 
 def judges() -> Classifiers:
-    """Untrained classifiers: what they say takes as long."""
+    """Return untrained classifiers, which take as long as trained ones."""
     networks = {name: image_classifier(SHAPE, CLASSES).eval() for name in NAMES}
     return Classifiers(networks, dict.fromkeys(NAMES, 1.0), 0)
 
 
 def ours(vae: MultimodalVAE, data: MultimodalDataset, classifiers: Classifiers) -> int:
-    """One encoding, then every subset from it."""
+    """Evaluate all subsets by this package, from one encoding, and return the number of results."""
     experts = encode_dataset(vae, data)
     means = [posterior_means(vae, experts, subset) for subset in SUBSETS]
     assert data.labels is not None
@@ -48,7 +48,7 @@ def ours(vae: MultimodalVAE, data: MultimodalDataset, classifiers: Classifiers) 
 
 
 def theirs(model: Any, items: Any, classifiers: Classifiers) -> int:
-    """Its model's encodings of every subset, and its evaluator."""
+    """Evaluate all subsets by the model and the evaluator of MultiVae, and return the number of results."""
     from multivae.metrics import CoherenceEvaluator, CoherenceEvaluatorConfig  # noqa: PLC0415
 
     with quiet():
@@ -64,12 +64,12 @@ def theirs(model: Any, items: Any, classifiers: Classifiers) -> int:
 
 
 def named(subset: tuple[int, ...]) -> list[str]:
-    """The names of a subset."""
+    """Return the names of the modalities of a subset."""
     return [NAMES[m] for m in subset]
 
 
 def rows(rounds: int) -> Iterator[Row]:
-    """One row a setting."""
+    """Yield one row per setting."""
     if not installed():
         print(f"          {MISSING}: its evaluator")
         return
@@ -85,23 +85,30 @@ def rows(rounds: int) -> Iterator[Row]:
             "ours": lambda v=vae, d=data, c=classifiers, n=counts: n.add(ours(v, d, c)),
         }
         with local_pyro():
-            found = in_turn(contestants, rounds=2)
-        assert len(counts) == 1, f"another number of figures: {counts}"
+            seconds = in_turn(contestants, rounds=2)
+        assert len(counts) == 1, f"both evaluators must return one number of results, got {counts}"
         note = f"{items} items, {len(SUBSETS)} subsets, {describe(config)}"
         row = f"probe inputs and coherence, {name}, mopoe: {title()} / ours"
-        yield compare(row, found, "MultiVae", "ours", note, bar)
+        yield compare(row, seconds, "MultiVae", "ours", note, bar)
 
 
 def check_subsets(vae: MultimodalVAE, model: Any, data: MultimodalDataset) -> None:
-    """Products of all subsets have the same means. Ours also take in the prior, and theirs that of everything only.
+    """Check that the products of experts of all subsets have equal means in both packages.
+
+    The prior expert belongs to the product of all modalities only.
+
+    Args:
+        vae: The model of this package.
+        model: The model of MultiVae with its weights.
+        data: The data set from which eight items are encoded.
 
     Raises:
-        AssertionError: if they have not.
+        AssertionError: If means differ.
     """
-    some = data.subset(range(8))
-    batch, experts = next(iter(DataLoader(dataset(some), batch_size=8))), encode_dataset(vae, some)
+    subset_data = data.subset(range(8))
+    batch, experts = next(iter(DataLoader(dataset(subset_data), batch_size=8))), encode_dataset(vae, subset_data)
     with torch.no_grad():
         for subset in PARTIAL:
             mean = model.encode(batch, named(subset), return_mean=True).z
-            expected = full_component(experts.given(subset), "mopoe", prior_expert="none").mean
+            expected = full_component(experts.condition_on(subset), "mopoe", prior_expert="none").mean
             torch.testing.assert_close(mean, expected, rtol=1e-2, atol=1e-3)

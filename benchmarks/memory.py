@@ -1,4 +1,4 @@
-"""The greatest number of bytes that tensors hold at a time."""
+"""The measurement of the largest number of bytes that tensors hold at a time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the memory that operations make, forward and backward, while it lives, but not what a kernel uses inside.
+    """A counter of the memory that operations allocate, forward and backward, without temporary memory of kernels.
 
     Attributes:
-        peak: the most bytes after any operation.
+        peak: The largest number of bytes alive after any operation.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class LiveBytes(TorchDispatchMode):
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run, and take note of new storages and of those that are gone."""
+        """Run an operation, and record storages that are new and those that are freed."""
         before = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
         result = func(*args, **(kwargs or {}))
         self._live = {key: entry for key, entry in self._live.items() if not entry[0].expired()}
@@ -41,7 +41,7 @@ def _tensors(values: Any) -> list[torch.Tensor]:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """The most bytes that a run has in tensors of its own."""
+    """Return the largest number of bytes in tensors that a function allocates."""
     with LiveBytes() as mode:
         run()
     return mode.peak

@@ -1,8 +1,9 @@
-"""MultiVae (Senellart and Chadebec), its own model, trainer and evaluator, with the networks that ours has.
+"""The benchmarks against MultiVae (Senellart and Chadebec) with its model and trainer and equal networks.
 
-One network a modality, of torch's own layers in torch's own memory layout, as its users write them. Its encoders give
-log variances: the last layer's weights are those of our log-scales doubled, so that its model is ours but for the floor
-of the scale, 1e-4. Its trainer runs in a process of its own, see :mod:`benchmarks.elsewhere`.
+MultiVae gets one network per modality, of torch's layers in torch's memory layout, as its users write them. Its
+encoders return log variances, so the weights of the last layer are twice those of the log-scales of this package. Its
+model is then the model of this package except for the floor of the scale, 1e-4. Its trainer runs in a process of its
+own, see :mod:`benchmarks.process`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from benchmarks.byhand import SCALE, alone
-from benchmarks.elsewhere import elsewhere
+from benchmarks.byhand import SCALE, single_modality_networks
+from benchmarks.process import in_own_process
 from benchmarks.settings import NAMES, SHAPE, describe, new_trainer, new_vae, our_step, random_data, setting
 from benchmarks.timing import Row, at_least, compare, in_turn
 from pyro_mmvae import MultimodalVAE
@@ -33,18 +34,18 @@ MISSING = "skipped: multivae is not installed (pip install 'pyro-mmvae[bench]')"
 
 
 def installed() -> bool:
-    """Whether there is a MultiVae."""
+    """Return True if MultiVae is installed."""
     return find_spec("multivae") is not None and find_spec("pythae") is not None
 
 
 def title() -> str:
-    """Its name and version."""
+    """Return the name and version of MultiVae."""
     return f"MultiVae {version('multivae')}"
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what its loggers print."""
+    """Silence the loggers of MultiVae in the context."""
     logging.disable(logging.INFO)
     try:
         yield
@@ -53,12 +54,12 @@ def quiet() -> Iterator[None]:
 
 
 def mopoe(vae: MultimodalVAE, config: Config) -> Any:
-    """Its MoPoE, with the weights of a model of ours."""
+    """Return the MoPoE model of MultiVae with the weights of a model of this package."""
     from multivae.models import MoPoE, MoPoEConfig  # noqa: PLC0415
 
     encoders, decoders = {}, {}
     for number, name in enumerate(NAMES):
-        encoder, decoder = alone(vae, number)
+        encoder, decoder = single_modality_networks(vae, number)
         with torch.no_grad():
             for parameter in encoder[-1].parameters():
                 parameter[config.model.latent_size :] *= 2
@@ -99,14 +100,23 @@ def _wrapped(encoder: nn.Module, decoder: nn.Module, latent_size: int) -> tuple[
 
 
 def dataset(data: MultimodalDataset) -> Any:
-    """Its data set of the same items, as floats in [0, 1], which is what it wants and what costs it least."""
+    """Return a data set of MultiVae with the items as floats in [0, 1], which it needs and which cost it least."""
     from multivae.data.datasets import MultimodalBaseDataset  # noqa: PLC0415
 
     return MultimodalBaseDataset({name: value.float() / 255 for name, value in data.tensors.items()}, data.labels)
 
 
 def trainer(model: Any, data: MultimodalDataset, config: Config, folder: Path) -> Any:
-    """Its trainer, with its default optimiser, torch's Adam, at our rates; without its progress bar."""
+    """Return the trainer of MultiVae without a progress bar.
+
+    It uses its default optimiser, torch's Adam, with the learning rate and betas of the configuration.
+
+    Args:
+        model: The model of MultiVae.
+        data: The data set to train on.
+        config: The configuration with batch size, learning rate and betas.
+        folder: The folder for its output.
+    """
     from multivae.trainers import BaseTrainer, BaseTrainerConfig  # noqa: PLC0415
 
     options = BaseTrainerConfig(
@@ -124,7 +134,7 @@ def trainer(model: Any, data: MultimodalDataset, config: Config, folder: Path) -
 
 
 class OneBatch:
-    """A loader of one batch, collated already: what is left of its trainer's loop is the step."""
+    """A loader of one batch that is already collated, which reduces an epoch of the trainer to one step."""
 
     def __init__(self, loader: Any) -> None:
         self.dataset, self.batch = loader.dataset, next(iter(loader))
@@ -136,29 +146,29 @@ class OneBatch:
         yield self.batch
 
 
-def its_step(config: Config, data: MultimodalDataset, folder: Path) -> Callable[[], object]:
-    """A step of its trainer, on a batch that is there already."""
+def multivae_step(config: Config, data: MultimodalDataset, folder: Path) -> Callable[[], object]:
+    """Return a step of the trainer of MultiVae on a batch that is already loaded."""
     made = trainer(mopoe(new_vae(config), config), data, config, folder)
     made.train_loader = OneBatch(made.train_loader)
     return lambda: made.train_step(1)
 
 
-def make_its_step(name: str) -> Callable[[], object]:
-    """The same by the name of a setting, for a process of its own."""
+def make_multivae_step(name: str) -> Callable[[], object]:
+    """Return a step of the trainer of MultiVae by the name of a setting, which a process of its own can call."""
     folder = tempfile.TemporaryDirectory()
-    step = its_step(setting(name, "mopoe", "component"), random_data(512), Path(folder.name))
+    step = multivae_step(setting(name, "mopoe", "component"), random_data(512), Path(folder.name))
     return lambda: (step(), folder)
 
 
-def make_its_epoch(name: str, items: int) -> Callable[[], object]:
-    """An epoch of its trainer, likewise."""
+def make_multivae_epoch(name: str, items: int) -> Callable[[], object]:
+    """Return an epoch of the trainer of MultiVae by the name of a setting, which a process of its own can call."""
     folder, config, data = tempfile.TemporaryDirectory(), setting(name, "mopoe", "component"), random_data(items)
     theirs = trainer(mopoe(new_vae(config), config), data, config, Path(folder.name))
     return lambda: (theirs.train_step(1), folder)
 
 
 def steps(rounds: int) -> Iterator[Row]:
-    """A step of both, ours in float32 and at its best."""
+    """Yield the ratios of steps of both packages, this one in float32 and in the fastest precision."""
     if not installed():
         print(f"          {MISSING}: steps against its MoPoE")
         return
@@ -168,39 +178,39 @@ def steps(rounds: int) -> Iterator[Row]:
             config = setting(name, "mopoe", "component")
             check_reconstruction(config)
             ours = {"ours": our_step(config, data), f"ours, {best}": our_step(config, data, best)}
-            with elsewhere(make_its_step, name) as theirs:
+            with in_own_process(make_multivae_step, name) as theirs:
                 contestants: dict[str, Callable[[], object]] = {"MultiVae": theirs, **ours}
-                found = in_turn(contestants, rounds=rounds if name == "recipe" else 5 * rounds, warmup=2)
+                seconds = in_turn(contestants, rounds=rounds if name == "recipe" else 5 * rounds, warmup=2)
             row, asked = f"step, {name}, mopoe: {title()} / ours", name == "recipe"
-            yield compare(f"{row}, fp32", found, "MultiVae", "ours", describe(config), at_least(2) if asked else None)
+            yield compare(f"{row}, fp32", seconds, "MultiVae", "ours", describe(config), at_least(2) if asked else None)
             if best != "fp32":
                 bar = at_least(4) if asked else None
-                yield compare(f"{row}, {best}", found, "MultiVae", f"ours, {best}", describe(config), bar)
+                yield compare(f"{row}, {best}", seconds, "MultiVae", f"ours, {best}", describe(config), bar)
 
 
 def epochs(rounds: int) -> Iterator[Row]:
-    """A whole epoch of both, its loader and data set against ours."""
+    """Yield the ratios of whole epochs of both packages, with their own loaders and data sets."""
     if not installed():
         print(f"          {MISSING}: epochs of its trainer")
         return
     for name, items, bar in (("recipe", 512 * rounds, at_least(2.5)), ("mini", 512 * rounds, None)):
         data, config = random_data(items), setting(name, "mopoe", "component")
-        with elsewhere(make_its_epoch, name, items) as theirs, local_pyro():
+        with in_own_process(make_multivae_epoch, name, items) as theirs, local_pyro():
             ours, number = new_trainer(config), iter(range(1_000_000))
             contestants = {
                 "MultiVae": theirs,
                 "ours": lambda o=ours, n=number, d=data: o.epoch(d, next(n)).read(),
             }
-            found = in_turn(contestants, rounds=2)
+            seconds = in_turn(contestants, rounds=2)
         note = f"fp32, {items} items, {describe(config)}"
-        yield compare(f"epoch, {name}, mopoe: {title()} / ours", found, "MultiVae", "ours", note, bar)
+        yield compare(f"epoch, {name}, mopoe: {title()} / ours", seconds, "MultiVae", "ours", note, bar)
 
 
 def check_reconstruction(config: Config) -> None:
-    """Its networks are ours: each expert and each decoded image of a few items agree.
+    """Check that the networks of both packages agree on each expert and each decoded image of a few items.
 
     Raises:
-        AssertionError: if they do not.
+        AssertionError: If they do not agree.
     """
     from pythae.data.datasets import DatasetOutput  # noqa: PLC0415
 

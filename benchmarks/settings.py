@@ -1,4 +1,4 @@
-"""What is trained in the benchmarks: the PolyMNIST recipe and the shipped defaults, on random images."""
+"""The settings of training in the benchmarks: the PolyMNIST recipe and the shipped defaults, on random images."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ SHAPE = (3, 28, 28)
 RECIPE = Path(__file__).parent.parent / "configs" / "polymnist.yaml"
 
 SETTINGS: dict[str, Path | None] = {"recipe": RECIPE, "mini": None}
-"""The recipe of PolyMNIST, latent 512 and batches of 256; polymnist-mini as it is shipped, 32 and 64."""
+"""The recipe of PolyMNIST (latent 512, batches of 256) and the defaults of polymnist-mini (32 and 64)."""
 
 
 def setting(name: str, aggregation: str, bound: str, overrides: Mapping[str, Any] | None = None) -> Config:
     """Return a configuration of five modalities of 3 × 28 × 28.
 
     Args:
-        name: ``recipe`` or ``mini``.
-        aggregation: its name.
-        bound: ``mixture`` or ``component``.
-        overrides: dotted keys to values that differ from the setting's own; none by default.
+        name: The name of the setting, ``recipe`` or ``mini``.
+        aggregation: The name of the aggregation.
+        bound: The training bound, ``mixture`` or ``component``.
+        overrides: Values that replace those of the setting, by dotted keys; none by default.
     """
     return make_config(SETTINGS[name], {"model.aggregation": aggregation, "model.bound": bound, **(overrides or {})})
 
 
 def describe(config: Config) -> str:
-    """Sizes in words."""
+    """Return the sizes of a configuration in words."""
     return f"batch {config.train.batch_size}, latent {config.model.latent_size}, {len(NAMES)} modalities"
 
 
@@ -48,9 +48,9 @@ def random_data(items: int, device: torch.device = CPU, missing: float = 0.0) ->
     """Return images of uint8 noise with labels of ten classes.
 
     Args:
-        items: how many there are.
-        device: where they are kept, the CPU by default.
-        missing: the probability that a modality of an item is missing, 0 by default; every item keeps one at least.
+        items: The number of items.
+        device: The device of the data, by default the CPU.
+        missing: The probability that a modality of an item is missing, 0 by default; every item keeps at least one.
     """
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (len(NAMES), items, *SHAPE), generator=generator, dtype=torch.uint8)
@@ -62,25 +62,25 @@ def random_data(items: int, device: torch.device = CPU, missing: float = 0.0) ->
 
 
 def new_vae(config: Config, device: torch.device = CPU) -> MultimodalVAE:
-    """A model with weights that are always the same."""
+    """Return a new model, always with identical initial weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return build_vae(config, dict.fromkeys(NAMES, SHAPE)).train().to(device)
 
 
 def endless(config: Config, data: MultimodalDataset) -> Iterator[Tensor]:
-    """Indices of whole batches on the device of the data, round and round."""
+    """Return an endless iterator over the indices of whole batches, on the device of the data."""
     size, device = config.train.batch_size, data.present.device
     return cycle([index.to(device) for index in batches(len(data), size, 0, 0) if len(index) == size])
 
 
 def new_trainer(config: Config, precision: str = "fp32", steps: int = 1_000_000, device: torch.device = CPU) -> Trainer:
-    """Ours, on a new model."""
+    """Return the trainer of the package on a new model."""
     precision = resolve_precision(precision, device)
     return Trainer(new_vae(config, device), config.train, total_steps=steps, precision=precision)
 
 
 def our_step(config: Config, data: MultimodalDataset, precision: str = "fp32") -> Callable[[], Tensor]:
-    """A step of our trainer on the next batch, which is taken from the data in it, on the device of the data."""
+    """Return a step of the trainer on the device of the data, which includes the assembly of the next batch."""
     trainer, indices = new_trainer(config, precision, device=data.present.device), endless(config, data)
     return lambda: trainer.step(make_batch(data, next(indices)))

@@ -1,4 +1,4 @@
-"""Contestants timed in turn, so that a machine that drifts slows all of them, and what is asked of each figure."""
+"""The timing of contestants in turn, so that a drift of the machine slows all of them, and the bars of figures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure should reach.
+    """A bound that a figure should meet.
 
     Attributes:
-        value: the bound.
-        at_most: whether it is an upper one.
+        value: The value of the bound.
+        at_most: If True, the bound is an upper one, or else a lower one.
     """
 
     value: float
     at_most: bool
 
     def met(self, figure: float) -> bool:
-        """Whether a figure reaches it."""
+        """Return True if a figure meets the bound."""
         return figure <= self.value if self.at_most else figure >= self.value
 
     def __str__(self) -> str:
@@ -30,63 +30,69 @@ class Bar:
 
 
 def at_most(value: float) -> Bar:
-    """A bar for what should be small."""
+    """Return an upper bound."""
     return Bar(value, True)
 
 
 def at_least(value: float) -> Bar:
-    """A bar for what should be large."""
+    """Return a lower bound."""
     return Bar(value, False)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """A row of the table.
 
     Attributes:
-        name: what was compared.
-        figure: a median over rounds, of a ratio within the round as a rule.
-        spread: the least and the greatest of them.
-        detail: medians of the contestants in milliseconds, and sizes.
-        bar: what is asked of the figure; None where it is reported only.
+        name: A description of the comparison.
+        figure: The median over rounds, usually of the ratio of two times within a round.
+        extremes: The smallest and the largest value over rounds.
+        detail: The medians of the contestants in milliseconds, and sizes.
+        bar: The bound that the figure should meet; None if it is only reported.
     """
 
     name: str
     figure: float
-    spread: tuple[float, float]
+    extremes: tuple[float, float]
     detail: str
     bar: Bar | None = None
 
     @property
     def verdict(self) -> str:
-        """Whether the bar was met, in a word."""
+        """The word ``met``, ``MISSED`` or ``reported``."""
         if self.bar is None:
             return "reported"
         return "met" if self.bar.met(self.figure) else "MISSED"
 
     def divided(self, by: float) -> Row:
-        """The same row in another unit."""
-        return replace(self, figure=self.figure / by, spread=(self.spread[0] / by, self.spread[1] / by))
+        """Return the row with its figure and extremes divided by a number."""
+        return replace(self, figure=self.figure / by, extremes=(self.extremes[0] / by, self.extremes[1] / by))
 
 
 def cpu_seconds() -> float:
-    """What this process and its finished children have used of all cores."""
+    """Return the CPU seconds that this process and its finished children have used on all cores."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
 class Clock:
-    """What all contestants are timed by: the wall's time, or with ``--cpu-time`` that of the processor."""
+    """The clock of all contestants: wall time, or CPU time with ``--cpu-time``."""
 
     seconds: Callable[[], float] = staticmethod(time.perf_counter)
 
 
 class Seconds(float):
-    """What a contestant gives that has taken its own time, in another process."""
+    """The result of a contestant that measures its own time, in another process."""
 
 
 def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round, A B C A B C …, after some rounds that do not count."""
+    """Return the seconds of each contestant in each round, run in the order A B C A B C ….
+
+    Args:
+        contestants: Functions to time by their names.
+        rounds: The number of rounds.
+        warmup: The number of rounds before them that are not counted; 1 by default.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(warmup + rounds):
         for name, run in contestants.items():
@@ -101,7 +107,16 @@ def in_turn(contestants: Mapping[str, Callable[[], object]], *, rounds: int, war
 def compare(
     name: str, seconds: Mapping[str, list[float]], one: str, other: str, note: str = "", bar: Bar | None = None
 ) -> Row:
-    """How many times as long one contestant takes as another."""
+    """Return a row with the ratio of the times of two contestants.
+
+    Args:
+        name: A description of the comparison.
+        seconds: The seconds of each contestant in each round.
+        one: The contestant in the numerator.
+        other: The contestant in the denominator.
+        note: Further details for the row; none by default.
+        bar: The bound that the ratio should meet; None by default.
+    """
     ratios = [a / b for a, b in zip(seconds[one], seconds[other], strict=True)]
     medians = ", ".join(f"{key} {1e3 * statistics.median(seconds[key]):.3g} ms" for key in (one, other))
     detail = f"{medians}; {note}" if note else medians
@@ -109,5 +124,12 @@ def compare(
 
 
 def report(name: str, figures: list[float], detail: str, bar: Bar | None = None) -> Row:
-    """A figure that is no ratio of times."""
+    """Return a row with a figure that is not a ratio of times.
+
+    Args:
+        name: A description of the figure.
+        figures: The values of the rounds.
+        detail: Further details for the row.
+        bar: The bound that the figure should meet; None by default.
+    """
     return Row(name, statistics.median(figures), (min(figures), max(figures)), detail, bar)

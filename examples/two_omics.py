@@ -81,7 +81,7 @@ def evaluate(
     """Return R² given both views and given the second, and the log score of the first given the second, on new data."""
     with torch.no_grad():
         experts = guide.encode(views, torch.ones(len(z), 2, dtype=torch.bool))
-        both, second = guide.posterior(experts), guide.posterior(experts.given([1]))
+        both, second = guide.posterior(experts), guide.posterior(experts.condition_on([1]))
         draws = counts(model.decode[0](second.sample((200,)))).log_prob(views[0]).sum(-1)
     score = float((draws.logsumexp(0) - torch.tensor(200.0).log()).mean())
     baseline = float(counts(average.log()).log_prob(views[0]).sum(-1).mean())

@@ -42,16 +42,16 @@ def tensors(experts: Experts) -> dict[str, Tensor]:
 
 def cast_experts(experts: Experts, dtype: torch.dtype) -> Experts:
     """The same in another floating type."""
-    return experts.map(lambda tensor, own: tensor.to(dtype) if own > 1 else tensor)
+    return experts.map(lambda tensor, event_dim: tensor.to(dtype) if event_dim > 1 else tensor)
 
 
 def columns(experts: Experts, chosen: Sequence[int]) -> Experts:
     """Some modalities of them, in that order."""
     at = torch.tensor(chosen, device=experts.loc.device)
-    return experts.map(lambda tensor, own: tensor.index_select(-own, at))
+    return experts.map(lambda tensor, event_dim: tensor.index_select(-event_dim, at))
 
 
 def first_dimension(experts: Experts) -> Experts:
     """Their marginals in the first latent dimension, which of a lower triangular factor is its first corner."""
     corner: list[Any] = [slice(1), slice(1)]
-    return experts.map(lambda tensor, own: tensor[(..., *corner[: own - 1])])
+    return experts.map(lambda tensor, event_dim: tensor[(..., *corner[: event_dim - 1])])

@@ -1,4 +1,4 @@
-"""Some items as model and guide see them."""
+"""The batch of items that model and guide are called with."""
 
 from __future__ import annotations
 
@@ -12,46 +12,48 @@ from pyro_mmvae._typing import Bool, Tensor
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Items with the modalities that were observed.
+    """A batch of items with their observed modalities.
 
-    What stands in an absent slot never matters: it is replaced by 0 here.
+    The values in an absent slot never matter; they are replaced by 0 at construction.
 
     Args:
-        values: modality name to `(item, …)`. A name that is not there is absent for all items. uint8 is taken for
-            pixels and divided by 255, other types are left alone.
-        present: modality name to `(item,)` bool, for those absent for some items only. On the CPU a mask without any
-            False is left out.
+        values: The values of each modality by its name, `(item, …)`. A modality without values is absent for all items.
+            Values of type uint8 are pixels and are divided by 255; other types are kept.
+        present: True for each observed item of a modality, by its name, `(item,)`, bool; needed for modalities that are
+            absent for some items only. On the CPU a mask without False is dropped.
 
     Raises:
-        ValueError: if two modalities have different numbers of items, or a mask does not fit; the message names it.
-        TypeError: if a value is no tensor or a mask is not bool.
+        ValueError: If modalities have different numbers of items, or a mask has a wrong shape; the message names it.
+        TypeError: If a value is not a tensor or a mask is not bool.
     """
 
     values: Mapping[str, Tensor]
     present: Mapping[str, Bool[Tensor, " item"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check, scale pixels, and fill absent slots."""
+        """Check the tensors, scale pixels, and fill absent slots."""
         values: dict[str, Tensor] = {}
         count: int | None = None
         for name, value in self.values.items():
             if not isinstance(value, Tensor) or value.dim() < 1:
-                raise TypeError(f"batch: modality {name!r} must be a tensor (item, …), got {type(value).__name__}")
+                raise TypeError(f"batch: modality {name!r} must be a tensor (item, …), got {_describe(value)}")
             count = len(value) if count is None else count
             if len(value) != count:
-                raise ValueError(f"batch: modality {name!r} has {len(value)} items, others {count}")
+                raise ValueError(f"batch: modality {name!r} must have {count} items as others have, got {len(value)}")
             values[name] = _scaled(value) if value.dtype == torch.uint8 else value
         masks: dict[str, Tensor] = {}
         for name, mask in self.present.items():
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
-                raise TypeError(f"batch: the mask of modality {name!r} must be a bool tensor")
+                raise TypeError(f"batch: the mask of modality {name!r} must be a bool tensor, got {_describe(mask)}")
             if name in values:
                 if mask.shape != (count,):
                     raise ValueError(
-                        f"batch: the mask of modality {name!r} has shape {tuple(mask.shape)}, not ({count},)"
+                        f"batch: the mask of modality {name!r} must have shape ({count},), got {tuple(mask.shape)}"
                     )
+                # A mask without False is dropped, so that the faster code for complete items runs. Reading the mask
+                # would wait for a GPU, where it is kept.
                 if mask.device.type == "cpu" and bool(mask.all()):
-                    continue  # complete, so that it is computed as without a mask; a GPU would have to be waited for
+                    continue
                 masks[name] = mask
                 slots = mask.reshape(-1, *[1] * (values[name].dim() - 1))
                 values[name] = values[name].masked_fill(~slots, 0)
@@ -60,15 +62,16 @@ class Batch:
 
     @classmethod
     def of(cls, batch: Batch | Mapping[str, Tensor], names: tuple[str, ...]) -> Batch:
-        """Accept a Batch, or a dict of tensors that may hold a mask `(item, modality)` under ``"present"``.
+        """Convert a mapping of tensors to a batch, and check the names of the modalities.
 
         Args:
-            batch: what a user gave.
-            names: of all modalities in order, which the columns of the mask follow.
+            batch: A batch, or a mapping from names of modalities to tensors. A mask `(item, modality)` may stand under
+                the key ``"present"``.
+            names: The names of all modalities, in the order of the columns of the mask.
 
         Raises:
-            ValueError: for an unknown modality, or a mask of another shape.
-            TypeError: if ``batch`` is neither.
+            ValueError: If a modality is unknown, or the mask has a wrong shape.
+            TypeError: If ``batch`` is neither a batch nor a mapping.
         """
         if isinstance(batch, Batch):
             result = batch
@@ -76,31 +79,39 @@ class Batch:
             values = {name: value for name, value in batch.items() if name != "present"}
             mask = batch.get("present")
             if mask is not None and (mask.dim() != 2 or mask.shape[1] != len(names)):
-                raise ValueError(f"batch: 'present' must be (item, {len(names)}), got {tuple(mask.shape)}")
+                raise ValueError(f"batch: 'present' must have shape (item, {len(names)}), got {tuple(mask.shape)}")
             result = cls(values, {} if mask is None else dict(zip(names, mask.unbind(-1), strict=True)))
         else:
-            raise TypeError(f"a batch is a Batch or a dict of tensors, not {type(batch).__name__}")
+            raise TypeError(f"batch must be a Batch or a mapping of tensors, got {type(batch).__name__}")
         unknown = [name for name in result.values if name not in names]
         if unknown:
             raise ValueError(f"batch: unknown modality {unknown[0]!r}; the model has {', '.join(names)}")
         return result
 
     def __len__(self) -> int:
-        """Number of items; 0 where there is no modality."""
+        """Return the number of items; 0 for a batch without a modality."""
         return len(next(iter(self.values.values()))) if self.values else 0
 
-    def given(self, names: tuple[str, ...] | list[str]) -> Batch:
-        """The same items with only some of their modalities."""
+    def select(self, names: tuple[str, ...] | list[str]) -> Batch:
+        """Return a batch of all items with a selection of their modalities.
+
+        Args:
+            names: The names of the modalities to keep; names that the batch does not have are ignored.
+        """
         return Batch({n: v for n, v in self.values.items() if n in names}, self.present)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same items on ``device``."""
+        """Return the batch on another device."""
         return Batch(
             {name: value.to(device) for name, value in self.values.items()},
             {name: mask.to(device) for name, mask in self.present.items()},
         )
 
 
+def _describe(value: object) -> str:
+    return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
+
+
 def _scaled(pixels: Tensor) -> Tensor:
-    """From uint8 to [0, 1]."""
+    """Return pixels of type uint8 as floats in [0, 1]."""
     return pixels.to(torch.get_default_dtype()).div_(255)

@@ -1,4 +1,4 @@
-"""Which device, precision and how many threads."""
+"""Devices, precisions, thread counts, and the memory of the CPU's allocator."""
 
 from __future__ import annotations
 
@@ -10,49 +10,78 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pyro_mmvae._compat import cpu_multiplies_bfloat16
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+PRECISIONS = ("auto", "fp32", "bf16")
+
 
 def resolve_device(name: str) -> torch.device:
-    """``auto`` is the GPU where there is one.
+    """Return the device of a name.
+
+    Apple's MPS is chosen where torch offers it, but no part of the package has been run on it.
+
+    Args:
+        name: ``"auto"`` for CUDA, else MPS, else the CPU; or the name of a torch device such as ``"cuda:1"``.
 
     Raises:
-        ValueError: for a device that torch does not know or this machine has not.
+        ValueError: If torch does not know the device, or this machine does not have it.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).split("\n")[0].rstrip(".")
-        raise ValueError(f"device {name!r} is not to be had: {reason}; give auto, cpu or cuda") from None
+        raise ValueError(
+            f"device {name!r} is unavailable: {reason}. It must be auto, cpu, cuda or mps, or a device torch can use"
+        ) from None
     return device
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """``auto`` is bf16 where the device multiplies it faster than fp32: CPUs with AMX or AVX512-BF16, newer GPUs."""
+    """Return the precision in which networks compute on a device.
+
+    Args:
+        name: ``"fp32"``, ``"bf16"``, or ``"auto"`` for bf16 where the device multiplies it faster than fp32: CPUs with
+            AMX or AVX512-BF16, and GPUs that support it without emulation.
+        device: The device that the networks are on.
+
+    Raises:
+        ValueError: If bf16 is asked for on MPS, where autocast of the networks is not supported.
+    """
+    if device.type == "mps":
+        if name == "bf16":
+            raise ValueError("precision must be fp32 or auto on device mps, got bf16")
+        return "fp32"
     if name != "auto":
         return name
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device.type == "cpu":
-        names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        return "bf16" if any(getattr(torch.cpu, name, bool)() for name in names) else "fp32"
-    return "fp32"
+    return "bf16" if device.type == "cpu" and cpu_multiplies_bfloat16() else "fp32"
 
 
 def autocast(precision: str, device: torch.device) -> Any:
-    """A context in which networks compute in the given precision."""
+    """Return a context in which networks compute in the given precision."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 @contextmanager
 def threads(count: int | None) -> Iterator[int]:
-    """Use so many threads, by default as many as this process may, and flush denormal numbers; put both back after.
+    """Set the number of threads and flush denormal numbers inside the context, and restore both after it.
 
-    Inside, memory that is freed is kept for the next step, see :func:`kept_heap`.
+    Memory that is freed inside is kept for the next step, see :func:`kept_heap`.
+
+    Args:
+        count: The number of threads; None for the number of processors that this process may use.
+
+    Yields:
+        The number of threads in use.
     """
     before = torch.get_num_threads()
     if count is None:
@@ -69,20 +98,20 @@ def threads(count: int | None) -> Iterator[int]:
 
 @contextmanager
 def kept_heap() -> Iterator[bool]:
-    """Let glibc keep large blocks that are freed, instead of giving them back and getting them anew at every step.
+    """Let glibc keep large blocks that are freed, rather than return them to the system at every step.
 
     A step that allocates hundreds of megabytes otherwise spends a sixth of its time on the first touch of each page.
-    After it what is free is given back. Elsewhere than with glibc, or where the environment has its own settings of
-    malloc, nothing is done.
+    Free memory is returned at the end of the context. With another C library, or where the environment has its own
+    settings of malloc, nothing is done.
 
     Yields:
-        Whether it is so.
+        True if the allocator was changed.
     """
-    own = [name for name in os.environ if name == "GLIBC_TUNABLES" or name.startswith("MALLOC_")]
-    libc = None if own else _glibc()
-    kept = libc is not None and all(libc.mallopt(option, value) for option, value in _KEEP)
+    is_configured = any(name == "GLIBC_TUNABLES" or name.startswith("MALLOC_") for name in os.environ)
+    libc = None if is_configured else _glibc()
+    is_kept = libc is not None and all(libc.mallopt(option, value) for option, value in _KEEP)
     try:
-        yield kept
+        yield is_kept
     finally:
         if libc is not None:
             for option, value in _GIVE_BACK:
@@ -90,15 +119,15 @@ def kept_heap() -> Iterator[bool]:
             libc.malloc_trim(0)
 
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # of malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4  # option numbers of glibc's malloc.h
 _KEEP = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, -1))
-_GIVE_BACK = (  # what malloc comes to by itself in a program that has freed large blocks
-    (_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20),
-)  # fmt: skip
+# The values that malloc arrives at by itself in a program that has freed large blocks; glibc cannot be asked for the
+# ones that were in force before.
+_GIVE_BACK = ((_MMAP_MAX, 65536), (_MMAP_THRESHOLD, 32 << 20), (_TRIM_THRESHOLD, 64 << 20))
 
 
 def _glibc() -> Any:
-    """The C library of this process, if it is glibc."""
+    """Return the C library of this process if it is glibc, else None."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None)

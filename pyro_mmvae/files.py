@@ -1,4 +1,4 @@
-"""Files that are always whole: written to a temporary name beside their own, then renamed."""
+"""Files that are always complete, since they are written under a temporary name and then renamed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ METRICS = "metrics.jsonl"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a temporary name beside ``path`` and rename, so that ``path`` is always whole."""
+    """Write a file under a temporary name in the same folder and rename it, so that readers see all of it or none.
+
+    Args:
+        path: The file to write or replace.
+        content: The bytes to write into it.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -26,12 +31,18 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file at once or not at all."""
+    """Write a UTF-8 text file by :func:`write_atomically`."""
     write_atomically(path, text.encode())
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The epochs in a run's ``metrics.jsonl``, the last word on each; a line cut off by a crash is left out."""
+    """Return the metrics of each epoch of a run in order, the last ones that were written for an epoch.
+
+    A line that a crash has cut off is left out.
+
+    Args:
+        run: The run directory, whose ``metrics.jsonl`` is read if it exists.
+    """
     file, rows = run / METRICS, dict[int, dict[str, Any]]()
     for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
         with suppress(json.JSONDecodeError):

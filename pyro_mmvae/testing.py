@@ -194,12 +194,12 @@ def _dtype(subject: _Subject, experts: Experts) -> None:
 def _absent(subject: _Subject, experts: Experts) -> None:
     every = range(experts.num_modalities)
     for rest in ([i for i in every if i != m] for m in every if len(every) > 1):
-        cut, less = subject.posterior(experts.given(rest)), subject.posterior(columns(experts, rest))
+        cut, less = subject.posterior(experts.condition_on(rest)), subject.posterior(columns(experts, rest))
         subject.same(f"only modalities {rest} present, against the others removed", cut, less)
 
 
 def _nan(subject: _Subject, experts: Experts) -> None:
-    clean = experts.given(range(experts.num_modalities - 1))
+    clean = experts.condition_on(range(experts.num_modalities - 1))
     (wanted, _), (got, leaves) = subject.leaves(clean, 1.0), subject.leaves(clean, torch.nan)
     subject.same("NaN in an absent slot", got, wanted)
     total = got.log_prob(_points(wanted)).sum() + got.mean.sum() + got.variance.sum()
@@ -218,7 +218,7 @@ def _prior(subject: _Subject, experts: Experts) -> None:
     family = posterior_family(get_aggregation(subject.name), experts.kind)
     standard = location_scale(family, zeros, torch.ones_like(zeros), experts.df)
     what = "N(0, I)" if family == "normal" else f"the standard {family}"
-    subject.same(f"nothing present, so {what}", subject.posterior(experts.given([])), standard)
+    subject.same(f"nothing present, so {what}", subject.posterior(experts.condition_on([])), standard)
 
 
 def _density(subject: _Subject, experts: Experts) -> None:

@@ -1,23 +1,52 @@
-"""Shape checks in the package's annotations, a guard of global state, and a data set that takes no time."""
+"""Array checks in the package's annotations, a guard of global state, worker processes, and a toy data set."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-import hypothesis
-import jaxtyping
-import pytest
-from beartype import beartype
+# Before torch and NumPy load OpenMP. Workers of pytest-xdist have one core each, so that one thread is fastest; a test
+# that sets more threads by itself must not let those that wait spin on the core of another worker.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# No example is timed, and every run tries the same ones: a busy machine must not fail a test.
+import hypothesis  # noqa: E402
+import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
+from beartype import beartype  # noqa: E402
+
+# Hypothesis times no example and tries the same ones in every run: a busy machine must not fail a test.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
+
+MAX_WORKERS = 4
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in one process per core, unless the command line says otherwise.
+
+    ``python -m pytest`` without a path is the whole suite. With paths, or with ``-n 0``, everything runs in this
+    process, which starts sooner. ``-n`` is not in ``addopts``, where it would rule out ``-p no:xdist``.
+    """
+    is_whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if is_whole_suite and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+        config.option.numprocesses = "auto"
+        if config.option.dist == "no":
+            config.option.dist = "worksteal"  # tests of a module mostly stay together, and share its fixtures
+
+
+@pytest.hookimpl(optionalhook=True, tryfirst=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of processes of ``-n auto``, which each hold torch and a model in memory."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MAX_WORKERS, cores)
 
 
 def _mentions_array(hint: Any) -> bool:
@@ -26,9 +55,9 @@ def _mentions_array(hint: Any) -> bool:
 
 
 def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Check the annotations with axes, and no others: tests give wrong types on purpose and want the answer.
+    """Check the annotations that have axes, and no others, since tests pass wrong types on purpose.
 
-    Constructors are left alone for that reason too; those that take arrays check shapes themselves.
+    Constructors are left alone for the same reason; those that take arrays check shapes themselves.
     """
     hints = {name: hint for name, hint in function.__annotations__.items() if _mentions_array(hint)}
     if function.__name__ == "__init__" or not hints:
@@ -39,18 +68,21 @@ def check_arrays(function: Callable[..., Any]) -> Callable[..., Any]:
 
 _checker = types.ModuleType("array_checks")
 _checker.check_arrays = check_arrays  # type: ignore[attr-defined]
-sys.modules[_checker.__name__] = _checker  # the hook wants a name that can be imported
+sys.modules[_checker.__name__] = _checker  # the import hook takes the checker by the name of an importable module
+
+# These warn with a stacklevel, which the frames of the checks would shift.
+UNCHECKED = {"pyro_mmvae.data.registry", "pyro_mmvae.data.sets.polymnist_mini", "pyro_mmvae.data.storage.cache"}
 
 
 def _modules() -> list[str]:
-    """Every module of the package but three that warn with a stacklevel, which the checks' own frames would shift."""
+    """Return the names of the package's modules whose annotations are checked."""
     spec = importlib.util.find_spec("pyro_mmvae")
     assert spec is not None
     assert spec.origin is not None
     top = Path(spec.origin).parent
     files = (file.relative_to(top.parent).with_suffix("") for file in sorted(top.rglob("*.py")))
-    skipped = {"__init__", "__main__", "cache", "polymnist_mini", "registry"}
-    return [".".join(file.parts) for file in files if file.name not in skipped]
+    names = [".".join(file.parts) for file in files if file.name not in {"__init__", "__main__"}]
+    return [name for name in names if name not in UNCHECKED]
 
 
 with jaxtyping.install_import_hook(_modules(), "array_checks.check_arrays"):
@@ -72,27 +104,27 @@ SPLITS = ("train", "val", "test")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let tests marked ``device`` compute elsewhere than on the CPU."""
-    parser.addoption("--device", default="cpu", help="Where tests marked 'device' compute: cpu, cuda, cuda:1, …")
+    """Add the option that sets the device of the tests marked ``device``."""
+    parser.addoption("--device", default="cpu", help="The device of tests marked 'device': cpu, cuda, cuda:1, …")
 
 
 @pytest.fixture
 def device(request: pytest.FixtureRequest) -> torch.device:
-    """Where a test marked ``device`` computes.
+    """Return the device of a test marked ``device``.
 
     Raises:
-        ValueError: if this machine has no such device.
+        ValueError: If the device is unavailable on this machine.
     """
     return resolve_device(str(request.config.getoption("--device")))
 
 
 def flushes_denormals() -> bool:
-    """Whether arithmetic of this thread takes denormal numbers for zero."""
+    """Return True if arithmetic of this thread takes denormal numbers for zero."""
     return (torch.tensor(2e-308, dtype=torch.float64) * torch.tensor(0.1, dtype=torch.float64)).item() == 0.0
 
 
 def global_state() -> dict[str, object]:
-    """What no test, and nothing in the package, may leave changed."""
+    """Return the state that no test, and nothing in the package, may leave changed."""
     return {
         "torch validation": torch.distributions.Distribution._validate_args,
         "pyro validation": pyro.infer.util.is_validation_enabled(),
@@ -122,14 +154,14 @@ def nothing_global_changes() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def session_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or writes the user's own cache."""
+    """Give the session a cache of its own, so that no test reads or writes the one of the user."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYRO_MMVAE_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
 
 
 def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name: str = "toy") -> MultimodalDataset:
-    """Images (channel, 8, 8) in which the position of a bright square is the class, each modality in its own tint."""
+    """Return images `(channel, 8, 8)` whose class is the position of a bright square, in one tint per modality."""
     generator = torch.Generator().manual_seed(1000 * seed + SPLITS.index(split))
     labels = torch.randint(0, 4, (size,), generator=generator)
     modalities = {}
@@ -145,14 +177,14 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 
 @pytest.fixture
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a test registers, data or aggregations, is forgotten after it."""
+    """Undo what a test registers, data or aggregations, after it."""
     monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
     monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
 
 
 @pytest.fixture
 def opened(registered: None) -> list[str]:
-    """The data set ``toy``, and the splits of it that were opened."""
+    """Register the data set ``toy``, and return the list of its splits that were opened, which grows."""
     seen: list[str] = []
 
     @register_data("toy")
@@ -176,7 +208,7 @@ def opened(registered: None) -> list[str]:
 
 @pytest.fixture
 def toy_config(opened: list[str]) -> Callable[..., Config]:
-    """A configuration on the toy data; keywords override, ``train__lr=1e-3`` for ``train.lr``."""
+    """Return a function that makes configurations on the toy data; ``train__lr`` stands for ``train.lr``."""
 
     def make(**overrides: object) -> Config:
         settings: dict[str, object] = {
@@ -192,6 +224,6 @@ def toy_config(opened: list[str]) -> Callable[..., Config]:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory."""
+    """Change to an empty working directory, and return its path."""
     monkeypatch.chdir(tmp_path)
     return tmp_path

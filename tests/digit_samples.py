@@ -1,4 +1,4 @@
-"""Small genuine files of MNIST and SVHN: IDX, ``.mat`` and ``.npz``, of images that tell which ones they are."""
+"""Small files in the formats of MNIST and SVHN (IDX, ``.mat`` and ``.npz``), whose images encode their numbers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IDX = {
 
 
 def numbered(labels: Bytes, side: int, start: int) -> Bytes:
-    """Images `(item, side, side)`: a number of its own in the first row, and a bright bar at the digit's place."""
+    """Return images `(item, side, side)` with their number in the first row and a bright bar at a row for the digit."""
     images = np.zeros((len(labels), side, side), dtype=np.uint8)
     images[:, 0, :16] = ((start + np.arange(len(labels)))[:, np.newaxis] >> np.arange(16) & 1) * 255
     for image, label in zip(images, labels, strict=True):
@@ -30,18 +30,18 @@ def numbered(labels: Bytes, side: int, start: int) -> Bytes:
 
 
 def numbers(images: Any) -> list[int]:
-    """The numbers of images `(item, channel, height, width)`."""
+    """Return the numbers encoded in images `(item, channel, height, width)`."""
     return [int(n) for n in ((np.asarray(images)[:, 0, 0, :16] > 128) << np.arange(16)).sum(-1)]
 
 
 def arrays(side: int, part: str, seed: int) -> tuple[Bytes, Bytes]:
-    """Images and labels of one part, of each digit some, in no order."""
+    """Return images and labels of one part, with all digits in random order."""
     labels = np.random.default_rng(seed).permutation(np.resize(np.arange(10), SIZES[part])).astype(np.uint8)
     return numbered(labels, side, 0 if part == "train" else SIZES["train"]), labels
 
 
 def write_idx(folder: Path) -> Path:
-    """MNIST where torchvision puts it, one file packed."""
+    """Write MNIST into the folders that torchvision uses, one file compressed, and return the folder."""
     raw = folder / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for seed, (part, names) in enumerate(IDX.items()):
@@ -55,7 +55,7 @@ def write_idx(folder: Path) -> Path:
 
 
 def write_mat(folder: Path) -> Path:
-    """SVHN as it is published: images `(height, width, channel, item)`, labels 1 to 10."""
+    """Write SVHN in its published form, images `(height, width, channel, item)` and labels 1 to 10."""
     for seed, part in enumerate(SIZES, 2):
         images, labels = arrays(32, part, seed)
         values = {
@@ -67,7 +67,7 @@ def write_mat(folder: Path) -> Path:
 
 
 def write_npz(folder: Path) -> Path:
-    """The same images: MNIST's with the split they have, SVHN's all together and without one."""
+    """Write MNIST with its split, and SVHN in one file without a split, as ``.npz``."""
     parts = {part: arrays(28, part, seed) for seed, part in enumerate(SIZES)}
     mnist = {
         f"{letter}_{part}": array for part, both in parts.items() for letter, array in zip("xy", both, strict=True)

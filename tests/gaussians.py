@@ -1,4 +1,4 @@
-"""Divergences of Gaussians on the line by numpy, from other formulas than the package's, and brute force."""
+"""Divergences between Gaussians on the line in numpy, by formulas that the package does not use, and brute force."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Oracle: TypeAlias = Callable[[float, float, Array, Array], Array]
 
 
 def kl(m: Array, s: Array, n: Array, t: Array) -> Array:
-    """KL(N(m, s²) ‖ N(n, t²))."""
+    """Return KL(N(m, s²) ‖ N(n, t²))."""
     return np.log(t / s) + (s**2 + (m - n) ** 2) / (2 * t**2) - 0.5
 
 
 def affinity(order: float, m: Array, s: Array, n: Array, t: Array) -> Array:
-    """The integral of q^order p^(1 - order), from natural parameters and the log normaliser."""
+    """Return the integral of q^order p^(1 - order), from natural parameters and the log normaliser."""
 
     def normaliser(first: Array, second: Array) -> Array:
         return -(first**2) / (4 * second) - 0.5 * np.log(-2 * second)
@@ -41,7 +41,7 @@ def amari(alpha: float) -> Oracle:
 
 
 def w1(m: Array, s: Array, n: Array, t: Array) -> Array:
-    """Of the folded normal, |m - n + |s - t| Z|."""
+    """Return the mean of the folded normal |m - n + |s - t| Z|."""
     mean, deviation = m - n, np.maximum(np.abs(s - t), 1e-150)
     return deviation * np.sqrt(2 / np.pi) * np.exp(-(mean**2) / (2 * deviation**2)) + mean * erf(
         mean / deviation / np.sqrt(2)
@@ -49,14 +49,14 @@ def w1(m: Array, s: Array, n: Array, t: Array) -> Array:
 
 
 def fisher_rao(m: Array, s: Array, n: Array, t: Array) -> Array:
-    """The square of the distance as Costa, Santos and Strapasson (2015) give it, a logarithm of lengths in a plane."""
+    """Return the squared distance by the formula of Costa, Santos and Strapasson (2015), a logarithm of lengths."""
     x = (m - n) / np.sqrt(2)
     far, near = np.hypot(x, s + t), np.hypot(x, s - t)
     return 2 * np.log((far + near) ** 2 / (4 * s * t)) ** 2
 
 
 def sinkhorn(epsilon: float) -> Oracle:
-    """Janati et al. (2020), theorem 1, with 2σ² = ε, of one dimension, and less the mean of both self terms."""
+    """Return the divergence of Janati et al. (2020), theorem 1, with 2σ² = ε in one dimension, minus the self terms."""
     v = epsilon / 2
 
     def transport(a: Array, b: Array) -> Array:
@@ -88,18 +88,18 @@ ORACLES: dict[str, Oracle] = {
 }
 LOCAL = ("hellinger", "renyi:0.5", "renyi:0.1", "alpha:0.5", "alpha:-0.8")  # not convex: local minimisers
 NATURAL = ("reverse_kl", "forward_kl", "jeffreys", "hellinger", "renyi", "renyi:2", "alpha", "alpha:-0.8", "fisher_rao")
-"""Unchanged by an affine map of the line."""
+"""The divergences that are invariant under affine maps of the line."""
 
 
 def densities(m: float, s: float, n: float, t: float, count: int = 40_001) -> tuple[Array, Array, float]:
-    """Both log densities on a grid, and its step."""
+    """Return both log densities on a grid, and the step of the grid."""
     low, high = min(m - 14 * s, n - 14 * t), max(m + 14 * s, n + 14 * t)
     grid = np.linspace(low, high, count)
     return norm(m, s).logpdf(grid), norm(n, t).logpdf(grid), grid[1] - grid[0]
 
 
 def objective(oracle: Oracle, weights: Array, loc: Array, scale: Array) -> Callable[[Array], float]:
-    """Of (loc, log scale)."""
+    """Return the objective as a function of (loc, log scale)."""
     share = weights / weights.sum()
     alive = share > 0
     share, loc, scale = share[alive], loc[alive], scale[alive]
@@ -113,21 +113,21 @@ def objective(oracle: Oracle, weights: Array, loc: Array, scale: Array) -> Calla
 
 
 def brute_minimum(oracle: Oracle, weights: Array, loc: Array, scale: Array) -> tuple[Array, float]:
-    """(loc, log scale) of the least value that Nelder and Mead's simplices find, from the experts and averages."""
+    """Return (loc, log scale) and value of the minimum by simplex searches from the experts and from averages."""
     share = weights / weights.sum()
     starts = [(share @ loc, np.log(share @ scale)), (share @ loc, np.log(scale[weights > 0].min()))]
     starts += [(m, np.log(0.99 * s)) for m, s, w in zip(loc, scale, weights, strict=True) if w > 0]
     value = objective(oracle, weights, loc, scale)
-    found = [
+    results = [
         minimize(value, start, method="Nelder-Mead", options={"xatol": 1e-10, "fatol": 1e-15, "maxiter": 2000})
         for start in starts
     ]
-    best = min(found, key=lambda result: result.fun)
+    best = min(results, key=lambda result: result.fun)
     return best.x, best.fun
 
 
 def problem(seed: int, members: int) -> tuple[Array, Array, Array]:
-    """Random weights, locs and scales; one in five weights is 0."""
+    """Return random weights, locs and scales; one in five weights is 0."""
     rng = np.random.default_rng(seed)
     weights = rng.uniform(0.1, 1.0, members) * (rng.uniform(size=members) < 0.8)
     weights[0] += weights.sum() == 0

@@ -1,4 +1,4 @@
-"""What the tests of the mathematics share: random experts, a brute-force oracle, and a mixture rule of one's own."""
+"""Helpers of the tests of the mathematics: random experts, a brute-force oracle, and a user-defined aggregation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SINGLE = tuple(name for name in BUILT_IN if name not in MIXTURES)
 FAMILIES = {"moe": "singletons", "mopoe": "powerset", "mwb": "powerset"}
 
 few = settings(deadline=None, derandomize=True, max_examples=15)
-"""Hypothesis, the same examples on every run."""
+"""Settings of Hypothesis with few examples, which do not change between runs."""
 
 
 @st.composite
@@ -36,7 +36,7 @@ def experts(
     log10_scale: float = 3.0,
     all_present: bool = False,
 ) -> Experts:
-    """Experts of any batch shape, float64, scales 1e-3 to 1e3, any presence, that of nothing included."""
+    """Draw experts of any batch shape and presence, with float64 scales from 1e-3 to 1e3."""
     batch = draw(st.sampled_from([(), (1,), (4,), (2, 3)]))
     shape = (*batch, draw(st.integers(*modalities)))
     latent = draw(st.integers(*latents))
@@ -50,7 +50,7 @@ def experts(
 
 
 def random_experts(*shape: int, absent: bool = True, seed: int = 0) -> Experts:
-    """Experts of moderate scales, float64, `(*batch, modality, latent)`, some absent but never all of an item."""
+    """Return float64 experts `(*batch, modality, latent)` of moderate scales, some absent but never all of an item."""
     generator = torch.Generator().manual_seed(seed)
     loc, noise = torch.randn(2, *shape, dtype=torch.float64, generator=generator)
     present = torch.rand(shape[:-1], generator=generator) < 0.6
@@ -58,23 +58,23 @@ def random_experts(*shape: int, absent: bool = True, seed: int = 0) -> Experts:
     return Experts(loc, (0.6 * noise).exp(), present if absent else None)
 
 
-def random_full_experts(*shape: int, absent: bool = True, seed: int = 0, spread: float = 0.6) -> Experts:
-    """Gaussians of full covariance, their axes in random directions; otherwise as :func:`random_experts`."""
+def random_full_experts(*shape: int, absent: bool = True, seed: int = 0, log_scale_std: float = 0.6) -> Experts:
+    """Return experts like those of :func:`random_experts` with full covariances, whose axes have random directions."""
     diagonal = random_experts(*shape, absent=absent, seed=seed)
     generator = torch.Generator().manual_seed(seed + 1)
     turned, _ = torch.linalg.qr(torch.randn(*shape, shape[-1], dtype=torch.float64, generator=generator))
-    lengths = (spread * torch.randn(*shape, dtype=torch.float64, generator=generator)).exp()
+    lengths = (log_scale_std * torch.randn(*shape, dtype=torch.float64, generator=generator)).exp()
     tril = torch.linalg.cholesky((turned * lengths.square().unsqueeze(-2)) @ turned.mT)
     return Experts(diagonal.loc, present=diagonal.mask, scale_tril=tril)
 
 
 def two_experts() -> Experts:
-    """N(0, 1) and N(2, 9)."""
+    """Return the experts N(0, 1) and N(2, 9)."""
     return Experts(torch.tensor([[0.0], [2.0]]).double(), torch.tensor([[1.0], [3.0]]).double())
 
 
 def subset_of(component: int, num_modalities: int, name: str) -> tuple[int, ...]:
-    """Which modalities a component of a built-in mixture is about, as the documentation orders them."""
+    """Return the subset of modalities of a component of a built-in mixture, in the documented order."""
     if FAMILIES[name] == "singletons":
         return (component,)
     return tuple(m for m in range(num_modalities) if (component + 1) >> m & 1)
@@ -82,7 +82,7 @@ def subset_of(component: int, num_modalities: int, name: str) -> tuple[int, ...]
 
 @dataclass(frozen=True)
 class Component:
-    """One Gaussian of a mixture, by numpy."""
+    """One Gaussian component of a mixture in numpy."""
 
     probability: float
     loc: np.ndarray
@@ -99,10 +99,10 @@ def brute_force(
     prior_expert: str | None = None,
     size_of: Callable[[tuple[int, ...]], float] | str = "uniform",
 ) -> dict[tuple[int, ...], Component]:
-    """The mixture of one item over its live subsets, one subset at a time and written down from the definitions.
+    """Return the mixture of one item over its live subsets, computed from the definitions one subset at a time.
 
-    ``size_of`` is ``"uniform"``, ``"size"`` or the weight of a subset. An item of which nothing is alive has one
-    component, the prior, under the key ().
+    ``size_of`` is ``"uniform"``, ``"size"`` or a function that returns the weight of a subset. An item without a live
+    subset has one component, the prior, under the key ().
     """
     count = len(present)
     observed = tuple(m for m in range(count) if present[m])
@@ -145,19 +145,19 @@ def _merge(name: str, members: list[tuple[float, np.ndarray, np.ndarray]]) -> tu
 
 
 def moments(mixture: dict[tuple[int, ...], Component]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of a brute-force mixture."""
+    """Return mean and variance of a brute-force mixture."""
     mean = sum(c.probability * c.loc for c in mixture.values())
     return mean, sum(c.probability * (c.scale**2 + (c.loc - mean) ** 2) for c in mixture.values())
 
 
 def log_density(mixture: dict[tuple[int, ...], Component], z: np.ndarray) -> np.ndarray:
-    """Log density of a brute-force mixture at `(point, latent)`, by scipy."""
+    """Return the log density of a brute-force mixture at points `(point, latent)`, by scipy."""
     terms = [np.log(c.probability) + norm(c.loc, c.scale).logpdf(z).sum(-1) for c in mixture.values() if c.probability]
     return logsumexp(terms, axis=0)
 
 
 def items(batch: Experts) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray, list[bool]]]:
-    """Each item of some experts: its index, locs, scales, presence."""
+    """Return index, locs, scales and presence of each item of a batch of experts."""
     return [
         (index, batch.loc[index].numpy(), batch.scale[index].numpy(), batch.mask[index].tolist())
         for index in np.ndindex(*batch.batch_shape)
@@ -165,7 +165,7 @@ def items(batch: Experts) -> list[tuple[tuple[int, ...], np.ndarray, np.ndarray,
 
 
 def wasserstein_rule(experts: Experts, weights: torch.Tensor | None = None, **_: Any) -> TorchDistribution:
-    """The Wasserstein barycenter of what is present, as a user would write it."""
+    """Return the Wasserstein barycenter of the present experts, as a user would write it."""
     dtype = torch.promote_types(experts.loc.dtype, torch.float32)
     share = experts.mask.to(dtype) * (1.0 if weights is None else weights.to(dtype))
     total = share.sum(-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Accelerators: with fake CUDA tensors everywhere, with real ones where there is a GPU."""
+"""Tests of accelerators, with fake CUDA tensors on every machine and with real ones on a GPU."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make(aggregation: str, bound: str) -> MultimodalVAE:
 
 
 def on_fake_cuda(module: nn.Module) -> None:
-    """Give a module parameters and buffers that claim to be on a GPU (``Module.to`` cannot, from real ones)."""
+    """Replace parameters and buffers by fake ones on a GPU, to which ``Module.to`` cannot move real ones."""
 
     def blank(tensor: Tensor) -> Tensor:
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cuda")
@@ -80,10 +80,10 @@ def batch_of(device: str) -> Batch:
 
 
 @EACH
-def test_a_step_stays_on_the_device_and_never_waits_for_it(
+def test_step_on_fake_cuda_stays_on_device_without_waiting(
     aggregation: str, bound: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading a fake tensor's value raises, and so does arithmetic across devices; only backward needs a real GPU."""
+    """Reading the value of a fake tensor raises, and so does arithmetic across devices; only backward needs a GPU."""
     vae = make(aggregation, bound)
     with FakeTensorMode(), local_pyro():
         on_fake_cuda(vae)
@@ -99,20 +99,20 @@ def test_a_step_stays_on_the_device_and_never_waits_for_it(
             assert loss.device.type == "cuda"
             assert loss.shape == ()
         assert all(term.device.type == "cuda" for term in trainer.estimator.terms.values())
-        monkeypatch.setattr(trainer, "check", lambda: None)  # at the end of an epoch it does wait
+        monkeypatch.setattr(trainer, "check", lambda: None)  # the end of an epoch waits by design
         data = dataset("cuda")
         object.__setattr__(data, "complete", False)
         assert trainer.epoch(data, 0).items == ITEMS
 
 
 @EACH
-def test_posteriors_draws_and_decoding_stay_on_the_device(aggregation: str, bound: str) -> None:
+def test_posterior_draws_and_decoding_stay_on_device(aggregation: str, bound: str) -> None:
     vae = make(aggregation, bound)
     with FakeTensorMode(), local_pyro():
         on_fake_cuda(vae)
         batch = batch_of("cuda")
         for z in (
-            vae.guide(batch), vae.guide(batch.given(("c",))), vae.guide(size=4), vae.model(size=4), vae.model(batch),
+            vae.guide(batch), vae.guide(batch.select(("c",))), vae.guide(size=4), vae.model(size=4), vae.model(batch),
             vae.posterior(batch).mean, vae.posterior(batch).variance, vae.posterior(batch).rsample((2,)),
             vae.posterior(batch, "component").mean,
         ):  # fmt: skip
@@ -128,8 +128,8 @@ def test_posteriors_draws_and_decoding_stay_on_the_device(aggregation: str, boun
         assert {value.device.type for value in run.decode(torch.zeros(2, LATENT)).values()} == {"cuda"}
 
 
-def test_one_component_is_drawn_as_torch_draws_it_and_read_by_nobody() -> None:
-    """The checks of ``torch.multinomial`` read values back, for which a GPU has to be waited for in some versions."""
+def test_sample_component_of_one_draw_equals_multinomial_without_calling_it() -> None:
+    """The checks of ``torch.multinomial`` read values, which waits for a GPU in some versions of torch."""
     logits = torch.randn(ITEMS, 7)
     mixture = SubsetMixture(logits, dist.Normal(torch.zeros(ITEMS, 7, 2), 1.0).to_event(1))
     torch.manual_seed(3)
@@ -140,7 +140,7 @@ def test_one_component_is_drawn_as_torch_draws_it_and_read_by_nobody() -> None:
     assert mixture.sample_component((5,)).shape == (5, ITEMS)
 
 
-def test_an_epoch_moves_its_order_to_the_device_once() -> None:
+def test_epoch_moves_its_order_to_device_once() -> None:
     vae, moved = make("wb", "mixture"), list[torch.Size]()
     to = Tensor.to
 
@@ -165,7 +165,7 @@ def test_an_epoch_moves_its_order_to_the_device_once() -> None:
     assert moved == [torch.Size([ITEMS])]
 
 
-def test_the_test_would_see_a_mix_up_or_a_wait() -> None:
+def test_fake_cuda_raises_on_mixed_devices_and_on_waiting() -> None:
     vae = make("wb", "mixture")
     with FakeTensorMode(), local_pyro():
         on_fake_cuda(vae)
@@ -175,7 +175,7 @@ def test_the_test_would_see_a_mix_up_or_a_wait() -> None:
             float(vae.guide(batch_of("cuda")).sum())
 
 
-def test_a_guide_that_subsamples_keeps_the_experts_where_they_are() -> None:
+def test_guide_with_subsampling_keeps_experts_on_device() -> None:
     def encode() -> Experts:
         return Experts(torch.zeros(ITEMS, 2, LATENT, device="cuda"), torch.ones(ITEMS, 2, LATENT, device="cuda"))
 
@@ -185,17 +185,35 @@ def test_a_guide_that_subsamples_keeps_the_experts_where_they_are() -> None:
         assert guide().device.type == "cuda"
 
 
-def test_devices_by_name() -> None:
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, False, "cuda"), (True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_resolve_device_auto_prefers_cuda_then_mps_then_cpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert resolve_device("auto") == torch.device(expected)
+
+
+def test_resolve_precision_on_mps_is_fp32_and_refuses_bf16() -> None:
+    assert resolve_precision("auto", torch.device("mps")) == "fp32"
+    assert resolve_precision("fp32", torch.device("mps")) == "fp32"
+    with pytest.raises(ValueError, match="precision must be fp32 or auto on device mps, got bf16"):
+        resolve_precision("bf16", torch.device("mps"))
+
+
+def test_resolve_device_refuses_unknown_names_in_one_line() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("warp", "cuda:999", "", "cpu:x"):
-        with pytest.raises(ValueError, match=re.escape(f"device {name!r} is not to be had: ")) as error:
+        with pytest.raises(ValueError, match=re.escape(f"device {name!r} is unavailable: ")) as error:
             resolve_device(name)
         assert "\n" not in str(error.value)
-        assert str(error.value).endswith("; give auto, cpu or cuda")
+        assert str(error.value).endswith("It must be auto, cpu, cuda or mps, or a device torch can use")
 
 
-def test_precision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolve_precision_auto_depends_on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert (resolve_precision("fp32", cpu), resolve_precision("bf16", cpu)) == ("fp32", "bf16")
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
@@ -215,7 +233,7 @@ def test_precision_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
             assert product(torch.zeros(1, 2)).dtype == dtype
 
 
-def test_threads_are_put_back_even_after_an_error() -> None:
+def test_threads_restores_state_after_an_error() -> None:
     def inside() -> None:
         with threads(2) as count:
             assert count == torch.get_num_threads() == 2
@@ -233,13 +251,13 @@ def test_threads_are_put_back_even_after_an_error() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 @EACH
-def test_a_step_on_a_real_gpu_never_waits_for_it(aggregation: str, bound: str) -> None:
+def test_step_on_gpu_never_waits(aggregation: str, bound: str) -> None:
     vae = make(aggregation, bound).cuda()
     before = {name: value.detach().clone() for name, value in vae.named_parameters()}
     batch = batch_of("cuda")
     trainer = Trainer(vae, TrainConfig(), total_steps=10)
     with local_pyro():
-        trainer.step(batch)  # libraries start with the first one
+        trainer.step(batch)  # the first step initialises libraries
         torch.cuda.set_sync_debug_mode("error")
         try:
             loss: Any = trainer.step(batch)
@@ -252,7 +270,7 @@ def test_a_step_on_a_real_gpu_never_waits_for_it(aggregation: str, bound: str) -
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
-def test_a_real_gpu_computes_what_the_cpu_does() -> None:
+def test_posterior_and_decoding_on_gpu_equal_those_on_cpu() -> None:
     here = make("mwb", "mixture")
     there = make("mwb", "mixture").cuda()
     there.load_state_dict(here.state_dict())
@@ -276,22 +294,22 @@ with kept_heap() as kept:
         del tensors
 print(kept, min(faults))
 """
-"""Pages that two tensors of 64 MB cost at the least, when as many were freed just before."""
+"""A program that prints the smallest number of page faults of two tensors of 64 MB that were allocated before."""
 
 
 def first_touches(**environment: str) -> tuple[bool, int]:
-    known = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES" and not k.startswith("MALLOC_")}
-    words = [sys.executable, "-c", TOUCHES]
-    output = subprocess.run(words, env=known | environment, check=True, capture_output=True, text=True).stdout
+    inherited = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES" and not k.startswith("MALLOC_")}
+    command = [sys.executable, "-c", TOUCHES]
+    output = subprocess.run(command, env=inherited | environment, check=True, capture_output=True, text=True).stdout
     kept, faults = output.split()
     return kept == "True", int(faults)
 
 
-def test_freed_memory_is_kept_for_the_next_step() -> None:
+def test_kept_heap_reuses_freed_memory() -> None:
     kept, faults = first_touches()
     if not kept:
         pytest.skip("not glibc")
     assert faults < 100
-    kept, faults = first_touches(MALLOC_ARENA_MAX="2")  # somebody has settings of their own
+    kept, faults = first_touches(MALLOC_ARENA_MAX="2")  # the environment configures malloc
     assert not kept
     assert faults > 1000

@@ -18,7 +18,7 @@ NAN, INF = float("nan"), float("inf")
 
 @few
 @given(experts=any_experts())
-def test_everything_is_broadcast_to_one_shape(experts: Experts) -> None:
+def test_init_broadcasts_all_tensors_and_fills_absent_slots(experts: Experts) -> None:
     full = (*experts.batch_shape, experts.num_modalities, experts.latent_size)
     assert tuple(experts.loc.shape) == tuple(experts.scale.shape) == full
     assert tuple(experts.mask.shape) == full[:-1]
@@ -27,15 +27,15 @@ def test_everything_is_broadcast_to_one_shape(experts: Experts) -> None:
     assert (experts.scale[absent] == 1).all()
 
 
-def test_what_is_given_stays_where_it_is_present() -> None:
+def test_init_keeps_values_of_present_slots() -> None:
     loc, scale = torch.arange(6.0).reshape(1, 3, 2) + 1, torch.arange(6.0).reshape(1, 3, 2) + 7
     experts = Experts(loc, scale, torch.tensor([[True, False, True]]))
     assert experts.loc.tolist() == [[[1, 2], [0, 0], [5, 6]]]
     assert experts.scale.tolist() == [[[7, 8], [1, 1], [11, 12]]]
-    assert loc.tolist() == [[[1, 2], [3, 4], [5, 6]]]  # the caller's own tensor is left alone
+    assert loc.tolist() == [[[1, 2], [3, 4], [5, 6]]]  # the tensor of the caller is not changed
 
 
-def test_a_scale_for_all_dimensions_and_a_presence_for_all_items() -> None:
+def test_init_broadcasts_isotropic_scale_and_shared_presence() -> None:
     scale = torch.tensor([[2.0], [3.0]])
     experts = Experts(torch.zeros(4, 2, 5), scale, torch.tensor([True, False]))
     assert experts.scale[1, 0].tolist() == [2.0] * 5
@@ -43,14 +43,14 @@ def test_a_scale_for_all_dimensions_and_a_presence_for_all_items() -> None:
     assert experts.mask.tolist() == [[True, False]] * 4
 
 
-def test_all_are_present_by_default() -> None:
+def test_init_without_presence_has_all_present() -> None:
     experts = Experts(torch.zeros(3, 2, 1), torch.ones(3, 2, 1))
     assert experts.mask.shape == (3, 2)
     assert experts.mask.all()
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_nothing_of_an_absent_slot_is_left(value: float) -> None:
+def test_absent_slot_affects_neither_value_nor_gradient(value: float) -> None:
     loc, scale = (torch.full((3, 2), v, requires_grad=True) for v in (0.5, 2.0))
     spoiled = torch.tensor([False, True, False]).unsqueeze(-1)
     experts = Experts(loc.masked_fill(spoiled, value), scale.masked_fill(spoiled, value), ~spoiled.squeeze(-1))
@@ -74,7 +74,7 @@ def test_nothing_of_an_absent_slot_is_left(value: float) -> None:
         (torch.zeros(1, 1), torch.ones(1, 1), [True], r"present must be a bool tensor, got list"),
     ],
 )
-def test_wrong_types_are_refused(loc: Any, scale: Any, present: Any, match: str) -> None:
+def test_init_with_wrong_type_raises(loc: Any, scale: Any, present: Any, match: str) -> None:
     with pytest.raises(TypeError, match=match):
         Experts(loc, scale, present)
 
@@ -91,7 +91,7 @@ def test_wrong_types_are_refused(loc: Any, scale: Any, present: Any, match: str)
         (torch.zeros(2, 3), torch.ones(2, 3), torch.ones(4, 2) > 0, r"present of shape \(4, 2\) does not broadcast"),
     ],
 )
-def test_wrong_shapes_are_refused(
+def test_init_with_wrong_shape_raises(
     loc: torch.Tensor, scale: torch.Tensor, present: torch.Tensor | None, match: str
 ) -> None:
     with pytest.raises(ValueError, match=match):
@@ -99,25 +99,27 @@ def test_wrong_shapes_are_refused(
 
 
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
-def test_a_present_loc_must_be_finite(value: float) -> None:
+def test_init_with_infinite_present_loc_raises(value: float) -> None:
     loc = torch.zeros(2, 3, 4)
     loc[1, 2, 3] = loc[1, 2, 1] = value
-    with pytest.raises(ValueError, match=r"loc must be finite .*loc\[1, 2, 1\] \(modality 2\) is -?(nan|inf); 2 such"):
+    with pytest.raises(
+        ValueError, match=r"loc must be finite .*got -?(nan|inf) at loc\[1, 2, 1\] \(modality 2\); 2 such"
+    ):
         Experts(loc, torch.ones(2, 3, 4))
 
 
 @pytest.mark.parametrize("value", [NAN, INF, 0.0, -1.0])
-def test_a_present_scale_must_be_finite_and_positive(value: float) -> None:
+def test_init_with_invalid_present_scale_raises(value: float) -> None:
     scale = torch.ones(3, 2)
     scale[1, 0] = value
-    match = r"scale must be finite and positive .*scale\[1, 0\] \(modality 1\) is (nan|inf|0\.0|-1\.0); 1 such"
+    match = r"scale must be finite and positive .*got (nan|inf|0\.0|-1\.0) at scale\[1, 0\] \(modality 1\); 1 such"
     with pytest.raises(ValueError, match=match):
         Experts(torch.zeros(3, 2), scale)
-    Experts(torch.zeros(3, 2), scale, torch.tensor([True, False, True]))  # absent: it does not matter
+    Experts(torch.zeros(3, 2), scale, torch.tensor([True, False, True]))  # the value of an absent slot does not matter
 
 
-def test_values_are_checked_as_torch_does_unless_told() -> None:
-    bad = torch.zeros(2, 1)  # no scale is 0
+def test_init_checks_values_as_torch_does_by_default() -> None:
+    bad = torch.zeros(2, 1)  # a scale of 0 is invalid
     with pyro.validation_enabled(False):
         assert Experts(torch.zeros(2, 1), bad).scale.sum() == 0
         with pytest.raises(ValueError, match="positive"):
@@ -129,12 +131,12 @@ def test_values_are_checked_as_torch_does_unless_told() -> None:
 
 @few
 @given(experts=any_experts(), data=st.data())
-def test_given_cuts_what_is_present(experts: Experts, data: st.DataObject) -> None:
+def test_condition_on_makes_other_modalities_absent(experts: Experts, data: st.DataObject) -> None:
     count = experts.num_modalities
     chosen = data.draw(st.lists(st.integers(0, count - 1), unique=True))
     flags = torch.tensor([m in chosen for m in range(count)])
     for members in (chosen, tuple(chosen), flags, flags.expand(experts.mask.shape)):
-        cut = experts.given(members)
+        cut = experts.condition_on(members)
         assert torch.equal(cut.mask, experts.mask & flags)
         assert torch.equal(cut.loc[cut.mask], experts.loc[cut.mask])
         assert torch.equal(cut.scale[cut.mask], experts.scale[cut.mask])
@@ -142,31 +144,49 @@ def test_given_cuts_what_is_present(experts: Experts, data: st.DataObject) -> No
         assert (cut.scale[~cut.mask] == 1).all()
 
 
-def test_given_never_makes_anything_present() -> None:
+def test_condition_on_leaves_absent_modality_absent() -> None:
     experts = Experts(torch.ones(2, 3), torch.ones(2, 3), torch.tensor([True, False]))
-    assert experts.given([0, 1]).mask.tolist() == [True, False]
-    assert experts.given([]).mask.tolist() == [False, False]
+    assert experts.condition_on([0, 1]).mask.tolist() == [True, False]
+    assert experts.condition_on([]).mask.tolist() == [False, False]
 
 
-def test_given_refuses_a_modality_there_is_not() -> None:
+def test_condition_on_unknown_modality_raises() -> None:
     with pytest.raises(IndexError):
-        Experts(torch.zeros(2, 1), torch.ones(2, 1)).given([2])
+        Experts(torch.zeros(2, 1), torch.ones(2, 1)).condition_on([2])
 
 
-def test_gradients_reach_isotropic_scales_through_the_broadcast() -> None:
+def test_init_passes_gradients_to_isotropic_scales() -> None:
     scale = torch.full((3, 1), 2.0, requires_grad=True)
     Experts(torch.zeros(3, 5), scale, torch.tensor([True, False, True])).scale.sum().backward()
     assert scale.grad is not None
     assert scale.grad.flatten().tolist() == [5.0, 0.0, 5.0]
 
 
-def test_experts_do_not_change() -> None:
+def test_experts_are_frozen() -> None:
     experts = Experts(torch.zeros(2, 1), torch.ones(2, 1))
     with pytest.raises(dataclasses.FrozenInstanceError):
         experts.loc = torch.ones(2, 1)  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_the_type_is_the_callers(dtype: torch.dtype) -> None:
+def test_init_keeps_dtype(dtype: torch.dtype) -> None:
     experts = Experts(torch.zeros(2, 1, dtype=dtype), torch.ones(2, 1, dtype=dtype), torch.tensor([True, False]))
     assert experts.loc.dtype == experts.scale.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("experts", "expected"),
+    [
+        (Experts(torch.zeros(8, 3, 4), torch.ones(1)), "Experts(normal, batch (8,), 3 modalities, latent 4, complete)"),
+        (
+            Experts(torch.zeros(2, 1), scale_tril=torch.eye(1), present=torch.tensor([True, False])),
+            "Experts(full, batch (), 2 modalities, latent 1, masked)",
+        ),
+        (
+            Experts(torch.zeros(5, 6, 2, 1), torch.ones(1), family="student_t", df=4.5),
+            "Experts(student_t df 4.5, batch (5, 6), 2 modalities, latent 1, complete)",
+        ),
+    ],
+)
+def test_repr_names_kind_sizes_and_presence(experts: Experts, expected: str) -> None:
+    assert repr(experts) == expected

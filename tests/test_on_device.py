@@ -1,4 +1,4 @@
-"""What computes on any device, on the one of ``--device``: by default the CPU, with ``--device cuda`` a GPU."""
+"""Tests that compute on the device of ``--device``, by default the CPU, with ``--device cuda`` a GPU."""
 
 from __future__ import annotations
 
@@ -47,18 +47,18 @@ def experts_on(device: torch.device, complete: bool, **options: Any) -> Experts:
 
 
 def posterior_and_gradients(device: torch.device, name: str, complete: bool, **options: Any) -> list[Tensor]:
-    """Mean, variance and log density of a posterior, and the gradients of their sum, on the CPU."""
+    """Return mean, variance and log density of a posterior and the gradients of their sum, moved to the CPU."""
     experts = experts_on(device, complete, **options)
     posterior = aggregate(experts, name)
-    found = [posterior.mean, posterior.variance, posterior.log_prob(torch.full_like(posterior.mean, 0.3))]
-    assert {value.device.type for value in found} == {device.type}
-    gradients = torch.autograd.grad(sum(value.sum() for value in found), [experts.loc, experts.scale])
-    return [value.detach().cpu() for value in (*found, *gradients)]
+    values = [posterior.mean, posterior.variance, posterior.log_prob(torch.full_like(posterior.mean, 0.3))]
+    assert {value.device.type for value in values} == {device.type}
+    gradients = torch.autograd.grad(sum(value.sum() for value in values), [experts.loc, experts.scale])
+    return [value.detach().cpu() for value in (*values, *gradients)]
 
 
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_aggregations(name: str, complete: bool, device: torch.device) -> None:
+def test_aggregate_on_device_equals_cpu(name: str, complete: bool, device: torch.device) -> None:
     here = posterior_and_gradients(torch.device("cpu"), name, complete)
     there = posterior_and_gradients(device, name, complete)
     torch.testing.assert_close(there, here, rtol=1e-8, atol=1e-8)
@@ -66,7 +66,9 @@ def test_aggregations(name: str, complete: bool, device: torch.device) -> None:
 
 @pytest.mark.parametrize(("family", "df"), [("laplace", None), ("student_t", 5.0), ("logistic", None)])
 @pytest.mark.parametrize("name", ["wb", "mwb"])
-def test_families(name: str, family: str, df: float | None, device: torch.device) -> None:
+def test_aggregate_of_family_on_device_equals_cpu(
+    name: str, family: str, df: float | None, device: torch.device
+) -> None:
     there = posterior_and_gradients(device, name, False, family=family, df=df)
     torch.testing.assert_close(
         there, posterior_and_gradients(torch.device("cpu"), name, False, family=family, df=df), rtol=1e-8, atol=1e-8
@@ -74,7 +76,7 @@ def test_families(name: str, family: str, df: float | None, device: torch.device
 
 
 @pytest.mark.parametrize("name", ["mwb", "mopoe", "moe", "poe"])
-def test_full_covariances(name: str, device: torch.device) -> None:
+def test_aggregate_of_full_covariances_on_device_equals_cpu(name: str, device: torch.device) -> None:
     def means(where: torch.device) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         loc, factor = torch.randn(ITEMS, 2, LATENT, generator=generator), torch.randn(ITEMS, 2, LATENT, 2)
@@ -88,7 +90,7 @@ def test_full_covariances(name: str, device: torch.device) -> None:
 
 
 @pytest.mark.parametrize("name", ["wb", "mwb", "mopoe", "moe"])
-def test_drawn_and_full_components(name: str, device: torch.device) -> None:
+def test_component_and_draws_stay_on_device(name: str, device: torch.device) -> None:
     for complete in (True, False):
         experts = experts_on(device, complete)
         drawn = draw_component(experts, name).rsample()
@@ -120,7 +122,7 @@ def model(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_a_guide_in_somebodys_own_model(bound: str, device: torch.device) -> None:
+def test_guide_in_custom_model_trains_on_device(bound: str, device: torch.device) -> None:
     guide = BarycentricGuide(Encode(), "mwb", bound=bound).to(device)
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     x = torch.randn(ITEMS, 3, 4).to(device)
@@ -150,7 +152,9 @@ def dataset(device: torch.device, complete: bool, items: int = ITEMS) -> Multimo
 
 @pytest.mark.parametrize("private_size", [0, 2])
 @pytest.mark.parametrize(("aggregation", "bound"), BOUNDS)
-def test_a_model(aggregation: str, bound: str, private_size: int, device: torch.device) -> None:
+def test_vae_posterior_and_decoding_on_device_equal_cpu(
+    aggregation: str, bound: str, private_size: int, device: torch.device
+) -> None:
     here, there = make(aggregation, bound, private_size), make(aggregation, bound, private_size, device)
     cpu = torch.device("cpu")
     ours = here.posterior(make_batch(dataset(cpu, False), slice(None)), "mixture")
@@ -168,26 +172,28 @@ def test_a_model(aggregation: str, bound: str, private_size: int, device: torch.
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("aggregation", "bound"), BOUNDS)
-def test_training(aggregation: str, bound: str, precision: str, complete: bool, device: torch.device) -> None:
+def test_trainer_on_device_has_finite_terms_and_moves_parameters(
+    aggregation: str, bound: str, precision: str, complete: bool, device: torch.device
+) -> None:
     vae, data = make(aggregation, bound, 2, device), dataset(device, complete)
     before = [parameter.detach().clone() for parameter in vae.parameters()]
     trainer = Trainer(vae, TrainConfig(batch_size=5, lr=1e-2), total_steps=6, precision=precision)
     with local_pyro():
         means = [trainer.epoch(data, epoch).read() for epoch in range(2)]
-    assert all(torch.tensor(list(some.values())).isfinite().all() for some in means)
+    assert all(torch.tensor(list(terms.values())).isfinite().all() for terms in means)
     assert any(not torch.equal(old, new) for old, new in zip(before, vae.parameters(), strict=True))
     assert evaluate_elbo(vae, data)["elbo"] < 0
 
 
 @pytest.mark.parametrize("complete", [True, False])
-def test_evaluation(complete: bool, device: torch.device) -> None:
+def test_evaluate_on_device_returns_metrics(complete: bool, device: torch.device) -> None:
     vae, data = make("mwb", "component", 2, device).eval(), dataset(device, complete, 40)
     options = EvaluationOptions(subsets=4, samples=3, likelihood_items=6, khat_items=0, draws=10)
     rows = evaluate(vae, data, data, options=options).rows
     assert {"probe", "coherence", "log_likelihood"} <= {row.metric for row in rows}
 
 
-def test_posterior_predictive_checks(device: torch.device) -> None:
+def test_posterior_predictive_on_device_has_right_shape(device: torch.device) -> None:
     vae, data = make("mwb", "component", 2, device).eval(), dataset(device, False)
     check = posterior_predictive(vae, make_batch(data, slice(None)), ("a",), samples=3)
     assert check.z.shape == (3, ITEMS, LATENT)

@@ -1,4 +1,4 @@
-"""The package as such: what it exports, what importing it costs, and what it needs."""
+"""Tests of the exported names, the cost of an import, and the dependencies of the package."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ ROOT = Path(pyro_mmvae.__file__).parents[1]
 HEAVY = ("torch", "pyro", "numpy", "matplotlib", "sklearn", "scipy", "arviz", "pydantic", "torchvision", "jaxtyping")
 
 
-def python(*words: str) -> subprocess.CompletedProcess[str]:
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     paths = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     return subprocess.run(
-        [sys.executable, *words], capture_output=True, text=True, check=False, env=environment, cwd=ROOT, timeout=100
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
+        timeout=100,
     )
 
 
-def imported_by(*words: str) -> set[str]:
-    """Top-level names of the modules that a command imports."""
-    done = python("-X", "importtime", *words)
+def imported_by(*arguments: str) -> set[str]:
+    """Return the top-level names of the modules that a command imports."""
+    done = python("-X", "importtime", *arguments)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     return {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
 
 
-def test_every_exported_name_can_be_imported() -> None:
+def test_all_names_can_be_imported() -> None:
     for name in pyro_mmvae.__all__:
         assert getattr(pyro_mmvae, name) is not None
         assert name in dir(pyro_mmvae)
@@ -46,27 +52,27 @@ def test_every_exported_name_can_be_imported() -> None:
     assert set(pyro_mmvae.__all__) <= set(scope)
 
 
-def test_type_checkers_see_the_names_that_are_exported() -> None:
+def test_exported_names_are_visible_to_type_checkers() -> None:
     source = Path(pyro_mmvae.__file__).read_text()
     for name, home in pyro_mmvae._HOMES.items():
         assert f"from pyro_mmvae.{home} import {name} as {name}" in source
     assert Path(pyro_mmvae.__file__).with_name("py.typed").exists()
 
 
-def test_an_unknown_name_is_an_attribute_error() -> None:
+def test_unknown_name_raises_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'pyro_mmvae' has no attribute 'Barycentre'"):
         pyro_mmvae.Barycentre  # noqa: B018
     assert not hasattr(pyro_mmvae, "nothing")
 
 
-def test_the_version_is_that_of_the_project() -> None:
+def test_version_equals_that_of_the_project() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
     dynamic = settings["tool"]["setuptools"].get("dynamic", {}).get("version", {}).get("attr")
     assert settings["project"].get("version", pyro_mmvae.__version__) == pyro_mmvae.__version__
     assert ("version" in settings["project"]) != (dynamic == "pyro_mmvae._version.__version__")
 
 
-def test_importing_the_package_alone_is_light() -> None:
+def test_import_of_the_package_is_light() -> None:
     assert "pyro_mmvae" in imported_by("-c", "import pyro_mmvae")
     assert not imported_by("-c", "import pyro_mmvae; dir(pyro_mmvae)") & {*HEAVY, "click", "yaml"}
 
@@ -74,13 +80,13 @@ def test_importing_the_package_alone_is_light() -> None:
 @pytest.mark.parametrize(
     "words", [("--help",), ("train", "--help"), ("sample", "-h"), ("data", "-h"), ("data", "build", "polymnist", "-h")]
 )
-def test_help_imports_nothing_heavy(words: tuple[str, ...]) -> None:
+def test_help_imports_no_heavy_package(words: tuple[str, ...]) -> None:
     imported = imported_by("-m", "pyro_mmvae", *words)
     assert "click" in imported
     assert not imported & set(HEAVY)
 
 
-def test_the_module_is_the_command() -> None:
+def test_module_runs_the_command_line() -> None:
     done = python("-m", "pyro_mmvae", "aggregations")
     assert done.returncode == 0
     assert done.stderr == ""
@@ -88,7 +94,7 @@ def test_the_module_is_the_command() -> None:
     assert python("-m", "pyro_mmvae", "fly").returncode == 2
 
 
-def test_the_command_knows_its_version_wherever_it_stands() -> None:
+def test_command_line_prints_its_version() -> None:
     done = python("-m", "pyro_mmvae", "--version")
     assert done.returncode == 0, done.stderr
     assert pyro_mmvae.__version__ in done.stdout
@@ -100,9 +106,7 @@ def modules() -> list[str]:
 
 
 @pytest.mark.parametrize("name", modules())
-def test_a_module_can_be_the_first_one_imported_and_needs_no_package_of_the_tests(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_module_can_be_imported_first_without_packages_of_the_tests(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == "pyro_mmvae"]:
         monkeypatch.delitem(sys.modules, loaded)
     for absent in ("jaxtyping", "beartype", "hypothesis", "pytest", "mlxtend", "skimage"):

@@ -12,7 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation.kinds import KINDS, check_kind
+from pyro_mmvae.aggregation.kinds import EXPERT_KINDS, check_kind
 from pyro_mmvae.aggregation.rules import BUILT_IN, Aggregation, Custom, Options, Prior, kinds_of, rule_of_divergence
 from pyro_mmvae.barycenters import divergences
 from pyro_mmvae.experts import Experts
@@ -94,8 +94,8 @@ def register_aggregation(
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
         families.check_family(subsets)
-    if not kinds or not set(kinds) <= set(KINDS):
-        raise ValueError(f"kinds must be some of {', '.join(KINDS)}, not {kinds!r}")
+    if not kinds or not set(kinds) <= set(EXPERT_KINDS):
+        raise ValueError(f"kinds must be some of {', '.join(EXPERT_KINDS)}, not {kinds!r}")
 
     def decorate(function: Function) -> Function:
         summary = str(inspect.getdoc(function) or getattr(function, "__name__", name)).split("\n")[0]
@@ -294,4 +294,4 @@ def _promoted(experts: Experts) -> Experts:
     dtype = torch.promote_types(torch.promote_types(experts.loc.dtype, experts.scale.dtype), torch.float32)
     if experts.loc.dtype == dtype == experts.scale.dtype:
         return experts
-    return experts.map(lambda tensor, own: tensor.to(dtype) if own > 1 else tensor)
+    return experts.map(lambda tensor, event_dim: tensor.to(dtype) if event_dim > 1 else tensor)

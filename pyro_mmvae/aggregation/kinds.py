@@ -17,7 +17,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters import diagonal, full_covariance
 from pyro_mmvae.distributions import MultivariateNormal, location_scale
-from pyro_mmvae.experts import FAMILIES, KINDS, Experts
+from pyro_mmvae.experts import EXPERT_KINDS, FAMILIES, Experts
 
 Chart: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Spread: TypeAlias = Callable[[Experts], Tensor]
@@ -120,7 +120,7 @@ def merging_of(kind: str, chart: Chart, *, selects: bool = False) -> Merging | N
     """How a rule merges experts of a kind.
 
     Args:
-        kind: of the experts, one of ``KINDS``.
+        kind: of the experts, one of ``EXPERT_KINDS``.
         chart: the rule's chart of diagonal Gaussians.
         selects: whether each row of weights selects one expert and does nothing else.
 
@@ -160,4 +160,4 @@ def distribution_of(experts: Experts) -> TorchDistribution:
     return location_scale(experts.family, experts.loc, experts.scale, experts.df)
 
 
-__all__ = ["KINDS", "Merging", "check_kind", "distribution_of", "merging_of"]
+__all__ = ["EXPERT_KINDS", "Merging", "check_kind", "distribution_of", "merging_of"]

@@ -20,7 +20,7 @@ from pyro_mmvae.aggregation import subsets
 from pyro_mmvae.aggregation.kinds import Chart, Merging, merging_of
 from pyro_mmvae.barycenters import diagonal, find_divergence, solve
 from pyro_mmvae.distributions import SubsetMixture
-from pyro_mmvae.experts import KINDS, Experts
+from pyro_mmvae.experts import EXPERT_KINDS, Experts
 
 Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
 
@@ -186,7 +186,7 @@ class Rule:
 
     def kinds(self, prior_expert: str | None = None) -> tuple[str, ...]:
         """Which kinds of experts the rule is defined for."""
-        return tuple(kind for kind in KINDS if self.merging(kind, prior_expert) is not None)
+        return tuple(kind for kind in EXPERT_KINDS if self.merging(kind, prior_expert) is not None)
 
     def merging(self, kind: str, prior_expert: str | None = None) -> Merging | None:
         """How experts of a kind become components; None where the rule is not defined for it."""
@@ -272,15 +272,17 @@ class Custom:
         members, live = subsets.members_of(self.family, experts.mask)
         if options.weights is not None:
             live = live & ((options.weights.detach() > 0).unsqueeze(-2) & members).any(-1)
-        spread = experts.map(lambda tensor, own: tensor.unsqueeze(-own - 1).expand(*live.shape, *tensor.shape[-own:]))
-        components = self._call(spread.given(members & live.unsqueeze(-1)), _with_component_axis(options))
+        spread = experts.map(
+            lambda tensor, event_dim: tensor.unsqueeze(-event_dim - 1).expand(*live.shape, *tensor.shape[-event_dim:])
+        )
+        components = self._call(spread.condition_on(members & live.unsqueeze(-1)), _with_component_axis(options))
         probabilities = subsets.mixture_probabilities(options.mixture_weights, members, live, dtype=experts.loc.dtype)
         return SubsetMixture(_safe_log(probabilities), components)
 
     def component(self, experts: Experts, options: Options) -> TorchDistribution:
         """The callable of a drawn subset."""
         drawn = self.draw(experts, options) if options.members is None else options.members
-        return self._call(experts.given(drawn), options)
+        return self._call(experts.condition_on(drawn), options)
 
     def draw(self, experts: Experts, options: Options) -> Tensor:
         """One subset per item, drawn with its mixture weight, `(*batch, modality)`."""
@@ -293,7 +295,7 @@ class Custom:
         """The callable of everything present; of nothing where what is present has no weight."""
         if self.family is not None and options.weights is not None:
             alive = ((options.weights.detach() > 0) & experts.mask).any(-1, keepdim=True)
-            experts = experts.given(alive)
+            experts = experts.condition_on(alive)
         return self._call(experts, options)
 
 

@@ -4,9 +4,9 @@ The Bures–Wasserstein barycenter of covariances :math:`\Sigma_m` is the one po
 
 .. math:: S = \sum_m w_m \left(S^{1/2} \Sigma_m S^{1/2}\right)^{1/2}
 
-Covariances come and go as factors, :math:`\Sigma_m = L_m L_m^\top`, and are never formed: a covariance squares away
-half of the digits of its standard deviations. All barycenters of a batch are iterated at once in float64, those that
-have converged drop out, and a member of weight 0 costs nothing.
+Covariances are passed and returned as factors, :math:`\Sigma_m = L_m L_m^\top`, and are never formed, since the squares
+in a covariance lose half of the digits of its standard deviations. All barycenters of a batch are iterated at once in
+float64; those that have converged are left out of further iterations, and a member of weight 0 costs nothing.
 
 References:
     Agueh and Carlier, 2011. Barycenters in the Wasserstein space. SIAM J. Math. Anal. 43(2).
@@ -25,22 +25,23 @@ from pyro_mmvae._typing import Float, Int, Tensor
 from pyro_mmvae.barycenters.operators import Members, Roots, solve_hessian, sylvester, triangular
 
 MAX_ITERATIONS = 500
-"""Ten or twenty are the rule; many where members are narrow by orders of magnitude in different directions."""
+"""The limit on iterations. Ten or twenty are usual; many are needed if members are narrow in different directions."""
 
 TOLERANCES = {torch.float64: 1e-12}
-"""Of the relative step, by the type of the input; rounding leaves about 1e-15."""
+"""Tolerances of the relative step by the type of the input; rounding leaves about 1e-15."""
 
 TOLERANCE = 1e-8
-"""That of the other types, which keep seven digits at the most."""
+"""The tolerance for all other types, which have at most seven digits."""
 
 
 class Barycenter(NamedTuple):
-    r"""Barycenters and how they were reached.
+    r"""A batch of barycenters with their convergence.
 
     Attributes:
-        scale_tril: their lower triangular factors Q, S = Q Qᵀ, `(*batch, component, latent, latent)`, float64.
-        step: the last one relative to Q in the Frobenius norm, `(*batch, component)`; 0 at the solution.
-        iterations: how many there were, `(*batch, component)`; 0 for a single member.
+        scale_tril: Lower triangular factors Q of the barycenters S = Q Qᵀ, `(*batch, component, latent, latent)`,
+            float64.
+        step: The last step relative to Q in the Frobenius norm, `(*batch, component)`; 0 at the solution.
+        iterations: The number of iterations, `(*batch, component)`; 0 for a single member.
     """
 
     scale_tril: Float[Tensor, "*batch component latent latent"]
@@ -54,7 +55,7 @@ def squared_distance(
     other_loc: Float[Tensor, "*batch latent"],
     other_scale_tril: Float[Tensor, "*batch latent latent"],
 ) -> Float[Tensor, "*batch"]:
-    r"""The squared 2-Wasserstein distance of Gaussians.
+    r"""Return the squared 2-Wasserstein distance between Gaussians.
 
     .. math::
         \lVert loc - loc' \rVert^2 + \mathrm{tr}\left(\Sigma + \Sigma' - 2 (\Sigma^{1/2} \Sigma' \Sigma^{1/2})^{1/2}
@@ -62,6 +63,12 @@ def squared_distance(
 
     References:
         Dowson and Landau, 1982. The Fréchet distance between multivariate normal distributions. J. Multivar. Anal. 12.
+
+    Args:
+        loc: The means of the first Gaussians.
+        scale_tril: Lower triangular factors of the covariances of the first Gaussians.
+        other_loc: The means of the second Gaussians.
+        other_scale_tril: Lower triangular factors of the covariances of the second Gaussians.
     """
     squares = scale_tril.square().sum((-2, -1)) + other_scale_tril.square().sum((-2, -1))
     cross = torch.linalg.svdvals(scale_tril.mT @ other_scale_tril).sum(-1)
@@ -75,43 +82,46 @@ def barycenter(
     tolerance: float | None = None,
     max_iterations: int = MAX_ITERATIONS,
 ) -> Barycenter:
-    r"""Bures–Wasserstein barycenters by the iteration of Álvarez-Esteban et al., on factors.
+    r"""Compute Bures–Wasserstein barycenters by the iteration of Álvarez-Esteban et al., on factors.
 
     .. math::
         S \leftarrow S^{-1/2} \left( \sum_m w_m (S^{1/2} \Sigma_m S^{1/2})^{1/2} \right)^2 S^{-1/2}
 
     With S = Q Qᵀ and :math:`U_m` the orthogonal polar factor of :math:`L_m^\top Q` this is
     :math:`Q \leftarrow \sum_m w_m L_m U_m`, in which nothing is inverted and S stays positive definite. It starts from
-    :math:`Q = \sum_m w_m \Sigma_m^{1/2}`, which is the answer already where the members commute.
+    :math:`Q = \sum_m w_m \Sigma_m^{1/2}`, which is the solution if the members commute.
 
-    The gradient is that of the equation's solution (the implicit function theorem), not of the iteration: it needs
-    nothing of the steps, and nothing in it divides by a difference of eigenvalues. It is differentiable once.
+    The gradient is that of the solution of the equation, by the implicit function theorem. It does not differentiate
+    the iteration, so that no step is stored, and it does not divide by differences of eigenvalues. The result can be
+    differentiated once.
 
     Args:
-        weights: non-negative, rows that sum to 1.
-        scale_tril: lower triangular factors L with positive diagonal.
-        tolerance: of the relative step; by default 1e-12 for float64 and 1e-8 for other types.
-        max_iterations: at the most.
+        weights: Non-negative weights, with rows that sum to 1.
+        scale_tril: Lower triangular factors L with positive diagonal.
+        tolerance: The tolerance of the relative step; by default 1e-12 for float64 and 1e-8 for other types.
+        max_iterations: The largest number of iterations.
 
     Returns:
-        Barycenters, steps and numbers of iterations. Rows that do not reach the tolerance are announced by a
-        RuntimeWarning.
+        The barycenters with their last steps and numbers of iterations.
+
+    Warns:
+        RuntimeWarning: If some barycenters do not reach the tolerance.
     """
     if tolerance is None:
         tolerance = TOLERANCES.get(scale_tril.dtype, TOLERANCE)
     batch = torch.broadcast_shapes(weights.shape[:-2], scale_tril.shape[:-3])
-    own = scale_tril.shape[-3:]
+    member_shape = scale_tril.shape[-3:]
     flat_weights = weights.double().expand(*batch, *weights.shape[-2:]).reshape(-1, *weights.shape[-2:])
-    flat = scale_tril.double().expand(*batch, *own).reshape(-1, *own)
+    flat = scale_tril.double().expand(*batch, *member_shape).reshape(-1, *member_shape)
     result, step, iterations = cast(
         "tuple[Tensor, Tensor, Tensor]", _Barycenter.apply(flat_weights, flat, tolerance, max_iterations)
     )
     shape = (*batch, weights.shape[-2])
-    return Barycenter(result.reshape(*shape, *own[1:]), step.reshape(shape), iterations.reshape(shape))
+    return Barycenter(result.reshape(*shape, *member_shape[1:]), step.reshape(shape), iterations.reshape(shape))
 
 
 class _Barycenter(torch.autograd.Function):
-    """Tensors `(item, component, …)` and `(item, modality, …)`, float64."""
+    """The barycenters of tensors `(item, component, …)` and `(item, modality, …)`, float64."""
 
     @staticmethod
     def forward(
@@ -133,10 +143,10 @@ class _Barycenter(torch.autograd.Function):
 def _iterate(
     weights: Tensor, scale_tril: Tensor, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """One flat list of rows, and of their members of positive weight."""
+    """Iterate to the barycenters of one flat list of rows, with their members of positive weight."""
     members = Members.of(weights, weights > 0)
     current = members.total(Roots.of(scale_tril).matrix()[members.item, members.modality])
-    alone = (members.count == 1)[members.row]  # a row of one member is that member, to the last digit
+    alone = (members.count == 1)[members.row]  # the barycenter of one member is that member, to the last digit
     current[members.row[alone]] = scale_tril[members.item[alone], members.modality[alone]]
     step = current.new_zeros(len(current))
     iterations = torch.zeros_like(members.count)
@@ -144,10 +154,10 @@ def _iterate(
     for count in range(1, max_iterations + 1):
         if not len(active):
             break
-        some, before = members.restricted(active), current[active]
-        factors = scale_tril[some.item, some.modality]
-        left, _, right = torch.linalg.svd(factors.mT @ before[some.row])
-        after = some.total(factors @ (left @ right))
+        active_members, before = members.restrict(active), current[active]
+        factors = scale_tril[active_members.item, active_members.modality]
+        left, _, right = torch.linalg.svd(factors.mT @ before[active_members.row])
+        after = active_members.total(factors @ (left @ right))
         current[active] = after
         step[active] = torch.linalg.matrix_norm(after - before) / torch.linalg.matrix_norm(after)
         iterations[active] = count
@@ -165,28 +175,28 @@ def _iterate(
 
 
 def _pull_back(
-    weights: Tensor, scale_tril: Tensor, result: Tensor, gradient: Tensor, of_weights: bool
+    weights: Tensor, scale_tril: Tensor, result: Tensor, gradient: Tensor, needs_weights: bool
 ) -> tuple[Tensor | None, Tensor]:
-    r"""Gradients by the implicit function theorem, in coordinates whitened by the result Q.
+    r"""Return the gradients by the implicit function theorem, in coordinates whitened by the result Q.
 
     With :math:`R_m = (Q^\top \Sigma_m Q)^{1/2}` and :math:`X = Q^{-1} dS Q^{-\top}`, the equation
     :math:`\sum_m w_m (R_m - Q^\top Q) = 0` has the differential
     :math:`H[X] = \sum_m w_m K_m[Q^\top d\Sigma_m Q] + \sum_m dw_m (R_m - Q^\top Q)`, where :math:`K_m[G]` solves
-    :math:`R_m Y + Y R_m = G` and :math:`H[X] = \sum_m w_m K_m[R_m X R_m]`. Both are self-adjoint. And
+    :math:`R_m Y + Y R_m = G` and :math:`H[X] = \sum_m w_m K_m[R_m X R_m]`. Both are self-adjoint, and
     :math:`Q^{-1} dQ` is the lower triangle of X with half of its diagonal.
     """
     factor = result.flatten(0, 1)
     lower = (factor.mT @ gradient.flatten(0, 1)).tril()
     lower = lower - 0.5 * torch.diag_embed(lower.diagonal(dim1=-2, dim2=-1))
-    members = Members.of(weights, torch.ones_like(weights, dtype=torch.bool) if of_weights else weights > 0)
+    members = Members.of(weights, torch.ones_like(weights, dtype=torch.bool) if needs_weights else weights > 0)
     outer = factor[members.row]
-    own = scale_tril[members.item, members.modality]
-    transported = Roots.of(outer.mT @ own)
+    member = scale_tril[members.item, members.modality]
+    transported = Roots.of(outer.mT @ member)
     z = solve_hessian(members, transported, Roots.of(factor.mT), (lower + lower.mT) / 2)[members.row]
-    pieces = 2 * members.weight[:, None, None] * (outer @ sylvester(transported, z) @ outer.mT @ own).tril()
+    by_member = 2 * members.weight[:, None, None] * (outer @ sylvester(transported, z) @ outer.mT @ member).tril()
     by_scale_tril = torch.zeros_like(scale_tril)
-    by_scale_tril.index_put_((members.item, members.modality), pieces, accumulate=True)
-    if not of_weights:
+    by_scale_tril.index_put_((members.item, members.modality), by_member, accumulate=True)
+    if not needs_weights:
         return None, by_scale_tril
     slopes = (z * (transported.matrix() - outer.mT @ outer)).sum((-2, -1))
     by_weights = torch.zeros_like(weights)

@@ -1,4 +1,4 @@
-"""The built-in divergences of Gaussians on the line, and how the barycenter under each is found."""
+"""The built-in divergences between Gaussians on the line, with the solver of the barycenter under each."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ Solver: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, int], tuple[Tensor,
 
 @dataclass(frozen=True)
 class Divergence:
-    """A divergence, its parameter fixed, and how its barycenter is found.
+    """A divergence with a fixed parameter, and the solver of its barycenter.
 
     Attributes:
-        name: with the parameter, ``"renyi:0.5"``.
-        summary: one line.
-        function: D(q, p), elementwise, of Normals.
-        solver: (weights `(*batch, component, modality)` of rows that sum to 1, loc, scale `(*batch, modality, latent)`,
-            tolerance, iterations at the most) to loc, scale and the convergence of each.
+        name: The name with the parameter, such as ``"renyi:0.5"``.
+        summary: A description of one line.
+        function: The divergence D(q, p) between Normals, elementwise.
+        solver: A function of weights `(*batch, component, modality)` with rows that sum to 1, loc and scale
+            `(*batch, modality, latent)`, the tolerance and the largest number of iterations, that returns loc, scale
+            and convergence of each barycenter.
     """
 
     name: str
@@ -38,46 +39,49 @@ class Divergence:
     solver: Solver
 
     def __call__(self, q: Normal, p: Normal) -> Tensor:
-        """D(q, p), elementwise."""
+        """Return D(q, p), elementwise."""
         return self.function(q, p)
 
 
 @dataclass(frozen=True)
-class Family:
-    """Divergences of one name, one for each parameter, or one without any.
+class DivergenceFamily:
+    """A family of divergences with one number as parameter, or a single divergence without a parameter.
 
     Attributes:
-        name: without a parameter.
-        make: the divergence of a parameter (None where there is none).
-        default: the parameter where none is given; None if it takes none.
-        domain: of the parameter, as the error says it.
-        inside: whether a parameter is in it.
-        built_in: whether it can be unregistered.
+        name: The name without a parameter.
+        make: A function that returns the divergence of a parameter (NaN for a family without a parameter).
+        default: The parameter of the bare name; None for a family without a parameter.
+        domain: The domain of the parameter in words, for error messages.
+        contains: A function that returns True if a parameter is in the domain.
     """
 
     name: str
     make: Callable[[float], Divergence]
     default: float | None = None
     domain: str = ""
-    inside: Callable[[float], bool] = math.isfinite
-    built_in: bool = True
+    contains: Callable[[float], bool] = math.isfinite
 
 
-def closed(chart: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Solver:
-    """A chart, (weights, loc, scale) to loc and scale, as a solver that has always converged."""
+def closed(barycenter_fn: diagonal.BarycenterFn) -> Solver:
+    """Return a solver for a barycenter in closed form, of which all finite results have converged."""
 
     def solve(
         weights: Tensor, loc: Tensor, scale: Tensor, _tolerance: float, _limit: int
     ) -> tuple[Tensor, Tensor, Convergence]:
-        found, spread = chart(weights, loc, scale)
-        nothing = torch.zeros_like(found, dtype=torch.long)
-        return found, spread, Convergence(nothing, torch.zeros_like(found), found.detach().isfinite())
+        loc, scale = barycenter_fn(weights, loc, scale)
+        iterations = torch.zeros_like(loc, dtype=torch.long)
+        return loc, scale, Convergence(iterations, torch.zeros_like(loc), loc.detach().isfinite())
 
     return solve
 
 
 def by_newton(terms: Terms, temper: float = 0.0) -> Solver:
-    """Newton's method on the terms of a divergence; see :mod:`~pyro_mmvae.barycenters.newton`."""
+    """Return a solver that applies Newton's method to the terms of a divergence.
+
+    Args:
+        terms: The function that returns the divergence and its derivatives.
+        temper: The parameter of :class:`~pyro_mmvae.barycenters.newton.Objective`; 0 by default.
+    """
 
     def solve(
         weights: Tensor, loc: Tensor, scale: Tensor, tolerance: float, limit: int
@@ -88,7 +92,7 @@ def by_newton(terms: Terms, temper: float = 0.0) -> Solver:
 
 
 def _hellinger(q: Normal, p: Normal) -> Tensor:
-    r"""The squared Hellinger distance, :math:`1 - \int \sqrt{q p}`."""
+    r"""Return the squared Hellinger distance, :math:`1 - \int \sqrt{q p}`."""
     return -torch.expm1(-_affinity(0.5, q, p) / 4)
 
 
@@ -123,20 +127,21 @@ def _fisher_rao(q: Normal, p: Normal) -> Tensor:
 
 
 def _entropic_w2(epsilon: float, q: Normal, p: Normal) -> Tensor:
-    r"""Debiased entropic transport of the squared distance.
+    r"""Return the debiased entropic transport cost of the squared distance.
 
-    With h = ε/2, :math:`D_{ab} = \sqrt{4 a b + h^2}` of variances and f = h log(D + h) - D, less the mean of f of
-    each with itself; what D and f have at a b = 0 cancels and is left out, so that nothing is lost for large ε.
+    With h = ε/2, :math:`D_{ab} = \sqrt{4 a b + h^2}` for variances a and b, and f = h log(D + h) - D, the cost of the
+    scales is f of q and p minus the mean of f of q with itself and of p with itself. The values of D and f at a b = 0
+    cancel and are left out, so that no digits are lost for large ε.
     """
     h = epsilon / 2
 
     def potential(a: Tensor, b: Tensor) -> Tensor:
         product = 4 * (a * b).square()
-        more = product / ((product + h * h).sqrt() + h)  # D - h
-        return h * torch.log1p(more / epsilon) - more
+        excess = product / ((product + h * h).sqrt() + h)  # D - h
+        return h * torch.log1p(excess / epsilon) - excess
 
-    own = (potential(q.scale, q.scale) + potential(p.scale, p.scale)) / 2
-    return (q.loc - p.loc).square() + potential(q.scale, p.scale) - own
+    self_terms = (potential(q.scale, q.scale) + potential(p.scale, p.scale)) / 2
+    return (q.loc - p.loc).square() + potential(q.scale, p.scale) - self_terms
 
 
 def _renyi(order: float) -> Divergence:
@@ -146,7 +151,7 @@ def _renyi(order: float) -> Divergence:
     def function(q: Normal, p: Normal) -> Tensor:
         return order * _affinity(order, q, p)
 
-    summary = f"the Rényi divergence of order {order:g} from q to q_m (renyi:α for another)"
+    summary = f"the Rényi divergence of order {order:g} from q to q_m (renyi:α for order α)"
     return Divergence(f"renyi:{order:g}", summary, function, by_newton(partial(affinity_terms, order)))
 
 
@@ -160,22 +165,22 @@ def _alpha(alpha: float) -> Divergence:
     def function(q: Normal, p: Normal) -> Tensor:
         return -torch.expm1(-temper * _affinity(order, q, p)) / temper
 
-    summary = f"Amari's α-divergence of α = {alpha:g} (alpha:α for another: 1 is the pool, -1 moment matching)"
+    summary = f"Amari's α-divergence with α = {alpha:g} (alpha:α for any α: 1 is the pool, -1 moment matching)"
     return Divergence(f"alpha:{alpha:g}", summary, function, by_newton(partial(affinity_terms, order), temper))
 
 
 def _entropic(epsilon: float) -> Divergence:
-    summary = f"debiased entropic W2², ε = {epsilon:g} (entropic_w2:ε for another)"
+    summary = f"the debiased entropic squared W2 distance, ε = {epsilon:g} (entropic_w2:ε for any ε)"
     name = f"entropic_w2:{epsilon:g}"
     return Divergence(name, summary, partial(_entropic_w2, epsilon), partial(one_root.entropic, epsilon))
 
 
-def _fixed(name: str, summary: str, function: Callable[[Normal, Normal], Tensor], solver: Solver) -> Family:
+def _fixed(name: str, summary: str, function: Callable[[Normal, Normal], Tensor], solver: Solver) -> DivergenceFamily:
     divergence = Divergence(name, summary, function, solver)
-    return Family(name, lambda _: divergence)
+    return DivergenceFamily(name, lambda _: divergence)
 
 
-BUILT_IN: dict[str, Family] = {
+BUILT_IN: dict[str, DivergenceFamily] = {
     family.name: family
     for family in (
         _fixed("reverse_kl", "KL(q || q_m): the log-linear pool", _reverse_kl, closed(diagonal.natural)),
@@ -184,11 +189,11 @@ BUILT_IN: dict[str, Family] = {
         _fixed(
             "hellinger", "the squared Hellinger distance", _hellinger, by_newton(partial(affinity_terms, 0.5), 0.25)
         ),
-        Family("renyi", _renyi, 0.5, "0 < α < inf", lambda a: 0 < a < math.inf),
-        Family("alpha", _alpha, 0.5, "-1 <= α <= 1", lambda a: -1 <= a <= 1),
+        DivergenceFamily("renyi", _renyi, 0.5, "between 0 and inf", lambda a: 0 < a < math.inf),
+        DivergenceFamily("alpha", _alpha, 0.5, "from -1 to 1", lambda a: -1 <= a <= 1),
         _fixed("w2", "the squared 2-Wasserstein distance", _w2, closed(diagonal.wasserstein)),
         _fixed("w1", "the 1-Wasserstein distance: a geometric median", _w1, wasserstein1.median),
         _fixed("fisher_rao", "the squared Fisher-Rao distance", _fisher_rao, by_newton(fisher_rao.fisher_rao_terms)),
-        Family("entropic_w2", _entropic, 1.0, "0 < ε < inf", lambda e: 0 < e < math.inf),
+        DivergenceFamily("entropic_w2", _entropic, 1.0, "between 0 and inf", lambda e: 0 < e < math.inf),
     )
 }

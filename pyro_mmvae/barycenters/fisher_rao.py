@@ -16,7 +16,7 @@ import torch
 
 from pyro_mmvae._typing import Float, Tensor
 
-_NEAR = 0.05
+_NEAR = 0.05  # below this x the series is used, in which nothing cancels
 # 2 arcosh²(1 + x) = 4 Σ (-1)^(n-1) (2x)^n / (n² C(2n, n)), |x| < 2
 _SERIES = [4 * (-1) ** (n - 1) * 2**n / (n * n * math.comb(2 * n, n)) for n in range(1, 14)]
 
@@ -29,7 +29,7 @@ def _polynomial(coefficients: list[float], x: Tensor) -> Tensor:
 
 
 def squared_arcosh(x: Float[Tensor, "*shape"]) -> tuple[Tensor, Tensor, Tensor]:
-    """2 arcosh²(1 + x) for x ≥ 0, its derivative and the second one, all smooth at 0."""
+    """Return 2 arcosh²(1 + x) for x ≥ 0 with its first and second derivative, all of them smooth at 0."""
     near = x < _NEAR
     small, large = torch.where(near, x, 0.0), torch.where(near, 1.0, x)
     angle, sinh = 2 * torch.asinh((large / 2).sqrt()), (large * (large + 2)).sqrt()
@@ -48,7 +48,14 @@ def fisher_rao_terms(
     member_loc: Float[Tensor, "*shape"],
     member_scale: Float[Tensor, "*shape"],
 ) -> tuple[Tensor, ...]:
-    """The squared distance and its derivatives, in the order of :data:`~.numeric.Terms`."""
+    """Return the squared distance and its derivatives, in the order of :data:`~.newton.Terms`.
+
+    Args:
+        loc: The loc of q.
+        log_scale: The logarithm of the scale of q.
+        member_loc: The loc of p.
+        member_scale: The scale of p.
+    """
     scale, log_ratio = log_scale.exp(), log_scale - member_scale.log()
     z = (loc - member_loc) / member_scale
     q = z * (loc - member_loc) / (4 * scale)

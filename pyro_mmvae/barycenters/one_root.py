@@ -1,4 +1,4 @@
-"""Barycenters that come down to one root of one equation: symmetric KL, and debiased entropic transport."""
+"""The barycenters that reduce to the root of one equation: symmetric KL, and debiased entropic transport."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters.newton import Convergence
 
-Solved = tuple[Tensor, Tensor, Convergence]
+Solution = tuple[Tensor, Tensor, Convergence]
 
 
 def _root(
@@ -19,7 +19,20 @@ def _root(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Tensor, Convergence]:
-    """The root of an increasing function between two bounds: Newton from above, or halving where that leaves them."""
+    """Find the root of an increasing function between two bounds.
+
+    Newton's method starts at the upper bound; a step that would leave the bounds is replaced by bisection.
+
+    Args:
+        function: A function that returns the value and the derivative at a point, elementwise.
+        lower: The lower bounds of the roots.
+        upper: The upper bounds of the roots.
+        tolerance: The tolerance of the last step.
+        max_iterations: The largest number of iterations.
+
+    Returns:
+        The roots, differentiable twice with respect to the tensors that ``function`` refers to, and their convergence.
+    """
     with torch.no_grad():
         root, iterations = upper.clone(), torch.zeros_like(upper, dtype=torch.long)
         residual = torch.full_like(upper, torch.inf)
@@ -29,21 +42,22 @@ def _root(
             following = root - value / slope
             outside = ~((following >= lower) & (following <= upper))
             following = torch.where(outside, (lower + upper) / 2, following)
-            open_ = residual > tolerance
-            iterations += open_
-            residual = torch.where(open_, (following - root).abs(), residual)
-            root = torch.where(open_, following, root)
+            is_open = residual > tolerance
+            iterations += is_open
+            residual = torch.where(is_open, (following - root).abs(), residual)
+            root = torch.where(is_open, following, root)
             if not bool((residual > tolerance).any()):
                 break
         converged = residual <= tolerance
-    for _ in range(2):  # Newton's steps from a root carry its first and second derivatives in what the function holds
+    # Two of Newton's steps from the root have the first and second derivatives of the root as an implicit function.
+    for _ in range(2):
         value, slope = function(root)
         root = root - value / slope
     return root, Convergence(iterations, residual, converged)
 
 
-def _middle(scale: Tensor) -> Tensor:
-    """A unit in which no square of a scale at hand leaves the floating type."""
+def _unit(scale: Tensor) -> Tensor:
+    """Return a unit per item in which the squares of its scales neither under- nor overflow."""
     return (scale.amin(-2, keepdim=True).sqrt() * scale.amax(-2, keepdim=True).sqrt()).detach()
 
 
@@ -53,28 +67,28 @@ def jeffreys(
     scale: Float[Tensor, "*batch modality latent"],
     tolerance: float,
     max_iterations: int,
-) -> Solved:
-    r"""The minimiser of :math:`\sum_m w_m (KL(q \| q_m) + KL(q_m \| q))`, between the pool and moment matching.
+) -> Solution:
+    r"""Minimise :math:`\sum_m w_m (KL(q \| q_m) + KL(q_m \| q))`, between the pool and moment matching.
 
     With the pool's loc a and precision P, the mean b of the locs and :math:`S = \sum_m w_m (\sigma_m^2 + (\mu_m -
     b)^2)`, setting both derivatives to 0 leaves, for :math:`x = P \, \mathrm{scale}^2`,
 
     .. math:: \mathrm{loc} = \frac{x a + b}{x + 1}, \qquad x^2 = P S + P (a - b)^2 \left(\frac{x}{x + 1}\right)^2
 
-    a quartic whose coefficients change sign once: one positive root (Descartes), so one stationary point, the minimum.
-    In log x the slope of the equation is between 1/2 and 1.
+    a quartic whose coefficients change sign once. It has one positive root (Descartes), so the objective has one
+    stationary point, the minimum. The slope of the equation in log x is between 1/2 and 1.
 
     Args:
-        weights: rows that sum to 1.
-        loc: means.
-        scale: standard deviations.
-        tolerance: of the last step in log x.
-        max_iterations: at the most.
+        weights: Non-negative weights, with rows that sum to 1.
+        loc: The means of the members.
+        scale: The standard deviations of the members, positive.
+        tolerance: The tolerance of the last step in log x.
+        max_iterations: The largest number of iterations.
 
     Returns:
-        loc, scale and convergence of each row.
+        loc, scale and convergence of the barycenter of each row.
     """
-    unit = _middle(scale)
+    unit = _unit(scale)
     precision = (unit / scale).square()
     total = weights @ precision
     pool, mean = (weights @ (precision * loc)) / total, weights @ loc
@@ -99,32 +113,33 @@ def entropic(
     scale: Float[Tensor, "*batch modality latent"],
     tolerance: float,
     max_iterations: int,
-) -> Solved:
-    r"""The minimiser of :math:`\sum_m w_m S_\varepsilon(q, q_m)`, the Sinkhorn divergence of the squared distance.
+) -> Solution:
+    r"""Minimise :math:`\sum_m w_m S_\varepsilon(q, q_m)`, with the Sinkhorn divergence of the squared distance.
 
-    The locs average. The variance b solves the fixed-point equation of the debiased barycenter, on the line
+    The loc is the mean of the locs. The variance b solves the fixed-point equation of the debiased barycenter, which on
+    the line is
 
     .. math:: \sqrt{4 b^2 + \varepsilon^2/4} = \sum_m w_m \sqrt{4 \sigma_m^2 b + \varepsilon^2/4}
 
-    and the derivative of the objective in b increases: one minimum. For ε → 0 scales average, as in W₂, for ε → ∞
-    variances do.
+    and the derivative of the objective in b increases, so that there is one minimum. For ε → 0 the scale is the mean of
+    the scales, as under W₂; for ε → ∞ the variance is the mean of the variances.
 
     References:
         Janati et al., 2020. Entropic optimal transport between unbalanced Gaussian measures has a closed form. NeurIPS,
         theorem 1 and 2, with their 2σ² for ε.
 
     Args:
-        epsilon: weight of KL(plan ‖ product), in squared units of the latent.
-        weights: rows that sum to 1.
-        loc: means.
-        scale: standard deviations.
-        tolerance: of the last step in log b.
-        max_iterations: at the most.
+        epsilon: The weight of KL(plan ‖ product), in squared units of the latent.
+        weights: Non-negative weights, with rows that sum to 1.
+        loc: The means of the members.
+        scale: The standard deviations of the members, positive.
+        tolerance: The tolerance of the last step in log b.
+        max_iterations: The largest number of iterations.
 
     Returns:
-        loc, scale and convergence of each row.
+        loc, scale and convergence of the barycenter of each row.
     """
-    unit = _middle(scale)
+    unit = _unit(scale)
     ratio = scale / unit
     variance = ratio.square().unsqueeze(-3)
     half = epsilon / (2 * unit.square())  # ε / 2 in these units
@@ -132,10 +147,11 @@ def entropic(
 
     def equation(y: Tensor) -> tuple[Tensor, Tensor]:
         b = y.exp()
-        own, mixed = torch.hypot(2 * b, half), (4 * variance * b.unsqueeze(-2) + blur.square()).sqrt()
-        left, parts = 2 * b / (own + half), weights.unsqueeze(-1) * 2 * variance / (mixed + blur)
+        left_root, right_roots = torch.hypot(2 * b, half), (4 * variance * b.unsqueeze(-2) + blur.square()).sqrt()
+        left, parts = 2 * b / (left_root + half), weights.unsqueeze(-1) * 2 * variance / (right_roots + blur)
         right = parts.sum(-2)
-        slope = half / own + (parts * 2 * variance * b.unsqueeze(-2) / (mixed * (mixed + blur))).sum(-2) / right
+        curvature = (parts * 2 * variance * b.unsqueeze(-2) / (right_roots * (right_roots + blur))).sum(-2)
+        slope = half / left_root + curvature / right
         return left.log() - right.log(), slope
 
     lower, upper = 2 * (weights @ ratio).detach().log(), (weights @ ratio.square()).detach().log()

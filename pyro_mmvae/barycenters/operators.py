@@ -1,4 +1,4 @@
-"""Symmetric matrices in their eigenbases, and the linear algebra of Bures barycenters: tensors in, tensors out."""
+"""The linear algebra of Bures barycenters on plain tensors: symmetric matrices in their eigenbases."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import torch
 
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
 
-_MAX_STEPS = 500  # of conjugate gradients; ten or twenty are the rule
-_RELATIVE = 1e-12  # residual of their solution
+_MAX_STEPS = 500  # of conjugate gradients; ten or twenty are usual
+_TOLERANCE = 1e-12  # of the relative residual
 
 
 class Roots(NamedTuple):
-    """Square roots of positive definite matrices, in eigenbases.
+    """The square roots of positive definite matrices, as eigenvalues and eigenvectors.
 
     Attributes:
-        roots: their eigenvalues, `(*batch, latent)`.
-        vectors: their eigenvectors, `(*batch, latent, latent)`, columns.
+        roots: The eigenvalues of the square roots, `(*batch, latent)`.
+        vectors: The eigenvectors as columns, `(*batch, latent, latent)`.
     """
 
     roots: Float[Tensor, "*batch latent"]
@@ -27,49 +27,49 @@ class Roots(NamedTuple):
 
     @classmethod
     def of(cls, factor: Float[Tensor, "*batch latent latent"]) -> Roots:
-        """The square roots of F Fᵀ, by singular values, which squares nothing."""
+        """Return the square roots of F Fᵀ, from singular values, so that nothing is squared."""
         vectors, roots, _ = torch.linalg.svd(factor)
         return cls(roots, vectors)
 
     def matrix(self) -> Float[Tensor, "*batch latent latent"]:
-        """The square roots themselves."""
+        """Return the square roots as matrices."""
         return (self.vectors * self.roots.unsqueeze(-2)) @ self.vectors.mT
 
     def schur(self, matrix: Tensor, factor: Float[Tensor, "*batch latent latent"]) -> Tensor:
-        """``matrix`` with its entries in the eigenbasis multiplied by a factor each."""
+        """Return ``matrix`` with each of its entries in the eigenbasis multiplied by an entry of ``factor``."""
         inner = self.vectors.mT @ matrix @ self.vectors
         return self.vectors @ (factor * inner) @ self.vectors.mT
 
     def sums(self) -> Float[Tensor, "*batch latent latent"]:
-        """r_i + r_j."""
+        """Return r_i + r_j for each pair of eigenvalues."""
         return self.roots.unsqueeze(-1) + self.roots.unsqueeze(-2)
 
     def harmonic(self) -> Float[Tensor, "*batch latent latent"]:
-        """r_i r_j / (r_i + r_j)."""
+        """Return r_i r_j / (r_i + r_j) for each pair of eigenvalues."""
         return self.roots.unsqueeze(-1) * self.roots.unsqueeze(-2) / self.sums()
 
 
 def sylvester(roots: Roots, matrix: Float[Tensor, "*batch latent latent"]) -> Float[Tensor, "*batch latent latent"]:
-    """The solution X of R X + X R = matrix, by division by sums of roots in the eigenbasis of R."""
+    """Solve R X + X R = ``matrix`` for X, by division by sums of eigenvalues in the eigenbasis of R."""
     return roots.schur(matrix, roots.sums().reciprocal())
 
 
 def triangular(factor: Float[Tensor, "*batch row latent"]) -> Float[Tensor, "*batch latent latent"]:
-    """The lower triangular L with positive diagonal and L Lᵀ = Fᵀ F, by an orthogonal decomposition of F."""
+    """Return the lower triangular L with positive diagonal and L Lᵀ = Fᵀ F, by an orthogonal decomposition of F."""
     _, upper = torch.linalg.qr(factor)
     return (upper * upper.diagonal(dim1=-2, dim2=-1).sign().unsqueeze(-1)).mT
 
 
 @dataclass(frozen=True)
 class Members:
-    """Members of barycenters, one a (row, modality) pair, so that those that do not count cost nothing.
+    """The members of barycenters, one per chosen pair of row and modality, so that the others cost nothing.
 
     Attributes:
-        row: which barycenter, counted over items and components, `(member,)`.
-        item: of which item.
-        modality: of which modality.
-        weight: with which weight, `(member,)`.
-        count: how many members each row has, `(row,)`.
+        row: The index of the barycenter, counted over items and components, `(member,)`.
+        item: The index of the item, `(member,)`.
+        modality: The index of the modality, `(member,)`.
+        weight: The weight of the member, `(member,)`.
+        count: The number of members of each row, `(row,)`.
     """
 
     row: Int[Tensor, " member"]
@@ -82,23 +82,23 @@ class Members:
     def of(
         cls, weights: Float[Tensor, "item component modality"], chosen: Bool[Tensor, "item component modality"]
     ) -> Members:
-        """The pairs that are chosen."""
+        """Return the members for which ``chosen`` is True, with their weights."""
         item, component, modality = chosen.nonzero(as_tuple=True)
         row = item * weights.shape[1] + component
         return cls(row, item, modality, weights[item, component, modality], chosen.flatten(0, 1).sum(-1))
 
-    def restricted(self, rows: Int[Tensor, " row"]) -> Members:
-        """The members of some rows, which are counted anew."""
+    def restrict(self, rows: Int[Tensor, " row"]) -> Members:
+        """Return the members of a selection of rows, which are renumbered."""
         if len(rows) == len(self.count):
             return self
-        place = self.row.new_full((len(self.count),), -1)
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        row = place[self.row]
+        position = self.row.new_full((len(self.count),), -1)
+        position[rows] = torch.arange(len(rows), device=rows.device)
+        row = position[self.row]
         kept = row >= 0
         return Members(row[kept], self.item[kept], self.modality[kept], self.weight[kept], self.count[rows])
 
     def total(self, matrices: Float[Tensor, "member latent latent"]) -> Float[Tensor, "row latent latent"]:
-        """The weighted sums over the members of each row."""
+        """Return the weighted sum over the members of each row."""
         sums = matrices.new_zeros(len(self.count), *matrices.shape[1:])
         return sums.index_add_(0, self.row, self.weight[:, None, None] * matrices)
 
@@ -106,20 +106,23 @@ class Members:
 def solve_hessian(
     members: Members, transported: Roots, whole: Roots, right: Float[Tensor, "row latent latent"]
 ) -> Float[Tensor, "row latent latent"]:
-    r"""Solve :math:`\sum_m w_m K_m[R_m Z R_m] = G`, K_m as in :func:`sylvester`, by conjugate gradients.
+    r"""Solve :math:`\sum_m w_m K_m[R_m Z R_m] = G` by conjugate gradients, with :math:`K_m` of :func:`sylvester`.
 
-    In the eigenbasis of R_m the operator multiplies entry (i, j) by r_i r_j / (r_i + r_j): it is symmetric and positive
-    definite, the second derivative of the barycenter's objective in whitened coordinates. What it would be if all
-    members commuted is the preconditioner, so that it then takes one step.
+    In the eigenbasis of R_m the operator multiplies entry (i, j) by r_i r_j / (r_i + r_j). It is symmetric and positive
+    definite: the second derivative of the objective of the barycenter in whitened coordinates. The preconditioner is
+    the operator for members that commute, for which one step suffices.
 
     Args:
-        members: of the rows.
-        transported: R_m of each member.
-        whole: the root of QᵀQ of each row, Q the barycenter's factor.
-        right: G, symmetric.
+        members: The members of the rows.
+        transported: The matrix R_m of each member, as a square root.
+        whole: The square root of QᵀQ of each row, with Q the factor of the barycenter.
+        right: The right-hand side G, symmetric.
 
     Returns:
-        Z, symmetric. Rows whose relative residual stays above 1e-12 are announced by a RuntimeWarning.
+        The solution Z, symmetric.
+
+    Warns:
+        RuntimeWarning: If the relative residual of some rows stays above 1e-12.
     """
     factor = members.weight[:, None, None] * transported.harmonic()
     spectrum = whole.roots.square()
@@ -135,9 +138,9 @@ def solve_hessian(
     solution, residual = torch.zeros_like(right), right
     direction = whole.schur(residual, precondition)
     energy = dot(residual, direction)
-    wanted = _RELATIVE * dot(right, right).sqrt()
+    target = _TOLERANCE * dot(right, right).sqrt()
     for _ in range(_MAX_STEPS):
-        if bool((dot(residual, residual).sqrt() <= wanted).all()):
+        if bool((dot(residual, residual).sqrt() <= target).all()):
             return solution
         image = apply(direction)
         curvature = dot(direction, image)
@@ -147,12 +150,12 @@ def solve_hessian(
         scaled = whole.schur(residual, precondition)
         before, energy = energy, dot(residual, scaled)
         direction = scaled + torch.where(before > 0, energy / torch.where(before > 0, before, 1.0), 0.0) * direction
-    relative = dot(residual, residual).sqrt() / torch.where(wanted > 0, wanted / _RELATIVE, 1.0)
-    bad = relative[relative > _RELATIVE]
-    if len(bad):
+    relative = dot(residual, residual).sqrt() / torch.where(target > 0, target / _TOLERANCE, 1.0)
+    unsolved = relative[relative > _TOLERANCE]
+    if len(unsolved):
         warnings.warn(
-            f"Bures barycenter: the gradients of {len(bad)} of {len(right)} have a relative residual of up to "
-            f"{float(bad.max()):.1e}",
+            f"Bures barycenter: the gradients of {len(unsolved)} of {len(right)} have a relative residual of up to "
+            f"{float(unsolved.max()):.1e}",
             RuntimeWarning,
             stacklevel=2,
         )

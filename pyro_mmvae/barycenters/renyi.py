@@ -1,4 +1,4 @@
-r"""The affinity :math:`\int q^a p^{1-a}` of two Gaussians on the line, and the divergences it makes.
+r"""The affinity :math:`\int q^a p^{1-a}` of two Gaussians on the line, which Rényi and α-divergences are made of.
 
 With variances v of q and u of p, d the difference of the means and s = a u + (1 - a) v,
 
@@ -7,7 +7,8 @@ With variances v of q and u of p, d the difference of the means and s = a u + (1
     \ell_a = \frac{\log s - (1-a) \log v - a \log u}{2 a (1-a)} + \frac{d^2}{2 s}
 
 (Gil, Alajaji and Linder, 2013. Rényi divergence measures for commonly used univariate continuous distributions.
-Information Sciences 249). :math:`\ell_0 = KL(p \| q)` and :math:`\ell_1 = KL(q \| p)`; in between all is smooth in a.
+Information Sciences 249). :math:`\ell_0 = KL(p \| q)` and :math:`\ell_1 = KL(q \| p)`; between them :math:`\ell_a`
+is smooth in a.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from pyro_mmvae._typing import Float, Tensor
 def scaled_log_affinity(
     order: float, z: Float[Tensor, "*shape"], log_ratio: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    r""":math:`\ell_a` in units of q; infinite where the integral is, for a > 1.
+    r"""Return :math:`\ell_a`, which for a > 1 is infinite where the integral is.
 
     Args:
-        order: a > 0 and not 1.
-        z: the difference of the means over the scale of q.
-        log_ratio: the log of the scale of q over that of p.
+        order: The order a, positive and not 1.
+        z: The difference of the means divided by the scale of q.
+        log_ratio: The logarithm of the scale of q divided by the scale of p.
     """
     a, u, infinite = order, 2 * log_ratio, None
     if a < 1:
@@ -47,9 +48,16 @@ def affinity_terms(
     member_loc: Float[Tensor, "*shape"],
     member_scale: Float[Tensor, "*shape"],
 ) -> tuple[Tensor, ...]:
-    r""":math:`\ell_a` and its first and second derivatives, in the order of :data:`~.numeric.Terms`.
+    r"""Return :math:`\ell_a` and its first and second derivatives, in the order of :data:`~.newton.Terms`.
 
-    With k = v / s and j = u / s nothing in them cancels as a goes to 0 or to 1.
+    Written with k = v / s and j = u / s, no term cancels as a goes to 0 or to 1.
+
+    Args:
+        order: The order a, positive and not 1.
+        loc: The loc of q.
+        log_scale: The logarithm of the scale of q.
+        member_loc: The loc of p.
+        member_scale: The scale of p.
     """
     a = order
     z, log_ratio = (loc - member_loc) * torch.exp(-log_scale), log_scale - member_scale.log()

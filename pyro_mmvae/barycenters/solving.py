@@ -1,4 +1,4 @@
-"""One way to every barycenter: by name or by anyone's callable, checked, in double precision, with its convergence."""
+"""The entry point for barycenters under any divergence, with checks, in double precision, and with convergence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyro_mmvae.barycenters.registry import get_divergence
 
 
 class ConvergenceWarning(UserWarning):
-    """Some coordinates of a barycenter are not minimisers to the tolerance."""
+    """A warning that some coordinates of a barycenter are not minimisers within the tolerance."""
 
 
 @overload
@@ -56,33 +56,33 @@ def solve(
     max_iterations: int = MAX_ITERATIONS,
     return_info: bool = False,
 ) -> Gaussians | tuple[Tensor, Tensor, Convergence]:
-    r"""Barycenters of diagonal Gaussians: :math:`\arg\min_q \sum_m w_m D(q, q_m)` in each coordinate.
+    r"""Compute barycenters of diagonal Gaussians, :math:`\arg\min_q \sum_m w_m D(q, q_m)` in each coordinate.
 
-    All rows of all items are one batch. Derivatives in the three tensors are exact, by the implicit function theorem;
-    a second derivative is refused but of closed forms, ``jeffreys`` and ``entropic_w2``. Iterative solvers work in
-    float64, whatever the arguments are (in their own type on a device without it), and read one value from the device
-    an iteration.
+    All rows of all items are solved as one batch. Derivatives with respect to the three tensors are exact, by the
+    implicit function theorem. Second derivatives are available for closed forms, ``jeffreys`` and ``entropic_w2`` only.
+    Solvers work in float64 for all types of the arguments (in float32 on MPS, which does not have float64); an
+    iterative one reads one value per iteration from the device.
 
     Args:
-        weights: not negative, at least one positive in each row; rows are normalised.
-        loc: means.
-        scale: standard deviations, positive.
-        divergence: one of :func:`divergences`, with its parameter or not; or a callable ``(q, p)`` of elementwise
-            Normals that gives D(q, p) elementwise, twice differentiable in q and once more in p.
-        tolerance: of the residual, see :class:`Convergence`; 1e-10 in float64.
-        max_iterations: at the most.
-        return_info: give the convergence as well.
+        weights: Non-negative weights, at least one positive in each row; rows are normalised.
+        loc: The means of the members.
+        scale: The standard deviations of the members, positive.
+        divergence: The name of one of :func:`divergences`, with or without a parameter; or a callable ``(q, p)`` of
+            elementwise Normals that returns D(q, p) elementwise, twice differentiable in q and once more in p.
+        tolerance: The tolerance of the residual of :class:`Convergence`; by default 1e-10 in float64.
+        max_iterations: The largest number of iterations.
+        return_info: If True, return the convergence as well.
 
     Returns:
-        loc and scale, `(*batch, component, latent)`, in the type of ``loc``; and the convergence of each, if asked.
+        loc and scale, `(*batch, component, latent)`, in the type of ``loc``; with ``return_info`` also their
+        convergence.
 
     Raises:
-        ValueError: for an unknown divergence, a parameter outside of its domain, weights that are negative or not
-            finite, a row without a positive weight, or a callable that does not give what it must.
+        ValueError: If the divergence is unknown, its parameter is outside of the domain, weights are negative or not
+            finite, a row has no positive weight, or a callable returns anything but one value per element.
 
     Warns:
-        ConvergenceWarning: if a coordinate has not converged, which is also one of whose members something is not
-            finite.
+        ConvergenceWarning: If a coordinate has not converged, for instance because a member is not finite.
 
     Example:
         >>> loc, scale = torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]])
@@ -98,28 +98,30 @@ def solve(
         tolerance = 1e-10 if dtype == torch.float64 else 1e3 * torch.finfo(dtype).eps
     shares, locs, scales = (tensor.to(dtype) for tensor in (weights, loc, scale))
     shares = shares / shares.sum(-1, keepdim=True)
-    found, spread, convergence = chosen.solver(shares, locs, scales, tolerance, max_iterations)
-    finite = found.detach().isfinite() & spread.detach().isfinite()
+    result_loc, result_scale, convergence = chosen.solver(shares, locs, scales, tolerance, max_iterations)
+    finite = result_loc.detach().isfinite() & result_scale.detach().isfinite()
     convergence = replace(convergence, converged=convergence.converged & finite)
-    wrong = ~convergence.converged
-    if bool(wrong.any()):
-        worst = convergence.residual.nan_to_num(nan=torch.inf).masked_fill(~wrong, 0.0).max()
+    unsolved = ~convergence.converged
+    if bool(unsolved.any()):
+        worst = convergence.residual.nan_to_num(nan=torch.inf).masked_fill(~unsolved, 0.0).max()
         warnings.warn(
-            f"barycenter under {chosen.name!r}: {int(wrong.sum())} of {wrong.numel()} coordinates have not converged "
-            f"in {max_iterations} iterations, the largest residual is {float(worst):.1e} (tolerance {tolerance:.0e})",
+            f"barycenter under {chosen.name!r}: {int(unsolved.sum())} of {unsolved.numel()} coordinates have not "
+            f"converged in {max_iterations} iterations, the largest residual is {float(worst):.1e} "
+            f"(tolerance {tolerance:.0e})",
             ConvergenceWarning,
             stacklevel=2,
         )
-    found, spread = found.to(loc.dtype), spread.to(loc.dtype)
-    return (found, spread, convergence) if return_info else (found, spread)
+    result_loc, result_scale = result_loc.to(loc.dtype), result_scale.to(loc.dtype)
+    return (result_loc, result_scale, convergence) if return_info else (result_loc, result_scale)
 
 
 def _check(weights: Tensor, tolerance: float | None, max_iterations: int) -> None:
     if not bool(((weights >= 0) & weights.isfinite()).all()):
-        raise ValueError("weights must be finite and not negative")
+        invalid = weights[~((weights >= 0) & weights.isfinite())]
+        raise ValueError(f"weights must be finite and non-negative, got {float(invalid[0])}")
     if not bool((weights > 0).any(-1).all()):
-        raise ValueError("each row of weights needs a positive one")
+        raise ValueError("weights must have a positive entry in each row, got a row of zeros")
     if tolerance is not None and not tolerance > 0:
-        raise ValueError(f"tolerance must be positive, not {tolerance}")
+        raise ValueError(f"tolerance must be positive, got {tolerance}")
     if max_iterations < 0:
-        raise ValueError(f"max_iterations must not be negative, not {max_iterations}")
+        raise ValueError(f"max_iterations must be non-negative, got {max_iterations}")

@@ -1,4 +1,4 @@
-r"""The barycenter under W₁: a geometric median of (loc, scale) in the norm that W₁ is on the line.
+r"""The barycenter under W₁, a geometric median of (loc, scale) in the norm that W₁ induces on the line.
 
 The quantiles of Gaussians on the line differ by :math:`\Delta\mu + \Delta\sigma \, \Phi^{-1}`, so that
 
@@ -7,24 +7,24 @@ The quantiles of Gaussians on the line differ by :math:`\Delta\mu + \Delta\sigma
     = |\Delta\sigma| \sqrt{2/\pi} \, e^{-r^2/2} + \Delta\mu \operatorname{erf}(r / \sqrt 2),
     \qquad r = \Delta\mu / |\Delta\sigma|, \quad Z \sim N(0, 1)
 
-(the mean of a folded normal), a norm N of :math:`(\Delta\mu, \Delta\sigma)` that is not the Euclidean one. What is
-minimised is :math:`F(v) = \sum_m w_m N(v - v_m)`: convex, and not smooth at the experts :math:`v_m`. One wild expert of
-less than half the weight moves the minimiser only so far.
+(the mean of a folded normal), a norm N of :math:`(\Delta\mu, \Delta\sigma)` that is not the Euclidean one. The
+objective :math:`F(v) = \sum_m w_m N(v - v_m)` is convex, and not smooth at the experts :math:`v_m`. An outlier of less
+than half the weight moves the minimiser by a bounded distance only.
 
-**At an expert.** v_k is a minimiser if and only if 0 is a subgradient there, that is if the sum R of the other experts'
-gradients lies in the dual ball of radius w_k (Vardi and Zhang's condition, in this norm). The gradients of N are the
-dual ball's boundary, :math:`(\operatorname{erf}(r/\sqrt2), \pm\sqrt{2/\pi} e^{-r^2/2})`, so the condition reads
-:math:`|R_\sigma| \le w_k \sqrt{2/\pi} \exp(-\operatorname{erfinv}^2(|R_\mu| / w_k))`. Every expert is tried. Where more
-than one is a minimiser all between them are, and the mean of them, weighted, is given.
+**At an expert.** v_k is a minimiser if and only if 0 is a subgradient there, that is if the sum R of the gradients of
+the other experts lies in the dual ball of radius w_k (Vardi and Zhang's condition, in this norm). The gradients of N
+form the boundary of the dual ball, :math:`(\operatorname{erf}(r/\sqrt2), \pm\sqrt{2/\pi} e^{-r^2/2})`. The condition is
+:math:`|R_\sigma| \le w_k \sqrt{2/\pi} \exp(-\operatorname{erfinv}^2(|R_\mu| / w_k))`. Every expert is tried. If several
+experts are minimisers, so are all points between them, and the result is their weighted mean.
 
 **Between experts** F is smooth. Weiszfeld's step, :math:`v - \nabla F / (L \sum_m w_m / N_m)`, minimises a quadratic
-upper bound, L the largest eigenvalue of the Hessian of :math:`N^2/2` (1 for the Euclidean norm, about 1.468 here); it
-never raises F. Cauchy's or Newton's step is taken instead where it is lower still. At an expert that is no minimiser,
-Vardi and Zhang's step leaves it in the direction of steepest descent.
+upper bound of F and so never raises it; L is the largest eigenvalue of the Hessian of :math:`N^2/2` (1 for the
+Euclidean norm, about 1.468 here). Cauchy's or Newton's step replaces it where F is lower still. Vardi and Zhang's step
+leaves an expert that is not a minimiser in the direction of steepest descent.
 
-**Derivatives.** At an expert the result is that expert, so it has derivative 1 in its loc and scale and 0 in all else,
-the weights included (at the ends of such a region this is one of the subgradients); between experts the implicit
-function theorem holds.
+**Derivatives.** At an expert the result is that expert, so its derivatives with respect to the loc and scale of that
+expert are 1 and all others, including those with respect to the weights, are 0 (at the ends of such a region this is
+one of the subgradients). Between experts the implicit function theorem gives the derivatives.
 
 References:
     Weiszfeld, 1937. Sur le point pour lequel la somme des distances de n points donnés est minimum. Tôhoku Math. J. 43.
@@ -40,17 +40,26 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.barycenters.implicit import pieces_of, to_coordinates
+from pyro_mmvae.barycenters.implicit import coordinate_chunks, to_coordinates
 from pyro_mmvae.barycenters.newton import Convergence, solve_symmetric
 
 _LIPSCHITZ = 1.468  # the largest eigenvalue of the Hessian of N² / 2 is 1.46790, at r = 1.615
-_NOISE = 1e-14  # values of F that differ by less do not
-_PARTS = [4.0**-n for n in range(20, -1, -1)]  # of the experts' distance and of Newton's step, where F is all but flat
+_NOISE = 1e-14  # a smaller relative difference between values of F is rounding error
+_FRACTIONS = [4.0**-n for n in range(20, -1, -1)]  # of a direction of descent, tried where F is almost flat
 _PEAK = math.sqrt(2 / math.pi)
 
 
 class _Norm(NamedTuple):
-    """N of (x, y), its gradient, and its Hessian, which is h · (1, -r)(1, -r)ᵀ; 0 at the origin."""
+    """The norm N of (x, y) with its gradient and its Hessian, h · (1, -r)(1, -r)ᵀ; all are 0 at the origin.
+
+    Attributes:
+        value: The value of the norm.
+        x: The first derivative by x.
+        y: The first derivative by y.
+        xx: The second derivative by x.
+        xy: The mixed second derivative.
+        yy: The second derivative by y.
+    """
 
     value: Tensor
     x: Tensor
@@ -61,7 +70,7 @@ class _Norm(NamedTuple):
 
 
 def folded_norm(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """E|x + y Z|, differentiable wherever it is not 0."""
+    """Return the norm E|x + y Z| with Z standard normal, which is differentiable except at 0."""
     size = y.abs()
     ratio = x / torch.where(size > 0, size, 1.0)
     folded = size * _PEAK * torch.exp(-ratio.square() / 2) + x * torch.erf(ratio / math.sqrt(2))
@@ -88,10 +97,10 @@ def _norm(x: Tensor, y: Tensor) -> _Norm:
 
 
 def _optimal_experts(weights: Tensor, x: Tensor, y: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Which experts are minimisers, by the condition on the subgradient, and F at each; `(member, coordinate)`."""
+    """Return which experts satisfy the condition for a minimiser, and F at each expert, `(member, coordinate)`."""
     dx, dy = x.unsqueeze(1) - x, y.unsqueeze(1) - y  # (expert, other, coordinate)
     norm = _norm(dx, dy)
-    here = torch.where(norm.value == 0, weights, 0.0).sum(1)  # equal experts count together
+    here = torch.where(norm.value == 0, weights, 0.0).sum(1)  # the weights of equal experts add
     pull_x, pull_y = ((weights * g).sum(1).abs() for g in (norm.x, norm.y))
     ratio = (pull_x / torch.where(here > 0, here, 1.0)).clamp(max=1.0)
     room = here * _PEAK * torch.exp(-torch.erfinv(ratio).square())
@@ -100,9 +109,9 @@ def _optimal_experts(weights: Tensor, x: Tensor, y: Tensor, tolerance: float) ->
 
 
 def _way_out(pull_x: Tensor, pull_y: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Steepest descent from an expert: a direction h, and -F'(h) / N(h) = N*(R) - w > 0."""
+    """Return the direction h of steepest descent from an expert, and its slope -F'(h) / N(h) = N*(R) - w > 0."""
     low, high = torch.ones_like(weight), torch.ones_like(weight) * 4 / weight
-    for _ in range(60):  # the dual norm of R over w, by halving
+    for _ in range(60):  # the dual norm of R divided by w, by bisection
         middle = (low + high) / 2
         ratio = pull_x.abs() / (middle * weight)
         room = _PEAK * torch.exp(-torch.erfinv(ratio.clamp(max=1.0)).square())
@@ -116,7 +125,7 @@ def _way_out(pull_x: Tensor, pull_y: Tensor, weight: Tensor) -> tuple[Tensor, Te
 
 
 def _start(weights: Tensor, x: Tensor, y: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
-    """The Wasserstein barycenter, or the best expert where that is better."""
+    """Return the starting point: the Wasserstein barycenter, or the best expert where F is lower there."""
     at_x, at_y = (weights * x).sum(0), (weights * y).sum(0)
     least, best = total.min(0, keepdim=True)
     expert = least.squeeze(0) < _total(weights, x, y, at_x, at_y)
@@ -128,44 +137,55 @@ def _total(weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor) ->
 
 
 def _descend(weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, slow: Tensor) -> tuple[Tensor, Tensor]:
-    """The next point: Weiszfeld's, or out of an expert Vardi and Zhang's; Cauchy's or Newton's where that is lower.
+    """Return the next point.
 
-    Where there is little progress many multiples of both are tried, down to 4^-20 of the experts' distance.
+    The step is Weiszfeld's, or at an expert Vardi and Zhang's; Cauchy's or Newton's step replaces it where F is lower.
+    Where neither applies or progress is slow, many fractions of these steps are tried, down to 4^-20 of the distance
+    between experts.
+
+    Args:
+        weights: The weights of the members, `(member, coordinate)`.
+        x: The locs of the members.
+        y: The scales of the members.
+        at_x: The loc of the current point, `(coordinate,)`.
+        at_y: The scale of the current point, `(coordinate,)`.
+        slow: True where the last step made little progress, `(coordinate,)`.
     """
     norm = _norm(at_x - x, at_y - y)
     g_x, g_y, xx, xy, yy = ((weights * part).sum(0) for part in norm[1:])
     origin = norm.value == 0
     here = torch.where(origin, weights, 0.0).sum(0)
-    spread = (weights / torch.where(origin, torch.inf, norm.value)).sum(0) * _LIPSCHITZ
-    way_x, way_y = -g_x / spread, -g_y / spread
+    steepness = (weights / torch.where(origin, torch.inf, norm.value)).sum(0) * _LIPSCHITZ
+    way_x, way_y = -g_x / steepness, -g_y / steepness
     step_x, step_y = way_x, way_y
     if bool((here > 0).any()):
         out_x, out_y, fall = _way_out(g_x, g_y, torch.where(here > 0, here, 1.0))
-        reach = fall * folded_norm(out_x, out_y) / (spread * (out_x.square() + out_y.square()))
+        reach = fall * folded_norm(out_x, out_y) / (steepness * (out_x.square() + out_y.square()))
         way_x, way_y = torch.where(here > 0, out_x, way_x), torch.where(here > 0, out_y, way_y)
         step_x, step_y = torch.where(here > 0, reach * out_x, step_x), torch.where(here > 0, reach * out_y, step_y)
     newton_x, newton_y = solve_symmetric(xx, xy, yy, -g_x, -g_y)
     bend = xx * g_x.square() + 2 * xy * g_x * g_y + yy * g_y.square()
     cauchy = torch.where(bend > 0, (g_x.square() + g_y.square()) / torch.where(bend > 0, bend, 1.0), 0.0)
     least = _total(weights, x, y, at_x + step_x, at_y + step_y)
-    take = torch.zeros_like(here, dtype=torch.bool)
+    is_better = torch.zeros_like(here, dtype=torch.bool)
     for trial_x, trial_y in ((-cauchy * g_x, -cauchy * g_y), (newton_x, newton_y)):
         value = _total(weights, x, y, at_x + trial_x, at_y + trial_y)
-        take = (here == 0) & ((trial_x != 0) | (trial_y != 0)) & (value <= least * (1 + _NOISE))
-        least = torch.where(take, value, least)
-        step_x, step_y = torch.where(take, trial_x, step_x), torch.where(take, trial_y, step_y)
-    some = (~take | slow).nonzero().squeeze(-1)
-    if len(some):
+        is_better = (here == 0) & ((trial_x != 0) | (trial_y != 0)) & (value <= least * (1 + _NOISE))
+        least = torch.where(is_better, value, least)
+        step_x, step_y = torch.where(is_better, trial_x, step_x), torch.where(is_better, trial_y, step_y)
+    # The last of these is Newton's step: without it, or where progress is slow, a search over many lengths pays.
+    index = (~is_better | slow).nonzero().squeeze(-1)
+    if len(index):
         extent = torch.where(weights > 0, norm.value, 0.0).amax(0) / torch.hypot(way_x, way_y)
         ways = (
-            (extent * way_x)[some],
-            (extent * way_y)[some],
-            (newton_x * (here == 0))[some],
-            (newton_y * (here == 0))[some],
+            (extent * way_x)[index],
+            (extent * way_y)[index],
+            (newton_x * (here == 0))[index],
+            (newton_y * (here == 0))[index],
         )
-        chosen = step_x[some], step_y[some]
-        step_x[some], step_y[some] = _search(
-            weights[:, some], x[:, some], y[:, some], at_x[some], at_y[some], ways, chosen
+        step = step_x[index], step_y[index]
+        step_x[index], step_y[index] = _search(
+            weights[:, index], x[:, index], y[:, index], at_x[index], at_y[index], ways, step
         )
     return at_x + step_x, at_y + step_y
 
@@ -179,24 +199,24 @@ def _search(
     ways: tuple[Tensor, ...],
     step: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor]:
-    """The best of the step chosen and of many parts of the way out, and of Newton's step."""
+    """Return the best of the given step and many fractions of the direction of descent and of Newton's step."""
     way_x, way_y, newton_x, newton_y = ways
     step_x, step_y = step
-    trials = [(part * way_x, part * way_y) for part in _PARTS]
-    trials += [(part * newton_x, part * newton_y) for part in _PARTS[-9:]]
+    trials = [(fraction * way_x, fraction * way_y) for fraction in _FRACTIONS]
+    trials += [(fraction * newton_x, fraction * newton_y) for fraction in _FRACTIONS[-9:]]
     least = _total(weights, x, y, at_x + step_x, at_y + step_y)
     for trial_x, trial_y in trials:
         value = _total(weights, x, y, at_x + trial_x, at_y + trial_y)
-        take = value < least * (1 - _NOISE)
-        least = torch.where(take, value, least)
-        step_x, step_y = torch.where(take, trial_x, step_x), torch.where(take, trial_y, step_y)
+        is_better = value < least * (1 - _NOISE)
+        least = torch.where(is_better, value, least)
+        step_x, step_y = torch.where(is_better, trial_x, step_x), torch.where(is_better, trial_y, step_y)
     return step_x, step_y
 
 
 def _between(
     weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, tolerance: float, max_iterations: int
 ) -> tuple[Tensor, Tensor, Convergence]:
-    """The minimiser where no expert is one."""
+    """Return the minimiser where no expert is one, with its convergence."""
     whole_x, whole_y = at_x.clone(), at_y.clone()
     iterations = torch.zeros_like(at_x, dtype=torch.long)
     residual = torch.full_like(at_x, torch.inf)
@@ -218,7 +238,7 @@ def _between(
 
 
 def _solve(weights: Tensor, x: Tensor, y: Tensor, tolerance: float, limit: int) -> tuple[Tensor, ...]:
-    """The shares of experts that are minimisers themselves; the minimisers; and their convergence."""
+    """Return the shares of experts that are minimisers, the minimisers, and the parts of their convergence."""
     finite = (x.isfinite() & y.isfinite()).all(0)
     optimal, total = _optimal_experts(weights, x, y, tolerance)
     share = torch.where(optimal, weights, 0.0)
@@ -234,30 +254,31 @@ def _solve(weights: Tensor, x: Tensor, y: Tensor, tolerance: float, limit: int) 
     ]
     rest = (~at_expert & finite).nonzero().squeeze(-1)
     start = _start(*(tensor[:, rest] for tensor in (weights, x, y, total)))
-    found_x, found_y, convergence = _between(weights[:, rest], x[:, rest], y[:, rest], *start, tolerance, limit)
-    for whole, part in zip(results, (found_x, found_y, *convergence), strict=True):
+    between_x, between_y, convergence = _between(weights[:, rest], x[:, rest], y[:, rest], *start, tolerance, limit)
+    for whole, part in zip(results, (between_x, between_y, *convergence), strict=True):
         whole[rest] = part
     return share, *results
 
 
 class _Median(torch.autograd.Function):
-    """The minimiser, with the derivatives that the module's docstring states."""
+    """The minimiser as a function with the derivatives described in the docstring of this module."""
 
     @staticmethod
     def forward(ctx: Any, weights: Tensor, x: Tensor, y: Tensor, tolerance: float, limit: int) -> tuple[Tensor, ...]:
-        pieces = [_solve(weights[:, piece], x[:, piece], y[:, piece], tolerance, limit) for piece in pieces_of(weights)]
-        share = torch.cat([piece[0] for piece in pieces], -1)
-        found_x, found_y, *convergence = (torch.cat(parts) for parts in zip(*(p[1:] for p in pieces), strict=True))
-        ctx.save_for_backward(weights, x, y, share, found_x, found_y)
+        results = [_solve(weights[:, c], x[:, c], y[:, c], tolerance, limit) for c in coordinate_chunks(weights)]
+        share = torch.cat([result[0] for result in results], -1)
+        parts = zip(*(result[1:] for result in results), strict=True)
+        median_x, median_y, *convergence = (torch.cat(part) for part in parts)
+        ctx.save_for_backward(weights, x, y, share, median_x, median_y)
         ctx.mark_non_differentiable(*convergence)
-        return found_x, found_y, *convergence
+        return median_x, median_y, *convergence
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, by_x: Tensor, by_y: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        weights, x, y, share, found_x, found_y = ctx.saved_tensors
+        weights, x, y, share, median_x, median_y = ctx.saved_tensors
         at_expert = share.sum(0) > 0
-        norm = _norm(found_x - x, found_y - y)
+        norm = _norm(median_x - x, median_y - y)
         xx, xy, yy = ((weights * part).sum(0) for part in norm[3:])
         t, s = solve_symmetric(xx, xy, yy, by_x, by_y)
         t, s = (torch.where(at_expert, 0.0, part) for part in (t, s))
@@ -277,20 +298,20 @@ def median(
     tolerance: float,
     max_iterations: int,
 ) -> tuple[Float[Tensor, "*batch component latent"], Float[Tensor, "*batch component latent"], Convergence]:
-    r"""The minimiser of :math:`\sum_m w_m W_1(q, q_m)`, a geometric median; see the module's docstring.
+    r"""Minimise :math:`\sum_m w_m W_1(q, q_m)`, which gives a geometric median.
 
     Args:
-        weights: rows that sum to 1.
-        loc: means.
-        scale: standard deviations.
-        tolerance: of the gradient, whose parts are at most 1.
-        max_iterations: at the most.
+        weights: Non-negative weights, with rows that sum to 1.
+        loc: The means of the members.
+        scale: The standard deviations of the members, positive.
+        tolerance: The tolerance of the gradient, whose entries are at most 1.
+        max_iterations: The largest number of iterations.
 
     Returns:
-        loc, scale and convergence of each row.
+        loc, scale and convergence of the barycenter of each row.
     """
     problem, shape = to_coordinates(weights, loc, scale)
-    found, spread, *convergence = (
+    result_loc, result_scale, *convergence = (
         result.reshape(shape) for result in _Median.apply(*problem, tolerance, max_iterations)
     )
-    return found, spread, Convergence(*convergence)
+    return result_loc, result_scale, Convergence(*convergence)

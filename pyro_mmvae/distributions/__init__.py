@@ -1,4 +1,4 @@
-"""Distributions that Pyro has not."""
+"""The distributions of posteriors that Pyro does not provide."""
 
 from pyro_mmvae.distributions.families import Logistic as Logistic
 from pyro_mmvae.distributions.families import location_scale as location_scale

@@ -1,4 +1,4 @@
-"""Families of densities with a location and a scale, by name, and their divergences from a Normal prior."""
+"""The families of densities with a location and a scale, by name, and their divergences from a Normal prior."""
 
 from __future__ import annotations
 
@@ -16,10 +16,13 @@ from pyro_mmvae._typing import Float, Tensor
 
 
 class Logistic(dist.Logistic):
-    """Pyro's, with draws that are always finite: its own take the logit of uniform numbers, of which one may be 0."""
+    """A logistic distribution whose draws are always finite.
+
+    Pyro's own draws are logits of uniform numbers, one of which may be 0.
+    """
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample"]:
-        """Draws with pathwise gradients: the logarithm of the ratio of two exponential variables."""
+        """Draw with pathwise gradients, as the logarithm of the ratio of two exponential variables."""
         shape = self._extended_shape(torch.Size(sample_shape))
         one, other = self.loc.new_empty(2, *shape).exponential_().log()
         return self.loc + self.scale * (one - other)
@@ -32,14 +35,14 @@ def location_scale(
     df: float | None = None,
     validate_args: bool | None = None,
 ) -> TorchDistribution:
-    """Independent dimensions of one family.
+    """Return the distribution of independent dimensions of one family.
 
     Args:
-        family: ``normal``, ``laplace``, ``student_t`` or ``logistic``.
-        loc: locations.
-        scale: the family's own scale parameter, the standard deviation of ``normal`` only.
-        df: degrees of freedom of ``student_t``.
-        validate_args: as in torch.
+        family: The name of the family: ``normal``, ``laplace``, ``student_t`` or ``logistic``.
+        loc: The locations, `(*batch, latent)`.
+        scale: The scale parameters of the family, `(*batch, latent)`; the standard deviations for ``normal`` only.
+        df: The degrees of freedom of ``student_t``; None for the other families.
+        validate_args: If True, check the arguments; by default as torch's distributions do.
 
     Returns:
         A distribution of batch shape `batch` and event shape `(latent,)`.
@@ -47,8 +50,8 @@ def location_scale(
     if family == "student_t":
         base: Any = dist.StudentT(df, loc, scale, validate_args=validate_args)
     else:
-        of_family = {"normal": dist.Normal, "laplace": dist.Laplace, "logistic": Logistic}[family]
-        base = of_family(loc, scale, validate_args=validate_args)
+        make = {"normal": dist.Normal, "laplace": dist.Laplace, "logistic": Logistic}[family]
+        base = make(loc, scale, validate_args=validate_args)
     return cast("TorchDistribution", base.to_event(1))
 
 
@@ -63,6 +66,6 @@ def _kl_student_normal(p: TorchStudentT, q: TorchNormal) -> Tensor:
 
 
 def _cross_entropy(p: Any, q: TorchNormal) -> Tensor:
-    """Of anything with a mean and a variance and a Normal, whose log density is quadratic."""
+    """Return the cross-entropy of a distribution with respect to a Normal, which depends on mean and variance only."""
     square = p.variance + (p.loc - q.loc).square()
     return 0.5 * square / q.scale.square() + q.scale.log() + 0.5 * math.log(2 * math.pi)

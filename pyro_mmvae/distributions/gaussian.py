@@ -1,4 +1,4 @@
-"""Gaussians of full covariance, and their divergence from the priors of Pyro models."""
+"""The Gaussian with full covariance, and its divergence from the priors of Pyro models."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from pyro_mmvae._typing import Float, Tensor
 
 
 class MultivariateNormal(dist.MultivariateNormal):
-    """Pyro's, with products of matrices kept out of autocast: bfloat16 would round draws to three digits."""
+    """A multivariate Normal that leaves matrix products out of autocast, since bfloat16 would keep three digits."""
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
-        """Draws with pathwise gradients."""
+        """Draw with pathwise gradients."""
         with _full_precision(self.loc):
             return super().rsample(torch.Size(sample_shape))
 
     def log_prob(self, value: Float[Tensor, "*value_and_event"]) -> Float[Tensor, "*sample"]:
-        """Log density, in nats."""
+        """Return the log density, in nats."""
         with _full_precision(self.loc):
             return super().log_prob(value)
 
@@ -35,7 +35,7 @@ def _full_precision(tensor: Tensor) -> Any:
 
 @register_kl(TorchMultivariateNormal, Independent)  # type: ignore[untyped-decorator]
 def _kl_multivariate_independent(p: TorchMultivariateNormal, q: Any) -> Tensor:
-    r"""KL divergence from independent Normals, which is what most priors are.
+    r"""Return the KL divergence of a Gaussian with full covariance from independent Normals, as most priors are.
 
     .. math::
         \frac12 \sum_i \left( \frac{\Sigma_{ii} + (loc_i - loc'_i)^2}{scale_i'^2} - 1 + 2 \log scale'_i \right)

@@ -1,4 +1,4 @@
-"""A mixture whose samples are reparameterised in its components."""
+"""A mixture whose draws are reparameterised in its components."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from pyro_mmvae.distributions.gaussian import MultivariateNormal
 class SubsetMixture(TorchDistribution):
     r"""The mixture :math:`q(z) = \sum_k \pi_k q_k(z)` of one component per subset of modalities.
 
-    A draw picks a component and draws from it, with the gradient of the component's own reparameterised draw. That is
-    an unbiased pathwise gradient as long as :math:`\pi` depends on no parameter. Where ``logits`` require a gradient it
-    is not: then ``has_rsample`` is False, and Pyro adds what is missing, see :meth:`score_parts`.
+    A draw picks a component and draws from it, with the gradient of the reparameterised draw of the component. This
+    pathwise gradient is unbiased if :math:`\pi` does not depend on a parameter. If ``logits`` require a gradient, it is
+    biased; ``has_rsample`` is then False, and Pyro adds the missing term, see :meth:`score_parts`.
 
-    Torch's ``MixtureSameFamily`` has no ``rsample``; a component of zero weight is allowed here and costs nothing in
-    accuracy, whatever its parameters, as long as they are finite.
+    Torch's ``MixtureSameFamily`` does not have ``rsample``. Components of weight zero are allowed here and do not
+    affect the accuracy as long as their parameters are finite.
 
     Args:
-        logits: :math:`\log \pi`, `(*batch, component)`, normalised here; ``-inf`` for a dead component, at least one
-            finite.
-        components: a distribution of batch shape `(*batch, component)`.
-        validate_args: as in torch.
+        logits: The logarithms of the weights :math:`\pi`, `(*batch, component)`, normalised here; ``-inf`` for a
+            component of weight zero, with at least one finite logit per item.
+        components: A distribution of batch shape `(*batch, component)`.
+        validate_args: If True, check the arguments; by default as torch's distributions do.
 
     Raises:
-        ValueError: if the shapes do not fit.
+        ValueError: If the batch shape of the components is not the shape of the logits.
 
     Example:
         >>> components = dist.Normal(torch.zeros(4, 3, 2), torch.ones(4, 3, 2)).to_event(1)
@@ -53,8 +53,8 @@ class SubsetMixture(TorchDistribution):
     ) -> None:
         if logits.dim() < 1 or components.batch_shape != logits.shape:
             raise ValueError(
-                f"SubsetMixture: logits of shape {tuple(logits.shape)} need components of that batch shape, got "
-                f"{tuple(components.batch_shape)}"
+                f"SubsetMixture: the batch shape of the components must be the shape of the logits, "
+                f"{tuple(logits.shape)}, got {tuple(components.batch_shape)}"
             )
         self.logits = logits - logits.logsumexp(-1, keepdim=True)
         self.components = components
@@ -63,17 +63,17 @@ class SubsetMixture(TorchDistribution):
 
     @constraints.dependent_property(is_discrete=False, event_dim=1)
     def support(self) -> constraints.Constraint:
-        """Where the components have their density."""
+        """Return the support of the components."""
         return self.components.support
 
     @property
     def num_components(self) -> int:
-        """How many, dead ones included."""
+        """The number of components, including those of weight zero."""
         return self.logits.shape[-1]
 
     @property
     def probs(self) -> Float[Tensor, "*batch component"]:
-        """Mixture weights, summing to 1."""
+        """The weights of the components, which sum to 1."""
         return self.logits.exp()
 
     def _weighted(self, value: Tensor) -> Tensor:
@@ -82,64 +82,66 @@ class SubsetMixture(TorchDistribution):
 
     @property
     def mean(self) -> Float[Tensor, "*batch latent"]:
-        """Mean of the mixture."""
+        """The mean of the mixture."""
         return self._weighted(self.components.mean)
 
     @property
     def variance(self) -> Float[Tensor, "*batch latent"]:
-        """Variance of each coordinate: within the components and between their means."""
+        """The variance of each coordinate, within the components and between their means."""
         axis = -1 - len(self.event_shape)
         centred = self.components.mean - self.mean.unsqueeze(axis)
         return self._weighted(self.components.variance + centred.square())
 
     def log_prob(self, value: Float[Tensor, "*value_and_event"]) -> Float[Tensor, "*sample"]:
-        """Log density of the mixture, in nats: all components are evaluated."""
+        """Return the log density of the mixture, in nats, which evaluates all components."""
         if self._validate_args:
             self._validate_sample(value)
         return torch.logsumexp(self._terms(value) + self.logits, -1)
 
     def _terms(self, value: Tensor) -> Float[Tensor, "*sample component"]:
-        """The log density of each component."""
+        """Return the log density of each component."""
         value = value.unsqueeze(-1 - len(self.event_shape))
         base: Any = getattr(self.components, "base_dist", None)
+        # Independent Normals, the usual case, have a log density that keeps fewer large tensors for the backward pass.
         if type(self.components) is dist.Independent and type(base) is dist.Normal and len(self.event_shape) == 1:
             return normal_log_prob(value, base.loc, base.scale)
         return self.components.log_prob(value)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
-        """Draws with pathwise gradients; only the component drawn is computed."""
+        """Draw with pathwise gradients, computing only the components that are drawn."""
         shape = torch.Size(sample_shape) + self.batch_shape
         return self.component(self.sample_component(sample_shape)).rsample().reshape(shape + self.event_shape)
 
     def sample(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
-        """Draws without gradients."""
+        """Draw without gradients."""
         with torch.no_grad():
             return self.component(self.sample_component(sample_shape)).sample()
 
     def __call__(self, sample_shape: Any = torch.Size()) -> Float[Tensor, "*sample latent"]:
-        """A draw as Pyro takes it: pathwise in the components also where the weights are learned."""
+        """Draw for a sample site of Pyro, with pathwise gradients in the components even if the weights are learned."""
         return self.rsample(sample_shape) if self.components.has_rsample else self.sample(sample_shape)
 
     def score_parts(self, x: Float[Tensor, "*value_and_event"], *args: Any, **kwargs: Any) -> ScoreParts:
-        r"""What Pyro's ELBOs need for an unbiased gradient, with learned weights too.
+        r"""Return the terms that Pyro's ELBOs need for an unbiased gradient, also if the weights are learned.
 
-        The component k of a draw z is discrete, so the gradient in :math:`\pi` is that of the score function and the
-        gradient in the components' parameters the pathwise one. Given z, the expectation over k of the score is
+        The component k of a draw z is discrete. The gradient with respect to :math:`\pi` is therefore that of the score
+        function, and the gradient with respect to the parameters of the components is the pathwise one. Given z, the
+        expectation of the score over k is
 
         .. math:: E[\nabla_\pi \log \pi_k \mid z] = \nabla_\pi \log \sum_k \pi_k \, q_k(z), \qquad z \text{ and } q_k(z) \text{ fixed}
 
-        which has the smaller variance and needs no memory of which component was drawn (Rao–Blackwell). ``Trace_ELBO``
-        multiplies it with the item's own part of the ELBO. A value without a gradient, as ``sample`` gives, is treated
-        as Pyro treats any distribution that is not reparameterised. ``TraceMeanField_ELBO`` has no score functions and
-        refuses learned weights.
+        which has a smaller variance than the score and does not depend on which component was drawn (Rao–Blackwell).
+        ``Trace_ELBO`` multiplies it by the part of the ELBO that belongs to the item. A value without a gradient, as
+        returned by ``sample``, is treated as Pyro treats any distribution without reparameterisation.
+        ``TraceMeanField_ELBO`` does not support score functions and refuses learned weights.
 
         References:
             Schulman, Heess, Weber and Abbeel, 2015. Gradient estimation using stochastic computation graphs. NeurIPS.
 
         Args:
-            x: a draw.
-            *args: none.
-            **kwargs: none.
+            x: The draw at which the terms are evaluated.
+            *args: Arguments of the method of the base class.
+            **kwargs: Keyword arguments of the method of the base class.
         """  # noqa: E501
         if self.has_rsample or not x.requires_grad:
             return super().score_parts(x, *args, **kwargs)
@@ -148,29 +150,30 @@ class SubsetMixture(TorchDistribution):
         return ScoreParts(log_prob, torch.logsumexp(terms.detach() + self.logits, -1), log_prob)
 
     def sample_component(self, sample_shape: Any = torch.Size()) -> Int[Tensor, "*sample"]:
-        """Which component each draw comes from."""
+        """Draw the index of a component for each draw, without gradients."""
         shape = torch.Size(sample_shape)
         with torch.no_grad():
             probs = self.probs.reshape(-1, self.num_components)
-            if shape.numel() == 1:  # what torch.multinomial does then, but for checks that may wait for an accelerator
+            # A single draw is the one of torch.multinomial, without its checks, which may wait for an accelerator.
+            if shape.numel() == 1:
                 drawn = (probs / torch.empty_like(probs).exponential_()).argmax(-1, keepdim=True)
             else:
                 drawn = torch.multinomial(probs, shape.numel(), replacement=True)
         return drawn.mT.reshape(shape + self.batch_shape)
 
     def component(self, index: Int[Tensor, "*sample"]) -> TorchDistribution:
-        """The component of the given index, one for each entry of ``index``.
+        """Return the distribution of one component per entry of ``index``.
 
         Args:
-            index: `(*sample, *batch)`.
+            index: The indices of components, `(*sample, *batch)`.
 
         Returns:
             A distribution of batch shape `(*sample, *batch)`.
         """
-        return _take(self.components.expand(index.shape + self.logits.shape[-1:]), index)
+        return _select(self.components.expand(index.shape + self.logits.shape[-1:]), index)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> SubsetMixture:
-        """As in torch."""
+        """Return the mixture expanded to a batch shape, as the method of the base class does."""
         new = self._get_checked_instance(SubsetMixture, _instance)
         shape = torch.Size(batch_shape)
         new.logits = self.logits.expand(shape + self.logits.shape[-1:])
@@ -185,23 +188,24 @@ _LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.G
 _MULTIVARIATE = {dist.MultivariateNormal, MultivariateNormal}
 
 
-def _take(components: Any, index: Tensor) -> Any:
-    """Pick one entry of the last batch dimension, without computing the others."""
+def _select(components: Any, index: Tensor) -> Any:
+    """Select one entry of the last batch dimension, without computing the others."""
     if isinstance(components, dist.Independent):
         depth = components.reinterpreted_batch_ndims
-        return dist.Independent(_take_base(components.base_dist, index, depth), depth, validate_args=False)
-    return _take_base(components, index, 0)
+        return dist.Independent(_select_base(components.base_dist, index, depth), depth, validate_args=False)
+    return _select_base(components, index, 0)
 
 
-def _take_base(base: Any, index: Tensor, depth: int) -> Any:
+def _select_base(base: Any, index: Tensor, depth: int) -> Any:
     if type(base) in _MULTIVARIATE and not depth:
         depths = {"loc": 1, "scale_tril": 2}
     elif type(base) in _LOCATION_SCALE:
         depths = dict.fromkeys(base.arg_constraints, depth)
     else:
         raise NotImplementedError(
-            f"SubsetMixture: components of type {type(base).__name__}; known are "
-            f"{sorted({t.__name__ for t in _LOCATION_SCALE | _MULTIVARIATE})}, in Independent or not"
+            f"SubsetMixture: components must be of type "
+            f"{', '.join(sorted({t.__name__ for t in _LOCATION_SCALE | _MULTIVARIATE}))} or Independent of these, got "
+            f"{type(base).__name__}"
         )
     parameters = {}
     for name, trailing in depths.items():

@@ -75,7 +75,9 @@ def _expert_kl(vae: MultimodalVAE, experts: Experts, m: int) -> tuple[Tensor, st
 
     If the divergence does not have a closed form, that of the Gaussians with the moments of both takes its place.
     """
-    one = experts.map(lambda tensor, own: tensor[:, m : m + 1].double() if own > 1 else tensor[:, m : m + 1])
+    one = experts.map(
+        lambda tensor, event_dim: tensor[:, m : m + 1].double() if event_dim > 1 else tensor[:, m : m + 1]
+    )
     try:
         return kl_divergence(distribution_of(one), vae.model.prior()).squeeze(-1), "closed form"
     except NotImplementedError:

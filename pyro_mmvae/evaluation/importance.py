@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
-from pyro.poutine.subsample_messenger import _Subsample
 
+from pyro_mmvae._compat import is_plate_site
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.posteriors import draws_at_once, items_at_once, private_posteriors, subset_posterior
@@ -70,7 +70,7 @@ def importance_weights(
             model_trace = poutine.trace(poutine.replay(held, trace=guide_trace)).get_trace(*args, **kwargs)
             for trace in (guide_trace, model_trace):
                 for name, site in trace.nodes.items():
-                    if site["type"] == "sample" and isinstance(site["fn"], _Subsample) and name not in kept:
+                    if site["type"] == "sample" and is_plate_site(site["fn"]) and name not in kept:
                         kept.add_node(name, **site)
             latents = {name for name, site in guide_trace.nodes.items() if site["type"] == "sample"}
             rows.append(
@@ -84,7 +84,7 @@ def _log_density_per_item(trace: Any, plate: str, latents: set[str]) -> Tensor:
     trace.compute_log_prob()
     total: Any = 0.0
     for name, site in trace.nodes.items():
-        if site["type"] != "sample" or isinstance(site["fn"], _Subsample):
+        if site["type"] != "sample" or is_plate_site(site["fn"]):
             continue
         if (plate, -1) not in [(frame.name, frame.dim) for frame in site["cond_indep_stack"]]:
             raise ValueError(

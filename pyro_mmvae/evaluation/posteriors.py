@@ -131,7 +131,9 @@ def subset_posterior(
         A distribution of batch shape `(item,)` and event shape `(latent,)`, without gradients.
     """
     with torch.no_grad():
-        return vae.guide.posterior(experts.given(list(subset)), density or density_of(vae, experts.num_modalities))
+        return vae.guide.posterior(
+            experts.condition_on(list(subset)), density or density_of(vae, experts.num_modalities)
+        )
 
 
 def items_at_once(vae: MultimodalVAE, experts: Experts, subset: Sequence[int], density: str | None = None) -> int:
@@ -189,7 +191,7 @@ def private_posteriors(
     given = [name for name in subset_names(subset, vae.names) if names is None or name in names]
     private = [name for name in given if name in vae.model.private_sizes and name in batch.values]
     with torch.no_grad():
-        return vae.private_posterior(batch.given(private)) if private else {}
+        return vae.private_posterior(batch.select(private)) if private else {}
 
 
 @torch.no_grad()

@@ -118,8 +118,8 @@ def posterior_predictive(
     given = tuple(name for name in vae.names if name in given)
     density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
     with torch.no_grad():  # the observations are encoded once, not once per draw
-        posterior = vae.guide.posterior(vae.guide.experts(observed.given(given), size=len(observed)), density)
-        private = private_sites(vae.private_posterior(observed.given(given)) if given else {})
+        posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), size=len(observed)), density)
+        private = private_sites(vae.private_posterior(observed.select(given)) if given else {})
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),
         lambda: vae.guide.sample_posterior(posterior, others=private),

@@ -248,7 +248,7 @@ class BarycentricGuide(AutoGuide):
             experts = self._experts(args, kwargs, index)
             if experts.batch_shape[self.dim] == size and count < size:
                 rows = index.to(experts.loc.device)
-                experts = experts.map(lambda tensor, own: tensor.index_select(self.dim - own, rows))
+                experts = experts.map(lambda tensor, event_dim: tensor.index_select(self.dim - event_dim, rows))
             return self._sample(self.posterior(experts), size, experts)
 
     def _experts(self, args: Any, kwargs: Any, index: Tensor | None = None) -> Experts:

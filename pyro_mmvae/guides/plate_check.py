@@ -7,9 +7,9 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.replay_messenger import ReplayMessenger
-from pyro.poutine.runtime import _PYRO_STACK
-from pyro.poutine.subsample_messenger import _Subsample
 from pyro.poutine.trace_messenger import TraceMessenger
+
+from pyro_mmvae._compat import handler_stack, is_plate_site
 
 
 class _Token:
@@ -33,25 +33,25 @@ class PlateWatch(Messenger):
     @classmethod
     def install(cls, guide: Any, size: int) -> dict[str, _Token]:
         """Put a watch under the stack, if a guide is being traced, and return what its site must carry."""
-        if not any(isinstance(handler, TraceMessenger) for handler in _PYRO_STACK):
+        if not any(isinstance(handler, TraceMessenger) for handler in handler_stack()):
             return {}
         # One is enough, however many traces of the guide somebody keeps. The guide does not hold it: it can be pickled.
-        for handler in [h for h in _PYRO_STACK if isinstance(h, cls) and h.guide() is guide]:
+        for handler in [h for h in handler_stack() if isinstance(h, cls) and h.guide() is guide]:
             handler.remove()
         token = _Token()
         watch = cls(guide, size, token)
         weakref.finalize(token, watch.remove)
-        _PYRO_STACK.insert(0, watch)
+        handler_stack().insert(0, watch)
         return {_TOKEN_KEY: token}
 
     def remove(self) -> None:
         """Leave the stack."""
-        if self in _PYRO_STACK:
-            _PYRO_STACK.remove(self)
+        if self in handler_stack():
+            handler_stack().remove(self)
 
     def _is_replay_of_my_guide(self, site: str) -> bool:
         token = self.token()
-        for handler in _PYRO_STACK:
+        for handler in handler_stack():
             if isinstance(handler, ReplayMessenger) and handler.trace is not None and site in handler.trace.nodes:
                 infer: Any = handler.trace.nodes[site].get("infer") or {}
                 if token is not None and infer.get(_TOKEN_KEY) is token:
@@ -60,7 +60,7 @@ class PlateWatch(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         guide = self.guide()
-        if guide is None or msg["name"] != guide.plate or not isinstance(msg["fn"], _Subsample):
+        if guide is None or msg["name"] != guide.plate or not is_plate_site(msg["fn"]):
             return
         if not self._is_replay_of_my_guide(guide.site):
             return

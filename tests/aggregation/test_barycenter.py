@@ -73,7 +73,7 @@ def test_a_barycenter_of_what_is_present_and_has_weight(name: str) -> None:
 def test_the_default_is_the_wasserstein_barycenter_and_the_prior_is_standard() -> None:
     experts = random_experts(5, 3, 2)
     close(barycenter(experts), aggregate(experts, "wb"), 1e-13)
-    nothing = barycenter(experts.given([]), divergence="hellinger")
+    nothing = barycenter(experts.condition_on([]), divergence="hellinger")
     assert (nothing.mean == 0).all()
     assert (nothing.stddev == 1).all()
 
@@ -97,7 +97,7 @@ def test_each_component_is_the_barycenter_of_its_subset(name: str) -> None:
     for size in (1, 2, 3):
         for subset in combinations(range(3), size):
             index = sum(1 << m for m in subset) - 1
-            wanted = barycenter(experts.given(subset), weights, name.removeprefix("mixture:"))
+            wanted = barycenter(experts.condition_on(subset), weights, name.removeprefix("mixture:"))
             got = mixture.component(torch.full((5,), index))
             close(got, wanted)
     close(full_component(experts, name, weights=weights), barycenter(experts, weights, name.removeprefix("mixture:")))
@@ -116,7 +116,7 @@ def test_a_drawn_component_is_one_of_the_subsets(name: str) -> None:
     experts = random_experts(30, 3, 2)
     drawn = draw_component(experts, name)
     subsets = [list(s) for size in (1, 2, 3) for s in combinations(range(3), size)]
-    every = [barycenter(experts.given(s), divergence=name.removeprefix("mixture:")) for s in subsets]
+    every = [barycenter(experts.condition_on(s), divergence=name.removeprefix("mixture:")) for s in subsets]
     distance = torch.stack([(one.mean - drawn.mean).abs().amax(-1) for one in every]).amin(0)
     assert distance.max() < 1e-8
 
@@ -153,7 +153,7 @@ def test_a_guide_and_a_taken_name() -> None:
     with pytest.raises(ValueError, match="0 < α < inf"):
         BarycentricGuide(lambda: random_experts(4, 3, 2), "renyi:0")
     for name in ("hellinger", "renyi:0.5", "mixture:w1"):
-        with pytest.raises(ValueError, match=f"'{name}' is registered already"):
+        with pytest.raises(ValueError, match=f"'{name}' is already registered"):
             register_aggregation(name)
 
 

@@ -88,7 +88,7 @@ def test_as_with_a_mask_under_any_divergence(name: str) -> None:
 def test_any_dimensions_of_items(name: str, shape: tuple[int, ...]) -> None:
     loc = torch.randn(*shape, MODALITIES, LATENT).double()
     experts = Experts(loc, loc.exp())
-    one, other = aggregate(experts, name), aggregate(experts.given(torch.ones(MODALITIES).bool()), name)
+    one, other = aggregate(experts, name), aggregate(experts.condition_on(torch.ones(MODALITIES).bool()), name)
     assert one.batch_shape == shape
     torch.testing.assert_close((one.mean, one.variance), (other.mean, other.variance))
 
@@ -96,11 +96,11 @@ def test_any_dimensions_of_items(name: str, shape: tuple[int, ...]) -> None:
 def test_what_stays_complete() -> None:
     experts = Experts(**tensors())
     assert experts.complete
-    assert experts.map(lambda tensor, own: tensor.index_select(-own, torch.tensor([2, 0]))).complete
-    assert experts.map(lambda tensor, own: tensor[:2] if own > 1 else tensor[:2]).mask.shape == (2, MODALITIES)
-    assert not experts.given((0, 1, 2)).complete
-    assert not experts.given((0,)).map(lambda tensor, _: tensor).complete
-    assert experts.given((0,)).mask.sum() == ITEMS
+    assert experts.map(lambda tensor, event_dim: tensor.index_select(-event_dim, torch.tensor([2, 0]))).complete
+    assert experts.map(lambda tensor, _: tensor[:2]).mask.shape == (2, MODALITIES)
+    assert not experts.condition_on((0, 1, 2)).complete
+    assert not experts.condition_on((0,)).map(lambda tensor, _: tensor).complete
+    assert experts.condition_on((0,)).mask.sum() == ITEMS
 
 
 class _Shapes(TorchDispatchMode):

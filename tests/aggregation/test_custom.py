@@ -186,7 +186,7 @@ def test_batched_options_reach_every_component() -> None:
         nothing = ~(experts.mask & (weights > 0)).any(-1, keepdim=True)
         return dist.Normal(torch.where(nothing, prior[0], q.loc), torch.where(nothing, prior[1], q.scale)).to_event(1)
 
-    experts = random_experts(5, 3, 2).given(torch.arange(5).unsqueeze(-1) != 2)
+    experts = random_experts(5, 3, 2).condition_on(torch.arange(5).unsqueeze(-1) != 2)
     weights = torch.rand(5, 3).double()
     for prior in ((torch.randn(5, 2).double(), torch.rand(5, 2).double() + 0.5), (torch.randn(2).double(), 2.0)):
         same(
@@ -205,10 +205,10 @@ def test_a_family_of_ones_own(family: Any) -> None:
     q: Any = aggregate(experts, "pairs")
     torch.testing.assert_close(q.probs, torch.tensor([[1 / 3] * 3, [0, 0, 1], [1 / 3] * 3]).double())
     for k, pair in enumerate(((0, 1), (1, 2), (0, 2))):
-        wanted: Any = aggregate(experts.given(pair), "wb")
+        wanted: Any = aggregate(experts.condition_on(pair), "wb")
         torch.testing.assert_close(q.components.mean[0, k], wanted.mean[0])
         torch.testing.assert_close(q.components.stddev[0, k], wanted.stddev[0])
-    same(aggregate(experts.given([1]), "pairs"), dist.Normal(torch.zeros(3, 2).double(), 1.0).to_event(1))
+    same(aggregate(experts.condition_on([1]), "pairs"), dist.Normal(torch.zeros(3, 2).double(), 1.0).to_event(1))
     drawn: Any = draw_component(experts, "pairs")
     torch.testing.assert_close(drawn.mean[1], q.components.mean[1, 2])
     assert drawn.mean[2].tolist() == [0.0, 0.0]

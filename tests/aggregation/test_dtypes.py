@@ -101,7 +101,7 @@ def test_the_default_type_changes_nothing(name: str, default: torch.dtype) -> No
 @pytest.mark.parametrize("name", ["poe", "mwb"])
 @pytest.mark.parametrize("build", BUILDERS)
 def test_a_prior_of_plain_numbers_keeps_double_precision(name: str, build: Any) -> None:
-    q = build(cast(torch.float64).given([]), name, prior=(0.1, 0.3))
+    q = build(cast(torch.float64).condition_on([]), name, prior=(0.1, 0.3))
     torch.testing.assert_close(q.mean, torch.full((3, 2), 0.1, dtype=torch.float64), rtol=1e-14, atol=0)
     torch.testing.assert_close(q.stddev, torch.full((3, 2), 0.3, dtype=torch.float64), rtol=1e-14, atol=0)
 
@@ -153,4 +153,4 @@ def test_forty_modalities_on_a_fake_device() -> None:
         experts = Experts(loc, loc.exp(), loc[..., 0] == 0, validate_args=False)
         for kind in ("uniform", "size"):
             assert draw_component(experts, "mwb", mixture_weights=kind).rsample().device.type == "cuda"
-        assert experts.given([0, 3]).loc.device.type == "cuda"
+        assert experts.condition_on([0, 3]).loc.device.type == "cuda"

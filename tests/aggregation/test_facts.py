@@ -52,7 +52,7 @@ def test_absent_is_removed(name: str, experts: Experts, data: st.DataObject) -> 
     kept = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1)))
     options = data.draw(st.sampled_from([{}, {"mixture_weights": "size"}, {"prior_expert": "full"}]))
     removed = Experts(experts.loc[..., kept, :], experts.scale[..., kept, :], experts.mask[..., kept])
-    assert_same(aggregate(experts.given(kept), name, **options), aggregate(removed, name, **options))
+    assert_same(aggregate(experts.condition_on(kept), name, **options), aggregate(removed, name, **options))
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -77,7 +77,7 @@ def test_equal_experts(name: str, experts: Experts) -> None:
 @few
 @given(experts=any_experts(), prior=st.tuples(st.floats(-2, 2), st.floats(0.2, 5)))
 def test_nothing_present_is_the_prior(name: str, experts: Experts, prior: tuple[float, float]) -> None:
-    nothing = experts.given([])
+    nothing = experts.condition_on([])
     shape = (*experts.batch_shape, experts.latent_size)
     cases: list[tuple[dict[str, Any], tuple[float, float]]] = [
         ({"mixture_weights": "size"}, (0.0, 1.0)),

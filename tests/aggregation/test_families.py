@@ -134,7 +134,7 @@ def test_a_product_is_refused_with_the_reason(family: str, name: str) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEFINED)
 def test_where_nothing_is_present_it_is_the_prior_of_that_family(family: str, name: str) -> None:
-    experts = random_family(family, 4, 3, 2).given([])
+    experts = random_family(family, 4, 3, 2).condition_on([])
     posterior: Any = aggregate(experts, name, prior=(0.5, torch.tensor([2.0, 0.7]).double()))
     reference = stats.norm if name == "moment" else REFERENCE[family]
     z = torch.randn(6, 4, 2).double()
@@ -150,7 +150,7 @@ def test_nothing_of_an_absent_slot_gets_through(family: str, name: str) -> None:
     leaves = [experts.loc.clone().requires_grad_(), experts.scale.clone().requires_grad_()]
     loc, scale = (t.masked_fill(~present[:, None], NAN) for t in leaves)
     posterior: Any = aggregate(Experts(loc, scale, present, family=family, df=experts.df), name)
-    kept = experts.map(lambda t, own: t.index_select(-own, torch.tensor([0, 2])))
+    kept = experts.map(lambda t, event_dim: t.index_select(-event_dim, torch.tensor([0, 2])))
     z = posterior.mean.detach() + 0.5
     torch.testing.assert_close(posterior.log_prob(z), aggregate(kept, name).log_prob(z))
     for gradient in torch.autograd.grad(posterior.log_prob(z).sum(), leaves):
@@ -163,7 +163,7 @@ def test_nothing_of_an_absent_slot_gets_through(family: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["moe", "wb", "mwb"])
 def test_idempotent_and_in_any_order(family: str, name: str) -> None:
     one = random_family(family, 4, 1, 2, absent=False)
-    same = one.map(lambda t, own: t.repeat_interleave(3, -own))
+    same = one.map(lambda t, event_dim: t.repeat_interleave(3, -event_dim))
     z = torch.randn(5, 4, 2).double()
     wanted: Any = location_scale(family, one.loc[:, 0], one.scale[:, 0], one.df)
     torch.testing.assert_close(aggregate(same, name).log_prob(z), wanted.log_prob(z))

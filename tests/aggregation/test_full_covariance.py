@@ -87,7 +87,7 @@ def test_diagonal_covariances_give_the_diagonal_answer(name: str) -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_densities_integrate_to_one_with_the_covariance_of_the_draws(name: str) -> None:
     """In two dimensions, on a grid."""
-    experts = random_full_experts(3, 3, 2, spread=0.3)
+    experts = random_full_experts(3, 3, 2, log_scale_std=0.3)
     posterior: Any = aggregate(experts, name)
     axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)
@@ -326,7 +326,7 @@ def test_experts_by_a_factor_and_by_low_rank() -> None:
     assert (tril[~present] == torch.eye(2).double()).all()
     torch.testing.assert_close(experts.scale, torch.linalg.vector_norm(tril, dim=-1))
     assert experts.stddev is experts.scale
-    cut = experts.given([0, 1])
+    cut = experts.condition_on([0, 1])
     assert not cut.mask[:, 2].any()
     assert torch.equal(cut.scale_tril[cut.mask], tril[cut.mask])  # type: ignore[index]
     again = experts.map(lambda tensor, _: tensor[[2, 0]])
@@ -380,7 +380,7 @@ def test_a_rule_for_diagonal_gaussians_never_sees_anything_else(registered: None
 
 
 def test_autocast_changes_nothing() -> None:
-    experts = random_full_experts(3, 3, 4).map(lambda t, own: t.float() if own > 1 else t)
+    experts = random_full_experts(3, 3, 4).map(lambda t, event_dim: t.float() if event_dim > 1 else t)
     posterior: Any = aggregate(experts, "wb")
     torch.manual_seed(0)
     draws, density = posterior.rsample(), posterior.log_prob(posterior.mean)
@@ -412,5 +412,5 @@ def test_all_pairs_of_the_powerset_are_there() -> None:
     every: Any = aggregate(experts, "mwb")
     for pair in combinations(range(3), 2):
         k = sum(2**m for m in pair) - 1
-        alone: Any = aggregate(experts.given(pair), "wb")
+        alone: Any = aggregate(experts.condition_on(pair), "wb")
         torch.testing.assert_close(every.components.scale_tril[:, k], alone.scale_tril, rtol=1e-10, atol=1e-11)

@@ -111,14 +111,14 @@ def test_brute_force_mixture_weights(name: str, experts: Experts, lam: str, by_f
 def test_brute_force_prior(name: str, prior_expert: str | None) -> None:
     prior = (0.7, 2.5)
     experts = random_experts(6, 3, 2)
-    experts = experts.given(torch.arange(6).unsqueeze(-1) > 0)  # of the first item nothing is left
+    experts = experts.condition_on(torch.arange(6).unsqueeze(-1) > 0)  # of the first item nothing is left
     check_against_brute_force(experts, name, None, prior=prior, prior_expert=prior_expert)
     check_against_brute_force(experts, name, make_weights("some zero", experts), prior=prior, prior_expert=prior_expert)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_a_prior_of_each_item_and_dimension(name: str) -> None:
-    experts = random_experts(4, 3, 2).given(torch.arange(4).unsqueeze(-1) > 0)
+    experts = random_experts(4, 3, 2).condition_on(torch.arange(4).unsqueeze(-1) > 0)
     prior = torch.randn(4, 2).double(), torch.rand(2).double() + 0.5
     posterior: Any = aggregate(experts, name, prior=prior, prior_expert="all")
     torch.testing.assert_close(posterior.mean[0], prior[0][0])

@@ -186,7 +186,7 @@ REFUSALS = [
     (("--set", "train.lr=fast"), "train.lr: "),
     (("--set", "train.lr"), "is not of the form section.key=value"),
     (("--set", "model.weights=[1]"), "1 weights for 2 modalities"),
-    (("--device", "warp"), "device 'warp' is not to be had"),
+    (("--device", "warp"), "device 'warp' is unavailable"),
     (("--plugin", "no_such_plugin"), "plugin 'no_such_plugin' cannot be imported"),
     (("--config", "missing.yaml"), "cannot read the configuration missing.yaml: No such file or directory"),
 ]
@@ -226,7 +226,7 @@ def test_sample_invalid_arguments_fail_in_one_line() -> None:
         (("out", "--generate", "m9"), "unknown modality 'm9'"),
         (("out", "--given", "m0", "-n", "13"), "only 12 test items have m0, 13 were asked for"),
         (("nowhere",), "nowhere: no run directory"),
-        (("out", "--device", "warp"), "device 'warp' is not to be had"),
+        (("out", "--device", "warp"), "device 'warp' is unavailable"),
     ):
         assert expected in refused("sample", *words)
     assert not Path("samples.png").exists()

@@ -1,4 +1,4 @@
-"""The log density of Normals, and the products of experts, whose derivatives are written out by hand."""
+"""Tests of the log density of Normals and of products of experts, whose derivatives are written by hand."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import pytest
 import torch
 from scipy import stats
 
-from pyro_mmvae.barycenters import diagonal, pieces
+from pyro_mmvae import chunks
+from pyro_mmvae.barycenters import diagonal
 from pyro_mmvae.distributions.density import normal_log_prob
 
 Function = Callable[..., Any]
 
 
 def leaves(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
-    """Positive numbers, float64, which may be weights, locs and scales."""
+    """Return positive float64 numbers, which may be weights, locs and scales."""
     generator = torch.Generator().manual_seed(0)
     noise = (torch.randn(shape, dtype=torch.float64, generator=generator) for shape in shapes)
     return [(0.5 * tensor).exp().requires_grad_() for tensor in noise]
@@ -27,7 +28,7 @@ CASES = {
     "one row of weights": (diagonal.natural, leaves((1, 3), (2, 3, 2), (2, 3, 2))),
     "few rows for all items": (diagonal.natural, leaves((4, 3), (2, 3, 2), (2, 3, 2))),
     "many rows for all items": (diagonal.natural, leaves((17, 3), (2, 3, 2), (2, 3, 2))),
-    "rows of their own": (diagonal.natural, leaves((2, 4, 3), (2, 3, 2), (2, 3, 2))),
+    "rows per item": (diagonal.natural, leaves((2, 4, 3), (2, 3, 2), (2, 3, 2))),
     "no items": (diagonal.natural, leaves((4, 3), (3, 2), (3, 2))),
     "two dimensions of items": (diagonal.natural, leaves((4, 3), (2, 2, 3, 1), (2, 2, 3, 1))),
     "Wasserstein": (diagonal.wasserstein, leaves((4, 3), (2, 3, 2), (2, 3, 2))),
@@ -38,10 +39,10 @@ CASES = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # torch's own, in its forward derivatives
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")  # raised by torch in forward derivatives
 @pytest.mark.parametrize("case", CASES)
-def test_derivatives_by_finite_differences(case: str) -> None:
-    """Backwards, backwards for many outputs at once, forwards, and once more of the gradient."""
+def test_derivatives_equal_finite_differences(case: str) -> None:
+    """Reverse mode, batched reverse mode, forward mode and second derivatives are checked."""
     function, inputs = CASES[case]
     assert torch.autograd.gradcheck(function, inputs, check_batched_grad=True, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(function, inputs, check_batched_grad=True)
@@ -49,30 +50,20 @@ def test_derivatives_by_finite_differences(case: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")
 @pytest.mark.parametrize("case", CASES)
-def test_item_by_item(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values and derivatives do not depend on how many items go at once."""
+def test_derivatives_in_chunks_equal_finite_differences(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values and derivatives do not depend on the number of items per chunk."""
     function, inputs = CASES[case]
     together = function(*inputs)
-    monkeypatch.setattr(pieces, "_ELEMENTS", 1)
-    monkeypatch.setattr(diagonal, "_FOLDED", dict.fromkeys(diagonal._FOLDED, 0))
+    monkeypatch.setattr(chunks, "_ELEMENTS", 1)
+    monkeypatch.setattr(diagonal, "_can_fold", lambda *_: False)
     torch.testing.assert_close(function(*inputs), together)
     assert torch.autograd.gradcheck(function, inputs, check_batched_grad=True, check_forward_ad=True)
     assert torch.autograd.gradgradcheck(function, inputs, fast_mode=True)
 
 
-def test_pieces_cover_every_item_once() -> None:
-    cpu = torch.device("cpu")
-    for shape in ((1000, 40, 200), (5, 10**7), (2**20 + 3,), (7, 31, 64), (0, 4), (3, 0, 2)):
-        parts = [range(shape[0])[at] for at in pieces.pieces(shape, cpu)]
-        assert [part.start for part in parts] == [0, *(part.stop for part in parts[:-1])]
-        assert parts[-1].stop == shape[0]
-    assert len(pieces.pieces((1000, 40, 200), cpu)) > 1
-    assert pieces.pieces((1000, 40, 200), torch.device("cuda")) == [slice(None)]
-
-
-@pytest.mark.parametrize("case", ["few rows for all items", "rows of their own", "density", "density of one value"])
-def test_only_the_derivatives_that_are_asked_for(case: str) -> None:
-    """One input or one output alone gives what it gives among the others."""
+@pytest.mark.parametrize("case", ["few rows for all items", "rows per item", "density", "density of one value"])
+def test_gradient_of_one_input_equals_that_among_all(case: str) -> None:
+    """Gradients of one input, and of one output, do not depend on whether the others have gradients."""
     function, inputs = CASES[case]
 
     def total(arguments: list[torch.Tensor], chosen: slice) -> torch.Tensor:
@@ -83,17 +74,17 @@ def test_only_the_derivatives_that_are_asked_for(case: str) -> None:
         if case.startswith("density") and chosen.start:
             continue
         together = torch.autograd.grad(total(inputs, chosen), inputs, materialize_grads=True)
-        for position, wanted in enumerate(together):
+        for position, expected in enumerate(together):
             alone = [value.detach().requires_grad_(at == position) for at, value in enumerate(inputs)]
             gradients = torch.autograd.grad(total(alone, chosen), alone[position], materialize_grads=True)
-            torch.testing.assert_close(gradients[0], wanted)
+            torch.testing.assert_close(gradients[0], expected)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script`:FutureWarning")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_mapped_over_one_argument(case: str, position: int) -> None:
-    """The values and the gradients of ``torch.func``, mapped, are those of each alone."""
+def test_vmap_over_one_argument_equals_each_alone(case: str, position: int) -> None:
+    """Both values and gradients of ``torch.func`` are mapped."""
     function, inputs = CASES[case]
     fixed = [value.detach() for value in inputs]
 
@@ -107,15 +98,15 @@ def test_mapped_over_one_argument(case: str, position: int) -> None:
         torch.testing.assert_close(torch.func.vmap(transformed)(batch), alone)
 
 
-def test_density_against_scipy() -> None:
+def test_normal_log_prob_equals_scipy() -> None:
     value, loc, scale = (tensor.detach() for tensor in leaves((5, 3, 1, 2), (3, 4, 2), (3, 4, 2)))
-    wanted = stats.norm(loc.numpy(), scale.numpy()).logpdf(value.numpy()).sum(-1)
+    expected = stats.norm(loc.numpy(), scale.numpy()).logpdf(value.numpy()).sum(-1)
     got = normal_log_prob(value, loc, scale)
     assert got.shape == (5, 3, 4)
-    np.testing.assert_allclose(got, wanted, rtol=1e-12)
+    np.testing.assert_allclose(got, expected, rtol=1e-12)
 
 
-def test_inputs_are_left_as_they_were() -> None:
+def test_forward_and_backward_leave_their_inputs_unchanged() -> None:
     for function, inputs in CASES.values():
         before = [value.detach().clone() for value in inputs]
         outputs = function(*inputs)

@@ -1,4 +1,4 @@
-"""SubsetMixture as a distribution of its own; in Pyro's inference it is in test_mixture_pyro.py."""
+"""Tests of SubsetMixture as a distribution; test_mixture_pyro.py tests it in Pyro's inference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_against_scipy(family: str) -> None:
+def test_moments_and_log_prob_equal_scipy(family: str) -> None:
     components, reference = (make() for make in FAMILIES[family])
     mixture = SubsetMixture(LOGITS, components.to_event(1))
     weights = LOGITS.softmax(-1).numpy()[..., None]
@@ -49,8 +49,8 @@ def test_against_scipy(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_draws_have_the_distribution(family: str) -> None:
-    """Kolmogorov-Smirnov against the mixture of scipy's distribution functions."""
+def test_draws_pass_kolmogorov_smirnov_test(family: str) -> None:
+    """The reference is the mixture of scipy's distribution functions."""
     components, reference = (make() for make in FAMILIES[family])
     mixture = SubsetMixture(LOGITS, components.to_event(1))
     weights = LOGITS.softmax(-1).numpy()[..., None]
@@ -60,18 +60,18 @@ def test_draws_have_the_distribution(family: str) -> None:
         assert draws.shape == (3000, 2, 2)
         for b, d in np.ndindex(2, 2):
             result = stats.kstest(draws[:, b, d], lambda x, b=b, d=d: sum(
-                weights[b, k, 0] * type_of(reference, k, b, d).cdf(x) for k in range(3)
+                weights[b, k, 0] * entry_of(reference, k, b, d).cdf(x) for k in range(3)
             ))  # fmt: skip
             assert result.pvalue > 1e-4, (family, b, d)
 
 
-def type_of(reference: Any, k: int, b: int, d: int) -> Any:
-    """One entry of an array of frozen scipy distributions."""
+def entry_of(reference: Any, k: int, b: int, d: int) -> Any:
+    """Return one entry of an array of frozen scipy distributions."""
     *shape, loc, scale = reference.args
     return reference.dist(*shape, loc[b, k, d], scale[b, k, d])
 
 
-def test_a_dead_component_is_never_drawn_and_costs_nothing() -> None:
+def test_component_of_weight_zero_is_never_drawn_and_does_not_count() -> None:
     far = LOC.clone()
     far[1, 1] = 1e6
     mixture = gaussian(far)
@@ -82,15 +82,14 @@ def test_a_dead_component_is_never_drawn_and_costs_nothing() -> None:
     torch.testing.assert_close(mixture.log_prob(z.expand(2, 2))[1], without.log_prob(z))
 
 
-def test_logits_are_normalised() -> None:
+def test_init_normalises_logits() -> None:
     mixture = gaussian(logits=LOGITS + 100)
     torch.testing.assert_close(mixture.probs, LOGITS.softmax(-1))
     torch.testing.assert_close(mixture.logits.logsumexp(-1), torch.zeros(2, dtype=torch.float64))
     assert mixture.num_components == 3
 
 
-def test_correlated_draws_come_from_one_component() -> None:
-    """All dimensions of a draw share their component."""
+def test_sample_draws_all_dimensions_from_one_component() -> None:
     loc = torch.tensor([[[-50.0, -50.0], [50.0, 50.0]]])
     mixture = SubsetMixture(torch.zeros(1, 2), dist.Normal(loc, 1.0).to_event(1))
     draws = mixture.sample((500,)).squeeze(1) > 0
@@ -98,7 +97,7 @@ def test_correlated_draws_come_from_one_component() -> None:
     assert 150 < draws[:, 0].sum() < 350
 
 
-def test_component() -> None:
+def test_component_selects_parameters_by_index() -> None:
     index = torch.tensor([[2, 0], [0, 2], [1, 2]])
     chosen = gaussian().component(index)
     assert chosen.batch_shape == (3, 2)
@@ -108,7 +107,7 @@ def test_component() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 2), torch.Size([5, 2]), [5, 2], (3, 5, 2), [2]])
-def test_expand(shape: Any) -> None:
+def test_expand_draws_independently_with_new_batch_shape(shape: Any) -> None:
     wide = gaussian().expand(shape)
     assert isinstance(wide, SubsetMixture)
     assert wide.batch_shape == torch.Size(shape)
@@ -119,10 +118,10 @@ def test_expand(shape: Any) -> None:
     assert wide.rsample((4,)).shape == (4, *shape, 2)
     assert wide.has_rsample
     draws = wide.sample()
-    assert len(draws.reshape(-1, 2).unique(dim=0)) == draws[..., 0].numel()  # each place has its own
+    assert len(draws.reshape(-1, 2).unique(dim=0)) == draws[..., 0].numel()  # draws differ between items
 
 
-def test_expand_keeps_what_cannot_be_reparameterised() -> None:
+def test_has_rsample_with_learned_weights_is_false_after_expand() -> None:
     mixture = gaussian(logits=LOGITS.clone().requires_grad_())
     assert not mixture.has_rsample
     assert not mixture.expand((5, 2)).has_rsample
@@ -130,15 +129,15 @@ def test_expand_keeps_what_cannot_be_reparameterised() -> None:
         assert gaussian(logits=LOGITS.clone().requires_grad_()).logits.requires_grad is False
 
 
-def test_has_rsample_is_an_attribute_of_the_instance() -> None:
-    """Pyro's broadcast sets ``has_rsample`` on an instance: no other may see it."""
+def test_has_rsample_set_on_one_instance_leaves_others_alone() -> None:
+    """Pyro's broadcast sets ``has_rsample`` on an instance."""
     one, other = gaussian(), gaussian()
     one.has_rsample = False
     assert other.has_rsample
     assert not one.expand((3, 2)).has_rsample
 
 
-def test_independent_and_masked() -> None:
+def test_log_prob_of_independent_and_masked_mixture() -> None:
     z = torch.randn(2, 2).double()
     mixture = gaussian()
     whole = mixture.to_event(1)
@@ -157,7 +156,7 @@ def test_arguments_satisfy_their_constraints() -> None:
     assert isinstance(gaussian(), TorchDistribution)
 
 
-def test_support() -> None:
+def test_support_is_that_of_components_and_checked() -> None:
     mixture = gaussian()
     assert mixture.support.event_dim == 1
     assert mixture.support.check(torch.zeros(2, 2)).shape == (2,)
@@ -166,18 +165,18 @@ def test_support() -> None:
         mixture.log_prob(torch.full((2, 2), torch.nan).double())
 
 
-def test_what_is_refused() -> None:
+def test_init_and_sample_refuse_invalid_arguments() -> None:
     components = dist.Normal(LOC, SCALE).to_event(1)
     for logits in (torch.zeros(3), torch.zeros(2, 4), torch.tensor(0.0)):
-        with pytest.raises(ValueError, match=r"need components of that batch shape, got \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"batch shape of the components must be .*, got \(2, 3\)"):
             SubsetMixture(logits, components)
     with pytest.raises(ValueError, match="logits"):
         SubsetMixture(torch.full((2, 3), -torch.inf), components)
-    with pytest.raises(NotImplementedError, match=r"components of type Gamma; known are \['Cauchy', 'Gumbel'"):
+    with pytest.raises(NotImplementedError, match="components must be of type Cauchy, Gumbel, .* got Gamma"):
         SubsetMixture(torch.zeros(3), dist.Gamma(torch.ones(3), 1.0)).sample()
 
 
-def test_components_need_no_event() -> None:
+def test_components_may_have_any_event_shape() -> None:
     mixture = SubsetMixture(LOGITS, dist.Normal(LOC[..., 0], SCALE[..., 0]))
     assert mixture.event_shape == ()
     assert mixture.sample((5,)).shape == (5, 2)
@@ -186,14 +185,14 @@ def test_components_need_no_event() -> None:
     assert deep.mean.shape == (2, 2, 4)
 
 
-def test_a_value_is_broadcast_against_the_batch() -> None:
+def test_log_prob_broadcasts_value_against_batch() -> None:
     z = torch.linspace(-1, 1, 6).double().reshape(3, 1, 2)
     torch.testing.assert_close(gaussian().log_prob(z), gaussian().log_prob(z.expand(3, 2, 2)))
 
 
 @pytest.mark.parametrize("function", [torch.sin, torch.square, lambda z: (z - 0.5).abs()])
-def test_pathwise_gradients_are_unbiased(function: Any) -> None:
-    """The derivative of E[f(z)] in loc and scale: by drawing, and of a quadrature."""
+def test_rsample_gradients_are_unbiased(function: Any) -> None:
+    """The reference is the derivative of E[f(z)] by quadrature."""
     loc = torch.tensor([[[-1.0], [0.4], [2.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.5], [1.2], [0.8]]], dtype=torch.float64).requires_grad_()
     mixture = gaussian(loc, scale, LOGITS[:1])
@@ -207,20 +206,20 @@ def test_pathwise_gradients_are_unbiased(function: Any) -> None:
         draws.append(torch.cat([g.flatten() for g in torch.autograd.grad(value, (loc, scale))]))
     sampled = torch.stack(draws)
     error = sampled.std(0) / 50**0.5
-    wanted = torch.cat([g.flatten() for g in exact])
-    assert ((sampled.mean(0) - wanted).abs() < 4.5 * error + 1e-7).all()
+    expected = torch.cat([g.flatten() for g in exact])
+    assert ((sampled.mean(0) - expected).abs() < 4.5 * error + 1e-7).all()
     assert (error < 0.02).all()
 
 
-def test_a_draw_without_gradients_has_none() -> None:
+def test_sample_has_no_gradient_and_rsample_has() -> None:
     mixture = gaussian(LOC.clone().requires_grad_(), SCALE.clone().requires_grad_())
     assert not mixture.sample().requires_grad
     assert mixture.rsample().requires_grad
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_kl_to_the_prior(name: str) -> None:
-    """Exact for one Normal, by hand; a mixture has no closed form and says so."""
+def test_kl_divergence_from_prior_is_exact_or_not_implemented(name: str) -> None:
+    """The divergence of a Normal is compared with the formula; that of a mixture has no closed form."""
     posterior: Any = aggregate(random_experts(4, 3, 2), name)
     prior = dist.Normal(torch.full((2,), 0.5).double(), 2.0).to_event(1)
     if name in SINGLE:

@@ -1,4 +1,4 @@
-"""Posteriors inside Pyro's inference: vectorised, masked, scaled, replayed."""
+"""Tests of posteriors in Pyro's inference, vectorised, masked, scaled and replayed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def guide_of(name: str) -> Any:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("parallel", [True, False])
-def test_predictive(name: str, parallel: bool) -> None:
+def test_predictive_draws_have_posterior_means(name: str, parallel: bool) -> None:
     torch.manual_seed(0)
     count = 4000 if parallel else 3
     draws = Predictive(model, guide=guide_of(name), num_samples=count, parallel=parallel)(None)
@@ -44,19 +44,19 @@ def test_predictive(name: str, parallel: bool) -> None:
     assert draws["x"].shape[-1] == ITEMS
     if parallel:
         expected = posteriors[name].mean.sum(-1)
-        spread = (posteriors[name].variance.sum(-1) * 3 + 1).sqrt()  # at most: coordinates of a mixture are correlated
-        assert ((draws["x"].reshape(count, ITEMS).mean(0) - expected).abs() < 5 * spread / count**0.5).all()
+        bound = (posteriors[name].variance.sum(-1) * 3 + 1).sqrt()  # correlations are bounded
+        assert ((draws["x"].reshape(count, ITEMS).mean(0) - expected).abs() < 5 * bound / count**0.5).all()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_guide_with_parallel_predictive(name: str) -> None:
+def test_parallel_predictive_of_guide_has_right_shape(name: str) -> None:
     guide = BarycentricGuide(lambda *_, **__: random_experts(ITEMS, 3, LATENT), name)
     draws = Predictive(model, guide=guide, num_samples=7, parallel=True)(None)
     assert draws["x"].reshape(7, ITEMS).isfinite().all()
 
 
 def monte_carlo(name: str, particles: int) -> tuple[float, float]:
-    """The ELBO by hand from draws of the posterior, and its standard error."""
+    """Return the ELBO by hand from draws of the posterior, and its standard error."""
     torch.manual_seed(5)
     q = posteriors[name]
     z = q.sample((particles,))
@@ -67,16 +67,15 @@ def monte_carlo(name: str, particles: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
-def test_vectorised_particles(name: str, elbo: Any) -> None:
+def test_elbo_with_vectorised_particles_equals_monte_carlo(name: str, elbo: Any) -> None:
     torch.manual_seed(0)
     vectorised = elbo(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
-    wanted, error = monte_carlo(name, 20_000)
-    assert abs(-vectorised.loss(model, guide_of(name)) - wanted) < 5 * (error**2 + 5 * error**2) ** 0.5
+    expected, error = monte_carlo(name, 20_000)
+    assert abs(-vectorised.loss(model, guide_of(name)) - expected) < 5 * (error**2 + 5 * error**2) ** 0.5
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_one_fixed_draw(name: str) -> None:
-    """Trace_ELBO's loss of one draw is log q - log p at that draw."""
+def test_trace_elbo_of_one_draw_equals_log_ratio(name: str) -> None:
     guide = guide_of(name)
     torch.manual_seed(2)
     z = poutine.trace(guide).get_trace().nodes["z"]["value"]
@@ -87,7 +86,7 @@ def test_one_fixed_draw(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_scaled_and_masked(name: str) -> None:
+def test_trace_log_prob_is_scaled_and_masked(name: str) -> None:
     mask = torch.tensor([True, False, True, True])
 
     def guide() -> None:
@@ -96,14 +95,14 @@ def test_scaled_and_masked(name: str) -> None:
 
     trace = poutine.trace(guide).get_trace()
     z = trace.nodes["z"]["value"]
-    wanted = 3.0 * (posteriors[name].log_prob(z) * mask).sum()
-    torch.testing.assert_close(trace.log_prob_sum(), wanted)
+    expected = 3.0 * (posteriors[name].log_prob(z) * mask).sum()
+    torch.testing.assert_close(trace.log_prob_sum(), expected)
     trace.compute_score_parts()
-    torch.testing.assert_close(trace.nodes["z"]["score_parts"].entropy_term.sum(), wanted)
+    torch.testing.assert_close(trace.nodes["z"]["score_parts"].entropy_term.sum(), expected)
     assert trace.nodes["z"]["score_parts"].score_function == 0
 
 
-def test_score_parts_of_learned_mixture_weights() -> None:
+def test_score_parts_of_sample_with_learned_weights_is_log_prob() -> None:
     weights = torch.ones(3).double().requires_grad_()
     q = aggregate(random_experts(ITEMS, 3, LATENT), "moe", weights=weights)
     z = q.sample()
@@ -117,8 +116,8 @@ def prior_only() -> None:
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_mean_field_elbo_is_exact_for_one_component(name: str) -> None:
-    """No likelihood: the loss is the KL, the same whatever is drawn."""
+def test_mean_field_elbo_of_one_component_is_exact(name: str) -> None:
+    """Without a likelihood the loss is the KL divergence, which does not depend on the draw."""
     losses = []
     for seed in range(5):
         torch.manual_seed(seed)
@@ -129,8 +128,8 @@ def test_mean_field_elbo_is_exact_for_one_component(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_mean_field_elbo_falls_back_for_a_mixture(name: str) -> None:
-    """To log q - log p at the draw, which varies, as Trace_ELBO's does."""
+def test_mean_field_elbo_of_mixture_equals_trace_elbo(name: str) -> None:
+    """The loss is log q - log p at the draw, which varies."""
     losses = []
     for elbo in (TraceMeanField_ELBO(), Trace_ELBO()):
         torch.manual_seed(0)
@@ -139,7 +138,7 @@ def test_mean_field_elbo_falls_back_for_a_mixture(name: str) -> None:
     assert len(set(losses[0])) == 5
 
 
-def test_a_mixture_is_broadcast_by_an_outer_plate() -> None:
+def test_outer_plate_broadcasts_mixture_with_independent_draws() -> None:
     q = aggregate(random_experts(ITEMS, 3, LATENT), "mwb")
     with pyro.plate("outer", 5, dim=-2), pyro.plate("data", ITEMS, dim=-1):
         trace = poutine.trace(lambda: pyro.sample("z", q)).get_trace()

@@ -79,7 +79,7 @@ def test_posterior_predictive_z_has_the_moments_of_the_posterior(batch: dict[str
     for given in (("v",), ("m0", "v", "t")):
         check = posterior_predictive(vae, batch, given, samples=200, statistics=["mean"])
         with torch.no_grad():
-            experts = vae.guide.experts(Batch.of(batch, vae.names).given(given), size=ITEMS)
+            experts = vae.guide.experts(Batch.of(batch, vae.names).select(given), size=ITEMS)
             posterior = vae.guide.posterior(experts, "mixture")
         error = (posterior.variance / 200).sqrt().numpy()
         assert (np.abs(check.z.mean(0) - posterior.mean.numpy()) < 5 * error).all()

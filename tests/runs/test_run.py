@@ -146,7 +146,7 @@ def test_folders_that_are_no_runs(run: Run, tmp_path: Path) -> None:
         load(tmp_path / "nothing")
     with pytest.raises(ValueError, match="checkpoint must be 'best' or 'last', not 'first'"):
         load(run.path, checkpoint="first")
-    with pytest.raises(ValueError, match="device 'warp' is not to be had"):
+    with pytest.raises(ValueError, match="device 'warp' is unavailable"):
         load(run.path, device="warp")
     (run.path / "best.safetensors").unlink()
     assert load(run.path).state["epoch"] == 1  # falls back on the last one

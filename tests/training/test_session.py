@@ -215,7 +215,7 @@ def test_a_configuration_that_does_not_fit_the_data_leaves_no_folder(toy_config:
         ({"model__modality_weights": {"m7": 1.0}}, "model.modality_weights names 'm7', the data has m0, m1, m2"),
         ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
         ({"model__network__name": "conv", "data__name": "absent"}, "unknown data set 'absent'"),
-        ({"train__device": "cuda:99"}, "device 'cuda:99' is not to be had"),
+        ({"train__device": "cuda:99"}, "device 'cuda:99' is unavailable"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
         ({"model__scale": -1.0}, "likelihood scale must be a positive number"),
     ):

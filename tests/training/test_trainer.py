@@ -233,7 +233,7 @@ def test_steps_on_batches_of_different_modalities(batch: Batch) -> None:
     trainer = trainer_of(make())
     with local_pyro():
         for names in (("a", "b", "v"), ("a",), ("v", "b"), ("a", "b", "v")):
-            assert trainer.step(batch.given(names)).isfinite()
+            assert trainer.step(batch.select(names)).isfinite()
 
 
 def test_bf16_keeps_parameters_and_loss_in_float32(batch: Batch) -> None:

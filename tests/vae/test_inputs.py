@@ -222,7 +222,7 @@ def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) ->
     whole = Batch(batch, {"image": mask, "vector": ~mask})
     assert len(whole) == ITEMS
     assert len(Batch({})) == 0
-    part = whole.given(("image",))
+    part = whole.select(("image",))
     assert set(part.values) == set(part.present) == {"image"}
     assert (part.values["image"][2:] == 0).all()
 

@@ -1,4 +1,4 @@
-"""Contestants in a process of their own, with torch's and the C library's own settings, as their users run them."""
+"""The contestants that run in a process of their own, with the default settings of torch and of the C library."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from benchmarks.timing import Clock, Seconds
 
 
 @contextmanager
-def elsewhere(make: Callable[..., Callable[[], object]], *arguments: object) -> Iterator[Callable[[], Seconds]]:
-    """A contestant that another process makes and runs.
+def in_own_process(make: Callable[..., Callable[[], object]], *arguments: object) -> Iterator[Callable[[], Seconds]]:
+    """Run a contestant in a new process, as its users run it.
 
     Args:
-        make: a function of a module, which gives what is to be timed.
-        *arguments: of it, that can be sent.
+        make: A function of a module that returns the function to time.
+        *arguments: The arguments of ``make``, which must be picklable.
 
     Yields:
-        A function that runs it once and gives the seconds that it took there.
+        A function that runs the contestant once and returns the seconds that it took in its process.
 
     Raises:
-        RuntimeError: if the process ends.
+        RuntimeError: If the process ends while the contestant runs.
     """
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("spawn")
@@ -38,7 +38,7 @@ def elsewhere(make: Callable[..., Callable[[], object]], *arguments: object) -> 
             ours.send(True)
             return Seconds(ours.recv())
         except (EOFError, BrokenPipeError):
-            raise RuntimeError("the process of a contestant has ended") from None
+            raise RuntimeError("the process of the contestant ended before it returned a time") from None
 
     try:
         yield run
