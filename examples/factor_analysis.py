@@ -57,9 +57,8 @@ class Encode(nn.Module):
         super().__init__()
         self.precision = nn.Parameter(0.5 * torch.randn(sum(SIZES), FACTORS))
         self.shift = nn.Parameter(torch.zeros(sum(SIZES), FACTORS))
-        self.log_ridge = nn.Parameter(
-            torch.full((len(SIZES), 1, 1), -4.0)
-        )  # so that the precision of one entry is invertible
+        # The precision of a view with one observed entry has rank 1; the ridge makes it invertible.
+        self.log_ridge = nn.Parameter(torch.full((len(SIZES), 1, 1), -4.0))
 
     def forward(self, x: Tensor) -> Experts:
         """Return experts `(item, view, 2)` with full covariance."""
@@ -83,7 +82,7 @@ def fit(model: FactorAnalysis, x: Tensor, aggregation: str, steps: int) -> Baryc
     svi = SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.15, "lrd": 0.01 ** (1 / steps)}), Trace_ELBO())
     for _ in range(steps):
         svi.step(x)
-    guide.bound = "mixture"
+    guide.bound = "mixture"  # the density of the posterior that is evaluated
     return guide
 
 
