@@ -221,7 +221,7 @@ def check_reconstruction(config: Config) -> None:
         latents, experts = model.inference(DatasetOutput(data=values)), vae.guide.experts(values)
         z = experts.loc[:, 0]
         decoded = vae.decode(z)
-        posterior = vae.guide.posterior(experts, "full")
+        posterior = vae.guide.posterior(experts, "joint")
         loc, log_variance = cast("tuple[Tensor, Tensor]", latents["subsets"]["_".join(NAMES)])
         torch.testing.assert_close(loc, posterior.mean, rtol=1e-2, atol=1e-3)
         torch.testing.assert_close((0.5 * log_variance).exp(), posterior.stddev, rtol=1e-2, atol=1e-3)

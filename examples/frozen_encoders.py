@@ -78,7 +78,7 @@ def main(steps: int = 400, aggregation: str = "wb") -> dict[str, object]:
     x = torch.einsum("bd,mdx->bmx", z, loadings) + noise
 
     encode = Encode([pretrain(seed) for seed in range(len(NOISE))])
-    guide = BarycentricGuide(encode, aggregation, weights=LearnedWeights(len(NOISE)))
+    guide = BarycentricGuide(encode, aggregation, expert_weights=LearnedWeights(len(NOISE)))
     before = {name: value.clone() for name, value in guide.state_dict().items()}
     optimizer = pyro.optim.ClippedAdam({"lr": 0.02, "lrd": 0.1 ** (1 / steps)})
     svi = SVI(model, guide, optimizer, Trace_ELBO())
@@ -88,7 +88,7 @@ def main(steps: int = 400, aggregation: str = "wb") -> dict[str, object]:
     optimised = sorted(name.replace("$$$", ".") for name in optimizer.get_state())
     with torch.no_grad():
         experts = encode(x)
-        share = guide.weights(experts)[0] / len(NOISE)
+        share = guide.expert_weights(experts)[0] / len(NOISE)
         error = float((guide.posterior(experts).mean - z).square().mean().sqrt())
     total = sum(value.numel() for value in guide.parameters())
     trained = sum(value.numel() for value in guide.parameters() if value.requires_grad)

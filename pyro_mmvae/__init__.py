@@ -11,10 +11,21 @@ from typing import TYPE_CHECKING, Any
 from pyro_mmvae._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from pyro_mmvae.aggregation import Aggregation as Aggregation
+    from pyro_mmvae.aggregation import DivergenceBarycenter as DivergenceBarycenter
+    from pyro_mmvae.aggregation import LogLinearPool as LogLinearPool
+    from pyro_mmvae.aggregation import MixtureOfBarycenters as MixtureOfBarycenters
+    from pyro_mmvae.aggregation import MixtureOfExperts as MixtureOfExperts
+    from pyro_mmvae.aggregation import MixtureOfProducts as MixtureOfProducts
+    from pyro_mmvae.aggregation import MixtureOverSubsets as MixtureOverSubsets
+    from pyro_mmvae.aggregation import MomentMatching as MomentMatching
+    from pyro_mmvae.aggregation import ProductOfExperts as ProductOfExperts
+    from pyro_mmvae.aggregation import WassersteinBarycenter as WassersteinBarycenter
     from pyro_mmvae.aggregation import aggregate as aggregate
     from pyro_mmvae.aggregation import aggregations as aggregations
     from pyro_mmvae.aggregation import barycenter as barycenter
     from pyro_mmvae.aggregation import draw_component as draw_component
+    from pyro_mmvae.aggregation import make_aggregation as make_aggregation
     from pyro_mmvae.aggregation import register_aggregation as register_aggregation
     from pyro_mmvae.aggregation import unregister_aggregation as unregister_aggregation
     from pyro_mmvae.barycenters import divergences as divergences
@@ -33,9 +44,20 @@ if TYPE_CHECKING:
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
 
 _HOMES = {
+    "Aggregation": "aggregation",
+    "DivergenceBarycenter": "aggregation",
+    "LogLinearPool": "aggregation",
+    "MixtureOfBarycenters": "aggregation",
+    "MixtureOfExperts": "aggregation",
+    "MixtureOfProducts": "aggregation",
+    "MixtureOverSubsets": "aggregation",
+    "MomentMatching": "aggregation",
+    "ProductOfExperts": "aggregation",
+    "WassersteinBarycenter": "aggregation",
     "aggregate": "aggregation",
     "aggregations": "aggregation",
     "draw_component": "aggregation",
+    "make_aggregation": "aggregation",
     "register_aggregation": "aggregation",
     "unregister_aggregation": "aggregation",
     "divergences": "barycenters",

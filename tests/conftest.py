@@ -35,8 +35,14 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     ``python -m pytest`` without a path is the whole suite. With paths, or with ``-n 0``, everything runs in this
     process, which starts sooner. ``-n`` is not in ``addopts``, where it would rule out ``-p no:xdist``.
     """
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # which sees the same command line and must not start others
     is_whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if is_whole_suite and config.pluginmanager.hasplugin("xdist") and config.option.numprocesses is None:
+    if (
+        is_whole_suite
+        and not is_worker
+        and config.pluginmanager.hasplugin("xdist")
+        and config.option.numprocesses is None
+    ):
         config.option.numprocesses = "auto"
         if config.option.dist == "no":
             config.option.dist = "worksteal"  # tests of a module mostly stay together, and share its fixtures
@@ -176,10 +182,12 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a test registers, data or aggregations, after it."""
     monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
-    monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
+    before = functional._REGISTRY.snapshot()
+    yield
+    functional._REGISTRY.restore(before)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def make(aggregation: str, bound: str) -> MultimodalVAE:
         aggregation,
         bound=bound,
         network=NetworkOptions(width=4, hidden=8, norm="group"),
-        weights=(1.0, 2.0, 0.5),
+        expert_weights=(1.0, 2.0, 0.5),
         prior=(0.5, 2.0),
     )
 

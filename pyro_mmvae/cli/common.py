@@ -112,7 +112,7 @@ def read_config(
         The resolved configuration.
     """
     from pyro_mmvae import runs
-    from pyro_mmvae.aggregation.functional import get_aggregation
+    from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.runs.config import make_config, parse_overrides
 
     settings = {
@@ -131,7 +131,7 @@ def read_config(
         values["plugins"] = plugins
     result = make_config(config, values)
     runs.import_plugins(result.plugins)
-    get_aggregation(result.model.aggregation)
+    make_aggregation(result.model.aggregation_options)
     return runs.resolve(result)
 
 

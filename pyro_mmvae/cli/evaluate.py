@@ -105,7 +105,8 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
             opened.vae, train, test, options=options, cache=cache_folder() / train.fingerprint, progress=progress
         )
         bar.update(parts - bar.n)
-    about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": opened.config.model.aggregation}
+    label = str(opened.config.model.aggregation)
+    about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": label}
     runs.write_evaluation(run, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
     click.echo(reports.table(run))
     for file in [

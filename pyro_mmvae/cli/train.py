@@ -175,4 +175,4 @@ def list_aggregations(plugins: tuple[str, ...]) -> None:
     names = aggregation.aggregations()
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:<{width}}  {aggregation.get_aggregation(name).summary}")
+        click.echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")

@@ -9,7 +9,6 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
-from pyro_mmvae.aggregation.functional import get_aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import subset_names
@@ -104,13 +103,13 @@ def density_of(vae: MultimodalVAE, num_modalities: int) -> str:
     This is ``mixture``, the whole posterior, or ``joint``, the component of all modalities given, if the mixture has
     too many components to be evaluated.
     """
-    return "mixture" if vae.guide.has_mixture(num_modalities) else "full"
+    return "mixture" if vae.guide.has_mixture(num_modalities) else "joint"
 
 
 def subset_family(vae: MultimodalVAE) -> str | None:
     """Return the name of the family of subsets that the aggregation mixes over, or None if it does not have a name."""
-    family = getattr(get_aggregation(vae.guide.aggregation), "family", None)
-    return family if isinstance(family, str) else None
+    subsets = vae.guide.aggregation.subsets
+    return subsets if isinstance(subsets, str) else None
 
 
 def subset_posterior(

@@ -116,7 +116,7 @@ def posterior_predictive(
         if name not in observed.values:
             raise ValueError(f"given must name modalities of the batch ({', '.join(observed.values)}), got {name!r}")
     given = tuple(name for name in vae.names if name in given)
-    density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
+    density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     with torch.no_grad():  # the observations are encoded once, not once per draw
         posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), size=len(observed)), density)
         private = private_sites(vae.private_posterior(observed.select(given)) if given else {})

@@ -202,7 +202,7 @@ def simulation_calibration(
     for name in given:
         if name not in vae.names:
             raise ValueError(f"given must name modalities of the model ({', '.join(vae.names)}), got {name!r}")
-    density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
+    density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     answers: list[tuple[Any, Any]] = []
 
     def model(batch: Batch | None = None, **options: Any) -> Tensor:

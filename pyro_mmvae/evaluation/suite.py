@@ -134,7 +134,7 @@ class _Suite:
     def densities(self) -> tuple[str, ...]:
         """Return the densities to draw from given a subset; one of them if the posterior is a single component."""
         family, mixture = subset_family(self.vae), self.vae.guide.has_mixture(len(self.vae.names))
-        return (*["full"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
+        return (*["joint"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
 
     def likelihoods(self) -> None:
         """Estimate importance-weighted log likelihoods."""

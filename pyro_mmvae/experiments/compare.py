@@ -75,5 +75,5 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
     with threads(cell.config.train.threads):
         result = evaluate(run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint)
     rows = [row.as_row() for row in result.rows]
-    about = {"aggregation": cell.config.model.aggregation, "train_seed": cell.config.train.seed}
+    about = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
     runs.write_evaluation(cell.path, rows, {**about, **result.summary()}, result.arrays)

@@ -34,7 +34,7 @@ def draw_run(path: Path) -> list[Path]:
     rows = read_metrics(path)
     if rows:
         drawn.append(_curves(rows, plots / "curves.png"))
-        if {"weights", "mixture_weights"} & set(rows[-1]):
+        if {"expert_weights", "subset_weights"} & set(rows[-1]):
             drawn.append(_weights(rows, plots / "weights.png"))
     if (path / "samples.npz").exists():
         with np.load(path / "samples.npz", allow_pickle=False) as file:
@@ -138,21 +138,22 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
 def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
     """Plot the expert weights by epoch, and the final subset weights."""
     last = rows[-1]
-    panels = [key for key in ("weights", "mixture_weights") if key in last]
-    width = {"weights": 4.5, "mixture_weights": 2.5 + 0.25 * len(last.get("mixture_weights", {}))}
+    panels = [key for key in ("expert_weights", "subset_weights") if key in last]
+    width = {"expert_weights": 4.5, "subset_weights": 2.5 + 0.25 * len(last.get("subset_weights", {}))}
     figure = Figure(figsize=(sum(width[key] for key in panels), 3.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels), width_ratios=[width[key] for key in panels]))
     for axis, key in zip(axes, panels, strict=True):
-        if key == "weights":
-            logged = [row for row in rows if "weights" in row]
-            for name in last["weights"]:
-                epochs = [row["epoch"] + 1 for row in logged]
-                axis.plot(epochs, [row["weights"][name] for row in logged], "o-", ms=3, label=name)
+        if key == "expert_weights":
+            logged = [row for row in rows if key in row]
+            for name in last[key]:
+                axis.plot(
+                    [row["epoch"] + 1 for row in logged], [row[key][name] for row in logged], "o-", ms=3, label=name
+                )
             axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.legend(fontsize=7)
         else:
-            values = last["mixture_weights"]
+            values = last["subset_weights"]
             axis.bar(range(len(values)), list(values.values()))
             axis.axhline(1 / len(values), color="0.3", lw=0.8, ls="--")
             axis.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)

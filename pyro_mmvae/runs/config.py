@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 
 class ConfigError(ValueError):
@@ -57,6 +57,8 @@ class NetworkConfig(_Section):
     df: float = Field(5.0, gt=2, allow_inf_nan=False)
 
 
+_AGGREGATION = "model.aggregation"
+
 SIZES = ("width", "hidden", "depth", "private_size")
 """Sizes that a modality may have for itself, of its networks and of its private latent."""
 
@@ -80,6 +82,18 @@ class ModalityConfig(_Section):
     depth: int | None = Field(None, ge=0)
 
 
+class AggregationConfig(BaseModel):
+    """An aggregation by name; every other key is a keyword of it, see :func:`pyro_mmvae.make_aggregation`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return the name and the options, as a label."""
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in (self.model_extra or {}).items())})"
+
+
 class ModelConfig(_Section):
     """The generative model, the guide, and the objective.
 
@@ -88,7 +102,7 @@ class ModelConfig(_Section):
     counts have likelihoods of their own. ``modalities`` has the last word on each.
     """
 
-    aggregation: str = "wb"
+    aggregation: str | AggregationConfig = "wb"
     bound: Literal["mixture", "component"] = "component"
     latent_size: int = Field(32, ge=1)
     private_size: int = Field(0, ge=0)
@@ -97,11 +111,25 @@ class ModelConfig(_Section):
     scale: float | Literal["auto", "learned"] = "auto"
     modality_weights: dict[str, float] = Field(default_factory=dict)
     modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
-    weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
-    mixture_weights: Literal["uniform", "size", "learned"] = "uniform"
-    weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
-    prior_expert: Literal["none", "full", "all"] | None = None
+    expert_weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
+    subset_weights: Literal["uniform", "by_size", "learned"] = "uniform"
+    expert_weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
+    prior_expert: Literal["none", "joint_only", "all"] | None = None
     network: NetworkConfig = NetworkConfig()
+
+    @field_validator("aggregation", mode="before")
+    @classmethod
+    def _name_or_mapping(cls, value: Any) -> Any:
+        if isinstance(value, (str, AggregationConfig)):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            raise ValueError("must be a name, or a mapping with a name and options")
+        return value["name"] if len(value) == 1 else _frozen(value)
+
+    @property
+    def aggregation_options(self) -> str | dict[str, Any]:
+        """The aggregation as :func:`pyro_mmvae.make_aggregation` takes it: a name, or a mapping with a name."""
+        return self.aggregation if isinstance(self.aggregation, str) else self.aggregation.model_dump()
 
 
 class TrainConfig(_Section):
@@ -142,11 +170,14 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
         ConfigError: if the file cannot be read or is no mapping, or a key or value is wrong; it names the key.
     """
     tree = {} if path is None else _read(Path(path))
-    for key, value in (overrides or {}).items():
+    # A name of an aggregation comes before options of it, whichever was given first.
+    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(_AGGREGATION + ".")):
         node = tree
         *parents, last = key.split(".")
         for parent in parents:
             child = node.setdefault(parent, {})
+            if isinstance(child, str) and ".".join(parents) == _AGGREGATION:
+                child = node[parent] = {"name": child}
             if not isinstance(child, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a section")
             node = child

@@ -82,7 +82,7 @@ def _decoded(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dic
 
 def _mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:
     try:
-        return run.posterior(values, given, bound="full").mean
+        return run.posterior(values, given, density="joint").mean
     except ValueError:
         return run.posterior(values, given).mean
 

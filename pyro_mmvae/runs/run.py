@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation.functional import get_aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, Traits
 from pyro_mmvae.data.modality_spec import PIXEL_SCALE
@@ -88,14 +87,14 @@ def build_vae(
     return MultimodalVAE(
         modalities,
         model.latent_size,
-        model.aggregation,
+        model.aggregation_options,
         bound=model.bound,
         beta=model.beta,
         network=NetworkOptions(**network.model_dump(exclude={"name"})),
         prior_expert=model.prior_expert,
-        weights=model.weights,
-        mixture_weights=model.mixture_weights,
-        weights_entropy=model.weights_entropy,
+        expert_weights=model.expert_weights,
+        subset_weights=model.subset_weights,
+        expert_weights_entropy=model.expert_weights_entropy,
     )
 
 
@@ -165,7 +164,7 @@ class Run:
         values: Mapping[str, Tensor],
         given: Sequence[str] | None = None,
         *,
-        bound: str = "mixture",
+        density: str = "mixture",
     ) -> TorchDistribution:
         """The distribution of the latent given some modalities.
 
@@ -173,7 +172,7 @@ class Run:
             values: modality name to observations `(item, …)`: images float in [0, 1], `(item, channel, height, width)`
                 (uint8 is divided by 255).
             given: which of them to condition on; all by default, the prior if empty.
-            bound: ``"mixture"`` for the whole posterior, or ``"full"`` for the component of everything given.
+            density: ``"mixture"`` for the whole posterior, or ``"joint"`` for the component of everything given.
 
         Returns:
             Batch shape `(item,)`, event shape `(latent,)`, float32, on the run's device, without gradients.
@@ -183,11 +182,11 @@ class Run:
                 components.
         """
         batch = self._given(values, given)
-        if bound == "mixture":
+        if density == "mixture":
             self._check_mixture()
         with torch.no_grad():
             experts = self.guide.experts(batch, size=len(Batch.of(dict(values), self.names)))
-            return self.guide.posterior(experts, bound)
+            return self.guide.posterior(experts, density)
 
     def private_posterior(
         self, values: Mapping[str, Tensor], given: Sequence[str] | None = None
@@ -221,10 +220,10 @@ class Run:
 
     def _check_mixture(self) -> None:
         try:
-            get_aggregation(self.guide.aggregation).check(len(self.names), "mixture")
+            self.guide.aggregation.check_bound("mixture", len(self.names))
         except ValueError as error:
             what = str(error).split(":")[0]
-            raise ValueError(f"{what}: use bound='full' for the component of everything given") from None
+            raise ValueError(f"{what}: use density='joint' for the component of everything given") from None
 
     def decode(
         self, z: Float[Tensor, "*batch latent"], private: Mapping[str, Tensor] | None = None

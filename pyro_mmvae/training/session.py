@@ -112,7 +112,9 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
 def _free_path(config: Config) -> Path:
     data = Path(config.data.name)
     name = data.stem if data.is_absolute() else config.data.name
-    name = f"{name}-{config.model.aggregation}-seed{config.train.seed}".replace("/", "_").replace(":", "-")
+    aggregation = config.model.aggregation
+    label = aggregation if isinstance(aggregation, str) else aggregation.name
+    name = f"{name}-{label}-seed{config.train.seed}".replace("/", "_").replace(":", "-")
     path, number = Path("runs") / name, 1
     while path.exists():
         number += 1

@@ -9,6 +9,7 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Tensor
+from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
@@ -27,9 +28,17 @@ class MultimodalGuide(BarycentricGuide):
     """
 
     def __init__(
-        self, encode: Encoders, aggregation: str, *, beta: float, reconstruction: Mapping[str, float], **options: Any
+        self,
+        encode: Encoders,
+        aggregation: Aggregation,
+        *,
+        beta: float,
+        reconstruction: Mapping[str, float],
+        prior: tuple[Tensor, Tensor],
+        **options: Any,
     ) -> None:
-        super().__init__(encode, aggregation, **options)
+        super().__init__(encode, aggregation, prior=prior, **options)
+        self.register_buffer("prior_loc", prior[0], persistent=False)
         self.beta, self.names = beta, tuple(reconstruction)
         self._untrained = {name for name, weight in reconstruction.items() if weight == 0}
 
@@ -105,7 +114,7 @@ class MultimodalGuide(BarycentricGuide):
         return self.sample_posterior(
             posterior,
             experts if weighted else None,
-            scale=self.beta if weighted else 1.0,
+            kl_weight=self.beta if weighted else 1.0,
             others=private_sites(self._private_posteriors(sites, members)),
         )
 

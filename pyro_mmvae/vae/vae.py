@@ -13,11 +13,11 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation.functional import get_aggregation
+from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
 from pyro_mmvae.aggregation.kinds import check_kind
-from pyro_mmvae.aggregation.rules import Prior, kinds_of, posterior_family
-from pyro_mmvae.aggregation.weights import make_mixture_weights, make_weights
+from pyro_mmvae.aggregation.subsets import SubsetWeights
+from pyro_mmvae.aggregation.values import ExpertWeights, Prior
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
 from pyro_mmvae.networks import NetworkOptions, make_networks
 from pyro_mmvae.vae.generative import GenerativeModel, Observations
@@ -37,18 +37,24 @@ class MultimodalVAE(nn.Module):
         modalities: what is observed.
         latent_size: number of latent dimensions, shared by the modalities; each may have private ones besides, see
             :class:`~pyro_mmvae.Modality`.
-        aggregation: a name, see :func:`pyro_mmvae.aggregations`.
+        aggregation: The aggregation: a name, one of :func:`pyro_mmvae.aggregations`, "wb" by default; a mapping with a
+            name and options; an :class:`~pyro_mmvae.Aggregation`, which is a submodule of the guide; or any module or
+            callable from experts to a distribution.
         bound: ``"mixture"`` or ``"component"``, see :class:`~pyro_mmvae.BarycentricGuide`.
         beta: weight of the KL term in training, positive. With another than 1, or with other weights than 1, the
             training loss is an objective and no bound on the evidence.
         network: sizes of the networks, and the covariance and family of their experts.
-        prior: ``(loc, scale)`` of the latent, N(0, I) by default. It is of the family of the posterior, that of
-            ``network.family`` as a rule, and its scale the family's own.
-        prior_expert: see :func:`pyro_mmvae.aggregate`.
-        weights: λ, one a modality; see there. Or how it is learned, see
-            :func:`pyro_mmvae.aggregation.weights.make_weights`.
-        mixture_weights: see there; ``"learned"`` learns one a subset, with ``bound="mixture"``.
-        weights_entropy: see :class:`~pyro_mmvae.BarycentricGuide`.
+        prior: The pair ``(loc, scale)`` of the latent's prior; by default that of the aggregation object, if it was
+            given one, or N(0, I). It is of the posterior's family, usually ``network.family``, and its scale is that
+            family's scale parameter.
+        prior_expert: The subsets in which the prior is one more expert, see :class:`~pyro_mmvae.Aggregation`. This and
+            the next two are for an aggregation by name; an object is given them itself.
+        expert_weights: The weights λ, one per modality, or the name of a way to learn them: ``"learned"``,
+            ``"precision"`` or ``"gate"``, see :mod:`pyro_mmvae.aggregation.weights`. Equal by default.
+        subset_weights: The weights π of subsets, see :class:`~pyro_mmvae.Aggregation`; ``"learned"`` learns one per
+            subset, with ``bound="mixture"``. "uniform" by default.
+        expert_weights_entropy: The coefficient of the entropy of the expert weights, see
+            :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
 
     Raises:
         ValueError: for no modalities, two of one name, a β or latent size that is not positive, unknown names of
@@ -64,20 +70,20 @@ class MultimodalVAE(nn.Module):
         self,
         modalities: Sequence[Modality],
         latent_size: int,
-        aggregation: str = "wb",
+        aggregation: AggregationLike = "wb",
         *,
         bound: str = "mixture",
         beta: float = 1.0,
         network: NetworkOptions | None = None,
         prior: Prior | None = None,
         prior_expert: str | None = None,
-        weights: Sequence[float] | Tensor | str | None = None,
-        mixture_weights: subsets.MixtureWeights = "uniform",
-        weights_entropy: float = 0.0,
+        expert_weights: ExpertWeights | None = None,
+        subset_weights: SubsetWeights = "uniform",
+        expert_weights_entropy: float = 0.0,
     ) -> None:
         super().__init__()
         names = tuple(modality.name for modality in modalities)
-        _check(names, latent_size, beta, weights)
+        _check(names, latent_size, beta, expert_weights)
         self.modalities, self.latent_size = tuple(modalities), latent_size
         likelihoods = nn.ModuleDict(
             {
@@ -87,8 +93,10 @@ class MultimodalVAE(nn.Module):
                 for m in modalities
             }
         )
-        options, rule = network or NetworkOptions(), get_aggregation(aggregation)
-        check_kind(aggregation, options.expert_kind, kinds_of(rule, prior_expert))
+        options = network or NetworkOptions()
+        rule = _make_aggregation(aggregation, expert_weights, subset_weights, prior_expert)
+        rule.check_bound(bound)
+        check_kind(rule.name, options.expert_kind, rule.accepts)
         groups = group_modalities(modalities, likelihoods)
         pairs = []
         for group in groups:
@@ -97,9 +105,10 @@ class MultimodalVAE(nn.Module):
             shape, kind = likelihood.parameter_shape, network_of(first, likelihood)
             sizes = (shape, shape, latent_size, replace(options, **first.sizes), len(group))
             pairs.append(make_networks(kind, *sizes, private_size=first.private_size))
-        loc, scale = (0.0, 1.0) if prior is None else prior
+        loc, scale = prior or rule.prior or (0.0, 1.0)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
+        rule.build_weights(len(names), latent_size)
         # Built like this, the modules can keep parameters to themselves or share them through Pyro's store.
         with pyro.settings.context(module_local_params=True):
             self.model = GenerativeModel(
@@ -109,7 +118,7 @@ class MultimodalVAE(nn.Module):
                 prior_loc,
                 prior_scale,
                 beta,
-                posterior_family(rule, options.expert_kind, prior_expert),
+                rule.posterior_family(options.expert_kind),
                 options.df,
                 {m.name: m.private_size for m in modalities if m.private_size},
             )
@@ -123,35 +132,32 @@ class MultimodalVAE(nn.Module):
                     options.expert_kind,
                     options.df,
                 ),
-                aggregation,
+                rule,
                 beta=beta,
                 reconstruction={m.name: m.weight for m in modalities},
                 bound=bound,
                 prior=(prior_loc, prior_scale),
-                prior_expert=prior_expert,
-                weights=make_weights(weights, len(names), latent_size),
-                mixture_weights=make_mixture_weights(mixture_weights, getattr(rule, "family", None), len(names), bound),
-                weights_entropy=weights_entropy,
+                expert_weights_entropy=expert_weights_entropy,
             )
-        rule.check(len(names), bound)
+        rule.check_bound(bound, len(names))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the modalities, in order."""
         return self.model.names
 
-    def posterior(self, batch: Observations, bound: str | None = None) -> TorchDistribution:
-        """The distribution of the latent given what is in a batch.
+    def posterior(self, batch: Observations, density: str | None = None) -> TorchDistribution:
+        """Return the distribution of the latent given what is in a batch.
 
         Args:
-            batch: observations.
-            bound: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset, ``"full"`` for the
-                component of everything given; the guide's own by default.
+            batch: The observations.
+            density: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset per item, ``"joint"``
+                for the component of everything given; by default that of the guide's own bound.
 
         Returns:
-            Batch shape `(item,)`, event shape `(latent,)`.
+            A distribution of batch shape `(item,)` and event shape `(latent,)`.
         """
-        return self.guide.posterior(self.guide.experts(batch), bound)
+        return self.guide.posterior(self.guide.experts(batch), density)
 
     def private_posterior(self, batch: Observations) -> dict[str, TorchDistribution]:
         """The distributions of the private latents of the modalities in a batch, see :meth:`MultimodalGuide.private`.
@@ -186,7 +192,20 @@ class MultimodalVAE(nn.Module):
         return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in wanted}
 
 
-def _check(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) -> None:
+def _make_aggregation(
+    aggregation: AggregationLike,
+    expert_weights: ExpertWeights | None,
+    subset_weights: SubsetWeights,
+    prior_expert: str | None,
+) -> Aggregation:
+    """Return the aggregation, given those options that differ from the defaults."""
+    options: dict[str, Any] = {"expert_weights": expert_weights, "prior_expert": prior_expert}
+    if not (isinstance(subset_weights, str) and subset_weights == "uniform"):
+        options["subset_weights"] = subset_weights
+    return make_aggregation(aggregation, **{name: value for name, value in options.items() if value is not None})
+
+
+def _check(names: tuple[str, ...], latent_size: int, beta: float, expert_weights: Any) -> None:
     if not names:
         raise ValueError("a model needs at least one modality")
     if len(set(names)) < len(names):
@@ -198,7 +217,9 @@ def _check(names: tuple[str, ...], latent_size: int, beta: float, weights: Any) 
         raise ValueError(f"latent_size must be positive, not {latent_size}")
     if not beta > 0 or not math.isfinite(beta):
         raise ValueError(f"beta must be positive and finite, not {beta}")
-    if weights is not None and not isinstance(weights, str) and len(weights) != len(names):
+    is_listed = isinstance(expert_weights, (Sequence, Tensor)) and not isinstance(expert_weights, str)
+    if is_listed and len(expert_weights) != len(names):
         raise ValueError(
-            f"{len(weights)} weights for {len(names)} modalities: one each, in the order {', '.join(names)}"
+            f"expert_weights must have one number per modality, in the order {', '.join(names)}, got "
+            f"{len(expert_weights)}"
         )

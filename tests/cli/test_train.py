@@ -179,13 +179,13 @@ def test_train_non_finite_data_fails_in_one_line(place: Path, poison: str) -> No
 
 
 REFUSALS = [
-    (("--agg", "web"), "unknown aggregation 'web'; there are poe, moe, mopoe, wb, mwb"),
+    (("--agg", "web"), "unknown aggregation 'web', did you mean 'wb'? Available: poe, moe, mopoe, wb, mwb"),
     (("--data", "mnist"), "unknown data set 'mnist'. Available: "),
     (("--set", "model.modality_weights={m9: 1}"), "model.modality_weights names 'm9', the data has m0, m1"),
     (("--set", "train.rate=1"), "train.rate: no such setting"),
     (("--set", "train.lr=fast"), "train.lr: "),
     (("--set", "train.lr"), "is not of the form section.key=value"),
-    (("--set", "model.weights=[1]"), "1 weights for 2 modalities"),
+    (("--set", "model.expert_weights=[1]"), "one number per modality, in the order m0, m1, got 1"),
     (("--device", "warp"), "device 'warp' is unavailable"),
     (("--plugin", "no_such_plugin"), "plugin 'no_such_plugin' cannot be imported"),
     (("--config", "missing.yaml"), "cannot read the configuration missing.yaml: No such file or directory"),

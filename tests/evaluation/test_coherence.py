@@ -100,7 +100,7 @@ def test_conditional_coherence_joint_density_draws_from_the_component_of_the_sub
     loc[:, 1] = 2.0
     shared: dict[str, Any] = {"labels": labels, "classifiers": readers(), "subsets": [(0, 1)]}
     vae, experts = stub(aggregation="mwb"), Experts(loc, torch.full_like(loc, 1e-3))
-    (joint,) = conditional_coherence(vae, experts, density="full", **shared)
+    (joint,) = conditional_coherence(vae, experts, density="joint", **shared)
     (mixture,) = conditional_coherence(vae, experts, **shared)
     assert joint.value == 1.0
     assert "one draw of the joint component" in joint.protocol

@@ -38,7 +38,7 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
     "overrides",
     [
         {},
-        {"train.lr": "1e-3", "model.scale": "learned", "model.weights": [1, 2], "plugins": ["x"]},
+        {"train.lr": "1e-3", "model.scale": "learned", "model.expert_weights": [1, 2], "plugins": ["x"]},
         {"model.modality_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
         {"data.photographs": ["coffee"], "train.lr": 3.0000000000000004e-05},
         {"data.missing_by_label": {"m0": {3: 0.5}}, "data.missing_rate": 0.25, "data.anything": None},
@@ -58,8 +58,8 @@ def test_a_written_configuration_is_read_back_the_same(tmp_path: Path, overrides
 
 
 def test_overrides_are_words() -> None:
-    assert parse_overrides(["train.lr=1e-3", "model.weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
-        "train.lr": "1e-3", "model.weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
+    assert parse_overrides(["train.lr=1e-3", "model.expert_weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
+        "train.lr": "1e-3", "model.expert_weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
     }  # fmt: skip
     for word in ("train.lr", "=3", " =3"):
         with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
@@ -95,8 +95,8 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__latent_size": 0}, "model.latent_size: "),
         ({"model__bound": "full"}, "model.bound: "),
         ({"model__scale": "free"}, "model.scale"),
-        ({"model__weights": "equal"}, "model.weights: "),
-        ({"model__weights": [1, "x"]}, "model.weights.1: "),
+        ({"model__expert_weights": "equal"}, "model.expert_weights: "),
+        ({"model__expert_weights": [1, "x"]}, "model.expert_weights.1: "),
         ({"model__modality_weights": {"m0": "x"}}, "model.modality_weights.m0: "),
         ({"data__name": 3}, "data.name: "),
         (

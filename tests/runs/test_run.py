@@ -67,14 +67,14 @@ def test_posterior_of_some_modalities(run: Run, values: dict[str, Tensor], given
     alive = (posterior.probs[0] > 0).sum()
     assert alive == 2 ** len(chosen) - 1
     assert not posterior.mean.requires_grad
-    full = run.posterior(values, given, bound="full")
-    torch.testing.assert_close(full.mean, run.vae.posterior(chosen, "full").mean.detach())
+    full = run.posterior(values, given, density="joint")
+    torch.testing.assert_close(full.mean, run.vae.posterior(chosen, "joint").mean.detach())
     assert torch.equal(run.posterior(chosen).mean, posterior.mean)
 
 
 def test_given_nothing_it_is_the_prior(run: Run, values: dict[str, Tensor]) -> None:
-    for bound in ("mixture", "full"):
-        posterior = run.posterior(values, (), bound=bound)
+    for density in ("mixture", "joint"):
+        posterior = run.posterior(values, (), density=density)
         assert posterior.batch_shape == (5,)
         torch.testing.assert_close(posterior.mean, torch.zeros(5, LATENT))
         torch.testing.assert_close(posterior.variance, torch.ones(5, LATENT))
@@ -106,8 +106,8 @@ def test_names_that_do_not_fit_are_answered_in_one_line(run: Run, values: dict[s
         with pytest.raises(ValueError, match=message) as error:
             run.posterior(*arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="bound must be one of mixture, component, full, not 'best'"):
-        run.posterior(values, bound="best")
+    with pytest.raises(ValueError, match="density must be one of mixture, component, joint, got 'best'"):
+        run.posterior(values, density="best")
 
 
 def test_a_posterior_of_too_many_components_says_how_to_have_one(toy_config: MakeConfig, tmp_path: Path) -> None:
@@ -116,10 +116,10 @@ def test_a_posterior_of_too_many_components_says_how_to_have_one(toy_config: Mak
     )
     run = train(config, tmp_path / "run", progress=False)
     values = {name: torch.rand(2, 3, 8, 8) for name in run.names}
-    with pytest.raises(ValueError, match="use bound='full' for the component of everything given") as error:
+    with pytest.raises(ValueError, match="use density='joint' for the component of everything given") as error:
         run.posterior(values, ("m0",))
     assert "8,191 components" in str(error.value)
-    assert run.posterior(values, ("m0", "m5"), bound="full").batch_shape == (2,)
+    assert run.posterior(values, ("m0", "m5"), density="joint").batch_shape == (2,)
 
 
 def test_decoding_any_leading_dimensions_without_gradients(run: Run) -> None:
@@ -201,9 +201,9 @@ def test_pictures_are_of_one_item_a_class_and_of_the_right_modalities(run: Run) 
     values = {name: data.modalities[name][rows] for name in names}
     for name in names:
         assert (arrays[f"observed.{name}"] == values[name].numpy()).all()
-    decoded = run.decode(run.posterior(values, bound="full").mean)
+    decoded = run.decode(run.posterior(values, density="joint").mean)
     assert (arrays["reconstruction.m1"] == to_pixels(decoded["m1"])).all()
-    decoded = run.decode(run.posterior(values, ("m2",), bound="full").mean)
+    decoded = run.decode(run.posterior(values, ("m2",), density="joint").mean)
     assert (arrays["generated.m2.m0"] == to_pixels(decoded["m0"])).all()
 
 

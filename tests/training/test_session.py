@@ -236,15 +236,15 @@ def test_every_likelihood_of_the_configuration_can_be_trained(toy_config: MakeCo
 
 def test_settings_reach_the_model(toy_config: MakeConfig, tmp_path: Path) -> None:
     config = toy_config(
-        model__beta=2.0, model__scale="learned", model__weights=[1, 2, 0], model__modality_weights={"m1": 0.5},
-        model__network__isotropic=True, model__prior_expert="all", model__mixture_weights="size",
+        model__beta=2.0, model__scale="learned", model__expert_weights=[1, 2, 0], model__modality_weights={"m1": 0.5},
+        model__network__isotropic=True, model__prior_expert="all", model__subset_weights="by_size",
         model__aggregation="mwb", train__epochs=0,
     )  # fmt: skip
     run = train(config, tmp_path / "run", progress=False)
     guide, model = run.guide, run.model
     assert (guide.beta, model.beta, guide.bound) == (2.0, 2.0, "component")
-    assert torch.equal(guide.weights, torch.tensor([1.0, 2.0, 0.0]))
-    assert (guide.prior_expert, guide.mixture_weights) == ("all", "size")
+    assert torch.equal(guide.aggregation.expert_weights, torch.tensor([1.0, 2.0, 0.0]))
+    assert (guide.aggregation.prior_expert, guide.aggregation.subset_weights) == ("all", "by_size")
     assert model.weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
     assert {name for name, _ in model.named_parameters() if "log_scale" in name}
     _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))

@@ -80,15 +80,14 @@ def test_svi_and_the_trainer_take_the_same_steps(batch: Batch, network: str, agg
 @pytest.mark.parametrize(
     ("aggregation", "options"),
     [(name, {}) for name in aggregations()]
-    + [("mwb", {"bound": "component"}), ("moe", {"weights": torch.nn.Parameter(torch.tensor([1.0, 2.0, 0.5]))})],
+    + [("mwb", {"bound": "component"}), ("moe", {"expert_weights": torch.nn.Parameter(torch.tensor([1.0, 2.0, 0.5]))})],
 )
 def test_recording_changes_neither_loss_nor_gradient(
     batch: Batch, aggregation: str, options: dict[str, Any], particles: int
 ) -> None:
-    vae = make(aggregation, **{name: value for name, value in options.items() if name != "weights"})
-    if "weights" in options:
-        del vae.guide.weights
-        vae.guide.weights = options["weights"]
+    vae = make(aggregation, **{name: value for name, value in options.items() if name != "expert_weights"})
+    if "expert_weights" in options:
+        vae.guide.aggregation.expert_weights = options["expert_weights"]
     results = []
     for kind in (Trace_ELBO, RecordingELBO):
         vae.zero_grad()

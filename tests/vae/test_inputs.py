@@ -134,9 +134,9 @@ def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
         ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, not 0"),
         ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, not 0.0"),
         ([Modality("a", (4,))], {"beta": float("inf")}, "beta must be positive and finite"),
-        ([Modality("a", (4,))], {"weights": (1.0, 2.0)}, "2 weights for 1 modalities: one each, in the order a"),
+        ([Modality("a", (4,))], {"expert_weights": (1.0, 2.0)}, "one number per modality, in the order a, got 2"),
         ([Modality("a", (4,))], {"aggregation": "web"}, "unknown aggregation 'web'"),
-        ([Modality("a", (4,))], {"bound": "full"}, "bound must be one of"),
+        ([Modality("a", (4,))], {"bound": "joint"}, "bound must be one of"),
         ([Modality("a", (4,), network="conv")], {}, "network 'conv' needs images"),
         ([Modality("a", (4,), network="resnet")], {}, "unknown network 'resnet'"),
         ([Modality("a", (4,), likelihood="gamma")], {}, "unknown likelihood 'gamma'"),
@@ -178,7 +178,7 @@ def test_mixtures_of_too_many_components() -> None:
     vae = make(many, "mwb", bound="component")
     batch = {f"m{i}": torch.rand(ITEMS, 4) for i in range(13)}
     assert loss_of(vae, batch).isfinite()
-    assert vae.posterior(batch, "full").batch_shape == (ITEMS,)
+    assert vae.posterior(batch, "joint").batch_shape == (ITEMS,)
     with pytest.raises(ValueError, match="8,191 components"):
         vae.posterior(batch, "mixture")
 
@@ -189,7 +189,7 @@ def test_options_reach_the_guide(batch: dict[str, Tensor]) -> None:
     assert (prior.posterior(nothing).mean == 2).all()
     assert (prior.model.prior().stddev == 0.5).all()
     torch.manual_seed(1)
-    weighted = make(weights=(0.0, 1.0, 0.0))
+    weighted = make(expert_weights=(0.0, 1.0, 0.0))
     torch.manual_seed(1)
     alone = make().posterior({"vector": batch["vector"]})
     torch.testing.assert_close(weighted.posterior(batch).mean, alone.mean, rtol=1e-5, atol=1e-6)
@@ -211,7 +211,7 @@ def test_decode_with_leading_dimensions() -> None:
 def test_state_dict_round_trip(scale: float | str) -> None:
     modalities = [Modality("image", (3, 8, 8), scale=scale), Modality("vector", (5,), likelihood="normal", scale=scale)]
     batch = {"image": torch.rand(ITEMS, 3, 8, 8), "vector": torch.randn(ITEMS, 5)}
-    one, other = (make(modalities, "mwb", weights=(1.0, 2.0)) for _ in range(2))
+    one, other = (make(modalities, "mwb", expert_weights=(1.0, 2.0)) for _ in range(2))
     assert not torch.equal(loss_of(one, batch), loss_of(other, batch))
     other.load_state_dict(one.state_dict())
     assert torch.equal(loss_of(one, batch), loss_of(other, batch))
