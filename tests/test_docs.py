@@ -102,10 +102,11 @@ COMMANDS = [(page, arguments) for page in [*PAGES, *CONFIGS] for arguments in co
 @pytest.fixture
 def restored() -> Iterator[None]:
     """Undo what a block registers, in every registry."""
-    registries = {id(item): (item, item.snapshot()) for item in gc.get_objects() if isinstance(item, Registry)}
+    # Not isinstance, which asks some lazy objects of other packages for their class, and so imports these packages.
+    registries = [(item, item.snapshot()) for item in gc.get_objects() if type(item) is Registry]
     modules = set(sys.modules)
     yield
-    for item, parts in registries.values():
+    for item, parts in registries:
         item.restore(parts)
     for name in set(sys.modules) - modules:
         if name in PLUGINS:
@@ -202,36 +203,33 @@ def test_command_line_has_existing_commands_and_options(page: Path, arguments: l
         assert found is not None, f"{page}: pyro-mmvae {' '.join(arguments)}: there is no command {words[0]!r}"
         command, words = found, words[1:]
     context = click.Context(command)
-    options, operands, _ = command.make_parser(context).parse_args(args=words)  # raises on an unknown option
-    places = [parameter for parameter in command.params if isinstance(parameter, click.Argument)]
-    assert len(operands) == len(places), f"{page}: pyro-mmvae {' '.join(arguments)}: {operands}"
+    options, extra, _ = command.make_parser(context).parse_args(args=words)  # raises on an unknown option
+    assert not extra, f"{page}: pyro-mmvae {' '.join(arguments)}: unexpected {extra}"
     for parameter in command.params:
         value = options.get(str(parameter.name))
+        if isinstance(parameter, click.Argument) and parameter.required and words:
+            assert isinstance(value, str), f"{page}: pyro-mmvae {' '.join(arguments)}: {parameter.name} is missing"
         if isinstance(parameter, click.Option) and isinstance(value, str) and not isinstance(parameter.type, click.Path):
             parameter.type.convert(value, parameter, context)
 
 
-def settings_of(page: Path) -> Iterator[list[str]]:
-    """Yield the words ``KEY=VALUE`` of each line or inline code with ``--set``, after the aggregation that it names."""
-    for line in shell_lines(page):
-        if "--set " not in line:
-            continue
-        words = shlex.split(line, comments=True)
-        pairs = list(zip(words, words[1:], strict=False))
-        aggregations = [f"model.aggregation={value}" for option, value in pairs if option == "--agg" and "," not in value]
-        yield aggregations + [value for option, value in pairs if option == "--set"]
+def options_of(words: list[str], name: str) -> list[str]:
+    """Return the values of an option that may be repeated."""
+    return [value for option, value in zip(words, words[1:], strict=False) if option == name]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", [*PAGES, *CONFIGS], ids=lambda page: str(page.relative_to(ROOT)))
 def test_settings_of_page_exist(page: Path) -> None:
-    for words in settings_of(page):
-        config = make_config(None, parse_overrides(words))
-        if "celeba" not in page.name and "mnist" not in page.name and config.data.name in data_names():
-            own = {key: value for key, value in config.data.options().items() if key not in USER_DATA_OPTIONS}
-            resolve_options(config.data.name, own)
-
-
-USER_DATA_OPTIONS = {"kinds", "labels", "num_items"}  # of files and of plugins, which the page's command names
+    for line in shell_lines(page):
+        words = shlex.split(line, comments=True) if "--set " in line or "--config " in line else []
+        data = options_of(words, "--data") or [name for name in (page.stem,) if name in data_names()]
+        overrides = [f"data.name={name}" for name in data]
+        overrides += [f"model.aggregation={name}" for name in options_of(words, "--agg") if "," not in name]
+        overrides += options_of(words, "--set")
+        for path in options_of(words, "--config") or [None]:
+            config = make_config(None if path is None else ROOT / path, parse_overrides(overrides))
+            if config.data.name in data_names():
+                resolve_options(config.data.name, config.data.options())
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.language == "yaml"], ids=str)
