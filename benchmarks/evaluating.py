@@ -24,7 +24,7 @@ from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence
 from pyro_mmvae.evaluation.metrics import choose_subsets
 from pyro_mmvae.evaluation.posteriors import encode_dataset, posterior_means
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 CLASSES = 10
 SUBSETS = choose_subsets(len(NAMES))

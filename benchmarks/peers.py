@@ -28,7 +28,7 @@ from pyro_mmvae import MultimodalVAE
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.device import resolve_precision
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 MISSING = "skipped: multivae is not installed (pip install 'pyro-mmvae[bench]')"
 

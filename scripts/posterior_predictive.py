@@ -12,7 +12,7 @@ from pyro_mmvae.evaluation.calibration import calibrate
 from pyro_mmvae.evaluation.inference_data import to_inference_data, write_inference_data
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.reports.ppc import draw_ppc
-from pyro_mmvae.runs.run import load
+from pyro_mmvae.runs import RunFiles, load_run
 
 
 @click.command()
@@ -34,7 +34,7 @@ def main(run: Path, given: str, num_samples: int, items: int, seed: int, out: Pa
     Reads the run directory RUN and its test items. Prints the calibration of each statistic, and writes the draws for
     ArviZ to --out and pictures beside it.
     """
-    trained = load(run)
+    trained, files = load_run(run), RunFiles(run)
     data = trained.data("test")
     ids = np.arange(min(items, len(data)))
     batch = make_batch(data, slice(0, len(ids))).to(trained.device)
@@ -46,8 +46,8 @@ def main(run: Path, given: str, num_samples: int, items: int, seed: int, out: Pa
         coverage = "  ".join(f"{c.level:.0%}: {c.value:.2f} ± {c.error:.2f}" for c in row.coverage)
         print(f"{row.statistic:<20} p = {row.p_value:.2f}   coverage {coverage}   {row.verdict}")
 
-    file = write_inference_data(to_inference_data(check), out or run / "evaluation" / "ppc.nc")
-    print(file, *draw_ppc(file, folder=run / "plots" if out is None else None), sep="\n")
+    file = write_inference_data(to_inference_data(check), out or files.check())
+    print(file, *draw_ppc(file, folder=files.plots if out is None else None), sep="\n")
 
 
 if __name__ == "__main__":

@@ -103,6 +103,7 @@ from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
 from pyro_mmvae.device import resolve_device  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
+from pyro_mmvae.training import objectives  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -142,6 +143,7 @@ def global_state() -> dict[str, object]:
         "aggregations": functional.aggregations(),
         "data": registry.data_names(),
         "data formats": registry.format_names(),
+        "objectives": objectives.objective_names(),
     }
 
 
@@ -185,6 +187,7 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a test registers, data or aggregations, after it."""
     monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
+    monkeypatch.setattr(objectives._OBJECTIVES, "_parts", objectives._OBJECTIVES.snapshot())
     before = functional._REGISTRY.snapshot()
     yield
     functional._REGISTRY.restore(before)

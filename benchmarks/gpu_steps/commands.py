@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_steps.plan import ROOT, Figures, Plan
-from pyro_mmvae.files import read_metrics
+from pyro_mmvae.run_files import read_metrics
 
 AGGREGATIONS = ("mwb", "wb")
 RESULTS = ROOT / "docs" / "results"

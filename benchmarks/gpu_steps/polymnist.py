@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.gpu_steps.commands import call, figures_of
 from benchmarks.gpu_steps.plan import ROOT, Figures, Plan
 from pyro_mmvae.data.sets.idx import FILES
-from pyro_mmvae.files import read_metrics
+from pyro_mmvae.run_files import read_metrics
 
 MISSING = (
     "it needs MNIST and five photographs, which are no part of the repository: give --mnist PATH and "

@@ -24,7 +24,7 @@ from benchmarks.timing import Clock, Seconds, in_turn
 from benchmarks.training import Step, hand_step, svi_step
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 OURS, HAND, GRAPH, PYRO = "ours", "by hand", "by hand, CUDA graph", "SVI with PyroOptim"
 AGGREGATIONS, SETTINGS = ("mwb", "wb"), ("mini", "recipe")

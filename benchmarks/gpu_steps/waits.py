@@ -16,7 +16,7 @@ import torch
 from benchmarks.gpu_steps.plan import ROOT, Figures, Plan, last_line
 from benchmarks.settings import endless, new_trainer, random_data
 from pyro_mmvae.data import make_batch
-from pyro_mmvae.training.trainer import Averages, local_pyro
+from pyro_mmvae.training.elbo import Averages, local_pyro
 
 WARM_UP, STEPS = 3, 20  # together fewer than the 50 after which the trainer looks for what is not finite, and waits
 MISSING = 0.3
@@ -61,14 +61,14 @@ def twenty(plan: Plan, name: str, aggregation: str, bound: str) -> dict[str, Any
         def step() -> None:  # as in an epoch
             index = next(indices)
             loss = trainer.step(make_batch(data, index))
-            averages.add(len(index), {"loss": loss, **trainer.estimator.terms})
+            averages.add(len(index), loss, trainer.terms)
 
         with local_pyro():
             for _ in range(WARM_UP):  # libraries start with the first ones
                 step()
             found = watch(plan, step)
             trainer.check()
-        return {"precision": trainer.precision, "loss": averages.read()["loss"], **found}
+        return {"precision": trainer.precision, "loss": averages.read().loss, **found}
     except Exception as error:  # noqa: BLE001  (whatever it is, the other runs go on)
         traceback.print_exc()
         return {"result": last_line(error)}

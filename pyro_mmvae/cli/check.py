@@ -81,7 +81,7 @@ def ppc(
     from pyro_mmvae.evaluation.ppc import choose_conditions
 
     runs.import_plugins(plugins)
-    opened = runs.load(run, checkpoint=checkpoint, device=device)
+    opened, run_files = runs.load(run, checkpoint=checkpoint, device=device), runs.RunFiles(run)
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
         test = opened.data("test")
@@ -91,15 +91,15 @@ def ppc(
         files, rows = [], []
         for names in tqdm(given, "checks", disable=quiet, file=sys.stderr):
             data, metrics = _check(opened, batch, names, ids, classifiers, seed=seed, **options)
-            files.append(write_inference_data(data, run / "evaluation" / _file_name(names, given)))
+            files.append(write_inference_data(data, run_files.check(_label(names, given))))
             rows += [row.as_row() for row in metrics]
-    runs.write_table(run / "evaluation" / "ppc.csv", rows)
+    runs.write_table(run_files.check_table, rows)
     for file in files:
         click.echo(reports.ppc_table(file))
         click.echo("")
-    click.echo(f"  {run / 'evaluation' / 'ppc.csv'}")
+    click.echo(f"  {run_files.check_table}")
     for file in files:
-        drawn = reports.draw_ppc(file, folder=run / "plots")
+        drawn = reports.draw_ppc(file, folder=run_files.plots)
         click.echo(f"  {file}  {', '.join(str(picture.relative_to(run)) for picture in drawn)}")
 
 
@@ -116,10 +116,10 @@ def _parse_given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name in chosen)
 
 
-def _file_name(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
-    """Return ``ppc.nc`` for the only check or the first of a posterior, else a name that contains the subset."""
+def _label(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
+    """Return the label of a check: none for the only check or the first of a posterior, else the subset."""
     first = next((subset for subset in given if subset), given[0])
-    return "ppc.nc" if names == first else f"ppc-{'+'.join(names) or 'prior'}.nc"
+    return "" if names == first else "+".join(names) or "prior"
 
 
 def _classifiers(opened: Any, test: Any, seed: int) -> Any:

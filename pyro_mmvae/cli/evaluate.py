@@ -108,10 +108,11 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
     label = str(opened.config.model.aggregation)
     about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": label}
     runs.write_evaluation(run, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
+    files = runs.RunFiles(run)
     click.echo(reports.table(run))
     for file in [
-        run / "evaluation" / "metrics.csv",
-        run / "evaluation" / "summary.json",
+        files.evaluation_table,
+        files.evaluation_summary,
         *reports.draw_evaluation(run),
     ]:
         click.echo(f"  {file}")

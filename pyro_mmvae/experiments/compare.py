@@ -10,6 +10,7 @@ from pyro_mmvae import runs
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import resume, train
 
@@ -29,7 +30,7 @@ class Cell:
     @property
     def finished(self) -> bool:
         """True if the cell was trained and evaluated; the summary is the last file written."""
-        return (self.path / "evaluation" / "summary.json").exists()
+        return RunFiles(self.path).evaluation_summary.exists()
 
 
 def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cell]:
@@ -48,9 +49,10 @@ def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cel
     cells = []
     for (name, seed), config in sorted(configs.items(), key=lambda item: item[0][1]):
         path = out / f"{name.replace(':', '-')}-seed{seed}"
-        if (path / runs.CONFIG).exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
+        file = RunFiles(path).config
+        if file.exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
             raise runs.RunError(
-                f"{path} must have the settings of this comparison, got others in its {runs.CONFIG}: choose another "
+                f"{path} must have the settings of this comparison, got others in its {file.name}: choose another "
                 "--out or use those settings"
             )
         cells.append(Cell(path, config))
@@ -67,7 +69,7 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
         options: The extent of the evaluation.
         progress: If True, progress bars are shown on standard error; True by default.
     """
-    if (cell.path / runs.CHECKPOINTS["last"]).exists():
+    if RunFiles(cell.path).checkpoint("last").exists():
         run = resume(cell.path, progress=progress)
     else:
         run = train(cell.config, cell.path, progress=progress)

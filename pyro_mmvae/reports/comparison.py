@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_mmvae.files import read_metrics, write_text
+from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.plots import save_figure
+from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
 _COLUMNS = 4  # the largest number of panels in a row
@@ -52,7 +53,7 @@ def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list
 
 def _read(path: Path) -> dict[str, Any] | None:
     """Read the summary of a run's evaluation, or return None if there is none."""
-    file = path / "evaluation" / "summary.json"
+    file = RunFiles(path).evaluation_summary
     if not file.exists():
         return None
     summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae.reports.plots import save_figure
+from pyro_mmvae.run_files import RunFiles
 
 _LABELS = {
     "probe": "linear probe",
@@ -33,11 +34,11 @@ def draw_evaluation(path: Path) -> list[Path]:
     Returns:
         The files drawn: ``views.png``, ``khat.png`` if PSIS k̂ was computed, ``latent.png`` if there are labels.
     """
-    summary = json.loads((path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
-    plots = path / "plots"
+    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
+    plots = RunFiles(path).plots
     plots.mkdir(exist_ok=True)
     drawn = [_by_views(summary["means_by_views"], plots / "views.png")]
-    with np.load(path / "evaluation" / "arrays.npz", allow_pickle=False) as file:
+    with np.load(RunFiles(path).evaluation_arrays, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if "khat_threshold" in arrays:
         drawn.append(_khat(arrays, summary["options"], plots / "khat.png"))
@@ -55,7 +56,7 @@ def table(path: Path) -> str:
     Returns:
         The table as several lines.
     """
-    summary = json.loads((path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
     rows, notes, max_views = [], list[str](), 0
     for metric in _TABLE:
         for protocol, means in summary["means_by_views"].get(metric, {}).items():

@@ -11,8 +11,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pyro_mmvae.files import read_metrics, write_atomically
+from pyro_mmvae.files import write_atomically
 from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, write_lines
+from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _ZOOM = 2  # screen pixels per pixel of an image
 _TEXT_WIDTH = 48  # the width of an item in pixels if there are no images
@@ -28,7 +29,8 @@ def draw_run(path: Path) -> list[Path]:
         The files drawn: ``curves.png``, ``weights.png`` if weights were learned, and for images and text
         ``reconstructions.png`` and ``cross_generation.png``.
     """
-    plots = path / "plots"
+    files = RunFiles(path)
+    plots = files.plots
     plots.mkdir(exist_ok=True)
     drawn = []
     rows = read_metrics(path)
@@ -36,8 +38,8 @@ def draw_run(path: Path) -> list[Path]:
         drawn.append(_curves(rows, plots / "curves.png"))
         if {"expert_weights", "subset_weights"} & set(rows[-1]):
             drawn.append(_weights(rows, plots / "weights.png"))
-    if (path / "samples.npz").exists():
-        with np.load(path / "samples.npz", allow_pickle=False) as file:
+    if files.samples.exists():
+        with np.load(files.samples, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         names = [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
         drawn.append(_reconstructions(arrays, names, plots / "reconstructions.png"))

@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
+from pyro_mmvae.run_files import RunFiles
+
 _MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
 
@@ -36,10 +38,11 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
     Raises:
         FileNotFoundError: If there is no check.
     """
-    files = sorted((path / "evaluation").glob("ppc*.nc")) if path.is_dir() else [path]
+    run = RunFiles(path)
+    files = run.checks() if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(f"{path}: no posterior predictive check (evaluation/ppc.nc)")
-    where = folder or (path / "plots" if path.is_dir() else path.parent)
+        raise FileNotFoundError(f"{path}: no posterior predictive check ({run.check().relative_to(path)})")
+    where = folder or (run.plots if path.is_dir() else path.parent)
     where.mkdir(parents=True, exist_ok=True)
     drawn = []
     for file in files:

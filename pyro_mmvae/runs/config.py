@@ -133,7 +133,10 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """Optimisation and the machine."""
+    """The optimization and the machine.
+
+    ``objective`` is the name of an objective, or a mapping with ``name`` and its options.
+    """
 
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(64, ge=1)
@@ -145,6 +148,14 @@ class TrainConfig(_Section):
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1)
+    objective: str | dict[str, Any] = "elbo"
+
+    @field_validator("objective")
+    @classmethod
+    def _named(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(value, dict) and not isinstance(value.get("name"), str):
+            raise ValueError("must be the name of an objective, or a mapping with name and its options")
+        return value
 
 
 class Config(_Section):

@@ -21,7 +21,7 @@ Groups: TypeAlias = tuple[tuple[str, ...], ...]
 PrivateExpert: TypeAlias = tuple[Tensor, Tensor]
 """Loc and scale of a Gaussian, each `(item, private)`."""
 
-_RESERVED = ("z", "data", "present", "kl", "loss", "elbo", "seconds")  # sites, keys of a batch, terms of the ELBO
+_RESERVED = ("z", "data", "present")  # sites, keys of a batch
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from pyro_mmvae.aggregation.weights import (
     make_expert_weights,
     weights_entropy,
 )
-from pyro_mmvae.files import read_metrics
 from pyro_mmvae.reports import draw_run
+from pyro_mmvae.run_files import read_metrics
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 from pyro_mmvae.training.learned_weights import learned_weights

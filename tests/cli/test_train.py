@@ -146,7 +146,7 @@ def test_train_resume_continues_and_refuses_other_settings() -> None:
     assert "leave out aggregation" in refused("train", "--resume", "out", "--agg", "wb")
     assert "leave out overrides" in refused("train", "--resume", "out", "--set", "train.lr=1")
     assert "leave out --out" in refused("train", "--resume", "out", "--out", "elsewhere")
-    assert "no run directory" in refused("train", "--resume", "nowhere")
+    assert "is not a run directory" in refused("train", "--resume", "nowhere")
 
 
 @pytest.mark.usefixtures("place")
@@ -211,7 +211,7 @@ def test_train_existing_folder_is_refused_and_unchanged() -> None:
     Path("out").mkdir()
     Path("out/thesis.txt").write_text("mine")
     line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet")
-    assert line == "error: out exists already: give another --out, or go on with --resume out"
+    assert line == "error: out exists already: give another --out, or continue it with --resume out"
     assert [file.name for file in Path("out").iterdir()] == ["thesis.txt"]
     invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
     invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
@@ -224,8 +224,8 @@ def test_sample_invalid_arguments_fail_in_one_line() -> None:
     for words, expected in (
         (("out", "--given", "m9"), "unknown modality 'm9'; the run has m0, m1"),
         (("out", "--generate", "m9"), "unknown modality 'm9'"),
-        (("out", "--given", "m0", "-n", "13"), "only 12 test items have m0, 13 were asked for"),
-        (("nowhere",), "nowhere: no run directory"),
+        (("out", "--given", "m0", "-n", "13"), "count must be at most 12, the test items with m0, got 13"),
+        (("nowhere",), "nowhere is not a run directory"),
         (("out", "--device", "warp"), "device 'warp' is unavailable"),
     ):
         assert expected in refused("sample", *words)

@@ -22,7 +22,7 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.experiments import make_cells
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig, make_config
-from pyro_mmvae.runs.pictures import sample_pictures
+from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training import Trainer, evaluate_elbo, session
 
 N = 90
@@ -172,11 +172,9 @@ def test_train_modality_settings_override_the_data(folder: Path) -> None:
     }  # fmt: skip
 
 
-def test_load_run_with_old_data_options_opens(toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(session._Session, "about_modalities", lambda self: {"shapes": self.shapes})
-        config = toy_config(train__epochs=1)
-        before = train(config, tmp_path / "wb-seed0", progress=False)
+def test_load_run_with_partial_configuration_fills_in_defaults(toy_config: Any, tmp_path: Path) -> None:
+    config = toy_config(train__epochs=1)
+    before = train(config, tmp_path / "wb-seed0", progress=False)
     file = tmp_path / "wb-seed0" / "config.yaml"
     tree = yaml.safe_load(file.read_text())
     old = ("name", "modalities", "train_size", "val_size", "test_size", "photographs", "seed")
@@ -269,7 +267,7 @@ def test_trainer_empty_items_contribute_zero(aggregation: str, bound: str) -> No
     data = dataset(torch.zeros(24, 4, dtype=torch.bool))
     data.tensors["v"][:] = math.nan
     batch = make_batch(data, slice(0, 8))
-    loss = Trainer(vae, SETTINGS, total_steps=5).elbo(batch)
+    loss = Trainer(vae, SETTINGS, total_steps=5).loss(batch)
     loss.backward()
     assert abs(float(loss.detach())) < 1e-5
     for parameter in vae.parameters():
@@ -277,13 +275,13 @@ def test_trainer_empty_items_contribute_zero(aggregation: str, bound: str) -> No
     assert abs(evaluate_elbo(vae, data)["elbo"]) < 1e-5
 
 
-def test_sample_pictures_ignore_absent_values(toy_config: Any, tmp_path: Path) -> None:
+def test_training_samples_ignore_absent_values(toy_config: Any, tmp_path: Path) -> None:
     run = train(toy_config(train__epochs=0, data__missing_rate=0.5), tmp_path / "run", progress=False)
     data = run.data("val")
     poisoned = dataclasses.replace(data, modalities={name: value.clone() for name, value in data.tensors.items()})
     for number, value in enumerate(poisoned.tensors.values()):
         value[~data.present[:, number]] = 255
-    pictures, poisoned_pictures = sample_pictures(run, data), sample_pictures(run, poisoned)
+    pictures, poisoned_pictures = training_samples(run, data), training_samples(run, poisoned)
     assert set(pictures) == set(poisoned_pictures)
     assert all((pictures[name] == poisoned_pictures[name]).all() for name in pictures)
     chosen = pictures["observed.m0"].reshape(10, -1)
@@ -306,7 +304,7 @@ def test_trainer_missing_modalities_stay_finite() -> None:
         assert trainer.step(make_batch(data, rows)).isfinite()
     assert all(parameter.isfinite().all() for parameter in vae.parameters())
     elbo = evaluate_elbo(vae, data)
-    assert all(math.isfinite(value) for value in elbo.values())
+    assert all(math.isfinite(value) for value in (elbo["elbo"], elbo["kl"], *elbo["log_likelihood"].values()))
     clean = MultimodalDataset(dataset().modalities, data.labels, data.present, "kinds", "train")
     assert evaluate_elbo(vae, clean)["elbo"] == elbo["elbo"]
     each = [evaluate_elbo(vae, data.subset([i]))["elbo"] for i in range(24)]

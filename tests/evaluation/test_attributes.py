@@ -24,8 +24,8 @@ from pyro_mmvae.evaluation.probe import linear_probe
 from pyro_mmvae.evaluation.statistics import StatisticContext, make_statistics
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.reports import draw_evaluation, table
-from pyro_mmvae.runs.pictures import _one_of_each
-from pyro_mmvae.runs.run import write_evaluation
+from pyro_mmvae.runs import write_evaluation
+from pyro_mmvae.runs.sampling import _one_of_each_class
 
 ATTRIBUTES = ("Left", "Right", "Never")
 
@@ -237,7 +237,7 @@ def test_summary_probe_averages_the_mean_rows_only() -> None:
 
 
 def test_parts_that_need_classes_handle_attributes() -> None:
-    assert _one_of_each(TRAIN, 4) == [0, 1, 2, 3]
+    assert _one_of_each_class(TRAIN, 4) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="missing_by_label: data 'marked' has attributes, expected one class an item"):
         Missing(missing_by_label={0: 0.5}).apply(TRAIN)
     context = StatisticContext("a", classifiers=readers())

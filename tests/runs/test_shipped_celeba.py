@@ -1,4 +1,4 @@
-"""The configurations for CelebA, and that every one that comes with the project is read."""
+"""The configurations for CelebA, and the reading of all shipped configurations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if not CONFIGS:  # installed without a checkout around it
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_configuration_is_read(path: Path) -> None:
+def test_make_config_reads_every_shipped_configuration(path: Path) -> None:
     assert make_config(path) != Config()
     assert make_config(path, {"data.name": "elsewhere"}).data.name == "elsewhere"
 
@@ -31,7 +31,7 @@ TRAITS = {
 
 
 @pytest.mark.parametrize("name", ["celeba", "celeba-cpu"])
-def test_a_celeba_configuration_makes_the_recipes_model(name: str) -> None:
+def test_build_vae_of_a_celeba_configuration_follows_the_recipe(name: str) -> None:
     config = make_config(FOLDER / f"{name}.yaml")
     settled = settle_traits(config, TRAITS)
     image, text = settled["image"], settled["text"]
@@ -44,7 +44,7 @@ def test_a_celeba_configuration_makes_the_recipes_model(name: str) -> None:
     assert vae.names == ("image", "text")
 
 
-def test_the_recipe_is_that_of_mopoe() -> None:
+def test_make_config_of_celeba_follows_mopoe() -> None:
     config = make_config(FOLDER / "celeba.yaml")
     train, network = config.train, config.model.network
     assert (train.batch_size, train.lr, train.epochs, train.betas) == (256, 5e-4, 250, (0.9, 0.999))

@@ -21,8 +21,7 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import calibrate_by_simulation, simulation_calibration
 from pyro_mmvae.networks import NETWORKS, NetworkOptions, make_networks
 from pyro_mmvae.runs.config import Config, TrainConfig
-from pyro_mmvae.runs.pictures import sample_pictures
-from pyro_mmvae.runs.sampling import draw_samples
+from pyro_mmvae.runs.sampling import draw_samples, training_samples
 from pyro_mmvae.training import Trainer, evaluate_elbo
 
 ITEMS = 12
@@ -309,7 +308,7 @@ def test_a_step_trains_every_parameter() -> None:
     batch = make_batch(torch.ones(ITEMS, 4, dtype=torch.bool))
     trainer.step(Batch({n: v.float() for n, v in batch.values.items()}, {}))
     assert {name for name, value in vae.named_parameters() if torch.equal(value, before[name])} == set()
-    assert set(trainer.estimator.terms) == {"a", "b", "c", "d", "kl"}
+    assert set(trainer.terms.log_likelihood) == {"a", "b", "c", "d"}
 
 
 def test_a_run_with_private_latents(toy_config: Callable[..., Config], elsewhere: Path) -> None:
@@ -328,7 +327,7 @@ def test_a_run_with_private_latents(toy_config: Callable[..., Config], elsewhere
     assert set(posterior) == {"m0"}
     one = again.decode(again.posterior(values).mean, {"m0": posterior["m0"].mean})
     assert one["m0"].shape[0] == 6
-    pictures, more = sample_pictures(again, data), sample_pictures(again, data)
+    pictures, more = training_samples(again, data), training_samples(again, data)
     assert all((pictures[name] == more[name]).all() for name in pictures)
     samples = draw_samples(again, ("m0",), ("m0", "m2"), count=4, seed=1)
     assert set(samples.generated) == {"m0", "m2"}
