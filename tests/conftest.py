@@ -35,14 +35,11 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     ``python -m pytest`` without a path is the whole suite. With paths, or with ``-n 0``, everything runs in this
     process, which starts sooner. ``-n`` is not in ``addopts``, where it would rule out ``-p no:xdist``.
     """
-    is_worker = "PYTEST_XDIST_WORKER" in os.environ  # which sees the same command line and must not start others
     is_whole_suite = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if (
-        is_whole_suite
-        and not is_worker
-        and config.pluginmanager.hasplugin("xdist")
-        and config.option.numprocesses is None
-    ):
+    is_worker = hasattr(config, "workerinput")  # a worker runs this hook too, and must not start workers of its own
+    if is_worker or not is_whole_suite or not config.pluginmanager.hasplugin("xdist"):
+        return
+    if config.option.numprocesses is None:
         config.option.numprocesses = "auto"
         if config.option.dist == "no":
             config.option.dist = "worksteal"  # tests of a module mostly stay together, and share its fixtures
