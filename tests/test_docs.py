@@ -29,11 +29,21 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 PROSE = [*PAGES, ROOT / "CHANGELOG.md"]  # which also names what does not exist any more
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+PROGRAMS = {
+    "pyro-mmvae": "pyro_mmvae.cli",
+    "benchmarks": "benchmarks.__main__",
+    "benchmarks.curves": "benchmarks.curves",
+    "benchmarks.profile": "benchmarks.profile",
+    "benchmarks/gpu.sh": "benchmarks.gpu",
+    "scripts/posterior_predictive.py": "scripts.posterior_predictive",
+}
+"""The programs that the pages call, each with the module of its click command ``main``."""
+
 PLUGINS = ("tempered", "heavy_tails", "linear_networks", "noisy_circles", "free_bits", "brightest")
-SMALL = (
+SMALL = shlex.split(
     "--quiet --epochs 1 --set model.latent_size=4 --set model.network.width=4 --set model.network.hidden=8 "
     "--set train.batch_size=32 --set train.threads=1 --set train.device=cpu"
-).split()
+)
 NOT_RUN = {"no-run", "needs-run"}  # words after "python" of a block that is a fragment, or that needs a trained run
 
 
@@ -82,21 +92,21 @@ def shell_lines(page: Path) -> Iterator[str]:
     yield from inline_code(page)
 
 
-def commands_of(page: Path) -> Iterator[list[str]]:
-    """Yield the arguments of each call of the command line on a page."""
+def commands_of(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the program and the arguments of each command on a page."""
     for line in shell_lines(page):
-        if "pyro-mmvae " not in line or " | " in line:
+        if not any(program in line for program in PROGRAMS) or " | " in line:
             continue
         words = shlex.split(line, comments=True)
         for index, word in enumerate(words):
-            if word.endswith("pyro-mmvae") and "=" not in word and words[index + 1 :]:
+            program = word.removeprefix(".venv/bin/")
+            if program in PROGRAMS and (program == words[0] or words[index - 1] in {"&&", "-m", "bash", "python"}):
                 rest = words[index + 1 :]
-                arguments = rest[: rest.index("&&")] if "&&" in rest else rest
-                yield [argument for argument in arguments if argument != "…"]
+                yield program, rest[: rest.index("&&")] if "&&" in rest else rest
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-COMMANDS = [(page, arguments) for page in [*PAGES, *CONFIGS] for arguments in commands_of(page)]
+COMMANDS = [(page, *command) for page in [*PAGES, *CONFIGS] for command in commands_of(page)]
 
 
 @pytest.fixture
@@ -190,27 +200,33 @@ def test_relative_links_of_page_exist(page: Path) -> None:
 
 
 def test_commands_are_found_on_the_pages() -> None:
-    assert len(COMMANDS) > 40
-    assert ["train", "--agg", "mwb"] in [arguments for page, arguments in COMMANDS if page.name == "README.md"]
+    assert {program for _, program, _ in COMMANDS} == set(PROGRAMS)
+    assert (ROOT / "README.md", "pyro-mmvae", ["train", "--agg", "mwb"]) in COMMANDS
+    assert len(COMMANDS) > 50
 
 
-@pytest.mark.parametrize(("page", "arguments"), COMMANDS, ids=lambda value: " ".join(value) if isinstance(value, list) else value.name)
-def test_command_line_has_existing_commands_and_options(page: Path, arguments: list[str]) -> None:
-    command: click.Command = main
+@pytest.mark.parametrize(
+    ("page", "program", "arguments"),
+    COMMANDS,
+    ids=[f"{page.name}-{program} {' '.join(arguments)}" for page, program, arguments in COMMANDS],
+)
+def test_command_line_has_existing_commands_and_options(page: Path, program: str, arguments: list[str]) -> None:
+    command: click.Command = importlib.import_module(PROGRAMS[program]).main
     words = list(arguments)
     while isinstance(command, click.Group) and words:
-        found = command.get_command(click.Context(command), words[0])
-        assert found is not None, f"{page}: pyro-mmvae {' '.join(arguments)}: there is no command {words[0]!r}"
-        command, words = found, words[1:]
+        child = command.get_command(click.Context(command), words[0])
+        assert child is not None, f"there is no command {words[0]!r}"
+        command, words = child, words[1:]
     context = click.Context(command)
     options, extra, _ = command.make_parser(context).parse_args(args=words)  # raises on an unknown option
-    assert not extra, f"{page}: pyro-mmvae {' '.join(arguments)}: unexpected {extra}"
+    assert not extra
     for parameter in command.params:
         value = options.get(str(parameter.name))
         if isinstance(parameter, click.Argument) and parameter.required and words:
-            assert isinstance(value, str), f"{page}: pyro-mmvae {' '.join(arguments)}: {parameter.name} is missing"
-        if isinstance(parameter, click.Option) and isinstance(value, str) and not isinstance(parameter.type, click.Path):
-            parameter.type.convert(value, parameter, context)
+            assert isinstance(value, str), f"{parameter.name} is missing"
+        if isinstance(parameter, click.Option) and isinstance(value, str):
+            for choice in value.split("|") if isinstance(parameter.type, (click.Choice, click.IntRange)) else ():
+                parameter.type.convert(choice, parameter, context)
 
 
 def options_of(words: list[str], name: str) -> list[str]:
