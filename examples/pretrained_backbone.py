@@ -31,7 +31,7 @@ class BackboneEncoder(nn.Module):
     """Stages of a ResNet with a trained head that returns loc and scale of an expert.
 
     Args:
-        resnet: ResNet of torchvision.
+        resnet: A ResNet of torchvision.
         stages: Number of its stages to keep, 1 to 4.
         latent_size: Number of latent dimensions.
         freeze: If True, the stages are not trained, and stay in evaluation mode.

@@ -130,7 +130,7 @@ def fid_of_prior_draws(
 
     Args:
         vae: The model, in eval mode.
-        data: The real images.
+        data: The data set of real images.
         seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
         batch_size: The number of draws to decode at once; by default it depends on the device.
 

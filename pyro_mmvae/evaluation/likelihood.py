@@ -37,7 +37,7 @@ def held_out_log_likelihood(
     Args:
         vae: The model, in eval mode.
         experts: Experts of the items of ``data``.
-        data: The held-out items.
+        data: The data set of held-out items.
         subsets: Subsets of the modalities, each as indices.
         samples: The number K of draws per item, 64 by default.
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored

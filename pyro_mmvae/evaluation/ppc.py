@@ -65,7 +65,7 @@ class PredictiveCheck:
 
     @property
     def protocol(self) -> str:
-        """How the draws were made, in words."""
+        """A description of how the draws were made."""
         distribution = "posterior predictive" if self.given else "prior predictive"
         return f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
 

@@ -90,7 +90,7 @@ def reconstruction(
     Args:
         vae: The model, in eval mode.
         experts: Experts of the items of ``data``.
-        data: The observed items.
+        data: The data set of observed items.
         subsets: Subsets of the modalities to condition on, each as indices.
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
             afterwards.

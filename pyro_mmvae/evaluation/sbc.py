@@ -56,7 +56,7 @@ class SimulationCalibration:
 
     @property
     def protocol(self) -> str:
-        """How the ranks were computed, in words."""
+        """A description of how the ranks were computed."""
         text = f"simulation-based calibration, {self.density} density, {self.draws} draws"
         return f"{text}; {self.note}" if self.note else text
 

@@ -52,7 +52,7 @@ def draw_samples(
     prior.
 
     Args:
-        run: The trained run.
+        run: The trained run to use.
         given: The names of the modalities to condition on, for test items that have all of them; if empty (default),
             the latent is drawn from the prior.
         generate: The names of the modalities to generate; by default all that are not in ``given``.
@@ -94,7 +94,7 @@ def training_samples(
     posterior if the modality is conditioned on, otherwise a draw from its prior.
 
     Args:
-        run: The trained run.
+        run: The trained run to use.
         data: The data set whose first items are taken, one of each class if there are classes.
         count: The number of items, 10 by default.
         seed: The seed of the draws, 0 by default.

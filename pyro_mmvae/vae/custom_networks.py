@@ -98,8 +98,8 @@ def make_registered(
     """Return a new module of a registered factory.
 
     Args:
-        registry: ``ENCODERS`` or ``DECODERS``.
-        name: The registered name.
+        registry: The table, ``ENCODERS`` or ``DECODERS``.
+        name: The name of a registered factory.
         shape: Shape of one item as the encoder sees it, or of its parameters.
         latent_size: Number of shared latent dimensions.
         options: Options of the networks of the modality.

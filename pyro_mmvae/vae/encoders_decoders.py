@@ -95,7 +95,7 @@ class Encoders(nn.Module):
         """Return experts of items of which nothing was observed.
 
         Args:
-            count: Number of items.
+            count: The number of items.
             reference: A tensor with the floating type and the device of the result.
         """
         ones = reference.new_ones(()).expand(count, len(self.names), self.latent_size)
@@ -139,7 +139,7 @@ def prior_if_absent(present: Tensor | None, loc: Tensor, scale: Tensor) -> Priva
 
     Args:
         present: Mask of the items with the modality, `(item,)`; None if all have it.
-        loc: Location, `(item, private)`.
+        loc: The location, of shape `(item, private)`.
         scale: Standard deviation, `(item, private)`.
     """
     if present is None:
@@ -166,7 +166,7 @@ class Decoders(nn.Module):
         """Decode some modalities; only their networks run.
 
         Args:
-            z: Latents, `(*batch, latent)`.
+            z: The latents, of shape `(*batch, latent)`.
             names: Names of the modalities to decode.
             private: Modality name to private latents `(*batch, private)`, for those of the modalities that have them.
 

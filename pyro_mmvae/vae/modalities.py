@@ -129,7 +129,7 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
     """Return the names of modalities in groups that one network can serve; a custom encoder or decoder stays alone.
 
     Args:
-        modalities: The modalities, resolved.
+        modalities: The modalities, with resolved descriptions.
         likelihoods: Modality name to likelihood.
     """
     groups: dict[Any, list[str]] = {}
@@ -150,7 +150,7 @@ def make_group(
 
     Args:
         modality: One of them, resolved.
-        likelihood: Its likelihood.
+        likelihood: The likelihood of the modality.
         latent_size: Number of shared latent dimensions.
         options: Options of the model's networks.
         count: Number of modalities in the group.

@@ -20,7 +20,7 @@ def make(*modalities: Modality, **options: int) -> MultimodalVAE:
 
 
 def networks(vae: MultimodalVAE, name: str) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of a modality that is alone in its group."""
+    """Return encoder and decoder of a modality that is alone in its group."""
     (place,) = [number for number, group in enumerate(vae.guide.encode.groups) if group == (name,)]
     return vae.guide.encode.networks[place], vae.model.decoders.networks[place]
 
