@@ -21,7 +21,7 @@ from pyro_mmvae import (
     aggregate,
     draw_component,
 )
-from pyro_mmvae.aggregation.functional import full_component
+from pyro_mmvae.aggregation import make_aggregation
 from pyro_mmvae.data import ModalitySpec, make_batch
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
 from pyro_mmvae.evaluation.ppc import posterior_predictive
@@ -100,8 +100,8 @@ def test_component_and_draws_stay_on_device(name: str, device: torch.device) -> 
         for draws in (mixture.rsample(), mixture.rsample((3,))):
             assert draws.device.type == device.type
         if name != "moe":
-            full = full_component(experts, name).mean.cpu()
-            expected = full_component(experts_on(torch.device("cpu"), complete), name).mean
+            full = make_aggregation(name).joint(experts).mean.cpu()
+            expected = make_aggregation(name).joint(experts_on(torch.device("cpu"), complete)).mean
             torch.testing.assert_close(full, expected)
 
 

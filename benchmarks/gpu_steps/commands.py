@@ -19,7 +19,7 @@ AGGREGATIONS = ("mwb", "wb")
 RESULTS = ROOT / "docs" / "results"
 SOURCE = "docs/results/comparison.csv"
 TABLE = RESULTS / "comparison.csv"
-AT_REST = re.compile(r"On two cores at rest 10 epochs of `mwb` or `wb`.{0,80}? take (\d+) s")
+AT_REST = re.compile(r"On two cores without other work, 10 epochs of `mwb` or `wb`.{0,80}? take (\d+) s")
 
 TINY = {
     "train": (

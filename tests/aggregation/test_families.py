@@ -254,10 +254,13 @@ def test_logistic_draws_are_finite_and_reparameterised() -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"family": "cauchy"}, "family must be one of normal, laplace, student_t, logistic, not 'cauchy'"),
-        ({"family": "student_t"}, "'student_t', and no other, needs df; got 'student_t', df=None"),
-        ({"df": 4.0}, "needs df; got 'normal', df=4.0"),
-        ({"family": "laplace", "cov_factor": torch.ones(2, 3, 1)}, "'laplace' has independent dimensions"),
+        ({"family": "cauchy"}, "family must be one of normal, laplace, student_t, logistic, got 'cauchy'"),
+        ({"family": "student_t"}, "df must be set for family 'student_t' only, got 'student_t', df=None"),
+        ({"df": 4.0}, "df must be set for family 'student_t' only, got 'normal', df=4.0"),
+        (
+            {"family": "laplace", "cov_factor": torch.ones(2, 3, 1)},
+            "family must be 'normal' for experts with a covariance, got 'laplace'",
+        ),
     ],
 )
 def test_experts_refuse_invalid_families(options: dict[str, Any], match: str) -> None:

@@ -141,6 +141,6 @@ def test_readers_of_intact_files_return_their_content(tmp_path: Path) -> None:
         (tmp_path / "a.npz").write_bytes(content)
         np.testing.assert_array_equal(read_npz(tmp_path / "a.npz")["a"], VALUES)
     (tmp_path / "meta.yaml").write_bytes(YAML)
-    assert read_meta(tmp_path / "meta.yaml").of("a").scale == 0.5
+    assert read_meta(tmp_path / "meta.yaml").spec("a").scale == 0.5
     returns_or_raises_in_one_line(lambda: read_npy(tmp_path))  # a folder
     returns_or_raises_in_one_line(lambda: read_meta(tmp_path))

@@ -156,7 +156,7 @@ def test_elbo_objective_returns_the_weighted_loss_and_unweighted_terms(batch: Ba
 
 
 def test_elbo_objective_records_the_entropy_of_learned_weights_as_a_penalty(batch: Batch) -> None:
-    vae = make("mwb", weights="gate", weights_entropy=0.3)
+    vae = make("mwb", expert_weights="gate", expert_weights_entropy=0.3)
     with local_pyro():
         loss, terms = ELBOObjective(vae)(batch)
     (penalty,) = terms.penalties.values()

@@ -45,6 +45,7 @@ class Tempered(Aggregation):
 
 def make(aggregation: Any, **options: Any) -> MultimodalVAE:
     torch.manual_seed(0)
+    options.setdefault("bound", "mixture")
     return MultimodalVAE(MODALITIES, 2, aggregation, network=NetworkOptions(hidden=8), **options)
 
 
@@ -118,11 +119,11 @@ def test_vae_refuses_options_and_bounds_that_an_object_does_not_have() -> None:
     with pytest.raises(ValueError, match="'Tempered' has no component bound"):
         make(Tempered(), bound="component")
     with pytest.raises(ValueError, match="'Tempered' has no rule for experts of kind 'laplace'; it accepts normal"):
-        MultimodalVAE(MODALITIES, 2, Tempered(), network=NetworkOptions(family="laplace"))
+        MultimodalVAE(MODALITIES, 2, Tempered(), bound="mixture", network=NetworkOptions(family="laplace"))
 
 
 def test_vae_refuses_a_mixture_of_too_many_components_at_construction() -> None:
     many = [Modality(f"m{m}", (2,)) for m in range(13)]
     with pytest.raises(ValueError, match="8,191 components.*bound='component'"):
-        MultimodalVAE(many, 2, MixtureOverSubsets(Tempered()))
+        MultimodalVAE(many, 2, MixtureOverSubsets(Tempered()), bound="mixture")
     MultimodalVAE(many, 2, MixtureOverSubsets(Tempered()), bound="component")

@@ -266,7 +266,7 @@ def test_trainer_steps_with_custom_parts(toy_config: Callable[..., Config], batc
     vae = make(custom(), bound="component", aggregation="mwb")
     trainer = Trainer(vae, toy_config().train, total_steps=3)
     from pyro_mmvae import Batch
-    from pyro_mmvae.training.trainer import local_pyro
+    from pyro_mmvae.training import local_pyro
 
     with local_pyro():
         losses = [float(trainer.step(Batch(batch)).detach()) for _ in range(3)]
