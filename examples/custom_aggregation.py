@@ -1,4 +1,4 @@
-"""A custom aggregation with a learned parameter: in a guide of one's own, over subsets, and on the command line.
+"""A custom aggregation with a learned parameter: in a user's guide, over subsets, and on the command line.
 
 The aggregation is the Wasserstein barycenter with its scale multiplied by a temperature τ, which is learned. The
 encoders here are frozen and overconfident, so training τ is what makes the posterior right: the model is linear and

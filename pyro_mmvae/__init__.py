@@ -34,14 +34,27 @@ if TYPE_CHECKING:
     from pyro_mmvae.batch import Batch as Batch
     from pyro_mmvae.data import MultimodalDataset as MultimodalDataset
     from pyro_mmvae.data import load_data as load_data
+    from pyro_mmvae.data import register_data as register_data
     from pyro_mmvae.distributions import SubsetMixture as SubsetMixture
+    from pyro_mmvae.evaluation import evaluate as evaluate
     from pyro_mmvae.experts import Experts as Experts
     from pyro_mmvae.guides import BarycentricGuide as BarycentricGuide
+    from pyro_mmvae.likelihoods import Likelihood as Likelihood
+    from pyro_mmvae.likelihoods import register_likelihood as register_likelihood
+    from pyro_mmvae.modality_spec import ModalitySpec as ModalitySpec
+    from pyro_mmvae.networks import NetworkOptions as NetworkOptions
+    from pyro_mmvae.networks import register_network as register_network
     from pyro_mmvae.runs import Run as Run
     from pyro_mmvae.runs import load as load
+    from pyro_mmvae.runs import make_config as make_config
+    from pyro_mmvae.training import Objective as Objective
+    from pyro_mmvae.training import register_objective as register_objective
+    from pyro_mmvae.training import resume as resume
     from pyro_mmvae.training import train as train
     from pyro_mmvae.vae import Modality as Modality
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
+    from pyro_mmvae.vae import register_decoder as register_decoder
+    from pyro_mmvae.vae import register_encoder as register_encoder
 
 _HOMES = {
     "Aggregation": "aggregation",
@@ -70,11 +83,24 @@ _HOMES = {
     "SubsetMixture": "distributions",
     "Experts": "experts",
     "BarycentricGuide": "guides",
+    "Likelihood": "likelihoods",
+    "register_likelihood": "likelihoods",
+    "ModalitySpec": "modality_spec",
+    "NetworkOptions": "networks",
     "Modality": "vae",
     "MultimodalVAE": "vae",
+    "register_decoder": "vae",
+    "register_encoder": "vae",
     "Run": "runs",
     "load": "runs",
     "train": "training",
+    "evaluate": "evaluation",
+    "register_network": "networks",
+    "make_config": "runs",
+    "Objective": "training",
+    "register_objective": "training",
+    "resume": "training",
+    "register_data": "data",
 }
 
 __all__ = ["__version__", *_HOMES]  # noqa: PLE0604  (strings, built from the table)

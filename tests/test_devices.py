@@ -112,7 +112,8 @@ def test_posterior_draws_and_decoding_stay_on_device(aggregation: str, bound: st
         on_fake_cuda(vae)
         batch = batch_of("cuda")
         for z in (
-            vae.guide(batch), vae.guide(batch.select(("c",))), vae.guide(size=4), vae.model(size=4), vae.model(batch),
+            vae.guide(batch), vae.guide(batch.select(("c",))), vae.guide(num_items=4),
+            vae.model(num_items=4), vae.model(batch),
             vae.posterior(batch).mean, vae.posterior(batch).variance, vae.posterior(batch).rsample((2,)),
             vae.posterior(batch, "component").mean,
         ):  # fmt: skip

@@ -169,3 +169,14 @@ def test_frozen_encoders() -> None:
     assert found["last"] < found["first"] - 5
     assert found["share"][0] > 0.6
     assert found["rmse"] < 0.5  # of z ~ N(0, 1)
+
+
+def test_pretrained_backbone(capsys: pytest.CaptureFixture[str]) -> None:
+    results = run("pretrained_backbone")
+    assert results["none"] > 0.2
+    assert results["image"] < 0.12
+    assert results["sensor"] < 0.12
+    assert (results["changed"], results["total"]) == (0, 30)
+    assert "213,980 of 371,484 parameters trained" in capsys.readouterr().out
+    tuned = run("pretrained_backbone", freeze=False, steps=3)
+    assert tuned["changed"] == tuned["total"]

@@ -22,7 +22,7 @@ from pyro_mmvae import (
     draw_component,
 )
 from pyro_mmvae.aggregation.functional import full_component
-from pyro_mmvae.data import Traits, make_batch
+from pyro_mmvae.data import ModalitySpec, make_batch
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.networks import NetworkOptions
@@ -146,8 +146,9 @@ def dataset(device: torch.device, complete: bool, items: int = ITEMS) -> Multimo
     present = torch.rand(items, MODALITIES, generator=generator) < (1.0 if complete else 0.6)
     present[:, 0] |= ~present.any(-1)
     values = {"a": images[0], "b": images[1], "c": tokens}
-    traits = {"c": Traits("tokens", classes=3)}
-    return MultimodalDataset(values, torch.arange(items) % 2, present, "noise", "train", traits=traits).to(device)
+    specs = {"c": ModalitySpec(data_type="tokens", classes=3)}
+    labels = torch.arange(items) % 2
+    return MultimodalDataset(values, labels, present, "noise", "train", modality_specs=specs).to(device)
 
 
 @pytest.mark.parametrize("private_size", [0, 2])
@@ -166,7 +167,7 @@ def test_vae_posterior_and_decoding_on_device_equal_cpu(
     decoded = here.decode(ours.mean.detach(), private=private)
     for name, value in there.decode(ours.mean.detach().to(device), private=moved).items():
         torch.testing.assert_close(value.cpu(), decoded[name], rtol=1e-3, atol=1e-4)
-    assert {z.device.type for z in (there.model(size=4), there.guide(size=4))} == {device.type}
+    assert {z.device.type for z in (there.model(num_items=4), there.guide(num_items=4))} == {device.type}
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -77,7 +77,7 @@ class DivergenceBarycenter(MatrixRule):
         """Return the posterior, and the convergence of each coordinate, `(*batch, latent)`.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
         """
         convergences: list[Convergence] = []
         with self.prepared(experts) as ready:

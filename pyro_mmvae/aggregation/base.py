@@ -137,7 +137,7 @@ class Aggregation(nn.Module):
         Absent slots hold loc 0 and scale 1 and must get no weight; where nothing is present the result is the prior.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Returns:
             A distribution of batch shape `batch` and event shape `(latent,)`.
@@ -152,7 +152,7 @@ class Aggregation(nn.Module):
         batch.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
             members: The subset of each item, `(*batch, modality)`, as :meth:`draw` returns it; drawn here by default.
 
         Returns:
@@ -170,7 +170,7 @@ class Aggregation(nn.Module):
         """Draw one subset per item with its weight, as :meth:`component` does, from torch's global generator.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Returns:
             The members of each item's subset, `(*batch, modality)`; everything present where there is only one subset.
@@ -185,7 +185,7 @@ class Aggregation(nn.Module):
         """Return the component of everything present: the one subset that uses all there is, at any size.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Returns:
             A distribution of batch shape `batch` and event shape `(latent,)`.
@@ -199,7 +199,7 @@ class Aggregation(nn.Module):
         """Check that the aggregation can serve a bound.
 
         Args:
-            bound: ``"mixture"`` or ``"component"``.
+            bound: The bound, ``"mixture"`` or ``"component"``.
             num_modalities: The number of modalities, if it is known already.
 
         Raises:
@@ -251,7 +251,7 @@ class Aggregation(nn.Module):
         """Return loc and scale of the prior of each item, in the type and on the device of the experts.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Raises:
             ValueError: If the prior does not broadcast to `(*batch, latent)`.
@@ -273,7 +273,7 @@ class Aggregation(nn.Module):
         """Return the weights λ of some experts, checked and on their device.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Returns:
             A tensor of shape `(modality,)` or `(*batch, modality)`; None if all weights are 1.
@@ -342,7 +342,7 @@ class Aggregation(nn.Module):
         """Return the posterior of one subset per item.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
             members: The subset of each item.
 
         Returns:
@@ -361,7 +361,7 @@ class Aggregation(nn.Module):
         The experts get one more batch dimension for the subsets, and ``present`` is cut to the members of each.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
             members: The subsets, one row per subset.
             live: The subsets that count for an item; the posterior of any other is the prior.
 
@@ -381,7 +381,7 @@ class Aggregation(nn.Module):
         """Check the kind of experts, and turn autocast off while they are aggregated in float32 at least.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Raises:
             ValueError: If they are of a kind that the aggregation does not accept.

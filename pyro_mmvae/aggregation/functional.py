@@ -147,7 +147,7 @@ def register_aggregation(
     with experts. :func:`pyro_mmvae.testing.check_aggregation` checks the contract that guides rely on.
 
     Args:
-        name: The new name.
+        name: The name, which must be new.
         part: A class, a factory, or a callable from experts to a distribution; None makes this a decorator.
         subsets: The family of subsets, ``"all"``, ``"singletons"``, ``"powerset"``, a bool membership matrix or a
             function from the number of modalities to one. With it the part is the rule for one subset, and the
@@ -215,7 +215,7 @@ def aggregate(experts: Experts, aggregation: AggregationLike, **options: Any) ->
     .. math:: q_S = \arg\min_q \sum_{m \in S} \lambda_m D(q, q_m), \qquad q = \sum_S \pi_S \, q_S
 
     Args:
-        experts: The unimodal posteriors.
+        experts: The unimodal posteriors of the items.
         aggregation: A name, one of :func:`aggregations`, or anything else that :func:`make_aggregation` takes.
         **options: The keywords of the aggregation, see :class:`Aggregation`: ``expert_weights``, ``subset_weights``,
             ``prior``, ``prior_expert``.
@@ -253,7 +253,7 @@ def draw_component(
     """Return the posterior of one subset per item, drawn with its weight, see :meth:`Aggregation.component`.
 
     Args:
-        experts: The unimodal posteriors.
+        experts: The unimodal posteriors of the items.
         aggregation: A name, one of :func:`aggregations`, or anything else that :func:`make_aggregation` takes.
         members: The subset of each item, as :meth:`Aggregation.draw` returns it; drawn here by default.
         **options: The keywords of the aggregation; expert weights of ``moe`` must not require a gradient.

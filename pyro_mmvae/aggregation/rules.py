@@ -80,7 +80,7 @@ class MatrixRule(Aggregation):
         """Return the matrix W, its last column the prior's; the row of a dead subset is the prior alone.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
             members: The subsets, one row per subset, without batch dimensions where they are equal for all items.
             live: The subsets that count for an item. Those without a member of positive weight do not, either.
         """

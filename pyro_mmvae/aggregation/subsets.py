@@ -31,7 +31,7 @@ def check_subsets(subsets: SubsetFamily) -> None:
     """Check that subsets are a family: a name, a bool matrix without empty rows, or a function.
 
     Args:
-        subsets: The family.
+        subsets: The family of subsets.
 
     Raises:
         ValueError: If it is another string, or a tensor that is not a bool matrix or has an empty row.
@@ -56,7 +56,7 @@ def count_components(subsets: SubsetFamily, num_modalities: int) -> int:
     """Return the number of subsets of a family, without making a named family.
 
     Args:
-        subsets: The family.
+        subsets: The family of subsets.
         num_modalities: The number of modalities.
     """
     if isinstance(subsets, str):
@@ -68,7 +68,7 @@ def check_components(subsets: SubsetFamily, num_modalities: int, name: str) -> N
     """Check that a mixture over a family does not have too many components.
 
     Args:
-        subsets: The family.
+        subsets: The family of subsets.
         num_modalities: The number of modalities.
         name: The name of the aggregation, for the message.
 
@@ -123,7 +123,7 @@ def members_of(
     """Return the subsets of a family, and which of them each item has.
 
     Args:
-        subsets: The family.
+        subsets: The family of subsets.
         present: The modalities that each item has.
 
     Returns:
@@ -229,7 +229,7 @@ def draw_subset(
     The uniform powerset is drawn bit by bit, never enumerated, so that 40 modalities cost eight times what 5 cost.
 
     Args:
-        subsets: The family.
+        subsets: The family of subsets.
         present: The modalities that each item has.
         subset_weights: The weights π, as in :func:`subset_probabilities`.
         positive: The modalities of positive weight; a subset without any such member is dead. All by default.

@@ -22,7 +22,7 @@ class Values(NamedTuple):
     Attributes:
         expert_weights: The weights λ, `(modality,)` or `(*batch, modality)`, or None for equal ones.
         prior: Loc and scale of the prior, or None for the standard one.
-        prior_expert: One of ``PRIOR_EXPERTS``.
+        prior_expert: The rule of the prior expert, one of ``PRIOR_EXPERTS``.
     """
 
     expert_weights: Tensor | None
@@ -43,8 +43,8 @@ def check_fit(weights: Tensor, experts: Experts) -> Tensor:
     """Check that expert weights fit some experts, and move them to their device.
 
     Args:
-        weights: The weights λ.
-        experts: The unimodal posteriors.
+        weights: The expert weights λ.
+        experts: The unimodal posteriors of the items.
 
     Returns:
         The weights, in the floating type of the experts, at least float32.

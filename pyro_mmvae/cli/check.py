@@ -81,7 +81,7 @@ def ppc(
     from pyro_mmvae.evaluation.ppc import choose_conditions
 
     runs.import_plugins(plugins)
-    opened, run_files = runs.load(run, checkpoint=checkpoint, device=device), runs.RunFiles(run)
+    opened, run_files = runs.load_run(run, checkpoint=checkpoint, device=device), runs.RunFiles(run)
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
         test = opened.data("test")

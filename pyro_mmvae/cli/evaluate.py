@@ -90,7 +90,7 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
     from pyro_mmvae.evaluation import evaluate as run_evaluation
 
     options = EvaluationOptions(**numbers)
-    opened = runs.load(run, checkpoint=checkpoint, device=device)
+    opened = runs.load_run(run, checkpoint=checkpoint, device=device)
     train, test = opened.data("train").to(opened.device), opened.data("test").to(opened.device)
     labelled = train.labels is not None and test.labels is not None
     parts, started = options.count_parts(labelled), list[str]()

@@ -127,7 +127,7 @@ def sample(
     from pyro_mmvae import reports, runs
     from pyro_mmvae.runs.sampling import draw_samples
 
-    opened = runs.load(run, checkpoint=checkpoint, device=device)
+    opened = runs.load_run(run, checkpoint=checkpoint, device=device)
     samples = draw_samples(opened, split_names(given), split_names(generate), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]

@@ -13,9 +13,9 @@ import torch
 
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
+from pyro_mmvae.modality_spec import ModalitySpec
 
 Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
 
@@ -37,7 +37,7 @@ class MultimodalDataset:
         split: Name of the split, such as ``"train"``.
         provenance: Everything that the data was made from (seed, sizes, sources and their versions), serialisable as
             JSON.
-        traits: Description of each modality by name; by default, and for modalities left out, it is inferred.
+        modality_specs: Description of each modality by name; by default, and for modalities left out, it is inferred.
         label_names: Names of the attributes if ``labels`` holds attributes, and empty otherwise.
 
     Raises:
@@ -57,7 +57,7 @@ class MultimodalDataset:
     name: str
     split: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    traits: Mapping[str, Traits] = field(default_factory=dict)
+    modality_specs: Mapping[str, ModalitySpec] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

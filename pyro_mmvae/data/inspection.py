@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode_texts
+from pyro_mmvae.modality_spec import ModalitySpec
 
 _BLOCK_SIZE = 4096  # items read at once
 
@@ -120,9 +120,9 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
     rows = _choose_items(data, count)
     sheet: list[tuple[str, NDArray[Any] | None]] = []
     for column, (name, tensor) in enumerate(data.modalities.items()):
-        traits = data.traits.get(name, Traits())
-        if traits.alphabet is not None and tensor.dim() == 2:
-            texts = np.array(decode_texts(tensor[rows], traits.padding, traits.alphabet), dtype=np.str_)
+        spec = data.modality_specs.get(name, ModalitySpec())
+        if spec.alphabet is not None and tensor.dim() == 2:
+            texts = np.array(decode_texts(tensor[rows], spec.padding, spec.alphabet), dtype=np.str_)
             sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))
         if tensor.dim() != 4 or tensor.shape[1] not in {1, 3}:
             continue

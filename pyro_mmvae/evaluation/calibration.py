@@ -51,7 +51,7 @@ class Calibration:
         samples: The number of draws per item.
         given: The modalities that the guide saw.
         density: The density that z was drawn from, see :class:`~pyro_mmvae.evaluation.ppc.PredictiveCheck`.
-        protocol: How the draws were made, in words.
+        protocol: A description of how the draws were made.
         seed: The seed of the draws and of the random breaking of ties.
     """
 

@@ -12,7 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_traits, infer_traits
+from pyro_mmvae._seeding import seeded
+from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_specs, infer_specs
 from pyro_mmvae.evaluation.attributes import mean_average_precision
 from pyro_mmvae.evaluation.classifier_networks import (
     Standardise,
@@ -20,7 +21,6 @@ from pyro_mmvae.evaluation.classifier_networks import (
     token_classifier,
     vector_classifier,
 )
-from pyro_mmvae.evaluation.posteriors import seeded
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 _MAX_ITEMS = 60_000  # the largest number of items in one epoch
@@ -113,12 +113,12 @@ class _TrainingData:
     def network(self) -> nn.Sequential:
         """Build a new classifier for the type and shape of the modality."""
         values, classes = self.train.modalities[self.name], count_outputs(self.labels)
-        shape, known = tuple(values.shape[1:]), infer_traits(self.train)
-        kind = known[self.name].kind
+        shape, known = tuple(values.shape[1:]), infer_specs(self.train)
+        kind = known[self.name].data_type
         if len(shape) == 3 and kind in {"image", "binary"}:
             return image_classifier(shape, classes).to(values.device)
         if kind == "tokens":
-            tokens = complete_traits(self.train, {self.name: known[self.name]})[self.name].classes or 2
+            tokens = complete_specs(self.train, {self.name: known[self.name]})[self.name].classes or 2
             return token_classifier(shape, tokens, classes).to(values.device)
         return vector_classifier(shape, classes, counts=kind == "counts").to(values.device)
 

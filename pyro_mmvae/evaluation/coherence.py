@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
@@ -17,7 +18,6 @@ from pyro_mmvae.evaluation.posteriors import (
     has_all,
     posterior_draws,
     readout,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts

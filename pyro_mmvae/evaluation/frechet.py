@@ -8,6 +8,7 @@ from typing import cast
 
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers
@@ -19,7 +20,6 @@ from pyro_mmvae.evaluation.posteriors import (
     has_all,
     posterior_draws,
     readout,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts
@@ -130,7 +130,7 @@ def fid_of_prior_draws(
 
     Args:
         vae: The model, in eval mode.
-        data: The real images.
+        data: The data set of real images.
         seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
         batch_size: The number of draws to decode at once; by default it depends on the device.
 

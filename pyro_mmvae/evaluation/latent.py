@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.distributions import kl_divergence
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.evaluation.gaussian_distances import gaussian_kl
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
@@ -18,7 +19,6 @@ from pyro_mmvae.evaluation.posteriors import (
     posterior_means,
     posterior_variances,
     posteriors,
-    seeded,
     select,
     subset_posterior,
 )

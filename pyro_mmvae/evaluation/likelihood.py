@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.importance import effective_sample_size, log_mean_exp, sample_importance
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
 from pyro_mmvae.evaluation.posteriors import (
     density_of,
     has_all,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts
@@ -37,7 +37,7 @@ def held_out_log_likelihood(
     Args:
         vae: The model, in eval mode.
         experts: Experts of the items of ``data``.
-        data: The held-out items.
+        data: The data set of held-out items.
         subsets: Subsets of the modalities, each as indices.
         samples: The number K of draws per item, 64 by default.
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored

@@ -19,7 +19,7 @@ class Metric:
         protocol: How the figure was computed, in words.
         given: The modalities conditioned on, in data order; empty for the prior.
         target: The modality (or label) that the figure is about, or ``""``.
-        value: The figure itself.
+        value: The value of the figure.
         n: The number of items or draws that the figure is a mean over.
         seed: The seed of everything random in the figure.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -13,7 +12,6 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import subset_names
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.likelihoods import CategoricalLikelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 DRAWS_AT_ONCE = {"cpu": 50}
@@ -23,21 +21,6 @@ images no longer fit into its caches."""
 _ELEMENTS = 2**23
 """The largest number of elements that the components of a mixture may take at once: 32 MiB in float32, little beside a
 decoder's images."""
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed the generators of the CPU and of ``device``, and restore their states afterwards.
-
-    ``torch.manual_seed`` is not used: it would seed every accelerator, including those whose states are not restored.
-    """
-    on_gpu = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        torch.default_generator.manual_seed(seed)
-        if on_gpu:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield
 
 
 def draws_at_once(device: torch.device) -> int:
@@ -226,5 +209,5 @@ def readout(vae: MultimodalVAE) -> str:
 
     The observation is the mean of the likelihood or, for tokens, the most probable token at each position.
     """
-    tokens = any(isinstance(one, CategoricalLikelihood) for one in vae.model.likelihoods.values())
+    tokens = any(likelihood.is_categorical for likelihood in vae.model.likelihoods.values())
     return "mean of the likelihood" + ", of tokens the most probable" * tokens

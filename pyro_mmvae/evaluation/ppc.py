@@ -65,7 +65,7 @@ class PredictiveCheck:
 
     @property
     def protocol(self) -> str:
-        """How the draws were made, in words."""
+        """A description of how the draws were made."""
         distribution = "posterior predictive" if self.given else "prior predictive"
         return f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
 
@@ -118,7 +118,7 @@ def posterior_predictive(
     given = tuple(name for name in vae.names if name in given)
     density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     with torch.no_grad():  # the observations are encoded once, not once per draw
-        posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), size=len(observed)), density)
+        posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), num_items=len(observed)), density)
         private = private_sites(vae.private_posterior(observed.select(given)) if given else {})
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),

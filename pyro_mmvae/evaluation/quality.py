@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
@@ -15,11 +17,10 @@ from pyro_mmvae.evaluation.posteriors import (
     has_all,
     posterior_draws,
     private_posteriors,
-    seeded,
     select,
 )
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.likelihoods import CategoricalLikelihood
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03  # Wang et al., 2004, section III-B and C
@@ -89,7 +90,7 @@ def reconstruction(
     Args:
         vae: The model, in eval mode.
         experts: Experts of the items of ``data``.
-        data: The observed items.
+        data: The data set of observed items.
         subsets: Subsets of the modalities to condition on, each as indices.
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
             afterwards.
@@ -132,8 +133,9 @@ def reconstruction(
 
 def _compare(vae: MultimodalVAE, name: str, decoded: Tensor, value: Tensor) -> dict[str, Tensor]:
     """Return the figures of each item, by metric."""
-    if isinstance(vae.model.likelihoods[name], CategoricalLikelihood):
-        return {"exact_match": (decoded.argmax(-1) == value).flatten(1).all(-1).double()}
+    likelihood = cast("Likelihood", vae.model.likelihoods[name])
+    if likelihood.is_categorical:
+        return {"exact_match": (likelihood.point(decoded) == value).flatten(1).all(-1).double()}
     result = {"mse": (decoded.double() - value.double()).square().flatten(1).mean(-1)}
     if value.dim() == 4:
         result["ssim"] = ssim(decoded, value.to(decoded))

@@ -56,7 +56,7 @@ class SimulationCalibration:
 
     @property
     def protocol(self) -> str:
-        """How the ranks were computed, in words."""
+        """A description of how the ranks were computed."""
         text = f"simulation-based calibration, {self.density} density, {self.draws} draws"
         return f"{text}; {self.note}" if self.note else text
 
@@ -216,7 +216,7 @@ def simulation_calibration(
         return vae.guide.sample_posterior(posterior, others=private)
 
     def condition(values: dict[str, Tensor]) -> Arguments:
-        return (Batch({name: values[name] for name in given}),), {"size": simulations}
+        return (Batch({name: values[name] for name in given}),), {"num_items": simulations}
 
     images = any(len(modality.shape) == 3 for modality in vae.modalities if modality.name in given)
     return calibrate_by_simulation(
@@ -228,7 +228,7 @@ def simulation_calibration(
         given=given,
         density=density,
         note=IMAGE_NOTE if images else "",
-        size=simulations,
+        num_items=simulations,
     )
 
 

@@ -29,7 +29,7 @@ def draw_evaluation(path: Path) -> list[Path]:
     """Draw the pictures of a run's evaluation into ``plots/``.
 
     Args:
-        path: The run directory.
+        path: The path of the run directory.
 
     Returns:
         The files drawn: ``views.png``, ``khat.png`` if PSIS k̂ was computed, ``latent.png`` if there are labels.
@@ -51,7 +51,7 @@ def table(path: Path) -> str:
     """Return the means by number of modalities given as text, with protocols as notes below, and the findings.
 
     Args:
-        path: The run directory.
+        path: The path of the run directory.
 
     Returns:
         The table as several lines.

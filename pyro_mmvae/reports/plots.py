@@ -23,7 +23,7 @@ def draw_run(path: Path) -> list[Path]:
     """Draw the pictures of a run directory into ``plots/``.
 
     Args:
-        path: The run directory.
+        path: The path of the run directory.
 
     Returns:
         The files drawn: ``curves.png``, ``weights.png`` if weights were learned, and for images and text

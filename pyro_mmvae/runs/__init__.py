@@ -5,6 +5,7 @@ from pyro_mmvae.run_files import CHECKPOINTS as CHECKPOINTS
 from pyro_mmvae.run_files import RunFiles as RunFiles
 from pyro_mmvae.run_files import read_metrics as read_metrics
 from pyro_mmvae.runs.config import dump_config as dump_config
+from pyro_mmvae.runs.config import make_config as make_config
 from pyro_mmvae.runs.layout import RunError as RunError
 from pyro_mmvae.runs.layout import RunWriter as RunWriter
 from pyro_mmvae.runs.layout import append_metrics as append_metrics
@@ -14,9 +15,9 @@ from pyro_mmvae.runs.layout import write_arrays as write_arrays
 from pyro_mmvae.runs.layout import write_evaluation as write_evaluation
 from pyro_mmvae.runs.layout import write_table as write_table
 from pyro_mmvae.runs.resolution import load_split as load_split
-from pyro_mmvae.runs.resolution import read_traits as read_traits
+from pyro_mmvae.runs.resolution import read_specs as read_specs
 from pyro_mmvae.runs.resolution import resolve as resolve
-from pyro_mmvae.runs.resolution import settle_traits as settle_traits
+from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import Run as Run
 from pyro_mmvae.runs.run import build_vae as build_vae
 from pyro_mmvae.runs.run import import_plugins as import_plugins

@@ -79,7 +79,7 @@ def create(path: Path, config: Config, environment: Mapping[str, Any]) -> None:
 
     Args:
         path: The path of the directory, which must be new or empty.
-        config: The resolved configuration.
+        config: The resolved configuration of the run.
         environment: Versions, device and data, as JSON can hold them.
 
     Raises:

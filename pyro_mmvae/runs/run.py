@@ -15,16 +15,15 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data import MultimodalDataset, Traits
-from pyro_mmvae.data.modality_spec import PIXEL_SCALE
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
-from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.layout import RunError, read_config
-from pyro_mmvae.runs.resolution import load_split, read_traits, settle_traits, sizes_of
+from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
@@ -48,14 +47,15 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def build_vae(
-    config: Config, shapes: Mapping[str, Sequence[int]], traits: Mapping[str, Traits] | None = None
+    config: Config, shapes: Mapping[str, Sequence[int]], specs: Mapping[str, ModalitySpec] | None = None
 ) -> MultimodalVAE:
     """Build the model and guide of a configuration, with initial weights drawn from torch's generator.
 
     Args:
         config: The configuration of the run.
         shapes: The shape of one item of each modality, by name.
-        traits: The resolved description of each modality, by name; by default all are images of uint8 pixels.
+        specs: The resolved description of each modality, by name, see :func:`resolve_modalities`; by default that of
+            images for shapes of three axes, otherwise that of vectors.
 
     Returns:
         The model and guide, on the CPU, in training mode.
@@ -63,31 +63,20 @@ def build_vae(
     Raises:
         ValueError: If the configuration does not fit the modalities.
     """
-    model, network = config.model, config.model.network
-    if traits is None:
-        traits = settle_traits(config, dict.fromkeys(shapes, Traits("image", pixels=True)))
-    modalities = [
-        Modality(
-            name,
-            tuple(shape),
-            network=traits[name].network or "auto",
-            likelihood=traits[name].likelihood or "laplace",
-            scale=traits[name].scale or PIXEL_SCALE,
-            classes=traits[name].classes,
-            size=traits[name].size or 1.0,
-            output=traits[name].output or "identity",
-            weight=1.0 if (weight := traits[name].weight) is None else weight,
-            **sizes_of(model, name),
-        )
-        for name, shape in shapes.items()
-    ]
+    model = config.model
+    if specs is None:
+        unknown = {
+            name: ModalitySpec(data_type="image" if len(shape) == 3 else "vector") for name, shape in shapes.items()
+        }
+        specs = resolve_modalities(config, unknown)
+    modalities = [Modality(name, tuple(shape), **specs[name].settings()) for name, shape in shapes.items()]
     return MultimodalVAE(
         modalities,
         model.latent_size,
         model.aggregation_options,
         bound=model.bound,
         beta=model.beta,
-        network=NetworkOptions(**network.model_dump(exclude={"name"})),
+        network=model.network,
         prior_expert=model.prior_expert,
         expert_weights=model.expert_weights,
         subset_weights=model.subset_weights,
@@ -127,9 +116,9 @@ class Run:
         return self.vae.names
 
     @property
-    def traits(self) -> dict[str, Traits]:
+    def modality_specs(self) -> dict[str, ModalitySpec]:
         """The description of each modality, by name; empty if the checkpoint holds none."""
-        return read_traits(self.state) or {}
+        return read_specs(self.state) or {}
 
     @property
     def device(self) -> torch.device:
@@ -145,8 +134,8 @@ class Run:
         Returns:
             The characters, one per token class, or None if the modality is not text with one token per position.
         """
-        traits = self.traits.get(name)
-        return traits.alphabet if traits is not None and len(self.state["shapes"][name]) == 1 else None
+        spec = self.modality_specs.get(name)
+        return spec.alphabet if spec is not None and len(self.state["shapes"][name]) == 1 else None
 
     def texts(self, name: str, tokens: Tensor) -> NDArray[np.str_]:
         """Convert the tokens of a text modality to strings, without their padding.
@@ -164,7 +153,7 @@ class Run:
         alphabet = self.alphabet(name)
         if alphabet is None:
             raise ValueError(f"modality {name!r} has no alphabet")
-        return np.array(decode_texts(tokens, self.traits[name].padding, alphabet), dtype=np.str_)
+        return np.array(decode_texts(tokens, self.modality_specs[name].padding, alphabet), dtype=np.str_)
 
     def data(self, split: str) -> MultimodalDataset:
         """Load a split of the data that the run was trained on.
@@ -205,7 +194,7 @@ class Run:
         if density == "mixture":
             self._check_mixture()
         with torch.no_grad():
-            experts = self.guide.experts(batch, size=len(Batch.of(dict(values), self.names)))
+            experts = self.guide.experts(batch, num_items=len(Batch.of(dict(values), self.names)))
             return self.guide.posterior(experts, density)
 
     def private_posterior(
@@ -295,6 +284,6 @@ def load_run(path: str | Path, *, checkpoint: str = "best", device: str = "auto"
     if "shapes" not in state:
         raise CheckpointError(f"{file}: the shapes of the modalities are missing")
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        vae = build_vae(config, state["shapes"], read_traits(state))
+        vae = build_vae(config, state["shapes"], read_specs(state))
     load_checkpoint(file, vae)
     return Run(files.path, config, vae.to(resolve_device(device)).eval(), state)

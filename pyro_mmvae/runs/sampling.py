@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.likelihoods import CategoricalLikelihood
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.runs.run import Run
 
 _NUM_ITEMS = 10  # in the samples shown after training
@@ -52,7 +52,7 @@ def draw_samples(
     prior.
 
     Args:
-        run: The trained run.
+        run: The trained run to use.
         given: The names of the modalities to condition on, for test items that have all of them; if empty (default),
             the latent is drawn from the prior.
         generate: The names of the modalities to generate; by default all that are not in ``given``.
@@ -94,7 +94,7 @@ def training_samples(
     posterior if the modality is conditioned on, otherwise a draw from its prior.
 
     Args:
-        run: The trained run.
+        run: The trained run to use.
         data: The data set whose first items are taken, one of each class if there are classes.
         count: The number of items, 10 by default.
         seed: The seed of the draws, 0 by default.
@@ -147,8 +147,7 @@ def _to_samples(run: Run, observed: dict[str, Tensor], means: dict[str, Tensor],
         if _is_image(run, name):
             samples.generated[name] = to_pixels(means[name])
         else:
-            likelihood = run.model.likelihoods[name]
-            value = means[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else means[name]
+            value = cast("Likelihood", run.model.likelihoods[name]).point(means[name])
             samples.arrays[f"generated.{name}"] = value.cpu().numpy()
             _add_text(run, name, value, samples, "generated")
     return samples

@@ -107,8 +107,8 @@ class RecordingELBO(Trace_ELBO):
         """Return the negative ELBO of a batch, to be differentiated.
 
         Args:
-            model: The Pyro model.
-            guide: The Pyro guide.
+            model: The Pyro model, a callable.
+            guide: The Pyro guide, a callable.
             *args: The arguments of both.
             **kwargs: The keyword arguments of both.
 

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._version import __version__
-from pyro_mmvae.data import complete_traits, infer_traits
+from pyro_mmvae.data import complete_specs, infer_specs
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
@@ -135,10 +134,10 @@ class _Session:
         self.data = runs.load_split(config, "train").to(self.device)
         self.val = runs.load_split(config, "val").to(self.device)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
-        self.traits = complete_traits(self.data, runs.settle_traits(config, infer_traits(self.data)))
+        self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None
         with seeded(config.train.seed, self.device):
-            self.vae = runs.build_vae(config, self.shapes, self.traits).to(self.device)
+            self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs
@@ -202,8 +201,8 @@ class _Session:
         )
 
     def _save_checkpoint(self, name: str, optimizer: torch.optim.Optimizer | None = None, **state: Any) -> None:
-        # Shapes and traits let a run be opened without its data.
-        traits = {modality: asdict(description) for modality, description in self.traits.items()}
+        # Shapes and descriptions of the modalities let a run be opened without its data.
+        specs = {modality: spec.settings() for modality, spec in self.modality_specs.items()}
         self.writer.save_checkpoint(
             name,
             self.vae,
@@ -212,7 +211,7 @@ class _Session:
             step=self.trainer.steps,
             best=self.best,
             shapes=self.shapes,
-            traits=traits,
+            modality_specs=specs,
         )
 
     def _run_epoch(self, epoch: int, skip: int, interrupted: threading.Event) -> None:

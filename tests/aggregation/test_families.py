@@ -275,7 +275,7 @@ def test_vae_prior_has_the_posterior_family() -> None:
         empty: Any = vae.posterior({"a": torch.zeros(3, 4), "present": torch.zeros(3, 2).bool()})
         z = torch.randn(3, 2)
         torch.testing.assert_close(empty.log_prob(z), prior.log_prob(z))
-        assert vae.guide(size=3).shape == (3, 2)
+        assert vae.guide(num_items=3).shape == (3, 2)
         gaussian: Any = MultimodalVAE(modalities, 2, "moment", network=options).model.prior()
         assert type(gaussian.base_dist) is dist.Normal
 

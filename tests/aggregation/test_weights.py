@@ -179,12 +179,12 @@ def test_vae_learns_expert_weights_and_subset_weights() -> None:
     entropy = weights_entropy(vae.guide.expert_weights(vae.guide.experts(x))).sum().item()
     assert values[1][0] - values[0][0] == pytest.approx(0.5 * entropy, abs=1e-3)  # whatever β is
     assert values[1][1] - values[0][1] == pytest.approx(0.0, abs=1e-6)  # the ELBO itself has no such term
-    learned = MultimodalVAE(modalities, 2, "mwb", subset_weights="learned")
+    learned = MultimodalVAE(modalities, 2, "mwb", subset_weights="learned", bound="mixture")
     assert learned.guide.aggregation.subset_weights.logits.shape == (3,)
     with pytest.raises(ValueError, match="needs bound='mixture'"):
         MultimodalVAE(modalities, 2, "mwb", subset_weights="learned", bound="component")
     with pytest.raises(ValueError, match="a mixture over subsets"):
-        MultimodalVAE(modalities, 2, "wb", subset_weights="learned")
+        MultimodalVAE(modalities, 2, "wb", subset_weights="learned", bound="mixture")
 
 
 def test_train_records_learned_weights(toy_config: Callable[..., Config], tmp_path: Path) -> None:

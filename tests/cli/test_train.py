@@ -181,7 +181,10 @@ def test_train_non_finite_data_fails_in_one_line(place: Path, poison: str) -> No
 REFUSALS = [
     (("--agg", "web"), "unknown aggregation 'web', did you mean 'wb'? Available: poe, moe, mopoe, wb, mwb"),
     (("--data", "mnist"), "unknown data set 'mnist'. Available: "),
-    (("--set", "model.modality_weights={m9: 1}"), "model.modality_weights names 'm9', the data has m0, m1"),
+    (
+        ("--set", "model.reconstruction_weights={m9: 1}"),
+        "model.reconstruction_weights names 'm9', the data has m0, m1",
+    ),
     (("--set", "train.rate=1"), "train.rate: no such setting"),
     (("--set", "train.lr=fast"), "train.lr: "),
     (("--set", "train.lr"), "is not of the form section.key=value"),

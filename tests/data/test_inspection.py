@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pyro_mmvae.data import (
+    ModalitySpec,
     MultimodalDataset,
-    Traits,
     find_data,
     load_polymnist_mini,
     register_data,
@@ -209,8 +209,11 @@ def test_attributes_are_counted_and_compared_but_do_not_order_a_contact_sheet(se
 
 def test_contact_sheet_of_tokens_shows_texts() -> None:
     tokens = torch.tensor([[1, 2, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]])
-    traits = {"words": Traits("tokens", alphabet="*ab", padding="*"), "other": Traits("tokens")}
-    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "traits": traits, "labels": None}
+    specs = {
+        "words": ModalitySpec(data_type="tokens", alphabet="*ab", padding="*"),
+        "other": ModalitySpec(data_type="tokens"),
+    }
+    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "modality_specs": specs, "labels": None}
     data = make(present=torch.tensor([[True, True], [False, True], [True, True]]), **parts)
     ((name, texts),) = contact_sheet(data)
     assert texts is not None

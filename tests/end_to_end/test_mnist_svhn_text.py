@@ -19,11 +19,10 @@ import pyro_mmvae
 from pyro_mmvae import load, runs, train
 from pyro_mmvae.cli import main
 from pyro_mmvae.data import cache_folder, make_batch
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.text import ALPHABET
 from pyro_mmvae.evaluation import classifiers, train_classifiers
 from pyro_mmvae.evaluation.ppc import posterior_predictive
-from pyro_mmvae.likelihoods import CategoricalLikelihood
+from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.run import Run, build_vae
 from pyro_mmvae.runs.sampling import draw_samples
@@ -35,9 +34,9 @@ CONFIGS = Path(pyro_mmvae.__file__).parents[1] / "configs"
 RECIPE, SHORT = CONFIGS / "mnist-svhn-text.yaml", CONFIGS / "mnist-svhn-text-cpu.yaml"
 SHAPES = {"mnist": [1, 28, 28], "svhn": [3, 32, 32], "text": [8]}
 TRAITS = {
-    "mnist": Traits("image", pixels=True),
-    "svhn": Traits("image", pixels=True),
-    "text": Traits("tokens", classes=71, alphabet=ALPHABET),
+    "mnist": ModalitySpec(data_type="image", pixels=True),
+    "svhn": ModalitySpec(data_type="image", pixels=True),
+    "text": ModalitySpec(data_type="tokens", classes=71, alphabet=ALPHABET),
 }
 
 
@@ -49,19 +48,19 @@ def test_make_config_every_shipped_configuration_is_valid(path: Path) -> None:
 @pytest.mark.parametrize("path", [RECIPE, SHORT], ids=lambda path: path.stem)
 def test_build_vae_configuration_matches_the_published_model(path: Path) -> None:
     config = make_config(path)
-    vae = build_vae(config, SHAPES, runs.settle_traits(config, TRAITS))
+    vae = build_vae(config, SHAPES, runs.resolve_modalities(config, TRAITS))
     networks = {
         group[0]: type(net).__name__
         for group, net in zip(vae.guide.encode.groups, vae.guide.encode.networks, strict=True)
     }
     assert networks == {"mnist": "MLPEncoder", "svhn": "Conv4Encoder", "text": "TextEncoder"}
     for name, shape in SHAPES.items():
-        assert vae.model.weights[name] == pytest.approx(3072 / np.prod(shape), rel=1e-4)
+        assert vae.model.reconstruction_weights[name] == pytest.approx(3072 / np.prod(shape), rel=1e-4)
     assert (vae.latent_size, vae.model.beta, vae.guide.bound) == (20, 2.5, "component")
     likelihoods: dict[str, Any] = dict(vae.model.likelihoods.items())
     assert [likelihoods[name].scale for name in ("mnist", "svhn")] == [0.75, 0.75]
     assert [likelihoods[name].output for name in ("mnist", "svhn")] == ["sigmoid", "identity"]
-    assert isinstance(likelihoods["text"], CategoricalLikelihood)
+    assert likelihoods["text"].is_categorical
     with torch.no_grad():
         decoded = vae.decode(50 * torch.randn(20, 20))
     assert 0 <= decoded["mnist"].min() < decoded["mnist"].max() <= 1
@@ -78,12 +77,13 @@ def test_make_config_recipe_matches_the_published_optimisation() -> None:
 
 def test_make_config_unfit_modality_settings_raise() -> None:
     config = make_config(RECIPE, {"model.modalities.text.output": "sigmoid"})
-    with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' has no output"):
-        runs.settle_traits(config, TRAITS)
-    with pytest.raises(ConfigError, match=r"model.modalities.mnist.output"):
+    with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' does not take output"):
+        runs.resolve_modalities(config, TRAITS)
+    with pytest.raises(ConfigError, match=r"model.modalities.mnist: output must be one of identity, sigmoid, got"):
         make_config(RECIPE, {"model.modalities.mnist.output": "tanh"})
-    with pytest.raises(ConfigError, match=r"model.modalities.mnist.network"):
-        make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
+    config = make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
+    with pytest.raises(ValueError, match=r"model.modalities.mnist: unknown network 'resnet'"):
+        runs.resolve_modalities(config, TRAITS)
 
 
 def small(root: Path, **changes: Any) -> Config:

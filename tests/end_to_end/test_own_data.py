@@ -80,14 +80,14 @@ def test_folder_of_three_data_types_trains_samples_and_evaluates(folder: Path) -
         "missing_splits": ["train", "val"], "allow_empty": False,
     }  # fmt: skip
     run = load("out")
-    kinds = {m.name: (m.likelihood, m.network, m.scale, m.weight, m.classes) for m in run.vae.modalities}
+    kinds = {m.name: (m.likelihood, m.network, m.scale, m.reconstruction_weight, m.classes) for m in run.vae.modalities}
     assert kinds["image"] == ("laplace", "auto", 0.75, 1.0, None)
     assert kinds["rna"][0] == "negative_binomial"
     assert kinds["rna"][3] == 0.5
     assert kinds["words"][::4] == ("categorical", 5)
     gaps = run.data("train")
     assert gaps.present[:, 1].float().mean() < 0.7
-    values = next(m for m in run.vae.modalities if m.name == "rna").size
+    values = next(m for m in run.vae.modalities if m.name == "rna").reference_total
     totals = gaps.tensors["rna"][gaps.present[:, 1]].sum(-1)
     assert values == totals[totals > 0].median()
 
@@ -133,9 +133,15 @@ def test_folder_of_three_data_types_trains_samples_and_evaluates(folder: Path) -
             ("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"),
             "missing_splits must be some of train, val, test, got 'trian'",
         ),
-        (("--set", "model.modalities.rnb.weight=1"), "model.modalities names 'rnb', the data has image, rna, words"),
+        (
+            ("--set", "model.modalities.rnb.reconstruction_weight=1"),
+            "model.modalities names 'rnb', the data has image, rna, words",
+        ),
         (("--set", "model.modalities.rna.likelihood=normal"), "model.modalities.rna: likelihood 'normal' does not fit"),
-        (("--set", "model.modalities.words.classes=3"), "model.modalities.words: 3 classes, the data has 5"),
+        (
+            ("--set", "model.modalities.words.classes=3"),
+            "model.modalities.words: classes must be at least 5 as in the data, got 3",
+        ),
         (("--set", "model.modalities.rna.network=conv"), "network 'conv' needs images"),
         (("--data", "theirs"), "unknown data set 'theirs'. Available: "),
     ],
@@ -147,26 +153,27 @@ def test_train_unfit_settings_fail_in_one_line_without_files(words: tuple[str, .
 
 def test_train_modality_settings_override_the_data(folder: Path) -> None:
     modalities = {
-        "rna": {"likelihood": "poisson", "weight": "2"},
+        "rna": {"likelihood": "poisson", "reconstruction_weight": "2"},
         "image": {"likelihood": "normal", "scale": "learned", "network": "mlp"},
         "words": {"classes": 9},
     }
     config = make_config(
         None,
         {
-            "data.name": str(folder), "model.modalities": modalities, "model.modality_weights": {"rna": 5, "words": 3},
+            "data.name": str(folder), "model.modalities": modalities,
+            "model.reconstruction_weights": {"rna": 5, "words": 3},
             "model.network.hidden": 8, "model.scale": 0.2, "train.epochs": 0, "train.threads": 1,
         },
     )  # fmt: skip
     run = train(config, "out", progress=False)
     by_name = {m.name: m for m in run.vae.modalities}
-    assert (by_name["rna"].likelihood, by_name["rna"].weight) == ("poisson", 2.0)
+    assert (by_name["rna"].likelihood, by_name["rna"].reconstruction_weight) == ("poisson", 2.0)
     image = by_name["image"]
     assert (image.likelihood, image.scale, image.network) == ("normal", "learned", "mlp")
-    assert (by_name["words"].classes, by_name["words"].weight) == (9, 3.0)
-    assert run.model.weights == {"image": 1.0, "rna": 2.0, "words": 3.0}
+    assert (by_name["words"].classes, by_name["words"].reconstruction_weight) == (9, 3.0)
+    assert run.model.reconstruction_weights == {"image": 1.0, "rna": 2.0, "words": 3.0}
     shared = make_config(None, {"data.name": str(folder), "model.likelihood": "normal", "model.scale": 0.2})
-    settled = runs.settle_traits(shared, session.infer_traits(run.data("train")))
+    settled = runs.resolve_modalities(shared, session.infer_specs(run.data("train")))
     assert {name: (t.likelihood, t.scale) for name, t in settled.items()} == {
         "image": ("normal", 0.2), "rna": ("negative_binomial", None), "words": ("categorical", None)
     }  # fmt: skip
@@ -211,7 +218,7 @@ def test_resolve_converts_and_is_idempotent(toy_config: Any) -> None:
 
 KINDS: dict[str, dict[str, Any]] = {
     "a": {"shape": (1, 8, 8)},
-    "c": {"shape": (5,), "likelihood": "negative_binomial", "size": 9.0},
+    "c": {"shape": (5,), "likelihood": "negative_binomial", "reference_total": 9.0},
     "t": {"shape": (3,), "likelihood": "categorical", "classes": 4},
     "v": {"shape": (2,), "likelihood": "normal", "scale": "learned"},
 }

@@ -238,7 +238,7 @@ def test_summary_probe_averages_the_mean_rows_only() -> None:
 
 def test_parts_that_need_classes_handle_attributes() -> None:
     assert _one_of_each_class(TRAIN, 4) == [0, 1, 2, 3]
-    with pytest.raises(ValueError, match="missing_by_label: data 'marked' has attributes, expected one class an item"):
+    with pytest.raises(ValueError, match="data 'marked' must have one class per item, got attributes"):
         Missing(missing_by_label={0: 0.5}).apply(TRAIN)
     context = StatisticContext("a", classifiers=readers())
     made = make_statistics(["predicted_class", "attributes_seen"], "image", context)

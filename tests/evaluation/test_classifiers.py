@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_mmvae import MultimodalDataset
-from pyro_mmvae.data import IndexedTensor, Traits
+from pyro_mmvae.data import IndexedTensor, ModalitySpec
 from pyro_mmvae.data.text import ENGLISH_DIGITS, placements
 from pyro_mmvae.evaluation import classifiers as module
 from pyro_mmvae.evaluation.classifier_networks import Standardise, image_classifier, token_classifier
@@ -158,8 +158,8 @@ def digit_names(size: int, split: str, seed: int) -> MultimodalDataset:
         "counts": torch.poisson(500 * loud + 2, generator=generator),
         "flags": loud.bool().reshape(size, 2, 5),
     }
-    traits = {"text": Traits("tokens", classes=16), "counts": Traits("counts")}
-    return MultimodalDataset(values, labels, torch.ones(size, 4, dtype=torch.bool), "digits", split, {}, traits)
+    specs = {"text": ModalitySpec(data_type="tokens", classes=16), "counts": ModalitySpec(data_type="counts")}
+    return MultimodalDataset(values, labels, torch.ones(size, 4, dtype=torch.bool), "digits", split, {}, specs)
 
 
 @pytest.fixture(scope="module")
@@ -246,8 +246,8 @@ def test_train_classifiers_paired_images_used_once_and_text_redrawn(monkeypatch:
     }
     present = torch.ones(200, 2, dtype=torch.bool)
     present[3] = False
-    traits = {"text": Traits("tokens", classes=8)}
-    train = MultimodalDataset(values, base.labels[rows], present, "paired", "train", {}, traits)
+    specs = {"text": ModalitySpec(data_type="tokens", classes=8)}
+    train = MultimodalDataset(values, base.labels[rows], present, "paired", "train", {}, specs)
     batch_sizes: list[int] = []
     plain = torch.nn.functional.cross_entropy
     monkeypatch.setattr(

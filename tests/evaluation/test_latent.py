@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae.evaluation import latent as module
 from pyro_mmvae.evaluation import posteriors
 from pyro_mmvae.evaluation.latent import latent_usage
@@ -66,7 +67,7 @@ def test_latent_usage_aggregate_kl_is_independent_of_chunks(monkeypatch: pytest.
     experts, vae = alike(60, 0.3), vae_of("mwb")
     unchunked = figures(latent_usage(vae, experts, subset=(0, 1, 2), draws=50))["aggregate_kl"].value
     # Repeat the computation without chunks, from equal draws: every density at every item.
-    with posteriors.seeded(0, torch.device("cpu")):
+    with seeded(0, torch.device("cpu")):
         module._mean_kl(vae, experts, (0, 1, 2))
         rows = torch.randint(60, (50,))
         z = posteriors.posterior_draws(vae, posteriors.select(experts, rows), (0, 1, 2))

@@ -77,5 +77,5 @@ def test_held_out_log_likelihood_training_weights_have_no_effect() -> None:
     linear = Linear()
     plain = linear.rows(samples=4)
     linear.vae.model.beta = linear.vae.guide.beta = 2.5
-    linear.vae.model.weights = {"a": 3.0, "b": 0.0}
+    linear.vae.model.reconstruction_weights = {"a": 3.0, "b": 0.0}
     assert linear.rows(samples=4) == plain

@@ -22,8 +22,8 @@ from pyro_mmvae.evaluation.statistics import register_statistic
 ITEMS = 12
 MODALITIES = [
     Modality("m0", (1, 4, 4), scale=0.3),
-    Modality("v", (6,), likelihood="normal", scale=0.5, weight=0.0),
-    Modality("t", (5,), likelihood="categorical", classes=3, weight=40.0),
+    Modality("v", (6,), likelihood="normal", scale=0.5, reconstruction_weight=0.0),
+    Modality("t", (5,), likelihood="categorical", classes=3, reconstruction_weight=40.0),
 ]
 
 
@@ -79,7 +79,7 @@ def test_posterior_predictive_z_has_the_moments_of_the_posterior(batch: dict[str
     for given in (("v",), ("m0", "v", "t")):
         check = posterior_predictive(vae, batch, given, samples=200, statistics=["mean"])
         with torch.no_grad():
-            experts = vae.guide.experts(Batch.of(batch, vae.names).select(given), size=ITEMS)
+            experts = vae.guide.experts(Batch.of(batch, vae.names).select(given), num_items=ITEMS)
             posterior = vae.guide.posterior(experts, "mixture")
         error = (posterior.variance / 200).sqrt().numpy()
         assert (np.abs(check.z.mean(0) - posterior.mean.numpy()) < 5 * error).all()

@@ -129,7 +129,7 @@ def test_vae_with_correlated_experts_handles_absent_modalities_and_items(covaria
     posterior: Any = vae.posterior({**batch, "present": torch.cat([present, torch.zeros(3, 1).bool()], 1)})
     assert torch.equal(posterior.mean[2], torch.zeros(3))
     torch.testing.assert_close(posterior.variance[2], torch.ones(3))
-    assert vae.guide(size=4).shape == (4, 3)
+    assert vae.guide(num_items=4).shape == (4, 3)
     assert vae.guide.experts(None, 4).kind == "full"
 
 

@@ -226,12 +226,18 @@ def test_train_with_settings_that_do_not_fit_raises_and_creates_no_folder(
     toy_config: MakeConfig, tmp_path: Path
 ) -> None:
     for settings, message in (
-        ({"model__modality_weights": {"m7": 1.0}}, "model.modality_weights names 'm7', the data has m0, m1, m2"),
-        ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
+        (
+            {"model__reconstruction_weights": {"m7": 1.0}},
+            "model.reconstruction_weights names 'm7', the data has m0, m1, m2",
+        ),
+        (
+            {"model__expert_weights": [1.0, 2.0]},
+            "expert_weights must have one number per modality, in the order m0, m1, m2, got 2",
+        ),
         ({"model__network__name": "conv", "data__name": "absent"}, "unknown data set 'absent'"),
         ({"train__device": "cuda:99"}, "device 'cuda:99' is unavailable"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
-        ({"model__scale": -1.0}, "likelihood scale must be a positive number"),
+        ({"model__scale": -1.0}, "model: scale must be a positive number or 'learned', got -1.0"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             train(toy_config(**settings), tmp_path / "run", progress=False)
@@ -243,11 +249,16 @@ def test_train_with_each_likelihood_gives_a_finite_elbo(toy_config: MakeConfig, 
     for likelihood in ("laplace", "normal", "bernoulli"):
         config = toy_config(model__likelihood=likelihood, train__epochs=1, data__train_size=32)
         assert math.isfinite(train(config, tmp_path / likelihood, progress=False).state["best"])
+    with pytest.raises(
+        ValueError, match=r"model.modalities.m0: likelihood 'categorical' does not fit data_type 'image'"
+    ):
+        train(toy_config(model__likelihood="categorical"), tmp_path / "categorical", progress=False)
 
 
 def test_train_passes_settings_to_the_model(toy_config: MakeConfig, tmp_path: Path) -> None:
     config = toy_config(
-        model__beta=2.0, model__scale="learned", model__expert_weights=[1, 2, 0], model__modality_weights={"m1": 0.5},
+        model__beta=2.0, model__scale="learned", model__expert_weights=[1, 2, 0],
+        model__reconstruction_weights={"m1": 0.5},
         model__network__isotropic=True, model__prior_expert="all", model__subset_weights="by_size",
         model__aggregation="mwb", train__epochs=0,
     )  # fmt: skip
@@ -256,7 +267,7 @@ def test_train_passes_settings_to_the_model(toy_config: MakeConfig, tmp_path: Pa
     assert (guide.beta, model.beta, guide.bound) == (2.0, 2.0, "component")
     assert torch.equal(guide.aggregation.expert_weights, torch.tensor([1.0, 2.0, 0.0]))
     assert (guide.aggregation.prior_expert, guide.aggregation.subset_weights) == ("all", "by_size")
-    assert model.weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
+    assert model.reconstruction_weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
     assert {name for name, _ in model.named_parameters() if "log_scale" in name}
     _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))
     assert (scale.amax(-1) == scale.amin(-1)).all()

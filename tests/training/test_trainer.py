@@ -32,10 +32,11 @@ def make(aggregation: str = "wb", network: str = "auto", **options: Any) -> Mult
         "v": {"shape": (5,), "likelihood": "normal", "scale": "learned"},
     }
     modalities = [
-        Modality(name, network=network if name != "v" else "mlp", weight=weights.get(name, 1.0), **kind)
+        Modality(name, network=network if name != "v" else "mlp", reconstruction_weight=weights.get(name, 1.0), **kind)
         for name, kind in kinds.items()
     ]
-    return MultimodalVAE(modalities, LATENT, aggregation, network=NetworkOptions(width=4, hidden=8), **options)
+    options = {"bound": "mixture", "network": NetworkOptions(width=4, hidden=8)} | options
+    return MultimodalVAE(modalities, LATENT, aggregation, **options)
 
 
 def trainer_of(vae: MultimodalVAE, **options: Any) -> Trainer:

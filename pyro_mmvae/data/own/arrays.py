@@ -55,7 +55,7 @@ def from_arrays(
         >>> import numpy as np
         >>> counts = np.random.default_rng(0).poisson(3.0, (6, 4))
         >>> data = from_arrays({"rna": counts}, meta={"modalities": {"rna": {"kind": "counts"}}})
-        >>> data.traits["rna"].kind, data.modalities["rna"].dtype
+        >>> data.modality_specs["rna"].data_type, data.modalities["rna"].dtype
         ('counts', torch.float32)
     """
     arrays = {key: to_numpy(value) for key, value in modalities.items()}

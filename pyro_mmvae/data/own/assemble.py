@@ -10,12 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits, infer_kind
 from pyro_mmvae.data.options import check_split
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage import mapped
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor
+from pyro_mmvae.modality_spec import ModalitySpec, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
 
@@ -48,12 +48,12 @@ def assemble(
     present = _read_present(raw, count)
     labels, label_names = read_labels(raw, count)
     rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
-    modalities, traits = {}, {}
+    modalities, specs = {}, {}
     for number, (name, array) in enumerate(raw.modalities.items()):
-        column, traits[name] = _make_column(raw, name, array, present[:, number])
+        column, specs[name] = _make_column(raw, name, array, present[:, number])
         present[:, number] = column.present
         stays_on_disk = mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map)
-        column, traits[name] = _check_values(raw, name, column, traits[name], scan=not stays_on_disk)
+        column, specs[name] = _check_values(raw, name, column, specs[name], scan=not stays_on_disk)
         if stays_on_disk:
             mapped.expect_random_access(array)
         modalities[name] = MappedTensor(column, rows) if stays_on_disk else column.read(rows)
@@ -65,7 +65,7 @@ def assemble(
         raw.name,
         split or "train",
         provenance,
-        traits,
+        specs,
         label_names,
     )
 
@@ -135,24 +135,29 @@ def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) ->
     return np.flatnonzero(assigned == (split if by_name else SPLITS.index(split)))
 
 
-def _make_column(raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_]) -> tuple[Column, Traits]:
-    """Return the column of a modality and its traits, as far as they are known before its values are read."""
-    where, traits = raw.locate(name), raw.meta.traits(name)
+def _make_column(
+    raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_]
+) -> tuple[Column, ModalitySpec]:
+    """Return the column of a modality and its description, as far as they are known before its values are read."""
+    where, spec = raw.locate(name), raw.meta.spec(name)
     is_byte = array.dtype == np.uint8
-    kind = traits.kind or infer_kind(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
-    column = Column(where, array, kind, present, traits.classes)
+    data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
+    column = Column(where, array, data_type, present, spec.classes)
     if raw.meta.allows("missing_nan", name):
         column = replace(column, present=present & ~column.nan_items())
     if not column.present.any():
         raise ValueError(f"{where}: must be present in at least one item, got none")
-    traits = replace(traits, kind=kind, pixels=column.pixels)
-    traits.settled(where)
-    if traits.alphabet is not None and array.ndim != 2:
+    pixels = column.pixels if spec.pixels is None and data_type == "image" else spec.pixels
+    spec = replace(spec, data_type=data_type, pixels=pixels)
+    resolve_modality(spec, where=where)
+    if spec.alphabet is not None and array.ndim != 2:
         raise ValueError(f"{where}: items of text must have the shape (position,), got {column.shape}")
-    return column, traits
+    return column, spec
 
 
-def _check_values(raw: RawArrays, name: str, column: Column, traits: Traits, *, scan: bool) -> tuple[Column, Traits]:
+def _check_values(
+    raw: RawArrays, name: str, column: Column, spec: ModalitySpec, *, scan: bool
+) -> tuple[Column, ModalitySpec]:
     """Check the values of a column, all of them if ``scan`` is True, and complete the number of classes of tokens."""
     if scan:
         column.scan()
@@ -163,5 +168,5 @@ def _check_values(raw: RawArrays, name: str, column: Column, traits: Traits, *, 
         )
     if column.kind == "tokens" and column.classes is None:
         classes = max(column.largest() + 1, 2)
-        return replace(column, classes=classes), replace(traits, classes=classes)
-    return column, traits
+        return replace(column, classes=classes), replace(spec, classes=classes)
+    return column, spec

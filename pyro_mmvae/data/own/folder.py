@@ -57,7 +57,7 @@ def load_folder(
         path: Path of the folder.
         split: Name of the split: ``train``, ``val`` or ``test``.
         cache: Accepted for the common interface and ignored, since nothing is built.
-        kinds: Kind of the data by modality name, see :class:`~pyro_mmvae.data.Traits`; overrides ``meta.yaml``.
+        kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides ``meta.yaml``.
         missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. By
             default ``meta.yaml`` decides.
         allow_constant: If True, a modality may have a single value everywhere; if False, that is an error. By default
@@ -97,7 +97,7 @@ def load_npz(
             does in a folder.
         split: Name of the split: ``train``, ``val`` or ``test``.
         cache: Accepted for the common interface and ignored, since nothing is built.
-        kinds: Kind of the data by modality name, see :class:`~pyro_mmvae.data.Traits`; overrides ``NAME.yaml``.
+        kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides ``NAME.yaml``.
         missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. By
             default ``NAME.yaml`` decides.
         allow_constant: If True, a modality may have a single value everywhere; if False, that is an error. By default

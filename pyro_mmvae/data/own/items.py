@@ -15,7 +15,6 @@ import yaml
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import infer_kind
 from pyro_mmvae.data.own.arrays import from_arrays, meta_from_arguments, to_numpy
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.folder import META_FILE, RESERVED_NAMES, make_raw_arrays, read_npy
@@ -23,6 +22,7 @@ from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.storage.mapped import check_array
 from pyro_mmvae.data.storage.npyfile import ItemFile
 from pyro_mmvae.files import write_text
+from pyro_mmvae.modality_spec import infer_data_type
 
 
 def from_items(
@@ -40,8 +40,8 @@ def from_items(
     All items must exist before training starts, since batches are drawn at random from the whole. Without a ``folder``
     they are held in memory, and two to three times their size is needed while they are stacked. With a ``folder``, each
     item is written as it comes, into one ``.npy`` file per modality, which the data set then maps: memory holds one
-    item while writing and the items of a batch afterwards, besides labels and presence. An ``IterableDataset`` is read
-    by this process, without workers, and must end.
+    item while writing and the items of a batch afterwards, in addition to labels and presence. An ``IterableDataset``
+    is read by this process, without workers, and must end.
 
     Args:
         items: The items, as an iterable or an object with a length and integer indices. Each is a mapping from
@@ -80,7 +80,7 @@ def from_items(
         reader.present(),
         name=name,
         split=split,
-        meta=checked_meta.model_dump(exclude_unset=True),
+        meta=checked_meta.model_dump(exclude_unset=True, exclude_none=True),
         provenance=provenance,
     )
 
@@ -246,8 +246,8 @@ def _check_first_value(name: str, key: str, value: NDArray[Any], meta: Meta) -> 
             f"{', '.join(RESERVED_NAMES)}, got {key!r}"
         )
     check_array(where, value[None])
-    if meta.traits(key).kind is None:
-        infer_kind(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
+    if meta.spec(key).data_type is None:
+        infer_data_type(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
 
 
 def _write_labels_and_meta(
@@ -258,6 +258,6 @@ def _write_labels_and_meta(
         np.save(folder / "labels.npy", labels, allow_pickle=False)
     if not present.all():
         np.save(folder / "present.npy", present[:, np.argsort(names)], allow_pickle=False)
-    content = meta.model_dump(mode="json", exclude_unset=True)
+    content = meta.model_dump(mode="json", exclude_unset=True, exclude_none=True)
     if content:
         write_text(folder / META_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

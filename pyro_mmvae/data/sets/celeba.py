@@ -22,7 +22,6 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.own.folder import read_npz
 from pyro_mmvae.data.registry import register_data, register_format
 from pyro_mmvae.data.sets.celeba_images import RESIZING, Open, load_faces
@@ -30,6 +29,7 @@ from pyro_mmvae.data.sets.celeba_lists import ATTRIBUTES, PARTITION, Lists, read
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor, is_mapped
 from pyro_mmvae.data.text import ALPHABET, encode_texts
+from pyro_mmvae.modality_spec import ModalitySpec
 
 NAME = "celeba"
 
@@ -195,9 +195,11 @@ def _assemble(
         **identity, **source.about, "items": len(rows), "absent": absent,
         "text": {"alphabet": ALPHABET, "length": LENGTH, "padding": PADDING, "truncated": truncated},
     }  # fmt: skip
-    traits = {
-        "image": Traits("image", network="residual", pixels=True),
-        "text": Traits("tokens", network="residual", classes=len(ALPHABET), alphabet=ALPHABET, padding=PADDING),
+    specs = {
+        "image": ModalitySpec(data_type="image", network="residual", pixels=True),
+        "text": ModalitySpec(
+            data_type="tokens", network="residual", classes=len(ALPHABET), alphabet=ALPHABET, padding=PADDING
+        ),
     }
     return MultimodalDataset(
         {"image": image, "text": torch.from_numpy(tokens)},
@@ -206,7 +208,7 @@ def _assemble(
         NAME,
         split,
         provenance,
-        traits,
+        specs,
         lists.attribute_names,
     )
 

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.options import check_integer, check_split
 from pyro_mmvae.data.registry import register_data, register_format
 from pyro_mmvae.data.sets.digit_files import DigitImages, choose_fraction, find_digits, has_digits, read_digits
 from pyro_mmvae.data.sets.polymnist_recipe import child_seed, draw_digits
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.text import ALPHABET, ENGLISH_DIGITS, check_alphabet, check_vocabulary, placements
+from pyro_mmvae.modality_spec import ModalitySpec
 
 NAME = "mnist-svhn-text"
 SPLITS = ("train", "val", "test")
@@ -101,11 +101,11 @@ def load_mnist_svhn_text(
         "pairings": times,
         "text": {"vocabulary": list(words), "alphabet": alphabet, "length": length},
     }
-    pixels = Traits("image", pixels=True)
-    tokens = Traits("tokens", classes=len(alphabet), alphabet=alphabet)
-    traits = {"mnist": pixels, "svhn": pixels, "text": tokens}
+    pixels = ModalitySpec(data_type="image", pixels=True)
+    tokens = ModalitySpec(data_type="tokens", classes=len(alphabet), alphabet=alphabet)
+    specs = {"mnist": pixels, "svhn": pixels, "text": tokens}
     present = torch.ones(len(labels), len(modalities), dtype=torch.bool)
-    return MultimodalDataset(modalities, torch.from_numpy(labels), present, NAME, split, provenance, traits)
+    return MultimodalDataset(modalities, torch.from_numpy(labels), present, NAME, split, provenance, specs)
 
 
 @register_format(NAME, detect=has_digits, splits=SPLITS)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data.modality_spec import check_image
+from pyro_mmvae.modality_spec import check_image
 
 LARGE = 2**30
 """The number of bytes from which an array on disk stays there by default, to be checked as it is read."""
@@ -30,7 +30,7 @@ class Column:
     Args:
         where: File and modality, for messages.
         array: The values, in memory or mapped from disk.
-        kind: Kind of the data, see :class:`~pyro_mmvae.data.Traits`.
+        kind: Data type, see :class:`~pyro_mmvae.ModalitySpec`.
         present: True for the items that are present, `(item,)`. The others are read as 0 and never checked.
         classes: Number of classes of tokens, or None if it is not known yet.
 

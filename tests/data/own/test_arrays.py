@@ -1,4 +1,4 @@
-"""Tests of data sets made of arrays and items in memory, and of the inference of traits."""
+"""Tests of data sets made of arrays and items in memory, and of the inference of their descriptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from pyro_mmvae import MultimodalDataset
-from pyro_mmvae.data import Traits, complete_traits, from_arrays, from_items, infer_traits
+from pyro_mmvae.data import ModalitySpec, complete_specs, from_arrays, from_items, infer_specs
+from pyro_mmvae.modality_spec import resolve_modality
 
 ITEMS: list[dict[str, Any]] = [
     {"v": torch.tensor([1.0, 2.0]), "w": np.array([3, 1]), "label": 2},
@@ -45,7 +46,7 @@ def test_from_items_of_any_iterable_reads_values_labels_and_presence(items: Any)
     assert data.labels.tolist() == [2, 0, 1]
     assert data.tensors["v"].tolist() == [[1, 2], [3, 4], [0, 0]]
     assert data.tensors["w"].tolist() == [[3, 1], [0, 0], [0, 5]]
-    assert data.traits["w"] == Traits("tokens", classes=6)
+    assert data.modality_specs["w"] == ModalitySpec(data_type="tokens", classes=6)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,9 @@ def test_from_arrays_checks_and_converts_values() -> None:
         from_arrays({"v": np.array([[1.0], [np.nan]])})
     data = from_arrays({"v": np.array([[1.0], [np.nan], [2.0]])}, meta={"missing_nan": True})
     assert data.present.tolist() == [[True], [False], [True]]
-    with pytest.raises(ValueError, match=r"meta: modalities\.v\.kind: "):
+    with pytest.raises(
+        ValueError, match=r"meta: modalities\.v: data_type must be one of image, vector, .*, got \'picture\'"
+    ):
         from_arrays(values, meta={"modalities": {"v": {"kind": "picture"}}})
 
 
@@ -101,11 +104,11 @@ def test_from_arrays_checks_and_converts_values() -> None:
         (np.zeros((2, 4), bool), ("binary", "bernoulli", None, "auto")),
     ],
 )
-def test_infer_traits_of_unambiguous_types_follow_type_and_shape(value: Any, expected: tuple[Any, ...]) -> None:
+def test_infer_specs_of_unambiguous_types_follow_type_and_shape(value: Any, expected: tuple[Any, ...]) -> None:
     data = from_arrays({"x": value}, meta={"allow_constant": True})
-    traits = infer_traits(data)["x"].settled("x")
-    assert (traits.kind, traits.likelihood, traits.scale, traits.network) == expected
-    assert traits.weight == 1.0
+    spec = resolve_modality(infer_specs(data)["x"], where="x")
+    assert (spec.data_type, spec.likelihood, spec.scale, spec.network) == expected
+    assert spec.reconstruction_weight == 1.0
 
 
 @pytest.mark.parametrize(
@@ -116,29 +119,34 @@ def test_infer_traits_of_unambiguous_types_follow_type_and_shape(value: Any, exp
         ("vector", "normal", ("learned", "mlp", None, None)),
     ],
 )
-def test_infer_traits_of_integers_follow_the_stated_kind(kind: str, likelihood: str, rest: tuple[Any, ...]) -> None:
+def test_infer_specs_of_integers_follow_the_stated_kind(kind: str, likelihood: str, rest: tuple[Any, ...]) -> None:
     value = np.array([[0, 3, 1], [2, 0, 1], [0, 0, 0], [2, 2, 2]])
-    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set kind"):
+    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set data_type"):
         from_arrays({"x": value})
     data = from_arrays({"x": value}, meta={"modalities": {"x": {"kind": kind}}})
-    traits = complete_traits(data, {"x": infer_traits(data)["x"].settled("x")})["x"]
-    assert (traits.kind, traits.likelihood) == (kind, likelihood)
-    assert (traits.scale, traits.network, traits.classes, traits.size) == rest
+    spec = complete_specs(data, {"x": resolve_modality(infer_specs(data)["x"], where="x")})["x"]
+    assert (spec.data_type, spec.likelihood) == (kind, likelihood)
+    assert (spec.scale, spec.network, spec.classes, spec.reference_total) == rest
 
 
-def test_complete_traits_of_counts_takes_the_median_of_positive_totals() -> None:
+def test_complete_specs_of_counts_takes_the_median_of_positive_totals() -> None:
     value = np.array([[1, 1], [5, 5], [20, 20], [0, 0], [900, 900]])
     present = np.array([[True], [True], [True], [True], [False]])
     data = from_arrays({"x": value}, present=present, meta={"modalities": {"x": {"likelihood": "poisson"}}})
-    assert complete_traits(data, infer_traits(data))["x"].size == 10.0
+    assert complete_specs(data, infer_specs(data))["x"].reference_total == 10.0
 
 
-def test_infer_traits_of_a_bare_data_set_uses_present_items_only() -> None:
+def test_infer_specs_of_a_bare_data_set_uses_present_items_only() -> None:
     present = torch.tensor([[True], [False]])
     tokens = MultimodalDataset(
-        {"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train", traits={"t": Traits("tokens")}
+        {"t": torch.tensor([[1, 2], [9, 9]])},
+        None,
+        present,
+        "bare",
+        "train",
+        modality_specs={"t": ModalitySpec(data_type="tokens")},
     )
-    assert complete_traits(tokens, infer_traits(tokens))["t"].classes == 3  # what is absent does not count
+    assert complete_specs(tokens, infer_specs(tokens))["t"].classes == 3  # what is absent does not count
     bare = MultimodalDataset({"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train")
     with pytest.raises(ValueError, match="bare: modality 't': integers of shape"):
-        infer_traits(bare)
+        infer_specs(bare)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, Traits, load_data
+from pyro_mmvae.data import ModalitySpec, MultimodalDataset, load_data
 from pyro_mmvae.data.storage import mapped
 
 N = 20
@@ -71,7 +71,7 @@ def test_load_data_of_each_format_keeps_types_and_pairing(how: str, tmp_path: Pa
     train, source = splits["train"], arrays()
     assert train.names == ("flags", "image", "rna", "vector", "words")
     assert (train.name, train.split, train.complete) == (where.name, "train", True)
-    kinds = {name: traits.kind for name, traits in train.traits.items()}
+    kinds = {name: spec.data_type for name, spec in train.modality_specs.items()}
     assert kinds == {"flags": "binary", "image": "image", "rna": "counts", "vector": "vector", "words": "tokens"}
     assert {name: value.dtype for name, value in train.modalities.items()} == {
         "flags": torch.float32, "image": torch.uint8, "rna": torch.float32, "vector": torch.float32,
@@ -82,9 +82,11 @@ def test_load_data_of_each_format_keeps_types_and_pairing(how: str, tmp_path: Pa
         np.testing.assert_array_equal(whole, source[name][order].astype(whole.dtype))
     labels = torch.cat([data.labels for data in splits.values() if data.labels is not None])
     np.testing.assert_array_equal(labels.numpy(), source["labels"][order])
-    assert train.traits["words"].classes == (6 if how == "npz" else 7)
+    assert train.modality_specs["words"].classes == (6 if how == "npz" else 7)
     if how != "npz":
-        assert train.traits["rna"] == Traits("counts", "poisson", weight=2.0)
+        assert train.modality_specs["rna"] == ModalitySpec(
+            data_type="counts", likelihood="poisson", reconstruction_weight=2.0
+        )
 
 
 def test_load_folder_with_split_and_present_files_follows_them(tmp_path: Path) -> None:
@@ -196,13 +198,22 @@ def test_load_folder_with_an_unfit_array_raises_in_one_line(
 @pytest.mark.parametrize(
     ("meta", "expected"),
     [
-        ("modalities: {rna: {knd: counts}}", "meta.yaml: modalities.rna.knd: no such key; there are kind, likelihood"),
+        (
+            "modalities: {rna: {knd: counts}}",
+            "meta.yaml: modalities.rna.knd: no such key; there are data_type, likelihood",
+        ),
         ("modality: {}", "meta.yaml: modality: no such key; there are modalities, missing_nan, allow_constant"),
-        ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna.kind: "),
-        ("modalities: {rna: {weight: -1}}", "meta.yaml: modalities.rna.weight: "),
-        ("modalities: {RNA: {kind: counts}}", "something is said of modality 'RNA', the data has flags, image, rna"),
-        ("modalities: {rna: {kind: counts, likelihood: normal}}", "likelihood 'normal' does not fit counts"),
-        ("modalities: {rna: {kind: counts, classes: 3}}", "counts have no classes, tokens have"),
+        ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna: data_type must be one of image, "),
+        (
+            "modalities: {rna: {weight: -1}}",
+            "meta.yaml: modalities.rna: reconstruction_weight must be finite and not negative, got -1.0",
+        ),
+        ("modalities: {RNA: {kind: counts}}", "there is an entry for modality 'RNA', the data has flags, image, rna"),
+        (
+            "modalities: {rna: {kind: counts, likelihood: normal}}",
+            "likelihood 'normal' does not fit data_type 'counts'",
+        ),
+        ("modalities: {rna: {kind: counts, classes: 3}}", "classes must be left out for data_type 'counts', got 3"),
         ("modalities: {rna: {kind: image}}", "rna': image must be uint8 or floats, got int64"),
         (
             "modalities: {flags: {kind: vector}, vector: {kind: image}, rna: {kind: counts}}",
@@ -221,9 +232,10 @@ def test_load_folder_with_an_invalid_meta_file_raises_in_one_line(meta: str, exp
 def test_load_folder_options_override_the_meta_file(tmp_path: Path) -> None:
     where = write(tmp_path / "a", "allow_constant: true\n", vector=np.zeros((N, 4)))
     assert "rna.npy: modality 'rna': integers of shape (item, 5)" in error_of(where)
-    assert "kinds of 'rna': found 'dots', expected one of: image, vector" in error_of(where, kinds={"rna": "dots"})
+    wrong = "kinds of 'rna' must be one of image, vector, binary, tokens, counts, got 'dots'"
+    assert wrong in error_of(where, kinds={"rna": "dots"})
     data = load_data(str(where), kinds=KINDS)
-    assert data.traits["rna"].kind == "counts"
+    assert data.modality_specs["rna"].data_type == "counts"
     assert "values must vary, got 0.0 everywhere" in error_of(where, kinds=KINDS, allow_constant=False)
     assert "split_seed must be an integer of at least 0, got -1" in error_of(where, kinds=KINDS, split_seed=-1)
     few = write(tmp_path / "b", **{name: array[:2] for name, array in arrays().items()})

@@ -51,7 +51,7 @@ def test_from_items_with_a_folder_equals_the_data_set_in_memory(tmp_path: Path) 
     assert in_memory.labels is not None
     assert on_disk.labels is not None
     assert torch.equal(in_memory.labels, on_disk.labels)
-    assert in_memory.traits == on_disk.traits
+    assert in_memory.modality_specs == on_disk.modality_specs
     for name, value in in_memory.tensors.items():
         assert torch.equal(value, on_disk.tensors[name])
         assert value.dtype == on_disk.tensors[name].dtype
@@ -66,7 +66,7 @@ def test_load_data_of_a_written_folder_gives_the_same_items(tmp_path: Path) -> N
     whole = from_items(Streamed(), meta=META, folder=tmp_path / "cells")
     splits = [load_data(str(tmp_path / "cells"), split) for split in ("train", "val", "test")]
     assert splits[0].names == ("a", "image", "words")
-    assert splits[0].traits["words"].kind == "tokens"
+    assert splits[0].modality_specs["words"].data_type == "tokens"
     assert splits[0].label_names == ("old", "ill")
     images = torch.cat([data.tensors["image"] for data in splits])
     order = [int((whole.tensors["image"] == image).flatten(1).all(1).nonzero()) for image in images]

@@ -92,10 +92,10 @@ WHERE = r"labels\.npy: "
         ),
         (ATTRIBUTES[:, 0], "", WHERE + r"labels must be \(item,\) = \(20,\) of integers, or .* got \(20,\) of bool"),
         (ATTRIBUTES, "label_names: [a, b]", WHERE + r"label_names must be 3, one per attribute, got 2"),
-        (ATTRIBUTES, "label_names: [a, b, a]", r"meta\.yaml: label_names: 'a' is there twice, found"),
+        (ATTRIBUTES, "label_names: [a, b, a]", r"meta\.yaml: label_names: names must differ, got 'a' twice"),
         (ATTRIBUTES, "label_names: [a, b, '']", r"meta\.yaml: label_names\.2: String should have at least 1 char"),
-        (ATTRIBUTES, "label_names: [a, b, 3]", r"meta\.yaml: label_names\.2: Input should be a valid string, found 3"),
-        (ATTRIBUTES, "label_names: abc", r"meta\.yaml: label_names: Input should be a valid tuple, found 'abc'"),
+        (ATTRIBUTES, "label_names: [a, b, 3]", r"meta\.yaml: label_names\.2: Input should be a valid string, got 3"),
+        (ATTRIBUTES, "label_names: abc", r"meta\.yaml: label_names: Input should be a valid tuple, got 'abc'"),
         (
             np.arange(N),
             "label_names: [a, b]",

@@ -75,7 +75,7 @@ def test_load_omics_of_an_h5mu_file_reads_modalities_labels_split_and_presence(
         classes = {"B": 0, "NK": 1, "T": 2}
         assert data.labels is not None
         assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
-        assert (data.traits["rna"].kind, data.traits["prot"].kind) == ("counts", "vector")
+        assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
 def test_load_omics_with_several_label_columns_gives_attributes(files: dict[str, Any]) -> None:

@@ -49,9 +49,9 @@ def test_load_celeba_split_follows_the_lists(home: Path, split: str) -> None:
         shown = [n.replace("_", " ").lower() for n, v in zip(made.NAMES, made.attributes()[row], strict=True) if v]
         text = "".join(ALPHABET[token] for token in data.modalities["text"][place].tolist())
         assert text == ", ".join(shown) + "*" * (256 - len(", ".join(shown)))
-    traits = data.traits
-    assert (traits["image"].kind, traits["text"].kind, traits["text"].classes) == ("image", "tokens", 71)
-    assert (traits["text"].alphabet, traits["text"].padding) == (ALPHABET, "*")
+    specs = data.modality_specs
+    assert (specs["image"].data_type, specs["text"].data_type, specs["text"].classes) == ("image", "tokens", 71)
+    assert (specs["text"].alphabet, specs["text"].padding) == (ALPHABET, "*")
     assert data.provenance["absent"] == data.provenance["text"]["truncated"] == 0
 
 

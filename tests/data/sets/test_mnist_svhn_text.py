@@ -49,7 +49,7 @@ def test_load_mnist_svhn_text_items_share_only_their_label(root: Path) -> None:
     assert [text.strip() for text in texts(data)] == [ENGLISH_DIGITS[label] for label in data.labels.tolist()]
     pairs = set(zip(numbers(data.tensors["mnist"]), numbers(data.tensors["svhn"]), strict=True))
     assert len(pairs) > 400  # of 540: pairings differ
-    assert data.traits["text"].classes == 71
+    assert data.modality_specs["text"].classes == 71
     assert data.modalities["text"].dtype == torch.int64
 
 
@@ -125,7 +125,7 @@ def test_load_mnist_svhn_text_with_custom_vocabulary_alphabet_and_length_uses_th
     assert data.modalities["text"].shape[1:] == (12,)
     roman = [chr(ord("a") + digit) for digit in range(10)]
     letters = load(root, vocabulary=roman, alphabet=" abcdefghij", length=1)
-    assert letters.traits["text"].classes == 11
+    assert letters.modality_specs["text"].classes == 11
     assert letters.labels is not None
     assert torch.equal(letters.tensors["text"][:, 0], letters.labels + 1)
 
