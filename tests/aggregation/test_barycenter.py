@@ -154,7 +154,7 @@ def test_divergence_names_work_in_guides_and_are_taken() -> None:
     with pytest.raises(ValueError, match="must be a number between 0 and inf"):
         BarycentricGuide(lambda: random_experts(4, 3, 2), "renyi:0")
     for name in ("hellinger", "renyi:0.5", "mixture:w1"):
-        with pytest.raises(ValueError, match=f"'{name}' is already registered"):
+        with pytest.raises(ValueError, match=f"'{name}' is registered already"):
             register_aggregation(name)
 
 
