@@ -24,7 +24,7 @@ from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training import Trainer
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 BASE = {"batch": 64, "latent": 512, "modalities": 5, "width": 32}
 AXES = {"batch": "items in a batch", "latent": "latent dimensions", "modalities": "modalities M", "width": "width"}

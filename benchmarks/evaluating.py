@@ -17,14 +17,14 @@ from benchmarks.peers import MISSING, check_reconstruction, dataset, installed, 
 from benchmarks.settings import NAMES, SHAPE, describe, new_vae, random_data, setting
 from benchmarks.timing import Row, at_least, compare, in_turn
 from pyro_mmvae import MultimodalVAE
-from pyro_mmvae.aggregation.functional import full_component
+from pyro_mmvae.aggregation import MixtureOfProducts
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifier_networks import image_classifier
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence
 from pyro_mmvae.evaluation.metrics import choose_subsets
 from pyro_mmvae.evaluation.posteriors import encode_dataset, posterior_means
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 CLASSES = 10
 SUBSETS = choose_subsets(len(NAMES))
@@ -43,7 +43,7 @@ def ours(vae: MultimodalVAE, data: MultimodalDataset, classifiers: Classifiers) 
     means = [posterior_means(vae, experts, subset) for subset in SUBSETS]
     assert data.labels is not None
     return len(means) + len(
-        conditional_coherence(vae, experts, data.labels, classifiers, subsets=PARTIAL, bound="full")
+        conditional_coherence(vae, experts, data.labels, classifiers, subsets=PARTIAL, bound="joint")
     )
 
 
@@ -110,5 +110,5 @@ def check_subsets(vae: MultimodalVAE, model: Any, data: MultimodalDataset) -> No
     with torch.no_grad():
         for subset in PARTIAL:
             mean = model.encode(batch, named(subset), return_mean=True).z
-            expected = full_component(experts.condition_on(subset), "mopoe", prior_expert="none").mean
+            expected = MixtureOfProducts(prior_expert="none").joint(experts.condition_on(subset)).mean
             torch.testing.assert_close(mean, expected, rtol=1e-2, atol=1e-3)

@@ -1,7 +1,7 @@
-"""Everything that is to be measured on a GPU, in twelve minutes: ``bash benchmarks/gpu.sh OUT``.
+"""All measurements on a GPU in twelve minutes: ``bash benchmarks/gpu.sh OUT``.
 
-Five steps, each a process of its own with its own time limit; one that fails stops no other. What they find is in
-``OUT/results.json`` and ``OUT/gpu.md`` as soon as it is found, their output in ``OUT/log.txt``.
+Each of the five steps is a process with a time limit, and one that fails does not stop the others. Figures are written
+to ``OUT/results.json`` and ``OUT/gpu.md`` as soon as they exist, and all output to ``OUT/log.txt``.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ def steps_of(tiny: bool, minutes: float, only: Sequence[str]) -> list[Step]:
     """Return the steps to run, with limits in proportion to the minutes for all.
 
     Args:
-        tiny: whether it is the trial.
-        minutes: for all steps together.
-        only: names of steps; all of them if there are none.
+        tiny: If True, return the limits of the trial.
+        minutes: The number of minutes for all steps together.
+        only: The names of the steps to run; all steps if empty.
 
     Raises:
-        click.BadParameter: if a name is none of a step.
+        click.BadParameter: If a name is not that of a step.
     """
     names = [step.name for step in STEPS]
     unknown = [name for name in only if name not in names]
@@ -63,14 +63,14 @@ def steps_of(tiny: bool, minutes: float, only: Sequence[str]) -> list[Step]:
 
 
 def run_step(name: str, plan: Plan) -> None:
-    """Run one step in this process, its figures to ``NAME.json`` in the plan's folder for work."""
-    signal.alarm(int(plan.seconds) + 5)  # it ends even where what has started it was killed
+    """Run one step in this process, with its figures in ``NAME.json`` in the plan's work folder."""
+    signal.alarm(int(plan.seconds) + 5)  # the step ends even if its parent was killed
     module = importlib.import_module(f"benchmarks.gpu_steps.{name}")
     module.run(plan, Figures(plan.work / f"{name}.json"))
 
 
 def measure(plan: Plan, steps: Sequence[Step], minutes: float) -> list[Outcome]:
-    """Run the steps, and write what they found each time that there is more of it."""
+    """Run the steps, and write the results whenever a figure is added."""
     words = [sys.executable, "-m", "benchmarks.gpu", str(plan.out), "--work", str(plan.work), "--device", plan.device]
     words += ["--tiny"] * plan.tiny
     for option, path in (("--mnist", plan.mnist), ("--photographs", plan.photographs)):
@@ -112,7 +112,7 @@ def main(
     photographs: Path | None, step: str | None, seconds: float, work: Path | None,
 ) -> None:  # fmt: skip
     """Measure everything on a GPU, with results in the folder OUT."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended and temporary files removed
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that running steps end and temporary files are removed
     try:
         resolve_device(device)
     except ValueError as error:
@@ -128,7 +128,7 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="pyro-mmvae-gpu-"))
     os.environ |= {"PYRO_MMVAE_CACHE": str(folder / "cache"), "MPLBACKEND": "Agg", "PYTHONUNBUFFERED": "1"}
     if tiny:
-        os.environ["OMP_NUM_THREADS"] = "1"  # more are slower in these sizes
+        os.environ["OMP_NUM_THREADS"] = "1"  # more threads are slower at these sizes
     try:
         measure(Plan(out.absolute(), folder, device, tiny, 60 * minutes, *paths), chosen, minutes)
     finally:

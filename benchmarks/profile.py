@@ -27,7 +27,7 @@ from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.likelihoods import SharedScaleLaplace
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import Trainer
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 WARM_UP = 6
 PYTHON = "Python, Pyro, dispatch"

@@ -18,7 +18,7 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import autocast, resolve_precision
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 ITEMS = 1024
 

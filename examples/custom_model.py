@@ -1,7 +1,7 @@
-"""Our guide in a Pyro model of one's own: three noisy sensors of one position, some of them silent.
+"""A barycentric guide in a Pyro model: three noisy sensors of one position, some of whose readings are missing.
 
-The model is plain Pyro. The guide encodes each sensor by itself and aggregates the experts; which aggregation is one
-argument. The model is linear and Gaussian, so the evidence is known and every guide can be held against it.
+The guide encodes each sensor separately and aggregates the experts; the aggregation is one argument. The model is
+linear and Gaussian, so the evidence is known, and the ELBO of every guide can be compared with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NOISE = torch.tensor([0.5, 1.0, 2.0])  # standard deviation of each sensor
 
 
 def model(readings: Tensor, present: Tensor) -> Tensor:
-    """Positions z ~ N(0, I) in the plane; each sensor reads z plus noise of its own."""
+    """Draw positions z ~ N(0, I) in the plane, and a reading of z with independent noise from each sensor."""
     with pyro.plate("data", len(readings)):
         z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
         for m, noise in enumerate(NOISE):
@@ -28,7 +28,7 @@ def model(readings: Tensor, present: Tensor) -> Tensor:
 
 
 class Encode(nn.Module):
-    """One linear encoder a sensor."""
+    """A module with one linear encoder per sensor."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,14 +36,17 @@ class Encode(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(len(NOISE), 2))
 
     def forward(self, readings: Tensor, present: Tensor) -> Experts:
-        """Experts of shape (item, sensor, 2)."""
+        """Return experts of shape (item, sensor, 2)."""
         filled = readings.nan_to_num()  # before arithmetic: NaN times a zero gradient is NaN
         loc = torch.stack([encode(filled[:, m]) for m, encode in enumerate(self.loc)], 1)
         return Experts(loc, self.log_scale.exp().expand_as(loc), present)
 
 
 def evidence(readings: Tensor, present: Tensor) -> float:
-    """The exact log evidence: given z's prior N(0, 1), present readings have covariance 11ᵀ + diag(noise²)."""
+    """Return the exact log evidence in nats per item.
+
+    Under the prior N(0, 1) of each coordinate of z, the observed readings have the covariance 11ᵀ + diag(noise²).
+    """
     total = 0.0
     for row, mask in zip(readings, present, strict=True):
         noise = NOISE[mask]
@@ -54,7 +57,7 @@ def evidence(readings: Tensor, present: Tensor) -> float:
 
 
 def main(steps: int = 600) -> dict[str, float]:
-    """Train one guide an aggregation and print each ELBO beside the evidence."""
+    """Train one guide per aggregation, and print each ELBO next to the evidence."""
     torch.manual_seed(0)
     z = torch.randn(200, 1, 2)
     readings = z + NOISE[:, None] * torch.randn(200, 3, 2)
@@ -62,7 +65,7 @@ def main(steps: int = 600) -> dict[str, float]:
     present[~present.any(1), 0] = True
     readings[~present] = torch.nan
     exact = evidence(readings, present)
-    print(f"log evidence   {exact:8.4f} nats an item")
+    print(f"log evidence   {exact:8.4f} nats per item")
     results = {}
     for aggregation in ("poe", "wb", "mwb"):
         pyro.clear_param_store()

@@ -1,8 +1,8 @@
-"""A discrete latent that is enumerated, and bounds that tighten towards the evidence.
+"""A discrete latent variable that is enumerated, and bounds that approach the evidence.
 
-Items belong to one of three groups, which only the model knows of: ``TraceEnum_ELBO`` sums over them, and the guide is
-that of the continuous latent alone. The same model with the groups summed out by hand gives the same ELBO, and the
-importance-weighted bound (``RenyiELBO`` with alpha 0) rises with the number of particles to the exact evidence.
+Items belong to one of three groups, a site of the model only: ``TraceEnum_ELBO`` sums over it, and the guide has the
+continuous latent alone. The model with the groups summed out by hand has the same ELBO, and the importance-weighted
+bound (``RenyiELBO`` with alpha 0) increases with the number of particles to the exact evidence.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ NOISE = torch.tensor([1.0, 1.5])
 
 
 def observe(z: Tensor, x: Tensor) -> None:
-    """Two sensors read z, x `(item, sensor, 2)`."""
+    """Observe the readings of z by two sensors, x `(item, sensor, 2)`."""
     for m, noise in enumerate(NOISE):
         pyro.sample(f"x_{m}", dist.Normal(z, noise).to_event(1), obs=x[:, m])
 
 
 def model(x: Tensor) -> None:
-    """A group c, a position z around its centre, two readings of it."""
+    """Draw a group c, a position z around its centre, and two readings of z."""
     with pyro.plate("data", len(x)):
         c = pyro.sample("c", dist.Categorical(SHARES), infer={"enumerate": "parallel"})
         z = pyro.sample("z", dist.Normal(CENTRES[c], SPREAD).to_event(1))
@@ -36,14 +36,17 @@ def model(x: Tensor) -> None:
 
 
 def summed_out(x: Tensor) -> None:
-    """The same model without c: z is a mixture of Gaussians."""
+    """Draw z from a mixture of Gaussians, which is the model with c summed out."""
     with pyro.plate("data", len(x)):
         groups = dist.Normal(CENTRES, SPREAD).to_event(1)
         observe(pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(SHARES), groups)), x)
 
 
 def evidence(x: Tensor) -> float:
-    """The exact log evidence: a mixture over groups of Gaussians, in which both sensors share the spread of z."""
+    """Return the exact log evidence in nats per item.
+
+    It is that of a mixture of Gaussians over groups, in which the readings of both sensors share the variance of z.
+    """
     covariance = SPREAD**2 * torch.ones(2, 2) + NOISE.square().diag()
     axes = x.transpose(1, 2)[:, None]  # (item, 1, axis, sensor)
     centred = dist.MultivariateNormal(CENTRES[..., None].expand(-1, -1, 2), covariance)
@@ -51,20 +54,20 @@ def evidence(x: Tensor) -> float:
 
 
 class Encode(nn.Module):
-    """A small network a sensor."""
+    """A module with one small network per sensor."""
 
     def __init__(self) -> None:
         super().__init__()
         self.nets = nn.ModuleList(nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 4)) for _ in NOISE)
 
     def forward(self, x: Tensor) -> Experts:
-        """Experts `(item, sensor, 2)`."""
+        """Return experts `(item, sensor, 2)`."""
         loc, log_scale = torch.stack([net(x[:, m]) for m, net in enumerate(self.nets)], 1).chunk(2, -1)
         return Experts(loc, log_scale.exp())
 
 
 def main(steps: int = 400, aggregation: str = "mwb") -> dict[str, float]:
-    """Train with enumeration, then print the bounds beside the evidence, in nats an item."""
+    """Train with enumeration, then print the bounds next to the evidence, in nats per item."""
     torch.manual_seed(0)
     pyro.clear_param_store()
     z = CENTRES[dist.Categorical(SHARES).sample((100,))] + SPREAD * torch.randn(100, 2)
@@ -75,10 +78,10 @@ def main(steps: int = 400, aggregation: str = "mwb") -> dict[str, float]:
     for _ in range(steps):
         svi.step(x)
 
-    def bound(elbo: Trace_ELBO | RenyiELBO | TraceEnum_ELBO, of: object) -> float:
+    def bound(elbo: Trace_ELBO | RenyiELBO | TraceEnum_ELBO, program: object) -> float:
         pyro.set_rng_seed(2)  # the same draws for both models
         with torch.no_grad():
-            return -elbo.loss(of, guide, x) / len(x)
+            return -elbo.loss(program, guide, x) / len(x)
 
     many = {"num_particles": 500, "vectorize_particles": True, "max_plate_nesting": 1}
     results = {"enumerated": bound(TraceEnum_ELBO(**many), model), "by_hand": bound(Trace_ELBO(**many), summed_out)}

@@ -1,7 +1,7 @@
-"""Pretrained encoders that stay as they are: only small heads and the modalities' weights λ are trained.
+"""Frozen pretrained encoders: only small heads and the expert weights λ are trained.
 
-Two backbones are pretrained here on a task of their own, as vision or text encoders are elsewhere. In the guide they
-are frozen and in evaluation mode; each gets a linear head, and each modality a weight. One modality is mostly noise.
+Two backbones are pretrained here on a separate task, as vision or text encoders usually are. In the guide they are
+frozen and in evaluation mode; each has a linear head, and each modality a weight. One modality is mostly noise.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from pyro_mmvae import BarycentricGuide, Experts
 from pyro_mmvae.aggregation.weights import LearnedWeights
 
 SIZE, FEATURES, LATENT = 12, 16, 2
-NOISE = (0.3, 3.0)  # of each modality: the second says little
+NOISE = (0.3, 3.0)  # standard deviation of each modality; the second is hardly informative
 
 
 def pretrain(seed: int, steps: int = 100) -> nn.Module:
-    """A denoising autoencoder of vectors, of which the encoder is kept; batch normalisation and dropout included."""
+    """Return the encoder of a trained autoencoder of vectors, with batch normalisation and dropout."""
     generator = torch.Generator().manual_seed(seed)
     backbone = nn.Sequential(nn.Linear(SIZE, FEATURES), nn.BatchNorm1d(FEATURES), nn.Tanh(), nn.Dropout(0.1))
     decoder = nn.Linear(FEATURES, SIZE)
@@ -35,7 +35,10 @@ def pretrain(seed: int, steps: int = 100) -> nn.Module:
 
 
 class Encode(PyroModule):
-    """Frozen backbones and trained heads. In an ``nn.Module`` Pyro would warn of parameters without a gradient."""
+    """An encoder of frozen backbones and trained heads.
+
+    It is a ``PyroModule``, since Pyro warns about parameters without a gradient in an ``nn.Module``.
+    """
 
     def __init__(self, backbones: list[nn.Module]) -> None:
         super().__init__()
@@ -44,13 +47,13 @@ class Encode(PyroModule):
         self.train()
 
     def train(self, mode: bool = True) -> Encode:
-        """The backbones stay in evaluation mode, whatever the guide is set to: their statistics would drift."""
+        """Set the mode; the backbones stay in evaluation mode, because their batch statistics would drift."""
         super().train(mode)
         self.backbones.eval()
         return self
 
     def forward(self, x: Tensor) -> Experts:
-        """Experts `(item, modality, 2)` of x `(item, modality, 12)`."""
+        """Return experts `(item, modality, 2)` of x `(item, modality, 12)`."""
         with torch.no_grad():
             features = [backbone(x[:, m]) for m, backbone in enumerate(self.backbones)]
         out = torch.stack([head(f) for head, f in zip(self.heads, features, strict=True)], 1)
@@ -59,7 +62,7 @@ class Encode(PyroModule):
 
 
 def main(steps: int = 400, aggregation: str = "wb") -> dict[str, object]:
-    """Train heads and weights; print what changed, what did not, and what λ came to."""
+    """Train heads and weights; print which parameters changed, the loss, and the learned λ."""
     torch.manual_seed(0)
     pyro.clear_param_store()
     loadings = torch.randn(len(NOISE), LATENT, SIZE) / SIZE**0.5
@@ -75,7 +78,7 @@ def main(steps: int = 400, aggregation: str = "wb") -> dict[str, object]:
     x = torch.einsum("bd,mdx->bmx", z, loadings) + noise
 
     encode = Encode([pretrain(seed) for seed in range(len(NOISE))])
-    guide = BarycentricGuide(encode, aggregation, weights=LearnedWeights(len(NOISE)))
+    guide = BarycentricGuide(encode, aggregation, expert_weights=LearnedWeights(len(NOISE)))
     before = {name: value.clone() for name, value in guide.state_dict().items()}
     optimizer = pyro.optim.ClippedAdam({"lr": 0.02, "lrd": 0.1 ** (1 / steps)})
     svi = SVI(model, guide, optimizer, Trace_ELBO())
@@ -85,12 +88,12 @@ def main(steps: int = 400, aggregation: str = "wb") -> dict[str, object]:
     optimised = sorted(name.replace("$$$", ".") for name in optimizer.get_state())
     with torch.no_grad():
         experts = encode(x)
-        share = guide.weights(experts)[0] / len(NOISE)
+        share = guide.expert_weights(experts)[0] / len(NOISE)
         error = float((guide.posterior(experts).mean - z).square().mean().sqrt())
     total = sum(value.numel() for value in guide.parameters())
     trained = sum(value.numel() for value in guide.parameters() if value.requires_grad)
     print(f"trained: {trained} of {total} parameters; {', '.join(changed)}")
-    print(f"loss {sum(losses[:10]) / 10:.2f} → {sum(losses[-10:]) / 10:.2f} nats an item; RMSE of z {error:.3f}")
+    print(f"loss {sum(losses[:10]) / 10:.2f} → {sum(losses[-10:]) / 10:.2f} nats per item; RMSE of z {error:.3f}")
     print(f"share of λ: {share[0]:.2f} the clear modality, {share[1]:.2f} the noisy one")
     return {
         "changed": changed,

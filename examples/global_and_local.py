@@ -1,7 +1,7 @@
-"""More than one latent site: a noise scale and gains of all items at once, and a position of each item.
+"""Several latent sites: a noise scale and gains that all items share, and a position per item.
 
-``AutoGuideList`` puts guides of parts of a model together: an ``AutoNormal`` for what is global, a ``BarycentricGuide``
-for what is local. The list makes the plates, and the guide takes its own from there.
+``AutoGuideList`` combines guides of parts of a model: an ``AutoNormal`` for the global sites and a ``BarycentricGuide``
+for the local one. The list creates the plates, and the guide uses them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOISE = 0.8
 
 
 def model(x: Tensor, present: Tensor) -> None:
-    """Readings x `(item, view, reading)` are gain of the view × position + noise; gain and noise are not known."""
+    """Observe readings x `(item, view, reading)`: gain of the view × position + noise, with gain and noise unknown."""
     noise = pyro.sample("noise", dist.LogNormal(0.0, 1.0))
     with pyro.plate("views", VIEWS - 1):
         gain = pyro.sample("gain", dist.Normal(0.0, 2.0))
@@ -35,7 +35,7 @@ def model(x: Tensor, present: Tensor) -> None:
 
 
 class Encode(nn.Module):
-    """One linear encoder a view."""
+    """A module with one linear encoder per view."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,19 +43,19 @@ class Encode(nn.Module):
         self.log_scale = nn.Parameter(torch.zeros(VIEWS, 1))
 
     def forward(self, x: Tensor, present: Tensor) -> Experts:
-        """Experts `(item, view, 1)`."""
+        """Return experts `(item, view, 1)`."""
         loc = torch.stack([linear(x[:, m]) for m, linear in enumerate(self.loc)], 1)
         return Experts(loc, self.log_scale.exp().expand_as(loc), present)
 
 
 def exact(x: Tensor, present: Tensor) -> Tensor:
-    """Posterior mean of each position where gain and noise are known: what no guide can be better than."""
+    """Return the posterior mean of each position for known gain and noise, which has the smallest possible error."""
     precision = READINGS * (present * GAIN.square()).sum(1) / NOISE**2
     return (present * GAIN * x.sum(2)).sum(1) / NOISE**2 / (1 + precision)
 
 
 def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb")) -> dict[str, dict[str, float]]:
-    """Train one composed guide an aggregation and print it beside the truth."""
+    """Train one composed guide per aggregation, and print its estimates next to the true values."""
     torch.manual_seed(0)
     z = torch.randn(200)
     x = z[:, None, None] * GAIN[:, None] + NOISE * torch.randn(200, VIEWS, READINGS)
@@ -79,16 +79,17 @@ def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb"))
             median = guide[0].median()
             mean = local.posterior(local.encode(x, present)).mean[:, 0]
             elbo = -sum(svi.evaluate_loss(x, present) for _ in range(50)) / 50 / len(x)
-        found = {
+        estimates = {
             "noise": float(median["noise"]),
             "gain_1": float(median["gain"][0]),
             "gain_2": float(median["gain"][1]),
         }
-        found |= {"rmse": float((mean - z).square().mean().sqrt()), "best": float(best), "elbo": elbo}
-        results[aggregation] = found
+        estimates |= {"rmse": float((mean - z).square().mean().sqrt()), "best": float(best), "elbo": elbo}
+        results[aggregation] = estimates
         print(
-            f"{aggregation:<5}  noise {found['noise']:.3f}, gains {found['gain_1']:.3f} and {found['gain_2']:.3f}; "
-            f"RMSE {found['rmse']:.3f}; ELBO {elbo:.3f} nats an item"
+            f"{aggregation:<5}  noise {estimates['noise']:.3f}, "
+            f"gains {estimates['gain_1']:.3f} and {estimates['gain_2']:.3f}; "
+            f"RMSE {estimates['rmse']:.3f}; ELBO {elbo:.3f} nats per item"
         )
     return results
 

@@ -1,8 +1,8 @@
-"""Fusing sensors that drop out, over time, against the Kalman smoother.
+"""Fusion of sensors over time with missing readings, compared with the Kalman smoother.
 
-A position follows a random walk, and sensors of different quality read it at some of the times. The latent of the model
-are the steps of the walk, N(0, I) before anything is read, and an expert is a Gaussian of full covariance over them:
-what one sensor says about the whole path. The product of such experts can be the exact smoother, the comparison here.
+A position follows a random walk, and sensors of different quality read it at some of the times. The latent variables
+are the steps of the walk with the prior N(0, I), and an expert is a Gaussian with full covariance over all of them: the
+information of one sensor on the whole path. The product of such experts can be equal to the exact smoother.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WALK = STEP * torch.ones(TIMES, TIMES).tril()  # path = WALK @ steps
 
 
 def model(readings: Tensor) -> None:
-    """Paths of a random walk; each sensor reads the position where its reading, `(track, sensor, time)`, is no NaN."""
+    """Draw paths of a random walk, and observe the readings `(track, sensor, time)` that are not NaN."""
     with pyro.plate("data", len(readings)):
         steps = pyro.sample("z", dist.Normal(torch.zeros(TIMES), 1.0).to_event(1))
         path = steps @ WALK.T
@@ -32,7 +32,10 @@ def model(readings: Tensor) -> None:
 
 
 class Encode(nn.Module):
-    """The posterior of the steps given one sensor and a wide prior; noise, offset and prior of a sensor are learned."""
+    """An encoder with the form of the posterior of the steps given one sensor and a wide prior.
+
+    The noise, the offset and the prior precision of each sensor are learned.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,18 +44,21 @@ class Encode(nn.Module):
         self.log_ridge = nn.Parameter(torch.full((len(NOISE), 1, 1), -3.0))
 
     def forward(self, readings: Tensor) -> Experts:
-        """Experts `(track, sensor, time)` of full covariance."""
-        has = (~readings.isnan()).to(WALK)
-        trust = has * (-2 * self.log_noise).exp()
+        """Return experts `(track, sensor, time)` with full covariance."""
+        observed = (~readings.isnan()).to(WALK)
+        trust = observed * (-2 * self.log_noise).exp()
         precision = WALK.T @ (trust[..., None] * WALK) + self.log_ridge.exp() * torch.eye(TIMES)
         shift = (trust * (readings.nan_to_num() - self.offset)) @ WALK
         covariance = torch.linalg.inv(precision)
         loc = (covariance @ shift[..., None]).squeeze(-1)
-        return Experts(loc, scale_tril=torch.linalg.cholesky(covariance), present=has.bool().any(-1))
+        return Experts(loc, scale_tril=torch.linalg.cholesky(covariance), present=observed.bool().any(-1))
 
 
 def kalman(track: Tensor) -> tuple[Tensor, float]:
-    """Smoothed path and log evidence of one track `(sensor, time)`: Kalman's filter, then Rauch, Tung and Striebel."""
+    """Return the smoothed path and log evidence of one track `(sensor, time)`.
+
+    The smoother is Kalman's filter followed by the backward pass of Rauch, Tung and Striebel.
+    """
     mean, variance, evidence = torch.tensor(0.0), torch.tensor(0.0), 0.0
     means, variances = [], []
     for t in range(TIMES):
@@ -73,22 +79,22 @@ def kalman(track: Tensor) -> tuple[Tensor, float]:
 
 
 def rms(error: Tensor) -> float:
-    """Root mean square."""
+    """Return the root mean square."""
     return float(error.square().mean().sqrt())
 
 
 def main(steps: int = 120, aggregations: tuple[str, ...] = ("poe", "pool", "wb")) -> dict[str, dict[str, float]]:
-    """Train one guide an aggregation and print error and evidence gap beside the smoother's."""
+    """Train one guide per aggregation, and print its error and gap to the evidence next to those of the smoother."""
     torch.manual_seed(0)
     path = torch.randn(30, TIMES) @ WALK.T
     readings = path[:, None] + NOISE[:, None] * torch.randn(30, len(NOISE), TIMES)
     readings[torch.rand(readings.shape) < 0.4] = torch.nan
-    readings[:10, 0] = torch.nan  # the good sensor is out
+    readings[:10, 0] = torch.nan  # the best sensor is missing
     smoothed, evidences = zip(*(kalman(track) for track in readings), strict=True)
     smoother = torch.stack(smoothed)
     evidence = sum(evidences) / len(evidences)
     results = {"kalman": {"rmse": rms(smoother - path), "elbo": evidence}}
-    print(f"Kalman smoother  RMSE {results['kalman']['rmse']:.4f}   log evidence {evidence:.3f} nats a track")
+    print(f"Kalman smoother  RMSE {results['kalman']['rmse']:.4f}   log evidence {evidence:.3f} nats per track")
     for aggregation in aggregations:
         pyro.clear_param_store()
         pyro.set_rng_seed(1)
@@ -100,10 +106,10 @@ def main(steps: int = 120, aggregations: tuple[str, ...] = ("poe", "pool", "wb")
         with torch.no_grad():
             mean = guide.posterior(guide.encode(readings)).mean @ WALK.T
             bound = -elbo.loss(model, guide, readings) / len(readings)
-        found = {"rmse": rms(mean - path), "from_kalman": rms(mean - smoother), "elbo": bound}
-        results[aggregation] = found
-        print(f"{aggregation:<15}  RMSE {found['rmse']:.4f}   ELBO {bound:.3f}   gap {evidence - bound:.3f}", end="")
-        print(f"   from the smoother {found['from_kalman']:.4f}")
+        errors = {"rmse": rms(mean - path), "from_kalman": rms(mean - smoother), "elbo": bound}
+        results[aggregation] = errors
+        print(f"{aggregation:<15}  RMSE {errors['rmse']:.4f}   ELBO {bound:.3f}   gap {evidence - bound:.3f}", end="")
+        print(f"   from the smoother {errors['from_kalman']:.4f}")
     return results
 
 

@@ -1,7 +1,7 @@
-"""Two views of one cell as counts, like transcripts and surface proteins, with a negative binomial likelihood.
+"""Two views of a cell as counts, such as transcripts and surface proteins, with a negative binomial likelihood.
 
-Half of the cells have one view only. The posterior means are held against the factors the data were simulated from,
-and the view that was not given is predicted. Which aggregation the guide uses is one argument.
+Half of the cells have one view only. The posterior means are compared with the factors of the simulation, and the
+missing view is predicted. The aggregation of the guide is one argument.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ DISPERSION = 5.0  # variance = mean + mean² / DISPERSION
 
 
 def counts(log_rate: Tensor) -> dist.NegativeBinomial:
-    """Negative binomial counts of a given log mean."""
+    """Return the distribution of negative binomial counts with a given log mean."""
     return dist.NegativeBinomial(torch.tensor(DISPERSION), logits=log_rate - torch.tensor(DISPERSION).log())
 
 
 class Omics(nn.Module):
-    """Views are negative binomial counts whose log rate is linear in z ~ N(0, I)."""
+    """A model with negative binomial counts whose log rate is linear in z ~ N(0, I)."""
 
     def __init__(self) -> None:
         super().__init__()
         self.decode = nn.ModuleList(nn.Linear(LATENT, size) for size in SIZES)
 
     def forward(self, views: list[Tensor], present: Tensor) -> None:
-        """The Pyro model."""
+        """Draw z and observe the views of each cell."""
         pyro.module("omics", self)
         with pyro.plate("data", len(present)):
             z = pyro.sample("z", dist.Normal(torch.zeros(LATENT), 1.0).to_event(1))
@@ -41,7 +41,7 @@ class Omics(nn.Module):
 
 
 class Encode(nn.Module):
-    """A small network a view, on log(1 + count)."""
+    """A module with one small network per view, on log(1 + count)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,23 +50,26 @@ class Encode(nn.Module):
         )
 
     def forward(self, views: list[Tensor], present: Tensor) -> Experts:
-        """Experts `(cell, view, 2)`."""
+        """Return experts `(cell, view, 2)`."""
         out = torch.stack([net(view.log1p()) for net, view in zip(self.nets, views, strict=True)], 1)
         loc, log_scale = out.chunk(2, -1)
         return Experts(loc, log_scale.exp(), present)
 
 
 def simulate(cells: int) -> tuple[Tensor, list[Tensor]]:
-    """Latent factors, and the counts of both views."""
+    """Return latent factors, and the counts of both views."""
     z = torch.randn(cells, LATENT)
-    generator = torch.Generator().manual_seed(7)  # the same loadings for every set of cells
+    generator = torch.Generator().manual_seed(7)  # the loadings do not depend on the set of cells
     loadings = [0.7 * torch.randn(LATENT, size, generator=generator) for size in SIZES]
     base = [1.0 + torch.randn(size, generator=generator) for size in SIZES]
     return z, [counts(z @ a + b).sample() for a, b in zip(loadings, base, strict=True)]
 
 
 def recovery(mean: Tensor, z: Tensor) -> float:
-    """R² of a linear regression of the true factors on posterior means: factors are known up to a linear map only."""
+    """Return R² of a linear regression of the true factors on posterior means.
+
+    The factors are identified up to a linear map only.
+    """
     design = torch.cat([mean, torch.ones(len(mean), 1)], 1)
     residual = z - design @ torch.linalg.lstsq(design, z).solution
     return float(1 - residual.square().sum() / (z - z.mean(0)).square().sum())
@@ -75,7 +78,7 @@ def recovery(mean: Tensor, z: Tensor) -> float:
 def evaluate(
     model: Omics, guide: BarycentricGuide, z: Tensor, views: list[Tensor], average: Tensor
 ) -> dict[str, float]:
-    """On new cells: R² given both and given the second view, and the log score of the first given the second."""
+    """Return R² given both views and given the second, and the log score of the first given the second, on new data."""
     with torch.no_grad():
         experts = guide.encode(views, torch.ones(len(z), 2, dtype=torch.bool))
         both, second = guide.posterior(experts), guide.posterior(experts.condition_on([1]))
@@ -86,7 +89,7 @@ def evaluate(
 
 
 def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb")) -> dict[str, dict[str, float]]:
-    """Train one model an aggregation and print what it recovers."""
+    """Train one model per aggregation, and print how well it recovers the factors and the missing view."""
     torch.manual_seed(0)
     _, views = simulate(600)
     present = torch.ones(600, 2, dtype=torch.bool)
@@ -103,9 +106,9 @@ def main(steps: int = 300, aggregations: tuple[str, ...] = ("poe", "wb", "mwb"))
         for _ in range(steps):
             batch = torch.randint(600, (100,))
             svi.step([view[batch] for view in views], present[batch])
-        found = results[aggregation] = evaluate(model, guide, z_new, new, average)
-        scores = f"{found['score']:.2f}  {found['baseline']:.2f}"
-        print(f"{aggregation:<5} {found['both']:.3f}  {found['second']:.3f}  {scores}")
+        scores = results[aggregation] = evaluate(model, guide, z_new, new, average)
+        log_scores = f"{scores['score']:.2f}  {scores['baseline']:.2f}"
+        print(f"{aggregation:<5} {scores['both']:.3f}  {scores['second']:.3f}  {log_scores}")
     return results
 
 

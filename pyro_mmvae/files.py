@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-METRICS = "metrics.jsonl"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -33,19 +29,3 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file by :func:`write_atomically`."""
     write_atomically(path, text.encode())
-
-
-def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the metrics of each epoch of a run in order, the last ones that were written for an epoch.
-
-    A line that a crash has cut off is left out.
-
-    Args:
-        run: The run directory, whose ``metrics.jsonl`` is read if it exists.
-    """
-    file, rows = run / METRICS, dict[int, dict[str, Any]]()
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            rows[row["epoch"]] = row
-    return [rows[epoch] for epoch in sorted(rows)]

@@ -99,7 +99,11 @@ from pyro.poutine import runtime  # noqa: E402
 from pyro_mmvae.aggregation import functional  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
 from pyro_mmvae.device import resolve_device  # noqa: E402
+from pyro_mmvae.likelihoods import LIKELIHOODS  # noqa: E402
+from pyro_mmvae.networks import NETWORKS  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
+from pyro_mmvae.training import objectives  # noqa: E402
+from pyro_mmvae.vae.custom_networks import DECODERS, ENCODERS  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -139,6 +143,8 @@ def global_state() -> dict[str, object]:
         "aggregations": functional.aggregations(),
         "data": registry.data_names(),
         "data formats": registry.format_names(),
+        "objectives": objectives.objective_names(),
+        "parts": [list(table) for table in (LIKELIHOODS, ENCODERS, DECODERS, NETWORKS)],
     }
 
 
@@ -179,10 +185,14 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Undo what a test registers, data or aggregations, after it."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
-    monkeypatch.setattr(functional, "_REGISTRY", dict(functional._REGISTRY))
+def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undo what a test registers after it."""
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
+    tables = (functional._REGISTRY, LIKELIHOODS, ENCODERS, DECODERS, NETWORKS, objectives._OBJECTIVES)
+    snapshots = [(table, table.snapshot()) for table in tables]
+    yield
+    for table, parts in snapshots:
+        table.restore(parts)
 
 
 @pytest.fixture

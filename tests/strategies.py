@@ -16,7 +16,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from pyro_mmvae import Experts, divergences
+from pyro_mmvae import Aggregation, Experts, divergences, make_aggregation
 
 BUILT_IN = ("poe", "moe", "mopoe", "wb", "mwb", "pool", "moment")
 NAMES = (*BUILT_IN, *divergences())  # all aggregations but those that a test registers
@@ -73,6 +73,11 @@ def two_experts() -> Experts:
     return Experts(torch.tensor([[0.0], [2.0]]).double(), torch.tensor([[1.0], [3.0]]).double())
 
 
+def joint_component(experts: Experts, name: str, **options: Any) -> TorchDistribution:
+    """Return the component of everything present of an aggregation by name."""
+    return make_aggregation(name, **options).joint(experts)
+
+
 def subset_of(component: int, num_modalities: int, name: str) -> tuple[int, ...]:
     """Return the subset of modalities of a component of a built-in mixture, in the documented order."""
     if FAMILIES[name] == "singletons":
@@ -107,7 +112,7 @@ def brute_force(
     count = len(present)
     observed = tuple(m for m in range(count) if present[m])
     lam = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
-    kind = prior_expert or {"poe": "all", "mopoe": "full"}.get(name, "none")
+    kind = prior_expert or {"poe": "all", "mopoe": "joint_only"}.get(name, "none")
     if name == "moe":
         family = [(m,) for m in observed]
     elif name in {"mopoe", "mwb"}:
@@ -121,12 +126,12 @@ def brute_force(
     sizes = [len(s) for s in live]
     mass = []
     for s in live:
-        base = 1.0 if size_of == "uniform" else 1.0 / sizes.count(len(s)) if size_of == "size" else size_of(s)
+        base = 1.0 if size_of == "uniform" else 1.0 / sizes.count(len(s)) if size_of == "by_size" else size_of(s)
         mass.append(base * lam[s[0]] if name == "moe" else base)
     result = {}
     for s, share in zip(live, mass, strict=True):
         members = [(1.0 if name == "moe" else lam[m], loc[m], scale[m]) for m in s]
-        if kind == "all" or (kind == "full" and s == observed):
+        if kind == "all" or (kind == "joint_only" and s == observed):
             members.append((1.0, np.full_like(loc[0], prior[0]), np.full_like(scale[0], prior[1])))
         result[s] = Component(share / sum(mass), *_merge(name, members))
     return result
@@ -174,3 +179,10 @@ def wasserstein_rule(experts: Experts, weights: torch.Tensor | None = None, **_:
     loc = (share * experts.loc.to(dtype)).sum(-2)
     scale = torch.where(dead, 1.0, (share * experts.scale.to(dtype)).sum(-2))
     return dist.Normal(loc, scale).to_event(1)
+
+
+class WeightedWassersteinRule(Aggregation):
+    """The Wasserstein barycenter as a user-defined aggregation that uses expert weights."""
+
+    def forward(self, experts: Experts) -> TorchDistribution:
+        return wasserstein_rule(experts, self.expert_weights_for(experts))

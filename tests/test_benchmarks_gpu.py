@@ -274,7 +274,7 @@ def test_the_machine_and_the_report_of_tests(tmp_path: Path) -> None:
 
 
 def page(name: str, figures: dict[str, Any]) -> str:
-    """The page of a trial with one step."""
+    """Return the page of a trial with one step."""
     step = Outcome(name, f"Step {name}", "done", figures=figures).as_row()
     about = {"version": "0", "device": "cpu", "tiny": True, "minutes": 3, "started": "now", "seconds": 9.0}
     text = report.markdown({**about, "steps": [step]})

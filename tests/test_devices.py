@@ -21,8 +21,8 @@ from pyro_mmvae.device import autocast, resolve_device, resolve_precision, threa
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import Config, TrainConfig
-from pyro_mmvae.training import Trainer
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training import Terms, Trainer
+from pyro_mmvae.training.elbo import local_pyro
 
 ITEMS, LATENT = 6, 3
 EACH = pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def make(aggregation: str, bound: str) -> MultimodalVAE:
         aggregation,
         bound=bound,
         network=NetworkOptions(width=4, hidden=8, norm="group"),
-        weights=(1.0, 2.0, 0.5),
+        expert_weights=(1.0, 2.0, 0.5),
         prior=(0.5, 2.0),
     )
 
@@ -98,7 +98,7 @@ def test_step_on_fake_cuda_stays_on_device_without_waiting(
             loss = trainer.step(batch_of("cuda"))
             assert loss.device.type == "cuda"
             assert loss.shape == ()
-        assert all(term.device.type == "cuda" for term in trainer.estimator.terms.values())
+        assert all(term.device.type == "cuda" for term in (trainer.terms.kl, *trainer.terms.log_likelihood.values()))
         monkeypatch.setattr(trainer, "check", lambda: None)  # the end of an epoch waits by design
         data = dataset("cuda")
         object.__setattr__(data, "complete", False)
@@ -112,7 +112,8 @@ def test_posterior_draws_and_decoding_stay_on_device(aggregation: str, bound: st
         on_fake_cuda(vae)
         batch = batch_of("cuda")
         for z in (
-            vae.guide(batch), vae.guide(batch.select(("c",))), vae.guide(size=4), vae.model(size=4), vae.model(batch),
+            vae.guide(batch), vae.guide(batch.select(("c",))), vae.guide(num_items=4),
+            vae.model(num_items=4), vae.model(batch),
             vae.posterior(batch).mean, vae.posterior(batch).variance, vae.posterior(batch).rsample((2,)),
             vae.posterior(batch, "component").mean,
         ):  # fmt: skip
@@ -159,7 +160,7 @@ def test_epoch_moves_its_order_to_device_once() -> None:
             patch.object(Tensor, "to", note),
             patch.object(trainer, "step", lambda _: torch.zeros((), device="cuda")),
             patch.object(trainer, "check"),
-            patch.object(trainer.estimator, "terms", {}, create=True),
+            patch.object(trainer, "terms", Terms({}, torch.zeros((), device="cuda")), create=True),
         ):
             assert trainer.epoch(data, 0).items == ITEMS
     assert moved == [torch.Size([ITEMS])]

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyro
 import pytest
+import safetensors.torch
 import torch
+from click.testing import CliRunner
+
+from pyro_mmvae import load
+from pyro_mmvae.cli import main
 
 FOLDER = Path(__file__).parent.parent / "examples"
 
@@ -48,13 +56,36 @@ def test_custom_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.usefixtures("registered")
 def test_custom_aggregation(capsys: pytest.CaptureFixture[str]) -> None:
-    run("custom_aggregation")
-    out = capsys.readouterr().out
-    assert out.count("keeps the contract") == 2
-    means = dict(line.split() for line in out.splitlines() if line.startswith("  "))
-    assert means["median"] == "0.200"
-    assert float(means["wb"]) == pytest.approx(9.2 / 3, abs=1e-3)
-    assert float(means["poe"]) == pytest.approx(9.2 / 4, abs=1e-3)
+    figures = run("custom_aggregation")
+    assert capsys.readouterr().out.count("keeps the contract") == 2
+    assert figures["tau"] == pytest.approx(figures["exact"], rel=0.03)
+    assert figures["after"] == pytest.approx(figures["evidence"], abs=0.01)  # the family holds the exact posterior
+    assert figures["before"] < figures["evidence"] - 0.5
+    assert 1 / 3 < figures["stddev"] < 2 / 3
+
+
+def test_custom_aggregation_trains_as_a_plugin_and_loads(
+    opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
+    sizes = ("modalities=3", "train_size=96", "val_size=32", "test_size=32")
+    words = ["train", "--plugin", "custom_aggregation", "--agg", "mixture_of_tempered", "--data", "toy", "--quiet"]
+    words += ["--set", "model.aggregation.tau=0.5", "--set", "model.network.width=4", "--set", "model.latent_size=4"]
+    words += [word for size in sizes for word in ("--set", f"data.{size}")]
+    words += ["--epochs", "2", "--device", "cpu", "--precision", "fp32", "--out", str(tmp_path / "out" / "run")]
+    (tmp_path / "out").mkdir()
+    try:
+        result = CliRunner().invoke(main, words)
+        assert result.exit_code == 0, result.output
+        opened_run = load(tmp_path / "out" / "run", checkpoint="last", device="cpu")
+    finally:
+        sys.modules.pop("custom_aggregation", None)
+    assert str(opened_run.config.model.aggregation) == "mixture_of_tempered(tau=0.5)"
+    aggregation = opened_run.guide.aggregation
+    assert aggregation.rule.log_tau.item() != pytest.approx(math.log(0.5), abs=1e-4)  # trained, saved and loaded
+    saved = safetensors.torch.load_file(tmp_path / "out" / "run" / "checkpoint.safetensors")
+    assert torch.equal(saved["model.guide.aggregation.rule.log_tau"], aggregation.rule.log_tau.detach())
+    shutil.rmtree(tmp_path / "out")
 
 
 def test_posterior_predictive(capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +165,18 @@ def test_frozen_encoders() -> None:
     heads = [f"encode.heads.{m}.{name}" for m in range(2) for name in ("bias", "weight")]
     store = {name.replace("$$$", ".") for name in pyro.get_param_store()}
     assert store == set(found["optimised"])
-    assert found["changed"] == found["optimised"] == [*heads, "weights.logits"]
+    assert found["changed"] == found["optimised"] == ["aggregation.expert_weights.logits", *heads]
     assert found["last"] < found["first"] - 5
     assert found["share"][0] > 0.6
     assert found["rmse"] < 0.5  # of z ~ N(0, 1)
+
+
+def test_pretrained_backbone(capsys: pytest.CaptureFixture[str]) -> None:
+    results = run("pretrained_backbone")
+    assert results["none"] > 0.2
+    assert results["image"] < 0.12
+    assert results["sensor"] < 0.12
+    assert (results["changed"], results["total"]) == (0, 30)
+    assert "213,980 of 371,484 parameters trained" in capsys.readouterr().out
+    tuned = run("pretrained_backbone", freeze=False, steps=3)
+    assert tuned["changed"] == tuned["total"]

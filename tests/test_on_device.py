@@ -21,14 +21,14 @@ from pyro_mmvae import (
     aggregate,
     draw_component,
 )
-from pyro_mmvae.aggregation.functional import full_component
-from pyro_mmvae.data import Traits, make_batch
+from pyro_mmvae.aggregation import make_aggregation
+from pyro_mmvae.data import ModalitySpec, make_batch
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training import Trainer, evaluate_elbo
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 from tests.strategies import BUILT_IN
 
 pytestmark = pytest.mark.device
@@ -100,8 +100,8 @@ def test_component_and_draws_stay_on_device(name: str, device: torch.device) -> 
         for draws in (mixture.rsample(), mixture.rsample((3,))):
             assert draws.device.type == device.type
         if name != "moe":
-            full = full_component(experts, name).mean.cpu()
-            expected = full_component(experts_on(torch.device("cpu"), complete), name).mean
+            full = make_aggregation(name).joint(experts).mean.cpu()
+            expected = make_aggregation(name).joint(experts_on(torch.device("cpu"), complete)).mean
             torch.testing.assert_close(full, expected)
 
 
@@ -146,8 +146,9 @@ def dataset(device: torch.device, complete: bool, items: int = ITEMS) -> Multimo
     present = torch.rand(items, MODALITIES, generator=generator) < (1.0 if complete else 0.6)
     present[:, 0] |= ~present.any(-1)
     values = {"a": images[0], "b": images[1], "c": tokens}
-    traits = {"c": Traits("tokens", classes=3)}
-    return MultimodalDataset(values, torch.arange(items) % 2, present, "noise", "train", traits=traits).to(device)
+    specs = {"c": ModalitySpec(data_type="tokens", classes=3)}
+    labels = torch.arange(items) % 2
+    return MultimodalDataset(values, labels, present, "noise", "train", modality_specs=specs).to(device)
 
 
 @pytest.mark.parametrize("private_size", [0, 2])
@@ -166,7 +167,7 @@ def test_vae_posterior_and_decoding_on_device_equal_cpu(
     decoded = here.decode(ours.mean.detach(), private=private)
     for name, value in there.decode(ours.mean.detach().to(device), private=moved).items():
         torch.testing.assert_close(value.cpu(), decoded[name], rtol=1e-3, atol=1e-4)
-    assert {z.device.type for z in (there.model(size=4), there.guide(size=4))} == {device.type}
+    assert {z.device.type for z in (there.model(num_items=4), there.guide(num_items=4))} == {device.type}
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -180,7 +181,7 @@ def test_trainer_on_device_has_finite_terms_and_moves_parameters(
     trainer = Trainer(vae, TrainConfig(batch_size=5, lr=1e-2), total_steps=6, precision=precision)
     with local_pyro():
         means = [trainer.epoch(data, epoch).read() for epoch in range(2)]
-    assert all(torch.tensor(list(terms.values())).isfinite().all() for terms in means)
+    assert all(math.isfinite(x) for each in means for x in (each.loss, each.kl, *each.log_likelihood.values()))
     assert any(not torch.equal(old, new) for old, new in zip(before, vae.parameters(), strict=True))
     assert evaluate_elbo(vae, data)["elbo"] < 0
 

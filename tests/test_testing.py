@@ -1,4 +1,4 @@
-"""The contract check passes what keeps the contract; what breaks it is in test_testing_broken.py."""
+"""The contract check on sound aggregations; test_testing_broken.py has broken ones."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ PAIRS = torch.tensor([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1]]).bool()
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a test registers is forgotten."""
+    """Remove what a test registers."""
     yield
     for name in set(aggregations()) - set(NAMES):
         unregister_aggregation(name)
 
 
 @pytest.mark.parametrize("name", aggregations())
-def test_built_in(name: str) -> None:
+def test_check_aggregation_passes_built_in_aggregations(name: str) -> None:
     check_aggregation(name)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_on_given_experts(name: str) -> None:
-    """Scales from 1e-2 to 1e2, five modalities, in single precision; the last item has none of them."""
+def test_check_aggregation_takes_experts(name: str) -> None:
+    """Use scales from 1e-2 to 1e2, five modalities, float32, and a last item without any."""
     experts = random_experts(2, 3, 5, 2, seed=1)
     present = experts.mask.clone()
     present[-1, -1] = False
@@ -45,20 +45,20 @@ def test_on_given_experts(name: str) -> None:
     Experts(torch.tensor([[0.0], [1e4]]), torch.tensor([[1e-2], [1e-2]])),
 ], ids=["one modality", "nothing present", "far apart"])  # fmt: skip
 @pytest.mark.parametrize("name", ["poe", "moe", "mwb"])
-def test_on_experts_at_the_edge(name: str, experts: Experts) -> None:
+def test_check_aggregation_takes_extreme_experts(name: str, experts: Experts) -> None:
     check_aggregation(name, experts, samples=2000)
 
 
 @pytest.mark.parametrize("family", ["all", "singletons", "powerset", PAIRS, lambda count: torch.eye(count).bool()])
-def test_a_rule_over_subsets(family: Any) -> None:
-    """A matrix tells modalities apart, so their order and removal are left out; there are as many as it says."""
+def test_check_aggregation_passes_rules_over_subsets(family: Any) -> None:
+    """Include a matrix, which tells modalities apart, so that order and removal are not checked."""
     register_aggregation("mine", subsets=family)(wasserstein_rule)
     check_aggregation("mine", samples=4000)
 
 
 @pytest.mark.parametrize("family", [dist.Laplace, dist.Logistic])
-def test_another_family_of_densities(family: Any) -> None:
-    """Quantiles average in any location-scale family; the prior is still N(0, I) where nothing is present."""
+def test_check_aggregation_refuses_other_family_as_prior(family: Any) -> None:
+    """Check that the prior must be N(0, I) where nothing is present, whatever the family of the rule."""
 
     @register_aggregation("mine", subsets="powerset")
     def mine(experts: Experts) -> Any:
@@ -69,8 +69,7 @@ def test_another_family_of_densities(family: Any) -> None:
         check_aggregation("mine")
 
 
-def test_heavy_tails() -> None:
-    """A density whose variance sits in its tails is integrated to the end."""
+def test_check_aggregation_integrates_heavy_tails() -> None:
 
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
@@ -81,8 +80,8 @@ def test_heavy_tails() -> None:
     check_aggregation("mine")
 
 
-def test_a_rule_of_the_component_bound_alone_is_checked() -> None:
-    """Over subsets it is called with one more dimension, for a drawn one without it."""
+def test_check_aggregation_checks_the_component_bound() -> None:
+    """Use a rule that works only with the dimension of subsets, which a drawn component does not have."""
 
     @register_aggregation("mine", subsets="powerset")
     def mine(experts: Experts) -> Any:
@@ -94,13 +93,13 @@ def test_a_rule_of_the_component_bound_alone_is_checked() -> None:
         check_aggregation("mine")
 
 
-def test_an_unknown_name_is_no_broken_contract() -> None:
-    with pytest.raises(ValueError, match="unknown aggregation 'mine'; there are poe"):
+def test_check_aggregation_of_unknown_name_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="unknown aggregation 'mine'. Available: poe"):
         check_aggregation("mine")
 
 
 @pytest.mark.parametrize("broken", [False, True])
-def test_the_random_state_is_left_alone(broken: bool) -> None:
+def test_check_aggregation_restores_the_random_state(broken: bool) -> None:
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
         torch.rand(3)
@@ -117,8 +116,7 @@ def test_the_random_state_is_left_alone(broken: bool) -> None:
     assert torch.equal(torch.rand(4), wanted)
 
 
-def test_the_callers_random_state_does_not_matter() -> None:
-    """The same seed gives the same draws, hence the same verdict and the same numbers in it."""
+def test_check_aggregation_is_independent_of_the_random_state() -> None:
 
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
@@ -135,8 +133,7 @@ def test_the_callers_random_state_does_not_matter() -> None:
     assert said[0] == said[1] != said[2]
 
 
-def test_the_number_of_samples_matters() -> None:
-    """A slight bias is seen with many draws only."""
+def test_check_aggregation_with_more_samples_finds_smaller_bias() -> None:
 
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
@@ -148,7 +145,7 @@ def test_the_number_of_samples_matters() -> None:
 
 
 class Biased(dist.Independent):
-    """Draws that are off by 3 % of a standard deviation."""
+    """A distribution whose draws are off by 3 % of a standard deviation."""
 
     def __init__(self, base: Any) -> None:
         super().__init__(base, 1)

@@ -1,4 +1,4 @@
-"""One broken aggregation for each clause of the contract, and the words it is refused with."""
+"""One broken aggregation per clause of the contract, and its error message."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class RsampleOfNan(Sound):
 
 
 def scaled(experts: Experts, loc: Any, scale: Any = 1.0) -> Any:
-    """The Wasserstein rule, its loc and scale multiplied where anything is present."""
+    """Return the Wasserstein rule with loc and scale multiplied where anything is present."""
     base: Any = wasserstein_rule(experts).base_dist  # type: ignore[attr-defined]
     some = experts.mask.any(-1, keepdim=True)
     return dist.Normal(torch.where(some, base.loc * loc, base.loc), torch.where(some, base.scale * scale, base.scale))
@@ -191,7 +191,7 @@ def of_torch(experts: Experts) -> Any:
 
 
 def poisoned(experts: Experts) -> Any:
-    """Selecting after the division: values are fine, but the gradient of an absent slot is 0 times infinity."""
+    """Select after a division: values are finite, but the gradient of an absent slot is 0 times infinity."""
     total = (experts.scale * experts.mask.unsqueeze(-1)).sum(-2, keepdim=True)
     ratio = torch.where(experts.mask.unsqueeze(-1), total / experts.loc, 0.0).sum(-2)
     q: Any = scaled(experts, 1.0)
@@ -205,7 +205,7 @@ def counts_absent(experts: Experts) -> Any:
 
 
 def prefers_the_first(experts: Experts) -> Any:
-    """In the order of the present: removing the absent changes nothing, permuting does."""
+    """Weight by rank among the present: removing the absent changes nothing, permuting does."""
     rank = (experts.mask.cumsum(-1) * experts.mask).clamp(min=1).to(experts.loc)
     return wasserstein_rule(experts, 1 / rank)
 
@@ -228,22 +228,22 @@ BROKEN: list[tuple[Callable[..., Any], str]] = [
     (modifies, "clause 'inputs': scale of the experts modified in place"),
     (modifies_presence, "clause 'inputs': present of the experts modified in place"),
     (needs_one_item_dimension, "clause 'inputs': raised ValueError: not enough values to unpack"),
-    (of_torch, "clause 'interface': Independent is no TorchDistribution"),
-    (lambda experts: "wb", "clause 'interface': str is no TorchDistribution"),
-    (lambda experts: scaled(experts, 1.0), r"clause 'interface': batch_shape has shape \(2,\), not \(\)"),
-    (lambda experts: wasserstein_rule(experts).expand((3, *experts.batch_shape)), r"'interface': batch_shape has"),
+    (of_torch, "clause 'interface': the posterior must be a TorchDistribution of Pyro, got Independent"),
+    (lambda experts: "wb", "clause 'interface': the posterior must be a TorchDistribution of Pyro, got str"),
+    (lambda experts: scaled(experts, 1.0), r"clause 'interface': batch_shape must have shape \(\), got \(2,\)"),
+    (lambda experts: wasserstein_rule(experts).expand((3, *experts.batch_shape)), "'interface': batch_shape must"),
     (as_(NoMean), "clause 'interface': raised NotImplementedError: no mean"),
-    (as_(WideVariance), r"clause 'interface': variance has shape \(\), not \(2,\)"),
-    (as_(KeepsLatent), r"clause 'interface': log_prob\(\) has shape \(5, 2\), not \(5,\)"),
-    (as_(ForgetsSampleShape), r"clause 'interface': sample\(\) has shape \(2,\), not \(5, 2\)"),
+    (as_(WideVariance), r"clause 'interface': variance must have shape \(2,\), got \(\)"),
+    (as_(KeepsLatent), r"clause 'interface': log_prob\(\) must have shape \(5,\), got \(5, 2\)"),
+    (as_(ForgetsSampleShape), r"clause 'interface': sample\(\) must have shape \(5, 2\), got \(2,\)"),
     (as_(NoExpand), "clause 'interface': raised NotImplementedError: no expand"),
     (as_(ExpandsTuplesOnly), "clause 'interface': raised TypeError: can only concatenate tuple"),
     (as_(ExpandsToTheMiddle), r"clause 'interface': expand\(\), log_prob\(\): .*not close"),
     (as_(ForgetsHasRsample), r"clause 'interface': expand\(\) changes has_rsample"),
     (as_(NoSupport), "clause 'interface': raised AttributeError: 'NoneType' object has no attribute 'check'"),
-    (as_(OtherSupport), r"clause 'interface': what sample\(\) draws lies outside the support"),
+    (as_(OtherSupport), r"clause 'interface': sample\(\) draws values outside the support"),
     (as_(NoDensity), r"clause 'finite': log_prob\(\) has 1 of 1 values that are not finite"),
-    (as_(NoSpread), "clause 'finite': the least variance is -"),
+    (as_(NoSpread), "clause 'finite': the smallest variance must be positive, got -"),
     (lambda experts: wasserstein_rule(Experts(experts.loc.float(), experts.scale.float(), experts.mask)),
      r"clause 'dtype': float64 gives mean of torch.float32, expected torch.float64"),
     (lambda experts: wasserstein_rule(experts) if experts.loc.dtype == torch.float64 else Sound(dist.Normal(
@@ -253,7 +253,7 @@ BROKEN: list[tuple[Callable[..., Any], str]] = [
     (counts_absent, r"clause 'absent': only modalities \[1, 2\] present, .*mean: .*not close"),
     (poisoned, "clause 'NaN': the gradient of log_prob, mean and variance in scale has .* not finite"),
     (prefers_the_first, r"clause 'permutation': modalities in the order \[2, 1, 0\], mean: .*not close"),
-    (other_prior, r"clause 'prior': nothing present, so N\(0, I\), variance: .*not close"),
+    (other_prior, r"clause 'prior': nothing present, so the standard normal, variance: .*not close"),
     (as_(Unnormalised), "clause 'density': standardised density in one latent dimension, integral: .*not close"),
     (as_(OtherMean), "clause 'density': standardised density in one latent dimension, mean: .*not close"),
     (as_(OtherVariance), "clause 'density': standardised density in one latent dimension, variance: .*not close"),
@@ -266,7 +266,7 @@ BROKEN: list[tuple[Callable[..., Any], str]] = [
 
 
 @pytest.mark.parametrize(("function", "match"), BROKEN, ids=[match for _, match in BROKEN])
-def test_a_broken_clause_is_named(function: Callable[..., Any], match: str) -> None:
+def test_check_aggregation_names_the_broken_clause(function: Callable[..., Any], match: str) -> None:
     register_aggregation("mine")(function)
     try:
         with pytest.raises(
@@ -277,8 +277,7 @@ def test_a_broken_clause_is_named(function: Callable[..., Any], match: str) -> N
         unregister_aggregation("mine")
 
 
-def test_what_they_are_made_from_keeps_the_contract() -> None:
-    """So it is the one thing each changes that is found."""
+def test_check_aggregation_passes_the_base_of_the_broken_ones() -> None:
     register_aggregation("mine")(as_(Sound))
     try:
         check_aggregation("mine")

@@ -1,1 +1,1 @@
-"""The steps of :mod:`benchmarks.gpu`, one module each, and what runs them and writes down what they found."""
+"""The steps of :mod:`benchmarks.gpu`, one module each, with their runner and their report."""

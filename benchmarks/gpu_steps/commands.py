@@ -1,4 +1,4 @@
-"""Step 4: what the command line does at its defaults: train, evaluate and check, timed, beside the figures of a CPU."""
+"""Step 4: training, evaluation and predictive checks at the command line's defaults, timed, beside a CPU's figures."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu_steps.plan import ROOT, Figures, Plan
-from pyro_mmvae.files import read_metrics
+from pyro_mmvae.run_files import read_metrics
 
 AGGREGATIONS = ("mwb", "wb")
 RESULTS = ROOT / "docs" / "results"
 SOURCE = "docs/results/comparison.csv"
 TABLE = RESULTS / "comparison.csv"
-AT_REST = re.compile(r"On two cores at rest 10 epochs of `mwb` or `wb`.{0,80}? take (\d+) s")
+AT_REST = re.compile(r"On two cores without other work, 10 epochs of `mwb` or `wb`.{0,80}? take (\d+) s")
 
 TINY = {
     "train": (
@@ -68,9 +68,9 @@ def call(name: str, words: Sequence[str], limit: float) -> dict[str, Any]:
     """Run one command of the command line, and return how it ended and how many seconds it took.
 
     Args:
-        name: for the log.
-        words: after ``pyro-mmvae``.
-        limit: seconds that it may take.
+        name: The name of the command in the log.
+        words: The arguments that follow ``pyro-mmvae``.
+        limit: The time limit in seconds.
     """
     print(f"\n$ pyro-mmvae {' '.join(words)}", flush=True)
     started, state, note = time.perf_counter(), "done", ""
@@ -86,7 +86,7 @@ def call(name: str, words: Sequence[str], limit: float) -> dict[str, Any]:
 
 
 def figures_of(folder: Path) -> dict[str, Any]:
-    """Return what a run directory says so far.
+    """Return the figures that a run directory holds so far.
 
     Returns:
         ``epochs``; ``train_seconds``, of all epochs without validation; ``items_per_second``, of the fastest epoch;
@@ -120,12 +120,12 @@ def cpu_figures(aggregations: Sequence[str], table: Path = TABLE) -> dict[str, A
     """Return the figures of a CPU, from the results in the repository.
 
     Args:
-        aggregations: whose figures are wanted.
-        table: a file as ``pyro-mmvae compare`` writes it, that of the repository by default.
+        aggregations: The names of the aggregations to look up.
+        table: A CSV file of ``pyro-mmvae compare``; by default the one in the repository.
 
     Returns:
         ``source``, the file; ``rows`` of aggregation, metric, protocol, views, mean and standard error over seeds;
-        ``two_cores_seconds``, what 10 epochs take, where the page beside the file says it.
+        ``two_cores_seconds``, the time of 10 epochs, if the page beside the file states it.
     """
     if not table.exists():
         return {"source": None, "rows": [], "two_cores_seconds": None}

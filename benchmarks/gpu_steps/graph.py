@@ -1,4 +1,4 @@
-"""The loop by hand as one CUDA graph: no Python and no dispatch in a step, the least that a GPU can take for it."""
+"""The loop by hand as one CUDA graph: without Python and dispatch, a lower bound for the time of a step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Graphed:
     """A step of the loop by hand that is recorded once and replayed.
 
     Args:
-        hand: the loop, with ``capturable=True``, on a GPU.
-        images: a batch `(item, modality, channel, height, width)` of the size of all later ones, on the same GPU.
+        hand: The loop by hand, made with ``capturable=True``, on a GPU.
+        images: A batch `(item, modality, channel, height, width)` on the same GPU; later batches must have its size.
 
     Raises:
-        ValueError: if ``images`` are not on a GPU.
+        ValueError: If ``images`` are not on a GPU.
     """
 
     def __init__(self, hand: ByHand, images: Tensor) -> None:
@@ -27,7 +27,7 @@ class Graphed:
         self.images = images.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # on another stream than the default one, as capture wants it
+        with torch.cuda.stream(stream):  # capture is not allowed on the default stream
             for _ in range(WARM_UP):
                 hand.step(self.images)
         torch.cuda.current_stream().wait_stream(stream)

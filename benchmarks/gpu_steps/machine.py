@@ -1,4 +1,4 @@
-"""Step 1: what the machine is, and the tests on its device."""
+"""Step 1: a description of the machine, and the tests on its device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def run(plan: Plan, figures: Figures) -> None:
 
 
 def describe_machine(plan: Plan) -> dict[str, Any]:
-    """Return what the results have to say of the machine."""
+    """Return a description of the machine for the results."""
     found: dict[str, Any] = {
         "cpu": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -70,7 +70,7 @@ def processor() -> str:
 
 
 def driver() -> str | None:
-    """Return the version of the GPU's driver; None if ``nvidia-smi`` does not say."""
+    """Return the version of the GPU's driver; None if ``nvidia-smi`` does not report it."""
     words = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
     with suppress(OSError, subprocess.SubprocessError):
         return subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.split()[0]
@@ -89,7 +89,7 @@ def packages() -> dict[str, str]:
 
 
 def marked_files(folder: Path) -> list[Path]:
-    """Return the test files that use one of the marks: to collect all the others takes longer than to run these."""
+    """Return the test files that use one of the marks, since collecting all files takes longer than running these."""
     marks = [f"mark.{mark}" for mark in MARKS]
     texts = ((file, file.read_text(encoding="utf-8")) for file in sorted(folder.rglob("test_*.py")))
     return [file for file, text in texts if any(mark in text for mark in marks)]
@@ -99,7 +99,7 @@ def read_report(file: Path) -> tuple[dict[str, int], list[dict[str, str]]]:
     """Return how many tests passed, failed and were skipped in a JUnit report, and the failures with their first line.
 
     Args:
-        file: an XML file, as ``pytest --junitxml`` writes it.
+        file: An XML file of ``pytest --junitxml``.
     """
     cases = list(ElementTree.parse(file).getroot().iter("testcase"))  # noqa: S314  (written by the process above)
     failures = list(_failures(cases))

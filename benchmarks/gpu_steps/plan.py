@@ -1,4 +1,4 @@
-"""What a step of the GPU benchmark is told, and where it puts its figures as it finds them."""
+"""The arguments of a step of the GPU benchmark, and the file of its figures."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Plan:
     """The arguments of one step.
 
     Attributes:
-        out: the folder for results, which exists.
-        work: a folder for everything else, which exists.
-        device: ``cuda`` or ``cpu``.
-        tiny: whether this is the trial with small sizes.
-        seconds: the time limit of the step.
-        mnist: a folder of MNIST's files or an ``.npz`` of its arrays; None where there is none.
-        photographs: a folder of photographs, one a modality; None where there is none.
+        out: The folder for results, which must exist.
+        work: The folder for all other files, which must exist.
+        device: The device type, ``cuda`` or ``cpu``.
+        tiny: If True, run the trial with small sizes.
+        seconds: The time limit of the step in seconds.
+        mnist: A folder of MNIST's files or an ``.npz`` of its arrays; None to skip the step that needs it.
+        photographs: A folder with one photograph per modality; None to skip the step that needs it.
     """
 
     out: Path
@@ -48,48 +48,48 @@ class Plan:
     started: float = field(default_factory=time.monotonic)
 
     def left(self) -> float:
-        """Return how many seconds of the limit are left."""
+        """Return the number of seconds left before the time limit."""
         return self.seconds - (time.monotonic() - self.started)
 
     @property
     def torch_device(self) -> torch.device:
-        """The device as torch knows it."""
+        """The torch device of the step."""
         return torch.device(self.device)
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is a GPU."""
+        """True if the device is a GPU."""
         return self.device != "cpu"
 
     def config(self, name: str, aggregation: str, bound: str, overrides: Mapping[str, Any] | None = None) -> Config:
         """Return a setting of the benchmarks, in small sizes for the trial.
 
         Args:
-            name: ``recipe`` or ``mini``.
-            aggregation: its name.
-            bound: ``mixture`` or ``component``.
-            overrides: dotted keys to values that go before the setting's; none by default.
+            name: The setting, ``recipe`` or ``mini``.
+            aggregation: The name of the aggregation.
+            bound: The training bound, ``mixture`` or ``component``.
+            overrides: A mapping from dotted keys to values that replace the setting's; empty by default.
         """
         return setting(name, aggregation, bound, {**(SMALL if self.tiny else {}), **(overrides or {})})
 
     def synchronise(self) -> None:
-        """Wait until the GPU has done what it was given."""
+        """Wait until the GPU has finished its queued work."""
         if self.on_gpu:
             torch.cuda.synchronize()
 
 
 class Figures:
-    """The figures of a step, written to its file at each change, so that a step that is stopped leaves them.
+    """The figures of a step, written to its file at each change, so that a step that is stopped keeps them.
 
     Args:
-        file: a JSON file in a folder that exists.
+        file: The path of a JSON file, in a folder that exists.
     """
 
     def __init__(self, file: Path) -> None:
         self.file, self.values = file, dict[str, Any]()
 
     def put(self, **values: Any) -> None:
-        """Set figures by name, of types that JSON has."""
+        """Set figures by name, with values that JSON can represent."""
         self.values.update(values)
         self._write()
 
@@ -103,7 +103,7 @@ class Figures:
 
 
 def read_figures(file: Path) -> dict[str, Any]:
-    """Return what a step has written so far; nothing if it has written nothing."""
+    """Return the figures that a step has written so far; empty if there are none."""
     return dict(json.loads(file.read_text(encoding="utf-8"))) if file.exists() else {}
 
 

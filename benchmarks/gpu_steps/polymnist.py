@@ -1,4 +1,4 @@
-"""Step 5: PolyMNIST by the whole recipe, as many of its epochs as fit, evaluated, pictures kept."""
+"""Step 5: PolyMNIST with the full recipe for as many epochs as fit, its evaluation and its pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.gpu_steps.commands import call, figures_of
 from benchmarks.gpu_steps.plan import ROOT, Figures, Plan
 from pyro_mmvae.data.sets.idx import FILES
-from pyro_mmvae.files import read_metrics
+from pyro_mmvae.run_files import read_metrics
 
 MISSING = (
     "it needs MNIST and five photographs, which are no part of the repository: give --mnist PATH and "
@@ -63,7 +63,7 @@ def run(plan: Plan, figures: Figures) -> None:
     figures.put(train=train(plan, data, folder), run=figures_of(folder))
     if not read_metrics(folder):
         raise SystemExit("not one epoch came to its end")
-    # Without an epoch left to train, to resume a run draws its pictures.
+    # Resuming a run that has no epoch left to train draws its pictures.
     resume = ["train", "--resume", str(folder), "--epochs", str(len(read_metrics(folder))), "--quiet"]
     figures.put(pictures=call("pictures", resume, plan.left() - 2))
     keep_pictures(folder, plan.out)
@@ -80,15 +80,15 @@ def extra(plan: Plan, command: str) -> Sequence[str]:
 
 
 def train(plan: Plan, data: Path, folder: Path) -> dict[str, Any]:
-    """Train by the recipe until only the time for what comes afterwards is left, then interrupt as Ctrl-C does.
+    """Train with the recipe until only the time for evaluation is left, then interrupt as Ctrl-C does.
 
     Args:
-        plan: of the step.
-        data: the folder of the data.
-        folder: the run directory, which is made.
+        plan: The arguments of the step.
+        data: The folder of the data set.
+        folder: The run directory to create.
 
     Returns:
-        ``state``, ``done`` or ``interrupted`` or ``failed``; ``epochs``, how many came to their end; ``seconds``.
+        ``state``, ``done`` or ``interrupted`` or ``failed``; ``epochs``, the number of completed ones; ``seconds``.
     """
     words = [
         sys.executable, "-m", "pyro_mmvae", "train", "--config", str(ROOT / "configs" / "polymnist.yaml"),
@@ -100,7 +100,7 @@ def train(plan: Plan, data: Path, folder: Path) -> dict[str, Any]:
     started, state = time.perf_counter(), "done"
     process = subprocess.Popen(words, cwd=ROOT)
     try:
-        # Until the limit, or until there is an epoch to evaluate, which may take longer on a slow machine.
+        # The run needs at least one epoch to be evaluated, which may take longer than the limit on a slow machine.
         while process.poll() is None and plan.left() > LEAST_AFTERWARDS:
             if time.perf_counter() - started > limit and read_metrics(folder):
                 break
@@ -125,8 +125,8 @@ def mnist_folder(path: Path, work: Path) -> Path:
     """Return a folder of MNIST's four files, written here from an ``.npz`` of its arrays if the path is one.
 
     Args:
-        path: a folder, or an ``.npz`` with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
-        work: where to write a folder ``mnist``.
+        path: A folder, or an ``.npz`` with ``x_train``, ``y_train``, ``x_test`` and ``y_test``.
+        work: The folder in which ``mnist`` is created.
     """
     if path.is_dir():
         return path

@@ -15,10 +15,10 @@ DECIMALS = {"log_likelihood": 0, "kl": 1}
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """Return the page of some results, as far as they go.
+    """Return the page for the results available so far.
 
     Args:
-        results: what stands in ``results.json``.
+        results: The contents of ``results.json``.
     """
     steps = {step["name"]: step for step in results["steps"]}
     machine = steps.get("machine", {}).get("figures", {}).get("machine", {})
@@ -139,7 +139,7 @@ def _commands(found: Mapping[str, Any]) -> Lines:
 
 
 def _run(run: Mapping[str, Any]) -> str:
-    """A training in one line."""
+    """Describe a training in one line."""
     epochs = f"{run['epochs']} epoch{'s' * (run['epochs'] > 1)}"
     said = (
         f"{epochs} in {run['train_seconds']:g} s, at best {run['items_per_second']:,} items/s, "
@@ -151,7 +151,7 @@ def _run(run: Mapping[str, Any]) -> str:
 
 
 def _beside(metrics: Sequence[Mapping[str, Any]], aggregation: str, cpu: Mapping[str, Any]) -> Lines:
-    """Figures of one run, with those of the CPU where it has the same metric by the same protocol."""
+    """Return the figures of a run, beside those of the CPU with equal metric and protocol."""
     known = {
         (row["metric"], row["protocol"], row["views"]): row
         for row in cpu.get("rows", [])

@@ -1,4 +1,4 @@
-"""Steps one after the other, each a process of its own with a time limit, and all of them with another."""
+"""A runner of steps, each in a process with a time limit, within a limit for all of them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Step:
     """A step of the benchmark.
 
     Attributes:
-        name: of its module and files.
-        title: in words.
-        limit: seconds that it may take; infinite for all that are left.
+        name: The name of its module and files.
+        title: The title in the report.
+        limit: The time limit in seconds; infinite for all the time that is left.
     """
 
     name: str
@@ -38,16 +38,16 @@ class Step:
 
 @dataclass
 class Outcome:
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
-        name: of the step.
-        title: of the step.
+        name: The name of the step.
+        title: The title of the step.
         state: ``running``, ``done``, ``failed``, ``stopped`` at its limit, ``skipped`` or ``not run``.
-        note: why it did not end well; empty where it did.
-        seconds: that it took.
-        limit: seconds that it had.
-        figures: what it found, as far as it came.
+        note: The reason why it did not succeed; empty if it did.
+        seconds: The time that it took.
+        limit: The time limit that it had, in seconds.
+        figures: The figures that it wrote before it ended.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Outcome:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
-        """Return it as JSON has it."""
+        """Return the outcome with values that JSON can represent."""
         return asdict(self)
 
 
@@ -71,15 +71,15 @@ def run_all(
     total: float,
     report: Callable[[list[Outcome]], None],
 ) -> list[Outcome]:
-    """Run steps in their order; what fails or takes too long stops no other one.
+    """Run steps in order; a step that fails or exceeds its limit does not stop the others.
 
     Args:
-        steps: what to run.
-        command: from a step and its limit in seconds to the words of its command.
-        work: the folder in which step NAME leaves its figures as ``NAME.json``.
-        log: a file that the output of all steps is appended to.
-        total: seconds for all steps together.
-        report: called with all outcomes so far whenever one has changed.
+        steps: The steps to run, in order.
+        command: A function from a step and its limit in seconds to the arguments of its command.
+        work: The folder in which step NAME writes its figures as ``NAME.json``.
+        log: The file to which the output of all steps is appended.
+        total: The time limit for all steps together, in seconds.
+        report: A function called with all outcomes so far whenever one changes.
 
     Returns:
         One outcome for each step.
@@ -118,18 +118,18 @@ def run_limited(
     look: Callable[[], None] = lambda: None,
     environment: Mapping[str, str] | None = None,
 ) -> tuple[str, str]:
-    """Run a command, and end it with all that it has started when its time is up.
+    """Run a command, and end it with all processes that it started when its time is up.
 
     Args:
-        command: its words.
-        limit: seconds that it may take; it is then asked to end, and made to 3 seconds later.
-        log: a file that its output is appended to.
-        look: called every two seconds while it runs; does nothing by default.
-        environment: of the command; this process's own by default.
+        command: The arguments of the command.
+        limit: The time limit in seconds, after which it is asked to end, and killed 3 seconds later.
+        log: The file to which its output is appended.
+        look: A function called every two seconds while it runs; none by default.
+        environment: The environment of the command; by default that of this process.
 
     Returns:
-        The state, ``done``, ``failed`` or ``stopped``, and a note of why, with the last line of its output; empty
-        where it is done.
+        The state, ``done``, ``failed`` or ``stopped``, and a note on the reason with the last line of its output, empty
+        if it is done.
     """
     with log.open("ab") as file:
         file.write(f"\n$ {' '.join(command)}\n".encode())
@@ -154,7 +154,7 @@ def run_limited(
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float, look: Callable[[], None]) -> bool:
-    """Return whether a process has ended within so many seconds."""
+    """Return True if a process ends within a number of seconds."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         with suppress(subprocess.TimeoutExpired):
@@ -166,7 +166,7 @@ def _wait(process: subprocess.Popen[bytes], seconds: float, look: Callable[[], N
 
 @contextmanager
 def ending(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave nothing of a process and of what it has started behind, whatever happens inside."""
+    """End a process and all processes that it started when the context is left for any reason."""
     try:
         yield
     finally:

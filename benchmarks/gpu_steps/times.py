@@ -1,4 +1,4 @@
-"""Step 3: how long a training step takes, ours and others in turn, and for how much of it the GPU is busy."""
+"""Step 3: the time of a training step against other implementations in turn, and the share in which the GPU is busy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.timing import Clock, Seconds, in_turn
 from benchmarks.training import Step, hand_step, svi_step
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.trainer import local_pyro
+from pyro_mmvae.training.elbo import local_pyro
 
 OURS, HAND, GRAPH, PYRO = "ours", "by hand", "by hand, CUDA graph", "SVI with PyroOptim"
 AGGREGATIONS, SETTINGS = ("mwb", "wb"), ("mini", "recipe")
@@ -54,7 +54,7 @@ def run(plan: Plan, figures: Figures) -> None:
 
 
 def is_same(plan: Plan, name: str, aggregation: str) -> dict[str, str]:
-    """Say whether loss and gradients of the loop by hand are ours, in full float32 and to rounding."""
+    """Describe whether loss and gradients of the loop by hand equal ours, in float32 and up to rounding."""
     config, result = plan.config(name, aggregation, "mixture"), "the same"
     with float32(tf32=False), local_pyro():
         vae = new_vae(config, plan.torch_device)
@@ -69,14 +69,15 @@ def compare(plan: Plan, config: Config, precision: str) -> dict[str, Any]:
     """Time all contestants in one configuration.
 
     Args:
-        plan: of the step.
-        config: of the model and of training.
-        precision: of the networks, ``fp32`` or ``bf16``.
+        plan: The arguments of the step.
+        config: The configuration of model and training.
+        precision: The precision of the networks, ``fp32`` or ``bf16``.
 
     Returns:
         ``milliseconds``, per contestant the median, least and greatest time of a step; ``ratio``, the median over
-        rounds of ours divided by each other one; ``busy``, per contestant milliseconds of a step in which a kernel runs
-        and their share of the median step; ``problems``, per contestant that could not be timed why.
+        rounds of our time divided by that of each other contestant; ``busy``, per contestant the milliseconds of a step
+        in which a kernel runs and their share of the median step; ``problems``, the reason per contestant that could
+        not be timed.
     """
     rounds, count = (2, 2) if plan.tiny else (15, 10)
     data, problems = random_data(4 * config.train.batch_size, plan.torch_device), dict[str, str]()
@@ -98,7 +99,7 @@ def compare(plan: Plan, config: Config, precision: str) -> dict[str, Any]:
 
 
 def contestants(plan: Plan, config: Config, data: MultimodalDataset, precision: str) -> dict[str, Build]:
-    """Return how each contestant is made; the CUDA graph is there on a GPU only."""
+    """Return the function that makes each contestant; the CUDA graph exists on a GPU only."""
     found: dict[str, Build] = {
         OURS: lambda: locally(our_step(config, data, precision)),
         HAND: lambda: hand_step(config, data, precision, check=False),
@@ -110,7 +111,7 @@ def contestants(plan: Plan, config: Config, data: MultimodalDataset, precision: 
 
 
 def locally(step: Step) -> Step:
-    """Return the step with parameters that belong to their modules, as in training; SVI's are in Pyro's store."""
+    """Return the step with module-local parameters, as in training; those of SVI are in Pyro's store."""
 
     def run() -> object:
         with local_pyro():
@@ -128,12 +129,12 @@ def graph_step(config: Config, data: MultimodalDataset, precision: str) -> Step:
 
 
 def built(builds: Mapping[str, Build], problems: dict[str, str]) -> Iterator[tuple[str, Step]]:
-    """Make the contestants and run each once; those that fail are left out, and ``problems`` says why."""
+    """Make the contestants and run each once; those that fail are left out and named in ``problems``."""
     for name, build in builds.items():
         try:
             step = build()
             step()
-        except Exception as error:  # noqa: BLE001  (whatever it is, the others are timed)
+        except Exception as error:  # noqa: BLE001  (the other contestants are timed after any failure)
             traceback.print_exc()
             problems[name] = last_line(error)
         else:
@@ -141,9 +142,9 @@ def built(builds: Mapping[str, Build], problems: dict[str, str]) -> Iterator[tup
 
 
 def block(step: Step, count: int, synchronise: Callable[[], None]) -> Callable[[], Seconds]:
-    """Return a function that runs a step so many times and gives the mean seconds of one.
+    """Return a function that runs a step several times and returns the mean seconds of one.
 
-    The GPU is waited for before and after all of them, as in training, and not between two.
+    It waits for the GPU before and after all of them but not between two, as in training.
     """
 
     def run() -> Seconds:
@@ -158,7 +159,7 @@ def block(step: Step, count: int, synchronise: Callable[[], None]) -> Callable[[
 
 
 def kernel_milliseconds(step: Step) -> float:
-    """Return for how many milliseconds of a step some kernel runs on the GPU; the time in between is the CPU's."""
+    """Return the milliseconds of a step in which a kernel runs on the GPU."""
     step()
     torch.cuda.synchronize()
     with profile(activities=[ProfilerActivity.CUDA]) as found:

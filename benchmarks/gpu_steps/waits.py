@@ -16,9 +16,9 @@ import torch
 from benchmarks.gpu_steps.plan import ROOT, Figures, Plan, last_line
 from benchmarks.settings import endless, new_trainer, random_data
 from pyro_mmvae.data import make_batch
-from pyro_mmvae.training.trainer import Averages, local_pyro
+from pyro_mmvae.training.elbo import Averages, local_pyro
 
-WARM_UP, STEPS = 3, 20  # together fewer than the 50 after which the trainer looks for what is not finite, and waits
+WARM_UP, STEPS = 3, 20  # fewer than 50, after which the trainer checks for values that are not finite, and waits
 MISSING = 0.3
 PRIVATE = 16
 
@@ -26,7 +26,7 @@ UNCHECKED = "on a CPU there is nothing to wait for: the steps ran, and the synch
 
 
 def run(plan: Plan, figures: Figures) -> None:
-    """Run the steps of both settings, two aggregations and both bounds, and list what waits."""
+    """Run the steps of both settings, two aggregations and both bounds, and list the places that wait."""
     if not plan.on_gpu:
         figures.put(note=UNCHECKED)
     bad = 0
@@ -42,14 +42,14 @@ def twenty(plan: Plan, name: str, aggregation: str, bound: str) -> dict[str, Any
     """Run twenty steps with private latents and 30 % of the modalities missing.
 
     Args:
-        plan: of the step.
-        name: ``mini`` or ``recipe``.
-        aggregation: its name.
-        bound: ``mixture`` or ``component``.
+        plan: The arguments of the step.
+        name: The setting, ``mini`` or ``recipe``.
+        aggregation: The name of the aggregation.
+        bound: The training bound, ``mixture`` or ``component``.
 
     Returns:
-        ``result``: ``never waits``, on a CPU ``ran``, or what went wrong; ``milliseconds`` per step; ``precision``;
-        ``places`` in this package that wait, where there are any.
+        ``result``: ``never waits``, ``ran`` on a CPU, or the error; ``milliseconds`` per step; ``precision``;
+        ``places`` in this package that wait, if there are any.
     """
     private = 2 if plan.tiny else PRIVATE
     config = plan.config(name, aggregation, bound, {"model.private_size": private})
@@ -61,21 +61,21 @@ def twenty(plan: Plan, name: str, aggregation: str, bound: str) -> dict[str, Any
         def step() -> None:  # as in an epoch
             index = next(indices)
             loss = trainer.step(make_batch(data, index))
-            averages.add(len(index), {"loss": loss, **trainer.estimator.terms})
+            averages.add(len(index), loss, trainer.terms)
 
         with local_pyro():
-            for _ in range(WARM_UP):  # libraries start with the first ones
+            for _ in range(WARM_UP):  # libraries initialise during the first steps
                 step()
             found = watch(plan, step)
             trainer.check()
-        return {"precision": trainer.precision, "loss": averages.read()["loss"], **found}
-    except Exception as error:  # noqa: BLE001  (whatever it is, the other runs go on)
+        return {"precision": trainer.precision, "loss": averages.read().loss, **found}
+    except Exception as error:  # noqa: BLE001  (the other runs go on after any failure)
         traceback.print_exc()
         return {"result": last_line(error)}
 
 
 def watch(plan: Plan, step: Callable[[], None]) -> dict[str, Any]:
-    """Run a step twenty times where to wait for the GPU is an error, and if it is, list the places that wait."""
+    """Run a step twenty times with waiting for the GPU as an error, and list the places that wait if there are any."""
     plan.synchronise()
     started = time.perf_counter()
     try:
@@ -93,7 +93,7 @@ def watch(plan: Plan, step: Callable[[], None]) -> dict[str, Any]:
 
 @contextmanager
 def sync_debug(mode: str, on_gpu: bool = True) -> Iterator[None]:
-    """Have torch say ``error`` or ``warn`` where it waits for the GPU; do nothing without one."""
+    """Set torch's sync debug mode to ``error`` or ``warn``; do nothing without a GPU."""
     if not on_gpu:
         yield
         return

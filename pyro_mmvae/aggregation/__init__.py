@@ -1,11 +1,21 @@
-"""Aggregations: rules that make one posterior of several experts, by name, as objects, and over subsets."""
+"""Aggregations: rules that turn several experts into one posterior, as objects, by name, and over subsets."""
 
+from pyro_mmvae.aggregation.barycenter import DivergenceBarycenter as DivergenceBarycenter
 from pyro_mmvae.aggregation.barycenter import barycenter as barycenter
+from pyro_mmvae.aggregation.base import Aggregation as Aggregation
+from pyro_mmvae.aggregation.custom import FunctionAggregation as FunctionAggregation
 from pyro_mmvae.aggregation.functional import aggregate as aggregate
 from pyro_mmvae.aggregation.functional import aggregations as aggregations
+from pyro_mmvae.aggregation.functional import describe_aggregation as describe_aggregation
 from pyro_mmvae.aggregation.functional import draw_component as draw_component
-from pyro_mmvae.aggregation.functional import draw_members as draw_members
-from pyro_mmvae.aggregation.functional import full_component as full_component
-from pyro_mmvae.aggregation.functional import get_aggregation as get_aggregation
+from pyro_mmvae.aggregation.functional import make_aggregation as make_aggregation
 from pyro_mmvae.aggregation.functional import register_aggregation as register_aggregation
 from pyro_mmvae.aggregation.functional import unregister_aggregation as unregister_aggregation
+from pyro_mmvae.aggregation.mixtures import MixtureOfBarycenters as MixtureOfBarycenters
+from pyro_mmvae.aggregation.mixtures import MixtureOfExperts as MixtureOfExperts
+from pyro_mmvae.aggregation.mixtures import MixtureOfProducts as MixtureOfProducts
+from pyro_mmvae.aggregation.mixtures import MixtureOverSubsets as MixtureOverSubsets
+from pyro_mmvae.aggregation.rules import LogLinearPool as LogLinearPool
+from pyro_mmvae.aggregation.rules import MomentMatching as MomentMatching
+from pyro_mmvae.aggregation.rules import ProductOfExperts as ProductOfExperts
+from pyro_mmvae.aggregation.rules import WassersteinBarycenter as WassersteinBarycenter

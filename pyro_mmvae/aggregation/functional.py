@@ -1,297 +1,320 @@
-"""From experts to one posterior: aggregations by name, open to anyone, and both bounds."""
+"""Aggregations by name: the table of built-in and registered ones, and one-line functions."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias, TypeVar
 
-import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
-from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation.kinds import EXPERT_KINDS, check_kind
-from pyro_mmvae.aggregation.rules import BUILT_IN, Aggregation, Custom, Options, Prior, kinds_of, rule_of_divergence
-from pyro_mmvae.barycenters import divergences
+from pyro_mmvae._typing import Bool, Tensor
+from pyro_mmvae.aggregation.barycenter import DivergenceBarycenter
+from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.custom import FunctionAggregation, check_kinds
+from pyro_mmvae.aggregation.mixtures import (
+    MixtureOfBarycenters,
+    MixtureOfExperts,
+    MixtureOfProducts,
+    MixtureOverSubsets,
+)
+from pyro_mmvae.aggregation.rules import LogLinearPool, MomentMatching, ProductOfExperts, WassersteinBarycenter
+from pyro_mmvae.aggregation.subsets import SubsetFamily, check_subsets
+from pyro_mmvae.barycenters import divergences, find_divergence
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.registry import Registry
 
-Function = TypeVar("Function", bound=Callable[..., TorchDistribution])
+AggregationLike: TypeAlias = str | Mapping[str, Any] | Callable[[Experts], TorchDistribution]
+"""A name, a mapping with a name and options, an aggregation, or any callable from experts to a distribution."""
 
-_REGISTRY: dict[str, Aggregation] = {rule.name: rule for rule in BUILT_IN}
+Part = TypeVar("Part", bound=Callable[..., Any])
+
+OPTIONS = ("expert_weights", "subset_weights", "prior", "prior_expert")
+"""The keywords that every aggregation by name takes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named aggregation: the function that makes it from keywords, and a one-line summary."""
+
+    make: Callable[..., Aggregation]
+    summary: str
+
+
+_REGISTRY: Registry[Entry] = Registry(
+    "aggregation",
+    "Every divergence is an aggregation too, and mixture:DIVERGENCE its mixture over subsets. Register your own with "
+    "@pyro_mmvae.register_aggregation('name'), or give the object itself",
+)
+for _name, _class, _summary in (
+    ("poe", ProductOfExperts, "product of all present experts and the prior (MVAE)"),
+    ("moe", MixtureOfExperts, "mixture of the present experts (MMVAE)"),
+    ("mopoe", MixtureOfProducts, "mixture of products over every subset (MoPoE)"),
+    ("wb", WassersteinBarycenter, "2-Wasserstein barycenter of all present experts"),
+    ("mwb", MixtureOfBarycenters, "mixture of Wasserstein barycenters over every subset"),
+    ("pool", LogLinearPool, "log-linear pool: the barycenter of KL(q || q_m)"),
+    ("moment", MomentMatching, "moment matching: the Gaussian barycenter of KL(q_m || q)"),
+):
+    _REGISTRY.register(_name, Entry(_class, _summary), built_in=True)
+_BUILT_IN = tuple(_REGISTRY)
 
 
 def aggregations() -> tuple[str, ...]:
-    """The names of all aggregations: the built-in ones, the divergences (each with a default parameter), one's own.
+    """Return the names of all aggregations: the built-in ones, the divergences, and the registered ones.
 
     A divergence may be given another parameter, ``renyi:0.9``, and has a mixture over every subset,
     ``mixture:renyi:0.9``.
     """
-    return tuple(dict.fromkeys([*(rule.name for rule in BUILT_IN), *divergences(), *_REGISTRY]))
+    return tuple(dict.fromkeys([*_BUILT_IN, *divergences(), *_REGISTRY]))
 
 
-def get_aggregation(name: str) -> Aggregation:
-    """Look an aggregation up; that of a divergence also with its parameter and as a mixture.
+def make_aggregation(aggregation: AggregationLike, **options: Any) -> Aggregation:
+    """Return an aggregation from whatever describes one.
+
+    Args:
+        aggregation: A name, see :func:`aggregations`; a mapping with a ``"name"`` and options, as in a configuration;
+            an :class:`Aggregation`, which is returned as it is; or any module or callable from experts to a
+            distribution.
+        **options: The keywords of the aggregation: those of :class:`Aggregation`, ``parameter`` for a divergence, and
+            those of a registered class or factory.
+
+    Returns:
+        The aggregation; a new object for a name.
 
     Raises:
-        ValueError: if there is none of that name; the message lists those there are. Or if the parameter of a
-            divergence is outside of its domain.
+        ValueError: If the name is unknown (the message lists the names), a keyword is not one of the aggregation's or
+            has a value that it does not take, or keywords are given beside an object.
+
+    Example:
+        >>> make_aggregation("mwb", subset_weights="by_size").subset_weights
+        'by_size'
+        >>> make_aggregation({"name": "renyi", "parameter": 0.3}).name
+        'renyi:0.3'
     """
-    if isinstance(name, str):
-        found = _REGISTRY.get(name) or rule_of_divergence(name)
-        if found is not None:
-            return found
-    raise ValueError(
-        f"unknown aggregation {name!r}; there are {', '.join(aggregations())}, and mixture:NAME of a divergence. Your "
-        "own is registered with @pyro_mmvae.register_aggregation('name')"
-    )
+    if isinstance(aggregation, Mapping):
+        keywords = dict(aggregation)
+        name = keywords.pop("name", None)
+        if twice := sorted(keywords.keys() & options.keys()):
+            raise ValueError(f"aggregation {name!r}: {twice[0]} must be given once, got it twice")
+        return make_aggregation(name, **keywords, **options)
+    if isinstance(aggregation, str):
+        try:
+            made = _entry(aggregation).make(**options)
+        except TypeError as error:
+            raise ValueError(f"aggregation {aggregation!r} with options {', '.join(options)}: {error}") from error
+        if aggregation in _REGISTRY:  # the name of a divergence says its parameter already
+            made.name = aggregation
+        return made
+    if isinstance(aggregation, Aggregation):
+        if options:
+            raise ValueError(
+                f"{', '.join(options)} must be given to the aggregation, since it is an object: "
+                f"{type(aggregation).__name__}({', '.join(f'{name}=…' for name in options)})"
+            )
+        return aggregation
+    if callable(aggregation) and not isinstance(aggregation, type):
+        return FunctionAggregation(aggregation, **options)
+    raise ValueError(_REGISTRY.unknown(aggregation))
+
+
+def describe_aggregation(name: str) -> str:
+    """Return a one-line summary of an aggregation by name.
+
+    Args:
+        name: One of :func:`aggregations`, or a divergence with a parameter.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return _entry(name).summary
 
 
 def register_aggregation(
-    name: str, *, subsets: subsets.Family | None = None, kinds: Sequence[str] = ("normal",)
-) -> Callable[[Function], Function]:
-    """Register a callable `Experts → TorchDistribution` as an aggregation, from anywhere.
+    name: str,
+    part: Callable[..., Any] | None = None,
+    *,
+    subsets: SubsetFamily | None = None,
+    kinds: Sequence[str] = ("normal",),
+    factory: bool = False,
+) -> Any:
+    """Register an aggregation under a name, as a call or as a decorator.
 
-    The keywords ``weights``, ``mixture_weights``, ``prior`` and ``prior_expert`` of :func:`aggregate` reach the
-    callable only if its signature has them. Absent slots come to it filled with loc 0 and scale 1; it must give them no
-    weight, and the prior where nothing is present. :func:`pyro_mmvae.testing.check_aggregation` tells whether it keeps
-    the contract.
+    A name is needed only by configurations and the command line; in Python the object itself serves everywhere. A
+    class, such as a subclass of :class:`Aggregation`, is made anew for each model from the keywords of
+    :func:`make_aggregation`, or of a configuration: ``aggregation: {name: tempered, tau: 0.5}``. A function is called
+    with experts. :func:`pyro_mmvae.testing.check_aggregation` checks the contract that guides rely on.
 
     Args:
-        name: a new name.
-        subsets: without it the callable is the whole aggregation, and only the mixture bound can use it. With it,
-            ``"all"``, ``"singletons"``, ``"powerset"``, a bool membership matrix or a function from the number of
-            modalities to one, the callable is the rule for *one* subset: it gets experts whose ``present`` is cut to
-            that subset, with one more batch dimension for the subsets. The aggregation is then the mixture of it over
-            the family, and the component bound is served too.
-        kinds: of experts that the callable can take, see :attr:`Experts.kind <pyro_mmvae.Experts.kind>`: ``"normal"``
-            (diagonal Gaussians), ``"full"``, ``"laplace"``, ``"student_t"``, ``"logistic"``. Others are refused before
-            it is called, lest it take them for diagonal Gaussians.
+        name: The name, which must be new.
+        part: A class, a factory, or a callable from experts to a distribution; None makes this a decorator.
+        subsets: The family of subsets, ``"all"``, ``"singletons"``, ``"powerset"``, a bool membership matrix or a
+            function from the number of modalities to one. With it the part is the rule for one subset, and the
+            aggregation is ``MixtureOverSubsets(rule, subsets)``, which has the component bound too. By default the part
+            is the whole aggregation.
+        kinds: The kinds of experts that a callable takes, see :class:`FunctionAggregation`; a subclass of
+            :class:`Aggregation` says so itself with ``accepts``.
+        factory: If True, a function is called with keywords and returns an aggregation or a callable of experts.
 
     Returns:
-        A decorator that gives the callable back unchanged.
+        ``part`` unchanged, or the decorator.
 
     Raises:
-        ValueError: if the name is taken, ``subsets`` is no family or ``kinds`` are unknown.
+        ValueError: If the name is taken, ``subsets`` is not a family, or ``kinds`` are unknown.
 
     Example:
         >>> import pyro.distributions as dist
-        >>> @register_aggregation("sharpest")
-        ... def sharpest(experts):
-        ...     '''The expert of least scale, dimension by dimension.'''
-        ...     best = experts.scale.masked_fill(~experts.mask.unsqueeze(-1), torch.inf).argmin(-2, keepdim=True)
-        ...     return dist.Normal(
-        ...         experts.loc.gather(-2, best).squeeze(-2), experts.scale.gather(-2, best).squeeze(-2)
-        ...     ).to_event(1)
-        >>> aggregate(Experts(torch.zeros(8, 2, 3), torch.ones(8, 2, 3)), "sharpest").batch_shape
+        >>> import torch
+        >>> @register_aggregation("tempered", subsets="powerset")
+        ... class Tempered(Aggregation):
+        ...     def __init__(self, tau=1.0, **options):
+        ...         super().__init__(**options)
+        ...         self.tau = tau
+        ...
+        ...     def forward(self, experts):
+        ...         q = WassersteinBarycenter()(experts).base_dist
+        ...         present = experts.mask.any(-1, keepdim=True)
+        ...         return dist.Normal(q.loc, torch.where(present, self.tau * q.scale, q.scale)).to_event(1)
+        >>> aggregate(Experts(torch.zeros(8, 2, 3), torch.ones(8, 2, 3)), "tempered", tau=0.5).batch_shape
         torch.Size([8])
-        >>> unregister_aggregation("sharpest")
+        >>> unregister_aggregation("tempered")
     """
-    from pyro_mmvae.aggregation import subsets as families  # noqa: PLC0415  (the argument of that name hides the module)
-
-    if name in _REGISTRY or rule_of_divergence(name) is not None:
+    if name in _REGISTRY or _divergence_entry(name) is not None:
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
-        families.check_family(subsets)
-    if not kinds or not set(kinds) <= set(EXPERT_KINDS):
-        raise ValueError(f"kinds must be some of {', '.join(EXPERT_KINDS)}, not {kinds!r}")
+        check_subsets(subsets)
+    check_kinds(kinds)
 
-    def decorate(function: Function) -> Function:
-        summary = str(inspect.getdoc(function) or getattr(function, "__name__", name)).split("\n")[0]
-        _REGISTRY[name] = Custom(name, summary, function, subsets, tuple(kinds))
-        return function
+    def register(part: Part) -> Part:
+        summary = str(inspect.getdoc(part) or getattr(part, "__name__", name)).split("\n")[0]
+        makes = factory or isinstance(part, type)
+        _REGISTRY.register(name, Entry(partial(_make_registered, part, makes, subsets, tuple(kinds)), summary))
+        return part
 
-    return decorate
+    return register if part is None else register(part)
 
 
 def unregister_aggregation(name: str) -> None:
-    """Forget a registered aggregation of somebody's own.
+    """Remove a registered aggregation.
+
+    Args:
+        name: The name it was registered under.
 
     Raises:
-        ValueError: if there is none of that name or it is built in.
+        ValueError: If there is no such aggregation, or it is built in.
     """
-    if not isinstance(get_aggregation(name), Custom):
-        raise ValueError(f"aggregation {name!r} is built in")
-    del _REGISTRY[name]
+    if name not in _REGISTRY and _divergence_entry(name) is not None:
+        raise ValueError(f"aggregation {name!r} is built in and cannot be removed")
+    _REGISTRY.unregister(name)
 
 
-def aggregate(
-    experts: Experts,
-    name: str,
-    *,
-    weights: Float[Tensor, "*#batch modality"] | None = None,
-    mixture_weights: subsets.MixtureWeights = "uniform",
-    prior: Prior | None = None,
-    prior_expert: str | None = None,
-) -> TorchDistribution:
-    r"""The joint posterior of some experts.
+def aggregate(experts: Experts, aggregation: AggregationLike, **options: Any) -> TorchDistribution:
+    r"""Return the joint posterior of some experts.
 
     .. math:: q_S = \arg\min_q \sum_{m \in S} \lambda_m D(q, q_m), \qquad q = \sum_S \pi_S \, q_S
 
     Args:
-        experts: unimodal posteriors.
-        name: one of :func:`aggregations`.
-        weights: :math:`\lambda`, `(modality,)` or `(*batch, modality)`, not negative, may require gradients. Raw
-            exponents in ``poe`` and ``mopoe``, mixture weights in ``moe``, elsewhere normalised over the members of
-            each subset. A subset of zero total weight is dead. All 1 by default.
-        mixture_weights: :math:`\pi` over an item's live subsets: ``"uniform"``; ``"size"``, each size of subset equally
-            likely; or a function from the membership matrix `(component, modality)`, bool, to weights `(component,)`.
-        prior: ``(loc, scale)``, each a number or a tensor that broadcasts to `(*batch, latent)`; (0, 1) by default, so
-            N(0, I) for Gaussian experts. It is the prior expert, and the posterior of an item of which nothing is
-            alive. Its family is that of the posterior: that of the experts, with their df, and Gaussian in ``moment``;
-            its scale is the family's own.
-        prior_expert: whether the prior is one more expert, of weight 1: in ``"none"`` of the subsets, in ``"full"``,
-            the subset of everything present in the item, or in ``"all"``. By default all for ``poe``, full for
-            ``mopoe``, none elsewhere.
+        experts: The unimodal posteriors of the items.
+        aggregation: A name, one of :func:`aggregations`, or anything else that :func:`make_aggregation` takes.
+        **options: The keywords of the aggregation, see :class:`Aggregation`: ``expert_weights``, ``subset_weights``,
+            ``prior``, ``prior_expert``.
 
     Returns:
         A distribution of batch shape `batch` and event shape `(latent,)`, in the experts' floating type, float32 at
         least, computed with autocast off: for one-component aggregations independent Normals, a
-        :class:`~pyro_mmvae.distributions.MultivariateNormal` of experts of full covariance, or the family of the
-        experts; else a :class:`~pyro_mmvae.distributions.SubsetMixture` of such.
+        :class:`~pyro_mmvae.distributions.MultivariateNormal` for experts of full covariance, or the family of the
+        experts; else a :class:`~pyro_mmvae.SubsetMixture` of such.
 
     Raises:
-        ValueError: for an unknown name or option, weights or prior that do not fit, negative weights, a mixture of more
-            than 4,096 components, or experts of a kind that the aggregation is not defined for.
+        ValueError: If a name or option is unknown, weights or prior do not fit the experts, weights are negative, a
+            mixture has more than 4,096 components, or the aggregation is not defined for experts of that kind.
 
     References:
         Qiu et al., 2025. Multimodal variational autoencoder: a barycentric view. AAAI 39(19), arXiv 2412.20487.
 
     Example:
+        >>> import torch
         >>> experts = Experts(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [3.0]]))
         >>> posterior = aggregate(experts, "wb")
         >>> posterior.mean.item(), posterior.stddev.item()
         (1.0, 2.0)
     """
-    options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(name, "mixture", experts, options)
+    return make_aggregation(aggregation, **options)(experts)
 
 
 def draw_component(
     experts: Experts,
-    name: str,
+    aggregation: AggregationLike,
     *,
-    weights: Float[Tensor, "*#batch modality"] | None = None,
-    mixture_weights: subsets.MixtureWeights = "uniform",
-    prior: Prior | None = None,
-    prior_expert: str | None = None,
     members: Bool[Tensor, "*batch modality"] | None = None,
+    **options: Any,
 ) -> TorchDistribution:
-    r"""The barycenter of one subset per item, drawn with its mixture weight: the component bound.
-
-    As a guide's distribution it gives an unbiased estimate of :math:`\sum_k \pi_k ELBO_k`, at a cost linear in the
-    number of modalities, however many of the :math:`2^M - 1` subsets there are. Draws are stratified over the batch.
+    """Return the posterior of one subset per item, drawn with its weight, see :meth:`Aggregation.component`.
 
     Args:
-        experts: as for :func:`aggregate`, and so are the others.
-        name: see there.
-        weights: see there; in ``moe`` they must not require a gradient.
-        mixture_weights: see there.
-        prior: see there.
-        prior_expert: see there.
-        members: the subset of each item, if :func:`draw_members` has drawn it before.
+        experts: The unimodal posteriors of the items.
+        aggregation: A name, one of :func:`aggregations`, or anything else that :func:`make_aggregation` takes.
+        members: The subset of each item, as :meth:`Aggregation.draw` returns it; drawn here by default.
+        **options: The keywords of the aggregation; expert weights of ``moe`` must not require a gradient.
 
     Returns:
-        A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
-        :func:`aggregate`.
+        A distribution of batch shape `batch` and event shape `(latent,)` that is not a mixture.
 
     Raises:
-        ValueError: as for :func:`aggregate`, and for an aggregation without subsets or learned weights of ``moe``.
+        ValueError: If the aggregation has no component bound, and as for :func:`aggregate`.
     """
-    options = Options(weights, mixture_weights, prior, prior_expert, members)
-    return _run(name, "component", experts, options)
+    return make_aggregation(aggregation, **options).component(experts, members)
 
 
-def draw_members(
-    experts: Experts,
-    name: str,
-    *,
-    weights: Float[Tensor, "*#batch modality"] | None = None,
-    mixture_weights: subsets.MixtureWeights = "uniform",
-) -> Bool[Tensor, "*batch modality"]:
-    """The subset of each item that :func:`draw_component` aggregates, for a guide that has to know it.
+def _entry(name: str) -> Entry:
+    """Return a registered aggregation or a divergence's, by name."""
+    if name not in _REGISTRY:
+        entry = _divergence_entry(name)
+        if entry is not None:
+            return entry
+    return _REGISTRY.lookup(name)
 
-    Args:
-        experts: as for :func:`aggregate`, and so are the others.
-        name: see there.
-        weights: see there.
-        mixture_weights: see there.
 
-    Returns:
-        Which modalities are in the subset, `(*batch, modality)`: for aggregations of one subset all that are present.
+def _divergence_entry(name: str) -> Entry | None:
+    """Return the aggregation of a divergence, or with ``mixture:`` its mixture; None if there is no such divergence.
 
     Raises:
-        ValueError: as for :func:`draw_component`.
+        ValueError: If the parameter of the divergence is outside of its domain.
     """
-    options = Options(weights, mixture_weights)
-    options.check(experts)
-    return get_aggregation(name).draw(experts, options)
+    inner = name.removeprefix("mixture:")
+    divergence = find_divergence(inner)
+    if divergence is None:
+        return None
+    if inner == name:
+        return Entry(
+            partial(DivergenceBarycenter, name),
+            f"barycenter under {divergence.summary}; mixture:{name} over every subset",
+        )
+    return Entry(
+        partial(_mixture_of_divergence, inner), f"mixture over every subset of barycenters under {divergence.summary}"
+    )
 
 
-def full_component(
-    experts: Experts,
-    name: str,
-    *,
-    weights: Float[Tensor, "*#batch modality"] | None = None,
-    mixture_weights: subsets.MixtureWeights = "uniform",
-    prior: Prior | None = None,
-    prior_expert: str | None = None,
-) -> TorchDistribution:
-    """The component of everything present: the one subset of a mixture that uses all there is, at any size.
-
-    Args:
-        experts: as for :func:`aggregate`, and so are the others.
-        name: see there.
-        weights: see there.
-        mixture_weights: taken for the sake of one signature; one component has none.
-        prior: see there.
-        prior_expert: see there.
-
-    Returns:
-        A distribution of batch shape `batch` and event shape `(latent,)`: one component, of whatever family, see
-        :func:`aggregate`.
-
-    Raises:
-        ValueError: as for :func:`aggregate`, and for ``moe``, which has no such component.
-    """
-    options = Options(weights, mixture_weights, prior, prior_expert)
-    return _run(name, "full", experts, options)
+def _mixture_of_divergence(divergence: str, **options: Any) -> Aggregation:
+    shared = {name: options.pop(name) for name in OPTIONS if name in options}
+    rule = DivergenceBarycenter(divergence, **options)
+    mixture = MixtureOverSubsets(rule, **shared)
+    mixture.name = f"mixture:{rule.name}"
+    return mixture
 
 
-def _run(name: str, builder: str, experts: Experts, options: Options) -> TorchDistribution:
-    return run_aggregation(get_aggregation(name), name, builder, experts, options)
-
-
-def run_aggregation(
-    aggregation: Aggregation, name: str, builder: str, experts: Experts, options: Options
-) -> TorchDistribution:
-    """What an aggregation, registered or not, makes of experts, checked, in float32 at least and with autocast off.
-
-    Args:
-        aggregation: a rule.
-        name: for messages.
-        builder: ``mixture``, ``component`` or ``full``.
-        experts: unimodal posteriors.
-        options: of the caller.
-
-    Raises:
-        ValueError: as :func:`aggregate` says.
-    """
-    options.check(experts)
-    check_kind(name, experts.kind, kinds_of(aggregation, options.prior_expert))
-    experts = _promoted(experts)
-    device = experts.loc.device.type
-    off: Any = contextlib.nullcontext()
-    if torch.amp.is_autocast_available(device):
-        off = torch.autocast(device, enabled=False)
-    with off:
-        return cast("TorchDistribution", getattr(aggregation, builder)(experts, options))
-
-
-def _promoted(experts: Experts) -> Experts:
-    """The experts in one floating type, float32 at least."""
-    dtype = torch.promote_types(torch.promote_types(experts.loc.dtype, experts.scale.dtype), torch.float32)
-    if experts.loc.dtype == dtype == experts.scale.dtype:
-        return experts
-    return experts.map(lambda tensor, event_dim: tensor.to(dtype) if event_dim > 1 else tensor)
+def _make_registered(
+    part: Callable[..., Any], makes: bool, subsets: SubsetFamily | None, kinds: tuple[str, ...], **options: Any
+) -> Aggregation:
+    shared = {name: options.pop(name) for name in OPTIONS if name in options}
+    if not makes and options:
+        raise ValueError(f"{', '.join(options)} must be left out: the aggregation is a callable without options")
+    is_class = isinstance(part, type)
+    if makes and subsets is None and (not is_class or issubclass(part, Aggregation)):  # type: ignore[arg-type]
+        options, shared = {**options, **shared}, {}
+    rule = part(**options) if makes else part
+    if not isinstance(rule, Aggregation):
+        rule = FunctionAggregation(rule, kinds, **({} if subsets is not None else shared))
+        shared = shared if subsets is not None else {}
+    return rule if subsets is None else MixtureOverSubsets(rule, subsets, **shared)

@@ -1,14 +1,15 @@
-"""What the rules do with experts that are not diagonal Gaussians: for each kind, a table from charts to its own.
+"""Fusion rules: which barycenter function and which distribution belong to each kind of experts.
 
-A rule names the chart of diagonal Gaussians that it averages in. Here stands which chart, if any, does the same for
-Gaussians of full covariance and for other families of densities, and what distribution comes out.
+A fusion rule turns experts of one kind, and a matrix of weights, into distributions. The tables ``PRODUCT``,
+``WASSERSTEIN``, ``MOMENT`` and ``SELECTION`` map the kinds that have a closed form to their fusion rule; an aggregation
+accepts the kinds that stand in its table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import TypeAlias, cast
 
 import torch
@@ -17,30 +18,29 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters import diagonal, full_covariance
 from pyro_mmvae.distributions import MultivariateNormal, location_scale
-from pyro_mmvae.experts import EXPERT_KINDS, FAMILIES, Experts
+from pyro_mmvae.experts import FAMILIES, Experts
 
-Chart: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-Spread: TypeAlias = Callable[[Experts], Tensor]
-Make: TypeAlias = Callable[[Tensor, Tensor, float | None, bool | None], TorchDistribution]
+BarycenterFn: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+MakeDistribution: TypeAlias = Callable[[Tensor, Tensor, float | None, bool | None], TorchDistribution]
 
 
 @dataclass(frozen=True)
-class Merging:
-    """How experts of one kind become components.
+class FusionRule:
+    """A description of how experts of one kind are fused into components.
 
     Attributes:
-        chart: from weights, loc and spread of experts to loc and spread of components.
-        make: from those, df and validate_args to distributions.
-        spread: what of the experts stands beside loc in the chart.
-        family: of the components, and of the prior among them: a name in ``FAMILIES``.
-        matrix: whether the spread is a matrix.
+        barycenter_fn: The function from weights, loc and scale parameter of the experts to those of the components.
+        make_distribution: The function from loc, scale parameter, df and validate_args to distributions.
+        scale_parameter: The function that reads the scale parameter, whatever stands beside loc, off the experts.
+        family: The family of densities of the components, and hence of the prior: a name in ``FAMILIES``.
+        is_matrix: If True, the scale parameter is a matrix.
     """
 
-    chart: Chart
-    make: Make
-    spread: Spread
+    barycenter_fn: BarycenterFn
+    make_distribution: MakeDistribution
+    scale_parameter: Callable[[Experts], Tensor]
     family: str = "normal"
-    matrix: bool = False
+    is_matrix: bool = False
 
     def __call__(
         self,
@@ -50,28 +50,31 @@ class Merging:
         *,
         single: bool,
     ) -> TorchDistribution:
-        """The components, with the prior as the last expert of each item.
+        """Return the components, with the prior as the last expert of each item.
 
         Args:
-            experts: of the kind.
-            prior: loc and scale of it.
-            rows: W, the last column the prior's, which may be left out where it is 0.
-            single: whether the one component of each item is the posterior itself, without a dimension for it. Those
-                of a mixture are not checked once more: they follow from experts that were.
+            experts: Experts of the kind that the rule is for.
+            prior: Loc and scale of the prior, each `(*batch, 1, latent)`.
+            rows: The matrix W, one row per component; its last column is the prior's and may be left out if it is 0.
+            single: If True, the one component of each item is the posterior itself and gets no dimension of its own.
+                The components of a mixture are not validated again, since they follow from validated experts.
 
         Returns:
-            Distributions of batch shape `(*batch, component)` or, of a single one, `batch`.
+            Distributions of batch shape `(*batch, component)` or, for a single component, `batch`.
         """
-        axis = -3 if self.matrix else -2
-        locs, spreads = experts.loc, self.spread(experts)
+        axis = -3 if self.is_matrix else -2
+        locs, scales = experts.loc, self.scale_parameter(experts)
         if rows.shape[-1] > experts.num_modalities:
             loc, scale = prior
-            wide = torch.diag_embed(scale) if self.matrix else scale
-            locs, spreads = torch.cat([locs, loc], -2), torch.cat([spreads, wide], axis)
-        merged, spread = self.chart(rows, locs, spreads)
+            locs = torch.cat([locs, loc], -2)
+            scales = torch.cat([scales, torch.diag_embed(scale) if self.is_matrix else scale], axis)
+        joint_loc, joint_scale = self.barycenter_fn(rows, locs, scales)
         if single:
-            merged, spread = merged.squeeze(-2), spread.squeeze(axis)
-        return self.make(merged, spread, experts.df, None if single else False)
+            joint_loc, joint_scale = joint_loc.squeeze(-2), joint_scale.squeeze(axis)
+        return self.make_distribution(joint_loc, joint_scale, experts.df, None if single else False)
+
+
+FusionRules: TypeAlias = Mapping[str, FusionRule]
 
 
 def _multivariate(
@@ -92,72 +95,75 @@ def _scale_tril(experts: Experts) -> Tensor:
     return cast("Tensor", experts.scale_tril)
 
 
-def _full(chart: Chart) -> Merging:
-    return Merging(chart, _multivariate, _scale_tril, matrix=True)
+def diagonal_rule(barycenter_fn: BarycenterFn) -> FusionRule:
+    """Return the fusion rule of diagonal Gaussians for a barycenter function of loc and standard deviation."""
+    return FusionRule(barycenter_fn, partial(location_scale, "normal"), _scale)
 
 
-def _family(family: str) -> dict[Chart | None, Merging]:
-    """Quantiles of one family average to quantiles of that family: locs and scales do, as those of Gaussians."""
-    average = Merging(diagonal.wasserstein, partial(location_scale, family), _scale, family)
-    moments = Merging(diagonal.moment, partial(location_scale, "normal"), _stddev)
-    return {None: average, diagonal.wasserstein: average, diagonal.moment: moments}
+def _full_rule(barycenter_fn: BarycenterFn) -> FusionRule:
+    return FusionRule(barycenter_fn, _multivariate, _scale_tril, is_matrix=True)
 
 
-# A mixture of the experts themselves averages in no chart: each of its rows selects one.
-_TABLE: dict[str, Mapping[Chart | None, Merging]] = {
-    "full": {
-        None: _full(full_covariance.select),
-        diagonal.natural: _full(full_covariance.natural),
-        diagonal.wasserstein: _full(full_covariance.wasserstein),
-        diagonal.moment: _full(full_covariance.moment),
-    },
-    **{family: _family(family) for family in FAMILIES[1:]},
+# Quantiles within one location-scale family average to quantiles of that family, so locs and scales average as those
+# of Gaussians do.
+_AVERAGES = {
+    family: FusionRule(diagonal.wasserstein, partial(location_scale, family), _scale, family) for family in FAMILIES[1:]
 }
+_MOMENTS = FusionRule(diagonal.moment, partial(location_scale, "normal"), _stddev)
+
+PRODUCT: FusionRules = {"normal": diagonal_rule(diagonal.natural), "full": _full_rule(full_covariance.natural)}
+WASSERSTEIN: FusionRules = {
+    "normal": diagonal_rule(diagonal.wasserstein),
+    "full": _full_rule(full_covariance.wasserstein),
+    **_AVERAGES,
+}
+MOMENT: FusionRules = {
+    "normal": diagonal_rule(diagonal.moment),
+    "full": _full_rule(full_covariance.moment),
+    **dict.fromkeys(FAMILIES[1:], _MOMENTS),
+}
+SELECTION: FusionRules = {
+    "normal": diagonal_rule(diagonal.natural),
+    "full": _full_rule(full_covariance.select),
+    **_AVERAGES,
+}
+"""Fusion rules for weights that select one expert per row, so that nothing is averaged."""
 
 
-@cache
-def merging_of(kind: str, chart: Chart, *, selects: bool = False) -> Merging | None:
-    """How a rule merges experts of a kind.
+def check_kind(name: str, expert_kind: str, accepted: tuple[str, ...]) -> None:
+    """Check that an aggregation accepts experts of a kind.
 
     Args:
-        kind: of the experts, one of ``EXPERT_KINDS``.
-        chart: the rule's chart of diagonal Gaussians.
-        selects: whether each row of weights selects one expert and does nothing else.
-
-    Returns:
-        None where the rule has no meaning, or no closed form, for the kind.
-    """
-    if kind == "normal":
-        return Merging(chart, partial(location_scale, "normal"), _scale)
-    return _TABLE.get(kind, {}).get(None if selects else chart)
-
-
-def check_kind(name: str, kind: str, accepted: tuple[str, ...]) -> None:
-    """Refuse experts of a kind that an aggregation has no rule for.
+        name: The name of the aggregation, for the message.
+        expert_kind: The kind of the experts, one of ``EXPERT_KINDS``.
+        accepted: The kinds that the aggregation accepts.
 
     Raises:
-        ValueError: which says what the aggregation accepts.
+        ValueError: If the kind is not accepted; the message says which kinds are.
     """
-    if kind in accepted:
+    if expert_kind in accepted:
         return
     hint = ""
-    if kind in FAMILIES[1:] and "full" in accepted:
-        hint = f". A product of {kind} densities is none of the family; moe, wb, mwb and moment are defined for them"
+    if expert_kind in FAMILIES[1:] and "full" in accepted:
+        hint = (
+            f". A product of {expert_kind} densities is not a member of the family; moe, wb, mwb and moment are "
+            "defined for them"
+        )
     raise ValueError(
-        f"aggregation {name!r} has no rule for experts of kind {kind!r}, it has for {', '.join(accepted)}{hint}"
+        f"aggregation {name!r} has no rule for experts of kind {expert_kind!r}; it accepts {', '.join(accepted)}{hint}"
     )
 
 
 def distribution_of(experts: Experts) -> TorchDistribution:
-    """The experts themselves.
+    """Return the experts themselves as distributions.
+
+    Args:
+        experts: Experts of any kind.
 
     Returns:
-        A distribution of batch shape `(*batch, modality)` and event shape `(latent,)`; N(0, I) or the like where one is
-        absent.
+        A distribution of batch shape `(*batch, modality)` and event shape `(latent,)`. An absent slot holds the
+        standard member of the family, N(0, I) for Gaussians.
     """
     if experts.kind == "full":
         return _multivariate(experts.loc, _scale_tril(experts))
     return location_scale(experts.family, experts.loc, experts.scale, experts.df)
-
-
-__all__ = ["EXPERT_KINDS", "Merging", "check_kind", "distribution_of", "merging_of"]

@@ -1,53 +1,60 @@
-r"""Weights of modalities and of subsets that are learned.
+r"""Expert weights and subset weights that are learned.
 
-Modality weights λ are a module from experts to `(*batch, modality)`. They are 1 on average over the modalities that an
-item has, so that equal ones are the default of every aggregation, also of those in which λ is a raw exponent:
+Expert weights λ are a module from experts to `(*batch, modality)`. They are 1 on average over the modalities that an
+item has, so that equal weights are the default of every aggregation, also of those in which λ is a raw exponent:
 
 .. math:: \lambda_m = n \, \frac{e^{a_m}}{\sum_{j \text{ present}} e^{a_j}}, \qquad n \text{ modalities present}
 
-Mixture weights π are a module from the membership matrix to `(component,)`. Their gradient needs care, since the
+Subset weights π are a module from the membership matrix to `(component,)`. Their gradient needs care, since the
 component of a draw is discrete: see :meth:`pyro_mmvae.SubsetMixture.score_parts`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
 from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.aggregation.subsets import Family, MixtureWeights, count_components
+from pyro_mmvae.aggregation.subsets import SubsetFamily, count_components
 from pyro_mmvae.experts import Experts
 
 
 def balanced(
     logits: Float[Tensor, "*#batch modality"], present: Bool[Tensor, "*batch modality"]
 ) -> Float[Tensor, "*batch modality"]:
-    """Weights that are 1 on average over the modalities present, and 0 elsewhere; 0 where nothing is present.
+    """Return weights that are 1 on average over the modalities present, and 0 elsewhere.
 
     Args:
-        logits: any finite numbers.
-        present: which modality each item has.
+        logits: Any finite numbers, one per modality.
+        present: The modalities that each item has.
+
+    Returns:
+        The weights; all 0 for an item of which nothing is present.
     """
-    hidden = logits.expand(present.shape).masked_fill(~present, -torch.inf)
-    some = present.any(-1, keepdim=True)
-    shares = torch.where(some, hidden, 0.0).softmax(-1)  # of an item without anything: no NaN, also in its gradient
+    masked = logits.expand(present.shape).masked_fill(~present, -torch.inf)
+    # The softmax of an item without anything would be NaN, and so would its gradient.
+    shares = torch.where(present.any(-1, keepdim=True), masked, 0.0).softmax(-1)
     return torch.where(present, shares * present.sum(-1, keepdim=True), 0.0)
 
 
 def weights_entropy(weights: Float[Tensor, "*batch modality"]) -> Float[Tensor, "*batch"]:
-    """Entropy in nats of weights divided by their sum; 0 where that is 0."""
+    """Return the entropy, in nats, of weights divided by their sum; 0 where the sum is 0.
+
+    Args:
+        weights: Weights that are not negative.
+    """
     total = weights.sum(-1, keepdim=True)
     shares = weights / torch.where(total > 0, total, 1.0)
-    return torch.special.entr(torch.where(shares > 0, shares, 1.0)).sum(-1)  # at 0 its slope is infinite
+    return torch.special.entr(torch.where(shares > 0, shares, 1.0)).sum(-1)  # at 0 the slope of entr is infinite
 
 
 class LearnedWeights(nn.Module):
-    """One weight a modality, the same for every item.
+    """One expert weight per modality, equal for all items.
 
     Args:
-        num_modalities: how many.
+        num_modalities: The number of modalities.
     """
 
     def __init__(self, num_modalities: int) -> None:
@@ -55,18 +62,20 @@ class LearnedWeights(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_modalities))
 
     def forward(self, experts: Experts) -> Float[Tensor, "*batch modality"]:
-        """λ of each item."""
+        """Return λ of each item."""
         return balanced(self.logits.to(experts.loc), experts.mask)
 
 
 class PrecisionWeights(nn.Module):
-    r"""Weights of each item by how sure its experts are, :math:`a_m = \tau \, \overline{\log \sigma_m^{-2}} + b_m`.
+    r"""Expert weights of each item that follow the precision of its experts.
 
-    The mean of the log precision is over latent dimensions. With τ = 0 it is :class:`LearnedWeights`, with τ = 1, where
+    .. math:: a_m = \tau \, \overline{\log \sigma_m^{-2}} + b_m
+
+    The mean of the log precision is over latent dimensions. With τ = 0 it is :class:`LearnedWeights`; with τ = 1, where
     training starts, weights are proportional to the geometric mean of the precisions.
 
     Args:
-        num_modalities: how many.
+        num_modalities: The number of modalities.
     """
 
     def __init__(self, num_modalities: int) -> None:
@@ -75,21 +84,21 @@ class PrecisionWeights(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_modalities))
 
     def forward(self, experts: Experts) -> Float[Tensor, "*batch modality"]:
-        """λ of each item."""
+        """Return λ of each item."""
         precision = -2 * experts.scale.log().mean(-1)
         return balanced(self.slope.to(precision) * precision + self.logits.to(precision), experts.mask)
 
 
 class GateWeights(nn.Module):
-    """Weights of each item by a small network that sees each expert's loc and log scale, and knows its modality.
+    """Expert weights of each item from a small network that sees each expert's loc and log scale.
 
-    The network is shared by the modalities, so the cost is linear in them; a linear part of each modality's own starts
-    at zero, and so do all weights' differences.
+    The hidden layer is shared by the modalities, so the cost is linear in their number; each modality has a linear
+    readout of its own that starts at zero, so that training starts from equal weights.
 
     Args:
-        num_modalities: how many.
-        latent_size: number of latent dimensions.
-        hidden: size of the hidden layer.
+        num_modalities: The number of modalities.
+        latent_size: The number of latent dimensions.
+        hidden: The number of units of the hidden layer, 16 by default.
     """
 
     def __init__(self, num_modalities: int, latent_size: int, hidden: int = 16) -> None:
@@ -99,17 +108,17 @@ class GateWeights(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_modalities))
 
     def forward(self, experts: Experts) -> Float[Tensor, "*batch modality"]:
-        """λ of each item."""
+        """Return λ of each item."""
         features = torch.cat([experts.loc, experts.scale.log()], -1)
         hidden = torch.nn.functional.silu(self.hidden(features.to(self.hidden.weight)))
         return balanced(((hidden * self.out).sum(-1) + self.logits).to(experts.loc), experts.mask)
 
 
-class LearnedMixtureWeights(nn.Module):
-    """One weight π a subset of a family, the same for every item and renormalised over the subsets it has.
+class LearnedSubsetWeights(nn.Module):
+    """One weight π per subset of a family, equal for all items and renormalised over the subsets that an item has.
 
     Args:
-        num_components: how many subsets the family has.
+        num_components: The number of subsets of the family.
     """
 
     def __init__(self, num_components: int) -> None:
@@ -117,61 +126,78 @@ class LearnedMixtureWeights(nn.Module):
         self.logits = nn.Parameter(torch.zeros(num_components))
 
     def forward(self, membership: Bool[Tensor, "component modality"]) -> Float[Tensor, " component"]:
-        """π of each subset, not normalised.
+        """Return π of each subset, not normalised.
+
+        Args:
+            membership: The membership matrix, one row per subset.
 
         Raises:
-            ValueError: for another number of subsets.
+            ValueError: If the matrix has another number of subsets.
         """
         if len(membership) != len(self.logits):
-            raise ValueError(f"mixture weights of {len(self.logits)} subsets, the family has {len(membership)}")
+            raise ValueError(
+                f"subset_weights must be for {len(membership)} subsets, as the family has, got {len(self.logits)}"
+            )
         return (self.logits - self.logits.detach().amax()).exp()
 
 
-MODALITY_WEIGHTS = ("learned", "precision", "gate")
+EXPERT_WEIGHTS = ("learned", "precision", "gate")
+"""Names of learned expert weights."""
 
 
-def make_weights(
-    weights: Sequence[float] | Tensor | str | None, num_modalities: int, latent_size: int
-) -> Tensor | nn.Module | None:
-    """Modality weights as they are given, or a module that learns them, by name.
+def check_expert_weights(
+    expert_weights: Tensor | Sequence[float] | Callable[[Experts], Tensor] | str | None,
+) -> Tensor | Callable[[Experts], Tensor] | str | None:
+    """Check that expert weights are of a form that aggregations take.
 
     Args:
-        weights: numbers, one of ``MODALITY_WEIGHTS``, or None for equal ones.
-        num_modalities: how many.
-        latent_size: number of latent dimensions.
+        expert_weights: A tensor, numbers, a callable or module, or one of ``EXPERT_WEIGHTS``.
+
+    Returns:
+        The weights, numbers as a tensor.
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: If they are an unknown name.
     """
-    if weights is None or not isinstance(weights, str):
-        return None if weights is None else torch.as_tensor(weights, dtype=torch.get_default_dtype())
-    if weights == "learned":
+    if isinstance(expert_weights, str):
+        if expert_weights not in EXPERT_WEIGHTS:
+            raise ValueError(
+                f"expert_weights must be {', '.join(map(repr, EXPERT_WEIGHTS))}, or one number per modality, got "
+                f"{expert_weights!r}"
+            )
+        return expert_weights
+    if expert_weights is None or isinstance(expert_weights, Tensor) or callable(expert_weights):
+        return expert_weights
+    return torch.as_tensor(expert_weights, dtype=torch.get_default_dtype())
+
+
+def make_expert_weights(name: str, num_modalities: int, latent_size: int) -> nn.Module:
+    """Return a module that learns expert weights.
+
+    Args:
+        name: One of ``EXPERT_WEIGHTS``: ``"learned"``, ``"precision"`` or ``"gate"``.
+        num_modalities: The number of modalities.
+        latent_size: The number of latent dimensions, which only "gate" needs.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    check_expert_weights(str(name))
+    if name == "learned":
         return LearnedWeights(num_modalities)
-    if weights == "precision":
-        return PrecisionWeights(num_modalities)
-    if weights == "gate":
-        return GateWeights(num_modalities, latent_size)
-    raise ValueError(f"unknown weights {weights!r}; there are {', '.join(MODALITY_WEIGHTS)}, or a number a modality")
+    return PrecisionWeights(num_modalities) if name == "precision" else GateWeights(num_modalities, latent_size)
 
 
-def make_mixture_weights(
-    mixture_weights: MixtureWeights, family: Family | None, num_modalities: int, bound: str
-) -> MixtureWeights:
-    """Mixture weights as they are given, or a module that learns them.
+def make_subset_weights(subsets: SubsetFamily | None, num_modalities: int) -> nn.Module:
+    """Return a module that learns subset weights.
 
     Args:
-        mixture_weights: what :func:`~pyro_mmvae.aggregate` takes, or ``"learned"``.
-        family: of subsets, of the aggregation; None if it has none.
-        num_modalities: how many.
-        bound: that the guide is trained with.
+        subsets: The family of subsets of the aggregation; None if it is not made of subsets.
+        num_modalities: The number of modalities.
 
     Raises:
-        ValueError: if there is nothing to learn, or no gradient to learn it by.
+        ValueError: If there are not several subsets.
     """
-    if mixture_weights != "learned":
-        return mixture_weights
-    if family is None or (isinstance(family, str) and family == "all"):
-        raise ValueError("mixture_weights='learned' needs an aggregation that is a mixture over subsets, such as mwb")
-    if bound != "mixture":
-        raise ValueError("mixture_weights='learned' needs bound='mixture': a drawn component has no gradient for them")
-    return LearnedMixtureWeights(count_components(family, num_modalities))
+    if subsets is None or (isinstance(subsets, str) and subsets == "all"):
+        raise ValueError("subset_weights='learned' needs an aggregation that is a mixture over subsets, such as mwb")
+    return LearnedSubsetWeights(count_components(subsets, num_modalities))

@@ -1,4 +1,4 @@
-"""The command line, a module a group of commands. Heavy imports wait until a command needs them."""
+"""The command line, with one module per group of commands; heavy imports are deferred until a command needs them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyro_mmvae.cli.train import list_aggregations, sample, train
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
-    """Multimodal variational autoencoders as barycenters."""
+    """Train and evaluate multimodal variational autoencoders as barycenters."""
 
 
 for _command in (train, sample, evaluate, ppc, compare, data, list_aggregations):

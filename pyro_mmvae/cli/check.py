@@ -1,4 +1,4 @@
-"""``ppc``: posterior predictive checks."""
+"""The command ``ppc`` for posterior predictive checks."""
 
 from __future__ import annotations
 
@@ -9,28 +9,50 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.common import plain_errors, words
+from pyro_mmvae.cli.common import (
+    checkpoint_option,
+    device_option,
+    plain_errors,
+    plugin_option,
+    quiet_option,
+    split_names,
+    threads_option,
+)
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--given", "choices", multiple=True, metavar="NAMES",
-    help="Modalities the guide sees, by commas; 'all', or 'none' for the prior predictive. Again for more checks. By "
-    "default none, one subset of each size, and all.",
+    "--given", "choices", multiple=True, metavar="NAMES", show_default="none, one subset of each size, and all",
+    help="Modalities that the guide sees, separated by commas; 'all' for all of them, 'none' for the prior predictive "
+    "distribution. Repeat the option for several checks.",
 )  # fmt: skip
-@click.option("--num-samples", type=click.IntRange(2), default=100, show_default=True, help="Draws an item.")
-@click.option("--items", type=click.IntRange(2), default=200, show_default=True, help="Test items, chosen at random.")
-@click.option("--statistics", default="", metavar="NAMES", help="Test statistics, by commas; all that fit by default.")
-@click.option("--raw", is_flag=True, help="Keep the replicated observations themselves (large).")
-@click.option("--sbc", is_flag=True, help="Simulation-based calibration of the guide as well.")
-@click.option("--simulations", type=click.IntRange(100), default=200, show_default=True, help="Of --sbc.")
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="Module that registers statistics.")
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--device", default="auto", metavar="auto|cpu|cuda")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all choices and draws.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default.")
-@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option(
+    "--num-samples", type=click.IntRange(2), default=100, show_default=True,
+    help="Number of posterior predictive draws per item.",
+)  # fmt: skip
+@click.option(
+    "--items", type=click.IntRange(2), default=200, show_default=True,
+    help="Number of test items to check, chosen at random.",
+)  # fmt: skip
+@click.option(
+    "--statistics", default="", metavar="NAMES", show_default="all that fit the modalities",
+    help="Test statistics to compute, separated by commas.",
+)  # fmt: skip
+@click.option("--raw", is_flag=True, help="Store the replicated observations as well, which makes large files.")
+@click.option("--sbc", is_flag=True, help="Also run simulation-based calibration of the guide.")
+@click.option(
+    "--simulations", type=click.IntRange(100), default=200, show_default=True,
+    help="Number of simulated data sets for --sbc.",
+)  # fmt: skip
+@plugin_option("statistics")
+@checkpoint_option
+@device_option
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices and draws."
+)
+@threads_option
+@quiet_option
 @plain_errors
 def ppc(
     run: Path,
@@ -44,7 +66,11 @@ def ppc(
     quiet: bool,
     **options: Any,
 ) -> None:
-    """Check draws of the posterior predictive distribution against test items, for ArviZ."""
+    """Run posterior predictive checks of a trained model.
+
+    Reads the run directory RUN and its test items. Writes ppc*.nc for ArviZ and ppc.csv to RUN/evaluation, and pictures
+    to RUN/plots.
+    """
     import numpy as np
     from tqdm import tqdm
 
@@ -52,11 +78,11 @@ def ppc(
     from pyro_mmvae.data import make_batch
     from pyro_mmvae.device import threads as use_threads
     from pyro_mmvae.evaluation.inference_data import write_inference_data
-    from pyro_mmvae.evaluation.ppc import choose_given
+    from pyro_mmvae.evaluation.ppc import choose_conditions
 
     runs.import_plugins(plugins)
-    opened = runs.load(run, checkpoint=checkpoint, device=device)
-    given = [_given(choice, opened.names) for choice in choices] or choose_given(opened.names, seed=seed)
+    opened, run_files = runs.load_run(run, checkpoint=checkpoint, device=device), runs.RunFiles(run)
+    given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
         test = opened.data("test")
         ids = np.sort(np.random.default_rng(seed).choice(len(test), min(items, len(test)), replace=False)).tolist()
@@ -64,39 +90,40 @@ def ppc(
         classifiers = _classifiers(opened, test, seed)
         files, rows = [], []
         for names in tqdm(given, "checks", disable=quiet, file=sys.stderr):
-            data, found = _check(opened, batch, names, ids, classifiers, seed=seed, **options)
-            files.append(write_inference_data(data, run / "evaluation" / _file_name(names, given)))
-            rows += [row.as_row() for row in found]
-    runs.write_table(run / "evaluation" / "ppc.csv", rows)
+            data, metrics = _check(opened, batch, names, ids, classifiers, seed=seed, **options)
+            files.append(write_inference_data(data, run_files.check(_label(names, given))))
+            rows += [row.as_row() for row in metrics]
+    runs.write_table(run_files.check_table, rows)
     for file in files:
         click.echo(reports.ppc_table(file))
         click.echo("")
-    click.echo(f"  {run / 'evaluation' / 'ppc.csv'}")
+    click.echo(f"  {run_files.check_table}")
     for file in files:
-        drawn = reports.draw_ppc(file, folder=run / "plots")
+        drawn = reports.draw_ppc(file, folder=run_files.plots)
         click.echo(f"  {file}  {', '.join(str(picture.relative_to(run)) for picture in drawn)}")
 
 
-def _given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:
+def _parse_given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the modalities that one ``--given`` names, in data order."""
     if choice.strip() in {"none", ""}:
         return ()
     if choice.strip() == "all":
         return names
-    chosen = words(choice)
+    chosen = split_names(choice)
     for name in chosen:
         if name not in names:
-            raise ValueError(f"--given {choice}: unknown modality {name!r}; the run has {', '.join(names)}")
+            raise ValueError(f"--given must name modalities of the run ({', '.join(names)}), got {name!r}")
     return tuple(name for name in names if name in chosen)
 
 
-def _file_name(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
-    """``ppc.nc`` for the only check, or for the first one of a posterior; the others say what was given."""
-    first = next((some for some in given if some), given[0])
-    return "ppc.nc" if names == first else f"ppc-{'+'.join(names) or 'prior'}.nc"
+def _label(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
+    """Return the label of a check: none for the only check or the first of a posterior, else the subset."""
+    first = next((subset for subset in given if subset), given[0])
+    return "" if names == first else "+".join(names) or "prior"
 
 
 def _classifiers(opened: Any, test: Any, seed: int) -> Any:
-    """To judge images by, where there are classes."""
+    """Return classifiers to judge images by, or None if the data does not have labels."""
     from pyro_mmvae.data import cache_folder
     from pyro_mmvae.evaluation import train_classifiers
 
@@ -122,14 +149,14 @@ def _check(
     sbc: bool,
     simulations: int,
 ) -> tuple[Any, list[Any]]:
-    """One check as InferenceData and as rows of figures."""
+    """Return one check as InferenceData and as rows of figures."""
     from pyro_mmvae.evaluation.calibration import calibrate
     from pyro_mmvae.evaluation.inference_data import to_inference_data
     from pyro_mmvae.evaluation.ppc import posterior_predictive
     from pyro_mmvae.evaluation.sbc import simulation_calibration
 
     check = posterior_predictive(
-        opened.vae, batch, given, samples=num_samples, seed=seed, statistics=words(statistics) or None,
+        opened.vae, batch, given, samples=num_samples, seed=seed, statistics=split_names(statistics) or None,
         classifiers=classifiers, ids=ids, keep_raw=raw,
     )  # fmt: skip
     ranks = simulation_calibration(opened.vae, given, simulations=simulations, seed=seed) if sbc and given else None

@@ -1,4 +1,4 @@
-"""What several commands share."""
+"""Options and helpers that several commands share."""
 
 from __future__ import annotations
 
@@ -11,9 +11,74 @@ from typing import Any
 
 import click
 
+Command = Callable[..., Any]
+
+
+def checkpoint_option(command: Command) -> Command:
+    """Add the option ``--checkpoint`` to a command."""
+    return click.option(
+        "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True,
+        help="Checkpoint to load: the one with the best validation ELBO, or the last one.",
+    )(command)  # fmt: skip
+
+
+def device_option(command: Command) -> Command:
+    """Add the option ``--device`` to a command that loads a run."""
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda",
+        help="Device to compute on; auto takes a GPU if there is one.",
+    )(command)  # fmt: skip
+
+
+def threads_option(command: Command) -> Command:
+    """Add the option ``--threads`` to a command."""
+    return click.option(
+        "--threads", type=click.IntRange(1), show_default="all cores", help="Number of CPU threads to use."
+    )(command)
+
+
+def quiet_option(command: Command) -> Command:
+    """Add the flag ``--quiet`` to a command."""
+    return click.option("--quiet", is_flag=True, help="Do not show progress bars.")(command)
+
+
+def plugin_option(parts: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the option ``--plugin`` for modules that register user-defined parts."""
+    return click.option(
+        "--plugin", "plugins", multiple=True, metavar="MODULE",
+        help=f"Python module to import first, which registers {parts}; may be repeated.",
+    )  # fmt: skip
+
+
+def config_options(command: Command) -> Command:
+    """Add the options ``--config``, ``--set``, ``--data`` and ``--epochs`` to a command that trains."""
+    for option in reversed(_CONFIG_OPTIONS):
+        command = option(command)
+    return command
+
+
+_CONFIG_OPTIONS = (
+    click.option(
+        "--config", type=click.Path(path_type=Path), metavar="FILE.yaml", show_default="the built-in settings",
+        help="Configuration file with the sections data, model and train.",
+    ),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated.",
+    ),
+    click.option(
+        "--data", metavar="NAME|PATH", show_default="from the configuration",
+        help="Data set to train on: a name from the command 'data info', or the path of its files.",
+    ),
+    click.option(
+        "--epochs", type=click.IntRange(0), show_default="from the configuration",
+        help="Number of passes over the training data.",
+    ),
+)  # fmt: skip
+
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Errors of use as one line and exit status 2; ``PYRO_MMVAE_DEBUG=1`` shows the traceback."""
+    """Report errors of use in one line with exit status 2; with ``PYRO_MMVAE_DEBUG=1`` they raise."""
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -35,12 +100,22 @@ def read_config(
     plugins: tuple[str, ...],
     **options: Any,
 ) -> Any:
-    """The configuration of a file, ``key=value`` words and options, resolved; plugins are imported."""
+    """Return the resolved configuration of a file, ``key=value`` overrides and options, and import its plugins.
+
+    Args:
+        config: The configuration file, or None for the built-in settings.
+        overrides: Settings of the form ``section.key=value``, which take precedence over the file.
+        plugins: Modules to import, in addition to those of the file.
+        **options: Values of the command's options by name, which take precedence over both; None for those left out.
+
+    Returns:
+        The resolved configuration.
+    """
     from pyro_mmvae import runs
-    from pyro_mmvae.aggregation.functional import get_aggregation
+    from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.runs.config import make_config, parse_overrides
 
-    homes = {
+    settings = {
         "aggregation": "model.aggregation",
         "bound": "model.bound",
         "data": "data.name",
@@ -51,15 +126,15 @@ def read_config(
         "threads": "train.threads",
     }
     values = parse_overrides(overrides)
-    values.update({homes[name]: value for name, value in options.items() if value is not None})
+    values.update({settings[name]: value for name, value in options.items() if value is not None})
     if plugins:
         values["plugins"] = plugins
     result = make_config(config, values)
     runs.import_plugins(result.plugins)
-    get_aggregation(result.model.aggregation)
+    make_aggregation(result.model.aggregation_options)
     return runs.resolve(result)
 
 
-def words(text: str) -> tuple[str, ...]:
-    """What stands between commas."""
-    return tuple(word.strip() for word in text.split(",") if word.strip())
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names in a comma-separated text."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,4 +1,4 @@
-"""``data``: what data sets there are, building PolyMNIST, checking files."""
+"""The commands of ``data``, which list, describe, check and build data sets."""
 
 from __future__ import annotations
 
@@ -17,23 +17,32 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """Data sets: what there is, building PolyMNIST, checking files."""
+    """List, describe, check and build data sets."""
 
 
 @data.command()
 @click.argument("name", required=False, metavar="[NAME|PATH]")
-@click.option("--split", help="One split only.")
-@click.option("--sheet", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw some items of a split.")
-@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="Items on the sheet.")
+@click.option("--split", metavar="NAME", show_default="all splits", help="Split to describe, such as train or test.")
+@click.option(
+    "--sheet", type=click.Path(path_type=Path), metavar="FILE.png",
+    help="Picture of some items to draw, from --split or else the first split.",
+)  # fmt: skip
+@click.option(
+    "-n", "count", type=click.IntRange(1), default=20, show_default=True, help="Number of items in the --sheet picture."
+)
 @plain_errors
 def info(name: str | None, split: str | None, sheet: Path | None, count: int) -> None:
-    """List names and formats, or describe one data set."""
+    """List the available data sets, or describe one.
+
+    Reads the files of the data set NAME or PATH; without it, lists the names and file formats. Writes to the terminal
+    and, with --sheet, a picture.
+    """
     from pyro_mmvae.data import data_names, find_data, format_names, load_data
     from pyro_mmvae.data.inspection import contact_sheet, summarise
 
     if name is None:
         if split is not None or sheet is not None:
-            raise ValueError("--split and --sheet need the name or the path of a data set")
+            raise ValueError("--split and --sheet must come with the name or the path of a data set")
         click.echo("by name: " + ", ".join(data_names()))
         click.echo("by path, formats: " + (", ".join(format_names()) or "none"))
         return
@@ -42,45 +51,47 @@ def info(name: str | None, split: str | None, sheet: Path | None, count: int) ->
     click.echo(f"  splits: {', '.join(source.splits)}")
     click.echo(f"  options: {', '.join(source.options) or 'none'}")
     summaries = []
-    for one in source.splits if split is None else (split,):
-        opened = load_data(name, one)
+    for split_name in source.splits if split is None else (split,):
+        opened = load_data(name, split_name)
         summaries.append(summarise(opened))
         _describe(summaries[-1])
         if sheet is not None and len(summaries) == 1:
-            _draw(contact_sheet(opened, count), sheet, f"{name}, {one}")
+            _draw(contact_sheet(opened, count), sheet, f"{name}, {split_name}")
     _describe_sources(summaries)
 
 
 def _describe(summary: SplitSummary) -> None:
+    """Print the modalities and labels of one split."""
     click.echo(f"{summary.split}: {summary.items} items")
     width = max(len(modality.name) for modality in summary.modalities)
     for modality in summary.modalities:
         shape = " x ".join(map(str, modality.shape)) or "scalar"
         missing = f"{modality.missing:.1%} missing" if modality.missing else "none missing"
         click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}")
-    labels, most = summary.labels, 20
+    labels, limit = summary.labels, 20
     kind = "attributes" if summary.has_attributes else "classes"
-    listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:most])
-    click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > most)}")
+    listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:limit])
+    click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
 
 
 def _describe_sources(summaries: list[SplitSummary]) -> None:
-    """What all splits were made from, then what is its own of each."""
+    """Print the provenance that all splits share, then that of each split alone."""
     import yaml
 
     first, *others = [summary.provenance for summary in summaries]
     shared = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
     parts = {"made from": shared}
     for summary in summaries:
-        own = {key: value for key, value in summary.provenance.items() if key not in shared}
-        parts[f"{summary.split} from"] = own
-    for title, about in parts.items():
-        if about:
-            text = yaml.safe_dump(about, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+        specific = {key: value for key, value in summary.provenance.items() if key not in shared}
+        parts[f"{summary.split} from"] = specific
+    for title, provenance in parts.items():
+        if provenance:
+            text = yaml.safe_dump(provenance, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
             click.echo(f"{title}:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
 
 
 def _draw(rows: Any, file: Path, title: str) -> None:
+    """Draw a contact sheet and print its path."""
     from pyro_mmvae import reports
 
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -92,17 +103,21 @@ def _draw(rows: Any, file: Path, title: str) -> None:
 @click.argument("name", metavar="NAME|PATH")
 @plain_errors
 def check(name: str) -> None:
-    """Open every split from its files; one line a finding, exit status 1 if there is one."""
+    """Check the files of a data set.
+
+    Reads every split of the data set NAME or PATH. Writes one line per problem to the terminal, and exits with status 1
+    if there is one.
+    """
     from pyro_mmvae.data import find_data
     from pyro_mmvae.data.inspection import check_data
 
-    wrong = 0
-    for finding in check_data(name):
-        click.echo(finding)
-        wrong += 1
-    if wrong:
+    problems = 0
+    for problem in check_data(name):
+        click.echo(problem)
+        problems += 1
+    if problems:
         sys.exit(1)
-    click.echo(f"{name}: {', '.join(find_data(name).splits)}: nothing is wrong")
+    click.echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
 
 
 @data.group()
@@ -111,20 +126,41 @@ def build() -> None:
 
 
 @build.command()
-@click.option("--mnist", required=True, type=click.Path(path_type=Path), metavar="DIR", help="MNIST's files, or above.")
-@click.option("--photographs", required=True, type=click.Path(path_type=Path), metavar="DIR", help="One a modality.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The new folder.")
-@click.option("--modalities", type=click.IntRange(1), default=5, show_default=True, help="Needs as many photographs.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of everything that is drawn.")
 @click.option(
-    "--train-size", type=click.IntRange(10), default=60_000, show_default=True, help="Tuples of train and val together."
+    "--mnist", required=True, type=click.Path(path_type=Path), metavar="DIR",
+    help="Folder with the files of MNIST, or the folder above MNIST/raw.",
+)  # fmt: skip
+@click.option(
+    "--photographs", required=True, type=click.Path(path_type=Path), metavar="DIR",
+    help="Folder with photographs as backgrounds, one per modality.",
+)  # fmt: skip
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="DIR", help="New folder to write to.")
+@click.option(
+    "--modalities", type=click.IntRange(1), default=5, show_default=True,
+    help="Number of modalities, at most the number of photographs.",
+)  # fmt: skip
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices.")
+@click.option(
+    "--train-size", type=click.IntRange(10), default=60_000, show_default=True,
+    help="Number of items of the splits train and val together.",
+)  # fmt: skip
+@click.option(
+    "--val-size", type=click.IntRange(1), show_default="a tenth of --train-size, at most 5000",
+    help="Number of these items for the split val.",
+)  # fmt: skip
+@click.option(
+    "--test-size", type=click.IntRange(1), default=10_000, show_default=True, help="Number of items of the split test."
 )
-@click.option("--val-size", type=click.IntRange(1), help="Of these for val; 5000 or a tenth by default.")
-@click.option("--test-size", type=click.IntRange(1), default=10_000, show_default=True, help="Tuples of test.")
-@click.option("--download", is_flag=True, help="Let torchvision download MNIST into DIR/MNIST/raw if it is not there.")
+@click.option(
+    "--download", is_flag=True, help="Let torchvision download MNIST to MNIST/raw in the folder --mnist if needed."
+)
 @plain_errors
 def polymnist(out: Path, **options: Any) -> None:
-    """Build PolyMNIST: digits of MNIST on crops of photographs, one photograph a modality."""
+    """Build PolyMNIST from MNIST digits and photographs.
+
+    Each modality shows the digit on a crop of one photograph. Reads the MNIST files and the photographs. Writes one
+    file per split and provenance.json to the new folder --out.
+    """
     from pyro_mmvae.data import build_polymnist
 
     started = time.monotonic()
@@ -134,5 +170,5 @@ def polymnist(out: Path, **options: Any) -> None:
     for photograph in provenance["photographs"]:
         click.echo(f"{photograph['modality']}: {photograph['file']}")
     sizes = ", ".join(f"{split} {size}" for split, size in provenance["sizes"].items())
-    click.echo(f"{out}: {sizes} tuples in {time.monotonic() - started:.0f} s")
+    click.echo(f"{out}: {sizes} items in {time.monotonic() - started:.0f} s")
     click.echo(f"next: pyro-mmvae train --data {out}")

@@ -1,4 +1,4 @@
-"""``train``, ``sample`` and ``aggregations``."""
+"""The commands ``train``, ``sample`` and ``aggregations``."""
 
 from __future__ import annotations
 
@@ -8,41 +8,73 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.common import plain_errors, read_config, words
+from pyro_mmvae.cli.common import (
+    checkpoint_option,
+    config_options,
+    device_option,
+    plain_errors,
+    plugin_option,
+    quiet_option,
+    read_config,
+    split_names,
+)
+
+_FROM_CONFIG = "from the configuration"
 
 
 @click.command()
 @click.option(
-    "--agg", "aggregation", metavar="NAME", help="Aggregation: wb, mwb, poe, moe, …, renyi:0.5, mixture:w1, …."
-)
-@click.option("--config", type=click.Path(path_type=Path), help="YAML with sections data, model, train.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting: --set train.lr=1e-3.")
-@click.option("--data", metavar="NAME|PATH", help="Data set, by name or by the path of its files.")
-@click.option("--epochs", type=click.IntRange(0), help="Passes over the training data.")
-@click.option("--seed", type=click.IntRange(0), help="Of weights, order and draws.")
-@click.option("--device", metavar="auto|cpu|cuda", help="Where to train.")
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), help="Of the networks' arithmetic.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; all by default.")
-@click.option("--bound", type=click.Choice(["mixture", "component"]), help="Of the training objective.")
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="Module that registers aggregations.")
-@click.option("--out", type=click.Path(path_type=Path), help="Run directory; a new one under runs/ by default.")
-@click.option("--resume", type=click.Path(path_type=Path), metavar="RUN", help="Go on with an interrupted run.")
-@click.option("--quiet", is_flag=True, help="No progress bar.")
+    "--agg", "aggregation", metavar="NAME", show_default=_FROM_CONFIG,
+    help="Aggregation of the experts, such as wb, mwb, poe, moe, renyi:0.5 or mixture:w1; the command 'aggregations' "
+    "lists all.",
+)  # fmt: skip
+@config_options
+@click.option(
+    "--seed", type=click.IntRange(0), show_default=_FROM_CONFIG,
+    help="Seed of the initial weights, the order of the items and all draws.",
+)  # fmt: skip
+@click.option(
+    "--device", metavar="auto|cpu|cuda", show_default=_FROM_CONFIG,
+    help="Device to train on; auto takes a GPU if there is one.",
+)  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), show_default=_FROM_CONFIG,
+    help="Precision of the networks' arithmetic; auto takes bf16 if the device computes faster with it.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(1), show_default=_FROM_CONFIG, help="Number of CPU threads to use.")
+@click.option(
+    "--bound", type=click.Choice(["mixture", "component"]), show_default=_FROM_CONFIG,
+    help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
+)  # fmt: skip
+@plugin_option("aggregations or data sets")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
+    help="Run directory to create.",
+)  # fmt: skip
+@click.option(
+    "--resume", type=click.Path(path_type=Path), metavar="RUN",
+    help="Run directory of an interrupted run to continue; of the other options only --epochs and --quiet apply.",
+)  # fmt: skip
+@quiet_option
 @plain_errors
 def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) -> None:
-    """Train a model into a run directory."""
+    """Train a model on a data set.
+
+    Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
+    metrics.jsonl, samples.npz, and pictures in plots/.
+    """
     from pyro_mmvae import reports, training
 
     try:
         if resume is None:
             run = training.train(read_config(**options), out, progress=not quiet)
         else:
-            given = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
-            if given or out is not None:
-                raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(given) or '--out'}")
+            passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
+            if passed or out is not None:
+                raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
             run = training.resume(resume, epochs=options["epochs"], progress=not quiet)
     except training.Interrupted as stop:
-        click.echo(f"{stop}\ngo on with: pyro-mmvae train --resume {stop.path}", err=True)
+        click.echo(f"{stop}\ncontinue with: pyro-mmvae train --resume {stop.path}", err=True)
         sys.exit(130)
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
@@ -50,7 +82,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     drawn = reports.draw_run(run.path)
     best = run.state.get("best")
     if best is not None:
-        click.echo(f"best validation ELBO {best:.1f} nats an item, epoch {run.state['epoch']}")
+        click.echo(f"best validation ELBO {best:.1f} nats per item, epoch {run.state['epoch']}")
     click.echo(f"run directory: {run.path}")
     for file in drawn:
         click.echo(f"  {file}")
@@ -61,70 +93,86 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--given", default="", metavar="NAMES", help="Modalities to condition on, by commas; none is the prior.")
-@click.option("--generate", default="", metavar="NAMES", help="Modalities to draw; all others by default.")
-@click.option("-n", "count", type=click.IntRange(1), default=8, show_default=True, help="How many items or draws.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the items and draws.")
-@click.option("--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True)
-@click.option("--device", default="auto", metavar="auto|cpu|cuda")
 @click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    default=Path("samples.png"),
-    show_default=True,
-    help="A PNG; what is no image goes to an .npz beside it, text to both and to the terminal. An .npz: all in it.",
+    "--given", default="", metavar="NAMES", show_default="none, which draws from the prior",
+    help="Modalities of test items to condition on, separated by commas.",
+)  # fmt: skip
+@click.option(
+    "--generate", default="", metavar="NAMES", show_default="all that are not given",
+    help="Modalities to generate, separated by commas.",
+)  # fmt: skip
+@click.option(
+    "-n", "count", type=click.IntRange(1), default=8, show_default=True,
+    help="Number of test items to condition on, or of draws from the prior.",
+)  # fmt: skip
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
 )
+@checkpoint_option
+@device_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
+    help="Output file. FILE.png draws images (other modalities go to FILE.npz, text also to the terminal); FILE.npz "
+    "stores everything.",
+)  # fmt: skip
 @plain_errors
 def sample(
     run: Path, given: str, generate: str, count: int, seed: int, checkpoint: str, device: str, out: Path
 ) -> None:
-    """Draw modalities given others, for test items that have those, or draws from the prior."""
+    """Generate modalities from a trained model.
+
+    They are generated given other modalities of test items, or from draws of the prior. Reads the run directory RUN
+    and, with --given, the test items of its data set. Writes the file --out.
+    """
     from pyro_mmvae import reports, runs
     from pyro_mmvae.runs.sampling import draw_samples
 
-    opened = runs.load(run, checkpoint=checkpoint, device=device)
-    samples = draw_samples(opened, words(given), words(generate), count, seed)
+    opened = runs.load_run(run, checkpoint=checkpoint, device=device)
+    samples = draw_samples(opened, split_names(given), split_names(generate), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]
-    what = f"given {', '.join(words(given))}" if words(given) else "from the prior"
+    source = f"given {', '.join(split_names(given))}" if split_names(given) else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if rows and out.suffix != ".npz":
-        reports.image_grid(rows, out, title=f"Draws {what}", note=f"{opened.config.model.aggregation}, seed {seed}")
-        click.echo(f"{out}: {count} draws {what}, seed {seed}")
+        reports.image_grid(rows, out, title=f"Draws {source}", note=f"{opened.config.model.aggregation}, seed {seed}")
+        click.echo(f"{out}: {count} draws {source}, seed {seed}")
     _echo_texts([(label, row) for label, row in rows if row.ndim == 1])
     arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
     if arrays:
         file = out.with_suffix(".npz")
         runs.write_arrays(file, arrays)
-        click.echo(f"{file}: {', '.join(arrays)}; {count} draws {what}, seed {seed}")
+        click.echo(f"{file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
 
 
-def _echo_texts(rows: list[tuple[str, Any]], most: int = 8) -> None:
-    """Texts in columns, an item each; the first items one after the other where a text is long."""
+def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
+    """Print texts in columns, one per item; long texts are printed item by item, up to ``limit`` items."""
     width = max((len(label) for label, _ in rows), default=0)
     if all(len(text) <= 20 for _, texts in rows for text in texts):
         for label, texts in rows:
             click.echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
         return
     count = len(rows[0][1])
-    for number in range(min(count, most)):
+    for number in range(min(count, limit)):
         click.echo(f"  {number}")
         for label, texts in rows:
             click.echo(f"    {label:<{width}}  {texts[number]}")
-    if count > most:
-        click.echo(f"  … and {count - most} more")
+    if count > limit:
+        click.echo(f"  … and {count - limit} more")
 
 
 @click.command("aggregations")
-@click.option("--plugin", "plugins", multiple=True, metavar="MODULE", help="Module that registers aggregations.")
+@plugin_option("aggregations")
 @plain_errors
 def list_aggregations(plugins: tuple[str, ...]) -> None:
-    """List the aggregations by name."""
+    """List all aggregations with a one-line summary each.
+
+    Reads nothing but the plugins, and writes to the terminal only.
+    """
     from pyro_mmvae import aggregation, runs
 
     runs.import_plugins(plugins)
     names = aggregation.aggregations()
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:<{width}}  {aggregation.get_aggregation(name).summary}")
+        click.echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")

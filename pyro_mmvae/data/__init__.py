@@ -1,12 +1,10 @@
-"""Data sets of several modalities, loaded by name."""
+"""Multimodal data sets: loaders by name or path, and data sets made of arrays and items."""
 
 from __future__ import annotations
 
-from pyro_mmvae.data.characters import decode_texts, encode_texts
 from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
-from pyro_mmvae.data.infer import complete_traits, infer_traits
+from pyro_mmvae.data.infer import complete_specs, infer_specs
 from pyro_mmvae.data.missing import Missing
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
 from pyro_mmvae.data.own.items import from_items
@@ -31,7 +29,8 @@ from pyro_mmvae.data.sets.polymnist_recipe import make_polymnist
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
-from pyro_mmvae.data.text import ALPHABET
+from pyro_mmvae.data.text import ALPHABET, decode_texts, encode_texts
+from pyro_mmvae.modality_spec import ModalitySpec
 
 __all__ = [
     "ALPHABET",
@@ -39,11 +38,11 @@ __all__ = [
     "IndexedTensor",
     "MappedTensor",
     "Missing",
+    "ModalitySpec",
     "MultimodalDataset",
-    "Traits",
     "build_polymnist",
     "cache_folder",
-    "complete_traits",
+    "complete_specs",
     "data_names",
     "find_data",
     "decode_texts",
@@ -51,7 +50,7 @@ __all__ = [
     "format_names",
     "from_arrays",
     "from_items",
-    "infer_traits",
+    "infer_specs",
     "load_celeba",
     "load_data",
     "load_folder",

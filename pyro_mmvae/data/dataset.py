@@ -1,4 +1,4 @@
-"""What every loader returns: paired observations of several modalities, held as tensors."""
+"""The data set that every loader returns: paired observations of several modalities, held as tensors."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ import torch
 
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
+from pyro_mmvae.modality_spec import ModalitySpec
 
 Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class MultimodalDataset:
-    """Paired observations of several modalities: item `i` of every modality belongs to one tuple.
+    """A set of paired observations of several modalities: item `i` of every modality belongs to one tuple.
 
     Args:
-        modalities: modality name to observations, one leading `item` axis each. Images are uint8 tensors
-            `(item, channel, height, width)` with pixel values 0 to 255. What is too large for memory is a
-            `MappedTensor`, of which only the items of a batch are ever read; what is rows of something smaller an
-            `IndexedTensor`.
-        labels: class of each item, int64, `(item,)`; or which attributes each item has, bool, `(item, attribute)`; or
-            None where there are none.
-        present: which modality of which item was observed, bool, `(item, modality)`, columns in the order of
+        modalities: Observations by modality name, each with a leading `item` axis. Images are uint8 tensors
+            `(item, channel, height, width)` with pixel values 0 to 255. An array too large for memory is a
+            :class:`MappedTensor`, which reads only the items of a batch; one whose items repeat the rows of a smaller
+            tensor is an :class:`IndexedTensor`.
+        labels: Class of each item, int64, `(item,)`; or the attributes of each item, bool, `(item, attribute)`; or
+            None if the data is not labelled.
+        present: True where an item's modality was observed, bool, `(item, modality)`, columns in the order of
             ``modalities``.
-        name: name of the data, as `load_data` knows it.
-        split: name of the split, such as `train`.
-        provenance: what the data was made from (seed, sizes, sources and their versions), fit for JSON.
-        traits: modality name to what is known of it; what is not is inferred.
-        label_names: names of the attributes, where labels are attributes.
+        name: Name of the data, as passed to :func:`load_data`.
+        split: Name of the split, such as ``"train"``.
+        provenance: Everything that the data was made from (seed, sizes, sources and their versions), serialisable as
+            JSON.
+        modality_specs: Description of each modality by name; by default, and for modalities left out, it is inferred.
+        label_names: Names of the attributes if ``labels`` holds attributes, and empty otherwise.
 
     Raises:
-        ValueError: if there is no modality or no item, if a modality has another number of items than the first one,
-            if ``labels`` or ``present`` has the wrong shape or type, or if two attributes have one name.
+        ValueError: If there is no modality or no item, the modalities differ in their number of items, ``labels`` or
+            ``present`` has the wrong shape or type, or two attributes share a name.
 
     Example:
         >>> images = torch.zeros(4, 3, 28, 28, dtype=torch.uint8)
@@ -56,63 +57,68 @@ class MultimodalDataset:
     name: str
     split: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    traits: Mapping[str, Traits] = field(default_factory=dict)
+    modality_specs: Mapping[str, ModalitySpec] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
         if not self.modalities:
-            raise ValueError("modalities: found none, expected at least one")
+            raise ValueError("modalities must hold at least one modality, got none")
         for name, tensor in self.modalities.items():
             if not isinstance(tensor, (Tensor, MappedTensor, IndexedTensor)) or tensor.dim() < 1:
-                raise ValueError(f"modality {name!r}: found {_describe(tensor)}, expected a tensor (item, ...)")
-        first, size = self.names[0], len(self)
-        if size < 1:
-            raise ValueError(f"modality {first!r}: found 0 items, expected at least one")
+                raise ValueError(f"modality {name!r} must be a tensor (item, ...), got {_describe(tensor)}")
+        first, num_items = self.names[0], len(self)
+        if num_items < 1:
+            raise ValueError(f"modality {first!r} must have at least one item, got 0 items")
         for name, tensor in self.modalities.items():
-            if len(tensor) != size:
-                raise ValueError(f"modality {name!r}: found {len(tensor)} items, expected {size} as in {first!r}")
-        _check("present", self.present, (size, len(self.modalities)), torch.bool, "(item, modality)")
+            if len(tensor) != num_items:
+                raise ValueError(f"modality {name!r} must have {num_items} items as {first!r} has, got {len(tensor)}")
+        _check_tensor("present", self.present, (num_items, len(self.modalities)), torch.bool, "(item, modality)")
         names = self.label_names
         if len(set(names)) < len(names):
-            raise ValueError(f"label_names: found {len(names)} names, expected no two alike")
+            repeated = next(name for number, name in enumerate(names) if name in names[:number])
+            raise ValueError(f"label_names must be distinct, got {repeated!r} twice")
         if self.labels is not None and names:
-            _check("labels", self.labels, (size, len(names)), torch.bool, "(item, attribute)")
+            _check_tensor("labels", self.labels, (num_items, len(names)), torch.bool, "(item, attribute)")
         elif self.labels is not None:
-            _check("labels", self.labels, (size,), torch.int64, "(item,)")
+            _check_tensor("labels", self.labels, (num_items,), torch.int64, "(item,)")
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         return len(next(iter(self.modalities.values())))
 
     def __repr__(self) -> str:
-        """One line: name, split, number of items, shape of one observation of each modality."""
+        """Return one line with name, split, number of items, and the shape of one item per modality."""
         shapes = ", ".join(f"{name} {tuple(tensor.shape[1:])}" for name, tensor in self.modalities.items())
         return f"MultimodalDataset({self.name!r}, {self.split!r}, {len(self)} items: {shapes})"
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the modalities, in the order of the columns of ``present``."""
+        """The names of the modalities, in the order of the columns of ``present``."""
         return tuple(self.modalities)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The modalities as tensors; what is on disk or rows of something is read whole."""
+        """The modalities as tensors in memory; mapped and indexed ones are read completely."""
         return {name: value if isinstance(value, Tensor) else value[:] for name, value in self.modalities.items()}
 
     @cached_property
     def complete(self) -> bool:
-        """Whether every modality of every item was observed."""
+        """True if every modality of every item was observed."""
         return bool(self.present.all())
 
     @property
     def fingerprint(self) -> str:
-        """A short name for this very content, by its provenance: a folder for what is computed from it."""
+        """A short name derived from name, split and provenance, under which computed results are cached."""
         content = json.dumps([self.name, self.split, self.provenance], sort_keys=True, default=str)
         return f"{self.name.replace('/', '_')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def to(self, device: torch.device | str) -> MultimodalDataset:
-        """The same data with every tensor on ``device``; what is on disk stays there, and is read onto it."""
+        """Return a copy with every tensor on a device; mapped modalities stay on disk and are read onto it.
+
+        Args:
+            device: The device to move to, such as ``"cuda"``.
+        """
         return replace(
             self,
             modalities={name: tensor.to(device) for name, tensor in self.modalities.items()},
@@ -121,28 +127,35 @@ class MultimodalDataset:
         )
 
     def at_epoch(self, epoch: int) -> MultimodalDataset:
-        """The same items as a training sees them in an epoch, counted from 0: some data draw something anew in each."""
-        drawn = {n: v.at_epoch(epoch) if isinstance(v, IndexedTensor) else v for n, v in self.modalities.items()}
-        if all(drawn[name] is value for name, value in self.modalities.items()):
-            return self
-        return replace(self, modalities=drawn)
-
-    def subset(self, index: Tensor | Sequence[int]) -> MultimodalDataset:
-        """The items at ``index``, in its order.
+        """Return the data of a training epoch, with the modalities redrawn that change from epoch to epoch.
 
         Args:
-            index: whole numbers below the number of items, or a bool mask `(item,)`.
+            epoch: Index of the epoch, counted from 0.
 
         Returns:
-            A new dataset with copies of those items, all of them in memory.
+            A data set with redrawn modalities, or this one if no modality changes.
+        """
+        redrawn = {n: v.at_epoch(epoch) if isinstance(v, IndexedTensor) else v for n, v in self.modalities.items()}
+        if all(redrawn[name] is value for name, value in self.modalities.items()):
+            return self
+        return replace(self, modalities=redrawn)
+
+    def subset(self, index: Tensor | Sequence[int]) -> MultimodalDataset:
+        """Return a data set with copies of some items, held in memory.
+
+        Args:
+            index: Indices of the items, in the order to return them, or a bool mask `(item,)`.
+
+        Returns:
+            A new data set with the selected items.
 
         Raises:
-            ValueError: if ``index`` selects no item.
-            IndexError: if an index is out of range or not a whole number, or a mask has another length than the data.
+            ValueError: If ``index`` selects no item.
+            IndexError: If an index is out of range or not an integer, or a mask has another length than the data.
         """
         rows = torch.as_tensor(index)
-        if rows.numel() == 0:
-            raise ValueError("subset: the index is empty, expected at least one item")
+        if rows.numel() == 0 or (rows.dtype == torch.bool and not rows.any()):
+            raise ValueError("index must select at least one item, got none")
         return replace(
             self,
             modalities={name: tensor[rows] for name, tensor in self.modalities.items()},
@@ -152,11 +165,14 @@ class MultimodalDataset:
 
 
 def make_batch(data: MultimodalDataset, index: Tensor | slice) -> Batch:
-    """Some items of a data set as a batch.
+    """Return some items of a data set as a batch.
 
     Args:
-        data: on any device.
-        index: which items, on the same device.
+        data: The data set, on any device.
+        index: Indices of the items, on the device of the data, or a slice.
+
+    Returns:
+        The batch, with masks of present modalities unless the whole data set is complete.
     """
     masks: dict[str, Tensor] = {}
     if not data.complete:
@@ -171,15 +187,25 @@ def complete_dataset(
     split: str,
     provenance: dict[str, Any] | None = None,
 ) -> MultimodalDataset:
-    """A data set in which every modality of every item was observed; arguments as of `MultimodalDataset`."""
+    """Return a data set in which every modality of every item was observed.
+
+    Args:
+        modalities: Observations by modality name, each with a leading `item` axis.
+        labels: Class of each item, int64, `(item,)`.
+        name: Name of the data, as passed to :func:`load_data`.
+        split: Name of the split, such as ``"train"``.
+        provenance: Everything that the data was made from, serialisable as JSON; empty by default.
+    """
     present = torch.ones(len(labels), len(modalities), dtype=torch.bool)
     return MultimodalDataset(modalities, labels, present, name, split, provenance or {})
 
 
-def _check(name: str, value: object, shape: tuple[int, ...], dtype: torch.dtype, axes: str) -> None:
+def _check_tensor(name: str, value: object, shape: tuple[int, ...], dtype: torch.dtype, axes: str) -> None:
+    """Check that a value is a tensor of a shape and type."""
     if not isinstance(value, Tensor) or value.shape != shape or value.dtype != dtype:
-        raise ValueError(f"{name}: found {_describe(value)}, expected {axes} = {shape} of {dtype}")
+        raise ValueError(f"{name} must be {axes} = {shape} of {dtype}, got {_describe(value)}")
 
 
 def _describe(value: object) -> str:
+    """Return shape and type of a tensor, and the type of any other object."""
     return f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__

@@ -1,8 +1,8 @@
-"""What is in a data set, and what is wrong with it."""
+"""Summaries and checks of data sets."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits
 from pyro_mmvae.data.registry import find_data, load_data
-from pyro_mmvae.data.text import decode
+from pyro_mmvae.data.text import decode_texts
+from pyro_mmvae.modality_spec import ModalitySpec
 
-_AT_ONCE = 4096  # items read
+_BLOCK_SIZE = 4096  # items read at once
 
 
 @dataclass(frozen=True)
 class ModalitySummary:
-    """One modality of one split.
+    """A summary of one modality of one split.
 
     Args:
-        name: of the modality.
-        shape: of one item.
-        dtype: such as `uint8`.
-        missing: share of the items in which it was not observed, 0 to 1.
+        name: Name of the modality.
+        shape: Shape of one item.
+        dtype: Name of the type, such as ``"uint8"``.
+        missing: Fraction of items without the modality, 0 to 1.
     """
 
     name: str
@@ -38,15 +38,15 @@ class ModalitySummary:
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """One split.
+    """A summary of one split.
 
     Args:
-        split: its name.
-        items: how many.
-        modalities: of them.
-        labels: class, or name of an attribute, to the number of its items; empty where there are no labels.
-        provenance: what the split was made from.
-        has_attributes: whether labels are attributes.
+        split: Name of the split.
+        items: Number of items in it.
+        modalities: Summary of each modality, in order.
+        labels: Number of items per class, or per name of an attribute; empty without labels.
+        provenance: Everything that the split was made from.
+        has_attributes: If True, labels are attributes and not classes; False by default.
     """
 
     split: str
@@ -58,11 +58,11 @@ class SplitSummary:
 
 
 def summarise(data: MultimodalDataset) -> SplitSummary:
-    """What is in a split."""
+    """Summarise one split of a data set."""
     missing = 1 - data.present.double().mean(0)
     modalities = tuple(
-        ModalitySummary(name, tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), share)
-        for (name, tensor), share in zip(data.modalities.items(), missing.tolist(), strict=True)
+        ModalitySummary(name, tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), fraction)
+        for (name, tensor), fraction in zip(data.modalities.items(), missing.tolist(), strict=True)
     )
     labels: dict[Any, int] = {}
     if data.labels is not None and data.label_names:
@@ -74,19 +74,19 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
 
 
 def check_data(name: str) -> Iterator[str]:
-    """Open every split of a data set from its sources, none from the cache, and say what is wrong.
+    """Open every split of a data set from its sources, bypassing the cache, and report what is wrong.
 
     Args:
-        name: of the data, or a path.
+        name: Name of the data or path of its files.
 
     Yields:
-        One line a finding: a split that cannot be opened, for the reasons its loader gives; labels below 0, or that
-        `train` never has; attributes of other names than its; modalities that are of another shape or type in another
-        split, are never observed, hold values that are not finite, or are the same in every item; items of which
-        nothing was observed.
+        One line per finding: a split that cannot be opened, with its loader's reason; labels below 0, or that the
+        first split lacks; attributes other than those of the first split; modalities whose shape or type differs from
+        the first split, that are never observed, hold values that are not finite, or are constant; items without any
+        modality.
 
     Raises:
-        ValueError: if the name or the format is unknown.
+        ValueError: If the name or the format is unknown.
     """
     first: SplitSummary | None = None
     for split in find_data(name).splits:
@@ -97,30 +97,32 @@ def check_data(name: str) -> Iterator[str]:
             continue
         summary = summarise(data)
         first = first or summary
-        yield from (f"{split}: {finding}" for finding in (*_check_split(data, summary), *_compare(first, summary)))
+        yield from (
+            f"{split}: {finding}" for finding in (*_check_split(data, summary), *_compare_splits(first, summary))
+        )
 
 
 def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, NDArray[Any] | None]]:
-    """Rows of images and texts of some items, as `pyro_mmvae.reports.image_grid` draws them.
+    """Return images and texts of some items, as rows for :func:`pyro_mmvae.reports.image_grid`.
 
     Args:
-        data: a split.
-        count: how many items: of every class in turn the first, the second, …, sorted by class; the first ones where
-            there are no classes.
+        data: One split of a data set.
+        count: Number of items, 20 by default. With classes, the first items of all classes are taken, then the second
+            ones, …, and sorted by class; without classes, the first items of the split.
 
     Returns:
-        Name of each modality of images and `(item, channel, height, width)` uint8, grey where it was not observed; and
-        of each of tokens with an alphabet and strings `(item,)`, empty where it was not.
+        For each modality of images, its name and uint8 pixels `(item, channel, height, width)`, grey where the
+        modality is absent; for each modality of text, its name and strings `(item,)`, empty where it is absent.
 
     Raises:
-        ValueError: if no modality holds images or text.
+        ValueError: If no modality holds images or text.
     """
-    rows = _choose(data, count)
+    rows = _choose_items(data, count)
     sheet: list[tuple[str, NDArray[Any] | None]] = []
     for column, (name, tensor) in enumerate(data.modalities.items()):
-        known = data.traits.get(name, Traits())
-        if known.alphabet is not None and tensor.dim() == 2:
-            texts = decode(tensor[rows], known.alphabet, known.padding)
+        spec = data.modality_specs.get(name, ModalitySpec())
+        if spec.alphabet is not None and tensor.dim() == 2:
+            texts = np.array(decode_texts(tensor[rows], spec.padding, spec.alphabet), dtype=np.str_)
             sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))
         if tensor.dim() != 4 or tensor.shape[1] not in {1, 3}:
             continue
@@ -130,11 +132,15 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
         images = torch.where(data.present[rows, column].reshape(-1, 1, 1, 1), images, images.new_tensor(128))
         sheet.append((name, images.numpy()))
     if not sheet:
-        raise ValueError(f"{data.name}: no modality holds images (channel, height, width) of 1 or 3 channels, or text")
+        raise ValueError(
+            f"{data.name}: a modality must hold text, or images (channel, height, width) of 1 or 3 channels, got none "
+            f"among {', '.join(data.names)}"
+        )
     return sheet
 
 
-def _choose(data: MultimodalDataset, count: int) -> Tensor:
+def _choose_items(data: MultimodalDataset, count: int) -> Tensor:
+    """Return the indices of the items to show, sorted by class if there are classes."""
     if data.labels is None or data.label_names:
         return torch.arange(min(count, len(data)))
     labels = data.labels.numpy()
@@ -146,55 +152,60 @@ def _choose(data: MultimodalDataset, count: int) -> Tensor:
 
 
 def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str]:
+    """Report what is wrong with one split, seen by itself."""
     negative = [label for label in summary.labels if isinstance(label, int) and label < 0]
     if negative:
-        yield f"label {min(negative)} was found, expected none below 0"
-    nothing = (~data.present.any(1)).nonzero().flatten().tolist()
-    if nothing:
-        yield f"item {nothing[0]} has no modality at all, and so have {len(nothing) - 1} others"
+        yield f"labels must be at least 0, got {min(negative)}"
+    empty = (~data.present.any(1)).nonzero().flatten().tolist()
+    if empty:
+        yield f"every item must have a modality, got none for item {empty[0]} and for {len(empty) - 1} others"
     for column, (name, values) in enumerate(data.modalities.items()):
         rows = data.present[:, column].nonzero()[:, 0]
         if not len(rows):
-            yield f"modality {name} was never observed"
+            yield f"modality {name!r} must be present in some item, got none"
             continue
         yield from _check_values(name, values, rows)
 
 
 def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
-    """What is wrong with the values of a modality, read some items at a time."""
+    """Report values of a modality that are not finite or constant, reading a block of items at a time."""
     first, constant = values[rows[:1]], len(rows) > 1
-    for part in rows.split(_AT_ONCE):
-        some = values[part]
-        if some.is_floating_point() and not bool(some.isfinite().all()):
-            item = int((~some.isfinite()).reshape(len(some), -1).any(1).nonzero()[0])
-            yield f"modality {name}: item {int(part[item])} holds a value that is not finite"
+    for part in rows.split(_BLOCK_SIZE):
+        block = values[part]
+        if block.is_floating_point() and not bool(block.isfinite().all()):
+            item = int((~block.isfinite()).reshape(len(block), -1).any(1).nonzero()[0])
+            yield f"modality {name!r}: values must be finite, got others in item {int(part[item])}"
             return
-        constant = constant and bool((some == first).all())
+        constant = constant and bool((block == first).all())
     if constant:
-        yield f"modality {name} is the same in every item"
+        yield f"modality {name!r} must vary between items, got one value in all of them"
 
 
-def _compare(first: SplitSummary, other: SplitSummary) -> Iterator[str]:
-    """What does not fit the first split that could be opened."""
-    known, found = ({one.name: (one.shape, one.dtype) for one in summary.modalities} for summary in (first, other))
-    if _names(first) != _names(other):
-        yield f"modalities {', '.join(found)}, expected {', '.join(known)} as in {first.split}"
-    for name in known.keys() & found.keys():
-        if known[name] != found[name]:
-            yield f"modality {name}: {found[name]}, expected {known[name]} as in {first.split}"
+def _compare_splits(first: SplitSummary, other: SplitSummary) -> Iterator[str]:
+    """Report how a split differs from the first split that could be opened."""
+    expected, received = ({m.name: (m.shape, m.dtype) for m in summary.modalities} for summary in (first, other))
+    if list(expected) != list(received):
+        yield f"modalities must be {', '.join(expected)} as in {first.split}, got {', '.join(received)}"
+    for name in expected.keys() & received.keys():
+        if expected[name] != received[name]:
+            yield (
+                f"modality {name!r} must be {_describe(*expected[name])} as in {first.split}, got "
+                f"{_describe(*received[name])}"
+            )
     if bool(first.labels) != bool(other.labels):
-        yield f"{'has' if other.labels else 'has no'} labels, unlike {first.split}"
+        expected_state, received_state = ("absent", "some") if other.labels else ("present", "none")
+        yield f"labels must be {expected_state} as in {first.split}, got {received_state}"
     elif first.has_attributes or other.has_attributes:
         if list(first.labels) != list(other.labels):
-            yield f"labels {_listed(other)}, expected {_listed(first)} as in {first.split}"
+            yield f"labels must be {_list_labels(first)} as in {first.split}, got {_list_labels(other)}"
     elif not first.labels.keys() >= other.labels.keys():
-        strange = sorted(map(int, other.labels.keys() - first.labels.keys()))
-        yield f"labels {', '.join(map(str, strange))} were found that {first.split} never has"
+        unexpected = sorted(map(int, other.labels.keys() - first.labels.keys()))
+        yield f"labels must be among those of {first.split}, got {', '.join(map(str, unexpected))} as well"
 
 
-def _listed(summary: SplitSummary) -> str:
+def _describe(shape: tuple[int, ...], dtype: str) -> str:
+    return f"{shape} of {dtype}"
+
+
+def _list_labels(summary: SplitSummary) -> str:
     return f"{'attributes' if summary.has_attributes else 'classes'} {', '.join(map(str, summary.labels))}"
-
-
-def _names(summary: SplitSummary) -> Sequence[str]:
-    return [modality.name for modality in summary.modalities]

@@ -1,4 +1,4 @@
-"""Modalities taken away from items, at random and by label, whatever the source of the data."""
+"""Modalities removed from items at random, at rates that may depend on the label, for data of any source."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ from numpy.typing import NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset
 
 Rate: TypeAlias = float | dict[str, float]
-"""One share of items for every modality, or one a modality; modalities that are not named lose nothing."""
+"""One rate for every modality, or one rate per modality; modalities left out lose nothing."""
 
 RateByLabel: TypeAlias = dict[int, float] | dict[str, dict[int, float]] | None
-"""Label to share of its items, or modality to label to share."""
+"""Rates by label, or by modality and label."""
 
 
 @dataclass(frozen=True)
 class Missing:
-    """Which modalities of which items are taken away, on top of those that are absent already.
+    """A random choice of the modalities to remove from items, in addition to those that are absent already.
 
-    Each number is drawn from the seed, the split, the modality's name and the item's place in the split, and compared
-    with a rate: so a higher rate takes away what a lower one does and more, and neither batches nor other modalities
-    matter. Of an item that would lose everything, one modality is kept, each that it has as likely as any other (one
-    whose rate is 1 only if it has no other); with ``allow_empty`` none.
+    A modality of an item is removed if a uniform number is below its rate. The number depends on the seed, the split,
+    the modality's name and the item's position in the split only: a higher rate therefore removes everything that a
+    lower one does, and neither batches nor other modalities matter. An item that would lose everything keeps one
+    modality, chosen uniformly among those it has (one whose rate is 1 only if it has no other), unless ``allow_empty``
+    is True.
 
     Args:
-        missing_rate: share of items that lose a modality, completely at random.
-        missing_by_label: shares that stand in place of ``missing_rate`` for items of some labels.
-        missing_seed: of what is taken away.
-        missing_splits: where. What is not named stays as it is; by default that is ``test``, so that a run is judged
-            on complete items, and given whichever subset of them is asked for.
-        allow_empty: whether an item may be left with nothing.
+        missing_rate: Probability that an item loses a modality, completely at random; one number or one per modality,
+            0 by default.
+        missing_by_label: Probabilities that replace ``missing_rate`` for items of some labels, by label or by modality
+            and label; none by default.
+        missing_seed: Seed of the random choice, 0 by default.
+        missing_splits: Names of the splits to change. By default ``test`` is not changed, so that a run is evaluated
+            on complete items, conditioned on any subset of their modalities.
+        allow_empty: If True, an item may lose all its modalities; False by default.
 
     Raises:
-        ValueError: for a rate that is not in [0, 1].
+        ValueError: If a rate is not in [0, 1] or the seed is negative.
     """
 
     missing_rate: Rate = 0.0
@@ -49,49 +52,51 @@ class Missing:
     allow_empty: bool = False
 
     def __post_init__(self) -> None:
-        """Check."""
+        """Check the rates and the seed."""
         rates = self.missing_rate.items() if isinstance(self.missing_rate, Mapping) else [("", self.missing_rate)]
         for name, rate in rates:
-            _check_rate(f"missing_rate{f' of {name!r}' if name else ''}", rate)
+            _check_rate(f"missing_rate of {name!r}" if name else "missing_rate", rate)
         for key, value in (self.missing_by_label or {}).items():
             for label, rate in value.items() if isinstance(value, Mapping) else [(key, value)]:
                 _check_rate(f"missing_by_label of {label!r}", rate)
         if self.missing_seed < 0:
-            raise ValueError(f"missing_seed: found {self.missing_seed}, expected a whole number of at least 0")
+            raise ValueError(f"missing_seed must be an integer of at least 0, got {self.missing_seed}")
 
     @property
     def active(self) -> bool:
-        """Whether anything may be taken away."""
-        given = self.missing_rate
-        some = any(given.values()) if isinstance(given, Mapping) else given > 0
-        return bool(some or self.missing_by_label)
+        """True if any modality may be removed."""
+        rate = self.missing_rate
+        positive = any(rate.values()) if isinstance(rate, Mapping) else rate > 0
+        return bool(positive or self.missing_by_label)
 
     def apply(self, data: MultimodalDataset, splits: Sequence[str] = ("train", "val", "test")) -> MultimodalDataset:
-        """The same data with less of it present; values are left where they are and never looked at again.
+        """Return the data with modalities marked as absent; the values themselves are kept but never used.
 
         Args:
-            data: one split.
-            splits: that there are.
+            data: One split of a data set.
+            splits: Names of the splits that the data set has.
 
         Raises:
-            ValueError: for an unknown modality or split, labels where there are none, or an item that cannot keep
-                anything.
+            ValueError: If a modality or split is unknown, rates by label are given for data without classes, or an
+                item cannot keep any modality.
         """
         for split in self.missing_splits:
+            # The defaults may name splits that a data set lacks.
             if split not in splits and split not in Missing.missing_splits:
-                raise ValueError(f"missing_splits: unknown split {split!r}, expected some of: {', '.join(splits)}")
+                raise ValueError(f"missing_splits must be some of {', '.join(splits)}, got {split!r}")
         if not self.active or data.split not in self.missing_splits:
             return data
         present = data.present.cpu().numpy()
-        drawn = self._drawn(data)
-        rates = self._rates(data)
-        kept = present & (drawn >= rates)
+        uniform = self._draw_uniform(data)
+        rates = self._compute_rates(data)
+        kept = present & (uniform >= rates)
         if not self.allow_empty:
-            kept |= _one_of_each(present, present & ~kept, drawn, rates, data)
-        about = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return replace(data, present=torch.from_numpy(kept), provenance={**data.provenance, "missing": about})
+            kept |= _choose_one_modality(present, present & ~kept, uniform, rates, data)
+        settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return replace(data, present=torch.from_numpy(kept), provenance={**data.provenance, "missing": settings})
 
-    def _drawn(self, data: MultimodalDataset) -> NDArray[np.float64]:
+    def _draw_uniform(self, data: MultimodalDataset) -> NDArray[np.float64]:
+        """Draw one uniform number per item and modality, `(item, modality)`, from a generator per modality."""
         columns = []
         for name in data.names:
             key = (zlib.crc32(data.split.encode()), zlib.crc32(name.encode()))
@@ -99,56 +104,71 @@ class Missing:
             columns.append(np.random.default_rng(sequence).random(len(data)))
         return np.stack(columns, -1)
 
-    def _rates(self, data: MultimodalDataset) -> NDArray[np.float64]:
-        """The rate of each item and modality."""
-        given = self.missing_rate
-        of = dict(given) if isinstance(given, Mapping) else dict.fromkeys(data.names, float(given))
-        _check_names("missing_rate", of, data)
-        rates = np.tile([of.get(name, 0.0) for name in data.names], (len(data), 1))
+    def _compute_rates(self, data: MultimodalDataset) -> NDArray[np.float64]:
+        """Return the rate of each item and modality, `(item, modality)`."""
+        rate = self.missing_rate
+        by_name = dict(rate) if isinstance(rate, Mapping) else dict.fromkeys(data.names, float(rate))
+        _check_names("missing_rate", by_name, data)
+        rates = np.tile([by_name.get(name, 0.0) for name in data.names], (len(data), 1))
         by_label: dict[Any, Any] = dict(self.missing_by_label or {})
         if not by_label:
             return rates
         if data.labels is None:
-            raise ValueError(f"missing_by_label: data {data.name!r} has no labels")
+            raise ValueError(f"missing_by_label: data {data.name!r} must have one class per item, got no labels")
         if data.label_names:
-            raise ValueError(f"missing_by_label: data {data.name!r} has attributes, expected one class an item")
+            raise ValueError(f"missing_by_label: data {data.name!r} must have one class per item, got attributes")
         labels = data.labels.cpu().numpy()
         nested = isinstance(next(iter(by_label.values())), Mapping)
         if nested:
             _check_names("missing_by_label", by_label, data)
         for column, name in enumerate(data.names):
-            for label, rate in (by_label.get(name, {}) if nested else by_label).items():
-                rates[labels == label, column] = rate
+            for label, label_rate in (by_label.get(name, {}) if nested else by_label).items():
+                rates[labels == label, column] = label_rate
         return rates
 
 
-def _one_of_each(
+def _choose_one_modality(
     present: NDArray[np.bool_],
-    taken: NDArray[np.bool_],
-    drawn: NDArray[np.float64],
+    removed: NDArray[np.bool_],
+    uniform: NDArray[np.float64],
     rates: NDArray[np.float64],
     data: MultimodalDataset,
 ) -> NDArray[np.bool_]:
-    """For each item that would lose everything one modality to keep, each as likely as any other."""
-    back = np.zeros_like(present)
-    for row in np.flatnonzero(present.any(-1) & (taken == present).all(-1)):
-        can = present[row] & (rates[row] < 1)
-        if not can.any():
+    """Choose the modality to keep of each item that would lose everything, uniformly among those it may keep.
+
+    Args:
+        present: True where a modality is present before removal, `(item, modality)`.
+        removed: True where a modality is about to be removed, `(item, modality)`.
+        uniform: The uniform numbers that decided the removal, `(item, modality)`.
+        rates: The rates that they were compared with, `(item, modality)`.
+        data: The split, for messages.
+
+    Returns:
+        True for the chosen modality of each such item, `(item, modality)`.
+
+    Raises:
+        ValueError: If all modalities of an item have rate 1.
+    """
+    chosen = np.zeros_like(present)
+    for row in np.flatnonzero(present.any(-1) & (removed == present).all(-1)):
+        candidates = present[row] & (rates[row] < 1)
+        if not candidates.any():
             raise ValueError(
-                f"item {row} of {data.split!r} would be left without any modality: the rate of all it has is 1 "
-                "(allow_empty: true lets it)"
+                f"item {row} of {data.split!r} must keep at least one modality, got rate 1 for all that it has: lower "
+                "one of the rates, or set allow_empty to true"
             )
-        # What was taken has drawn < rate, so drawn / rate is uniform whatever the rate.
-        back[row, np.argmax(np.where(can, drawn[row] / np.where(can, rates[row], 1.0), -math.inf))] = True
-    return back
+        # A modality was removed because uniform < rate, so uniform / rate is uniform on [0, 1) whatever the rate.
+        scores = np.where(candidates, uniform[row] / np.where(candidates, rates[row], 1.0), -math.inf)
+        chosen[row, np.argmax(scores)] = True
+    return chosen
 
 
 def _check_rate(what: str, rate: float) -> None:
     if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 <= rate <= 1:
-        raise ValueError(f"{what}: found {rate!r}, expected a share from 0 to 1")
+        raise ValueError(f"{what} must be a number from 0 to 1, got {rate!r}")
 
 
-def _check_names(what: str, given: Mapping[str, Any], data: MultimodalDataset) -> None:
-    for name in given:
+def _check_names(what: str, rates: Mapping[str, Any], data: MultimodalDataset) -> None:
+    for name in rates:
         if name not in data.names:
-            raise ValueError(f"{what}: unknown modality {name!r}, the data has {', '.join(data.names)}")
+            raise ValueError(f"{what}: modality must be one of {', '.join(data.names)}, got {name!r}")

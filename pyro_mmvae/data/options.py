@@ -1,50 +1,67 @@
-"""Options that several loaders have, and their checks."""
+"""Checks of the options that several loaders share."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 VAL_SIZE = 5_000
-"""Items that are set aside for validation where a data set has no such split of its own."""
+"""The default number of items set aside for validation if a data set has no validation split."""
 
 
-def check_whole(option: str, name: str, value: object, least: int) -> None:
-    """Check that an option is a whole number.
+def check_integer(option: str, name: str, value: object, minimum: int) -> None:
+    """Check that the value of an option is an integer of at least a minimum.
 
     Args:
-        option: its name.
-        name: of the data.
-        value: what was given.
-        least: the smallest value allowed.
+        option: Name of the option, for the message.
+        name: Name of the data, for the message.
+        value: The value that the user passed.
+        minimum: The smallest value allowed.
 
     Raises:
-        ValueError: if it is not.
+        ValueError: If the value is not an integer or is too small.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{option} of {name!r}: found {value!r}, expected a whole number of at least {least}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{option} of {name!r} must be an integer of at least {minimum}, got {value!r}")
 
 
-def choose_val_size(name: str, total: int, val_size: int | None) -> int:
-    """How many of the items meant for training are set aside for validation: never more than a tenth of them.
+def check_split(name: str, split: str, splits: Sequence[str]) -> None:
+    """Check that a split exists.
 
     Args:
-        name: of the data.
-        total: number of items meant for training.
-        val_size: what was asked for; by default 5,000 or a tenth, whichever is less.
+        name: Name or path of the data, for the message.
+        split: Name of the split that the user asked for.
+        splits: Names of the splits that there are.
+
+    Raises:
+        ValueError: If there is no split of that name.
+    """
+    if split not in splits:
+        raise ValueError(f"split of {name!r} must be one of {', '.join(splits)}, got {split!r}")
+
+
+def resolve_val_size(name: str, num_items: int, val_size: int | None) -> int:
+    """Return the number of training items to set aside for validation: at most a tenth of them.
+
+    Args:
+        name: Name of the data, for messages.
+        num_items: Number of items meant for training, including those to set aside.
+        val_size: The number that the user asked for; by default 5,000 or a tenth, whichever is less.
 
     Returns:
-        The number, which is 0 only if there are fewer than ten items and none were asked for.
+        The number of items, which is 0 only if there are fewer than ten and ``val_size`` is None.
 
     Raises:
-        ValueError: if more than a tenth is asked for.
+        ValueError: If ``val_size`` is not a positive integer or is more than a tenth.
     """
     if val_size is None:
-        return min(VAL_SIZE, total // 10)
-    check_whole("val_size", name, val_size, 1)
-    if val_size > total // 10:
-        raise ValueError(f"val_size of {name!r}: found {val_size}, expected at most a tenth of the {total} of train")
+        return min(VAL_SIZE, num_items // 10)
+    check_integer("val_size", name, val_size, 1)
+    if val_size > num_items // 10:
+        raise ValueError(
+            f"val_size of {name!r} must be at most a tenth of the {num_items} items of train, got {val_size}"
+        )
     return val_size
 
 
@@ -56,49 +73,67 @@ def check_sizes(
     test_size: int | None,
     seed: int = 0,
 ) -> dict[str, int | None]:
-    """Check the options of a loader of files, of which None stands for all there is.
+    """Check the options of a loader of files, where None stands for everything that the files hold.
+
+    Args:
+        name: Name of the data, for messages.
+        modalities: Number of modalities, or None for all.
+        train_size: Number of items of ``train``, or None for all.
+        val_size: Number of items of ``val``, or None for the default.
+        test_size: Number of items of ``test``, or None for all.
+        seed: The seed, an integer of at least 0.
 
     Returns:
-        Name of each split to how many items of it are wanted.
+        The number of items by name of the split.
 
     Raises:
-        ValueError: if one is no whole number of at least 1, or the seed is none of at least 0.
+        ValueError: If a number is not an integer of at least 1, or the seed is not one of at least 0.
     """
     sizes = {"train": train_size, "val": val_size, "test": test_size}
     for option, value in {"modalities": modalities, **{f"{split}_size": size for split, size in sizes.items()}}.items():
         if value is not None:
-            check_whole(option, name, value, 1)
-    check_whole("seed", name, seed, 0)
+            check_integer(option, name, value, 1)
+    check_integer("seed", name, seed, 0)
     return sizes
 
 
-def at_most(name: str, split: str, wanted: int | None, there: int) -> int:
-    """How many items of a split to take: as many as wanted, or all.
-
-    Raises:
-        ValueError: if there are not so many.
-    """
-    if wanted is not None and wanted > there:
-        raise ValueError(f"{split}_size of {name!r}: found {wanted}, expected at most {there}, all there are")
-    return there if wanted is None else wanted
-
-
-def choose_modalities(found: Iterable[str], where: Path, modalities: int | None) -> tuple[str, ...]:
-    """The modalities to read: `m0`, `m1`, … without a gap, all or the first so many.
+def resolve_split_size(name: str, split: str, requested: int | None, available: int) -> int:
+    """Return the number of items of a split to use: the number requested, or all.
 
     Args:
-        found: names that are there; those of another form are passed over.
-        where: they are there, for the message.
-        modalities: how many; all by default.
+        name: Name of the data, for the message.
+        split: Name of the split, for the message.
+        requested: The number that the user asked for, or None for all.
+        available: The number of items that there are.
 
     Raises:
-        ValueError: if one is missing.
+        ValueError: If more items are requested than there are.
     """
-    there = {name for name in found if re.fullmatch("m(0|[1-9][0-9]*)", name)}
-    count = modalities or max((1 + int(name[1:]) for name in there), default=1)
-    wanted = tuple(f"m{modality}" for modality in range(count))
-    for name in wanted:
-        if name not in there:
-            listed = ", ".join(sorted(there, key=lambda one: int(one[1:]))) or "none"
-            raise ValueError(f"{where}: modality {name} is missing, found {listed}, expected m0, m1, … to m{count - 1}")
-    return wanted
+    if requested is not None and requested > available:
+        raise ValueError(
+            f"{split}_size of {name!r} must be at most {available}, the number of items available, got {requested}"
+        )
+    return available if requested is None else requested
+
+
+def choose_modalities(names: Iterable[str], where: Path, modalities: int | None) -> tuple[str, ...]:
+    """Return the names of the modalities to read, `m0`, `m1`, … without a gap.
+
+    Args:
+        names: Names of the modalities that are available; names of any other form are ignored.
+        where: Folder or file that holds them, for the message.
+        modalities: Number of modalities to read, from the first; all by default.
+
+    Raises:
+        ValueError: If one of the modalities to read is missing.
+    """
+    available = {name for name in names if re.fullmatch("m(0|[1-9][0-9]*)", name)}
+    count = modalities or max((1 + int(name[1:]) for name in available), default=1)
+    chosen = tuple(f"m{modality}" for modality in range(count))
+    for name in chosen:
+        if name not in available:
+            listed = ", ".join(sorted(available, key=lambda modality: int(modality[1:]))) or "none"
+            raise ValueError(
+                f"{where}: modality {name!r} is missing: the modalities must be m0, m1, … to m{count - 1}, got {listed}"
+            )
+    return chosen

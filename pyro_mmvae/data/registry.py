@@ -1,4 +1,4 @@
-"""Data by name: a registry of loaders, and the one function that asks it."""
+"""Data sets by name or path: the tables of loaders and formats, and the function that reads from them."""
 
 from __future__ import annotations
 
@@ -6,51 +6,76 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.missing import Missing
+from pyro_mmvae.data.options import check_split
+from pyro_mmvae.registry import Registry
 
 Loader = Callable[..., MultimodalDataset]
-"""Called as `loader(split, cache=cache, **options)`; its keyword-only parameters besides `cache` are its options."""
+"""A function called as `loader(split, cache=cache, **options)`; its keyword-only parameters, except `cache`, are its
+options."""
 
 PathLoader = Callable[..., MultimodalDataset]
-"""Called as `loader(path, split, cache=cache, **options)`; options as for a `Loader`."""
+"""A function called as `loader(path, split, cache=cache, **options)`, with options as for a `Loader`."""
 
 _L = TypeVar("_L", bound=Loader)
 
+_SHARED_OPTIONS = dict(inspect.signature(Missing).parameters)
+
 
 @dataclass(frozen=True)
-class _Entry:
+class RegisteredLoader:
+    """A loader, with what its registration says about it.
+
+    Args:
+        loader: The loader, called with a split or, for a format, with a path and a split.
+        splits: Names of the splits that it can load.
+        options: Its options by name, followed by those that every source has.
+        detect: Predicate that returns True for a path in the loader's format; None for a loader of named data.
+    """
+
     loader: Loader
     splits: tuple[str, ...]
     options: dict[str, inspect.Parameter]
-    """Of the loader, then those that every source has."""
+    detect: Callable[[Path], bool] | None = None
 
     @property
     def hints(self) -> dict[str, Any]:
-        """Types of the options, as far as they are annotated with names that can be found."""
+        """Types of the options, without the loader's own if their annotations cannot be resolved."""
         try:
             return {**get_type_hints(self.loader), **get_type_hints(Missing)}
         except NameError:
             return get_type_hints(Missing)
 
 
-_SHARED = dict(inspect.signature(Missing).parameters)
+class _Match(NamedTuple):
+    """The loader of a name or path, with the format and the path if it is a path."""
+
+    loader: RegisteredLoader
+    format: str | None = None
+    path: Path | None = None
+
+
+DATA_SETS: Registry[RegisteredLoader] = Registry(
+    "data set", "A path to existing files works too, and pyro_mmvae.data.register_data adds a custom data set."
+)
+FORMATS: Registry[RegisteredLoader] = Registry("data format")
 
 
 @dataclass(frozen=True)
 class DataSource:
-    """What `load_data` reads under a name or a path.
+    """A description of the data behind a name or path.
 
     Args:
-        name: the name or path.
-        format: name of the format of a path; None for a name.
-        splits: names of the splits.
-        options: names of the loader's options.
+        name: The name or path, as passed to :func:`load_data`.
+        format: Name of the format of a path; None for a name.
+        splits: Names of the splits that can be loaded.
+        options: Names of the loader's options.
     """
 
     name: str
@@ -59,28 +84,22 @@ class DataSource:
     options: tuple[str, ...]
 
 
-_ENTRIES: dict[str, _Entry] = {}
-_FORMATS: dict[str, tuple[Callable[[Path], bool], _Entry]] = {}
-
-
 def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")) -> Callable[[_L], _L]:
-    """Decorator that makes a loader known to `load_data`.
+    """Return a decorator that registers a loader under a name for :func:`load_data`.
 
     Args:
-        name: name of the data.
-        splits: names of its splits.
+        name: Name of the data, not taken yet.
+        splits: Names of the splits that the loader can load.
 
     Returns:
-        A decorator that registers the loader and returns it as it is.
+        A decorator that registers the loader and returns it unchanged.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: If the name is taken, or one of the loader's options has the name of an option of every source.
     """
 
     def register(loader: _L) -> _L:
-        if name in _ENTRIES:
-            raise ValueError(f"data {name!r} is registered already, choose another name")
-        _ENTRIES[name] = _Entry(loader, tuple(splits), _options(name, loader))
+        DATA_SETS.register(name, RegisteredLoader(loader, tuple(splits), _read_options(name, loader)))
         return loader
 
     return register
@@ -93,161 +112,172 @@ def register_format(
     splits: Sequence[str] = ("train", "val", "test"),
     first: bool = False,
 ) -> Callable[[_L], _L]:
-    """Decorator that makes a loader of files known to `load_data`, which is then given a path instead of a name.
+    """Return a decorator that registers a loader of files, which :func:`load_data` calls with a path.
 
     Args:
-        name: of the format.
-        detect: whether a path, which exists, is in this format. It looks at names, and opens nothing large.
-        splits: names of the splits.
-        first: whether it is tried before those that there are already, as a special case of one of them must be.
+        name: Name of the format, not taken yet.
+        detect: Predicate that returns True if an existing path is in this format. It should look at names only and
+            open no large file.
+        splits: Names of the splits that the loader can load.
+        first: If True, the format is tried before all formats registered so far, as a special case of one of them
+            must be.
 
     Returns:
         A decorator that registers the loader, called as `loader(path, split, cache=cache, **options)`, and returns it
-        as it is.
+        unchanged.
 
     Raises:
-        ValueError: if the name is taken.
+        ValueError: If the name is taken, or one of the loader's options has the name of an option of every source.
     """
 
     def register(loader: _L) -> _L:
-        if name in _FORMATS:
-            raise ValueError(f"data format {name!r} is registered already, choose another name")
-        others = dict(_FORMATS)
+        earlier = FORMATS.snapshot()
+        FORMATS.register(name, RegisteredLoader(loader, tuple(splits), _read_options(name, loader), detect))
         if first:
-            _FORMATS.clear()
-        _FORMATS[name] = (detect, _Entry(loader, tuple(splits), _options(name, loader)))
-        _FORMATS.update(others)
+            FORMATS.restore({name: FORMATS[name], **earlier})
         return loader
 
     return register
 
 
+def data_names() -> tuple[str, ...]:
+    """Return the names of the registered data sets, sorted."""
+    return tuple(sorted(DATA_SETS))
+
+
 def format_names() -> tuple[str, ...]:
-    """Names of the formats of files that `load_data` reads, in the order in which they are tried."""
-    return tuple(_FORMATS)
+    """Return the names of the registered formats of files, in the order in which they are tried."""
+    return tuple(FORMATS)
 
 
-def _options(name: str, loader: Loader) -> dict[str, inspect.Parameter]:
+def _read_options(name: str, loader: Loader) -> dict[str, inspect.Parameter]:
+    """Return the options of a loader and those of every source, and check that no name is in both."""
     parameters = inspect.signature(loader).parameters
-    own = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n != "cache"}
-    for option in own:
-        if option in _SHARED or option == "name":
-            raise ValueError(f"data {name!r}: the option {option!r} is taken, choose another name for it")
-    return {**own, **_SHARED}
+    options = {n: p for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n != "cache"}
+    for option in options:
+        if option in _SHARED_OPTIONS or option == "name":
+            raise ValueError(
+                f"data {name!r}: the name of an option must be none of name, {', '.join(_SHARED_OPTIONS)}, got "
+                f"{option!r}: rename this keyword-only parameter of the loader"
+            )
+    return {**options, **_SHARED_OPTIONS}
 
 
-def _find(name: str) -> tuple[_Entry, tuple[Path, ...]]:
-    """The entry of a name or of a path, and what its loader gets before the split."""
-    if name in _ENTRIES:
-        return _ENTRIES[name], ()
+def _lookup_source(name: str) -> _Match:
+    """Return the loader of a name, or of a path in one of the known formats."""
+    if name in DATA_SETS:
+        return _Match(DATA_SETS[name])
     path = Path(name).expanduser()
     if not path.exists():
-        raise ValueError(
-            f"unknown data {name!r}, expected a path or one of: {', '.join(data_names())} "
-            "(add your own with pyro_mmvae.data.register_data)"
-        )
-    for detect, entry in _FORMATS.values():
-        if detect(path):
-            return entry, (path,)
-    raise ValueError(f"{name}: in none of the known formats: {', '.join(_FORMATS)}")
+        raise ValueError(DATA_SETS.unknown(name))
+    for format_name, entry in FORMATS.items():
+        if entry.detect is not None and entry.detect(path):
+            return _Match(entry, format_name, path)
+    raise ValueError(
+        f"{name}: the files must be in one of the formats {', '.join(FORMATS)}, got none of them: see the manual for "
+        "what each holds, or add a format with pyro_mmvae.data.register_format"
+    )
 
 
 def find_data(name: str) -> DataSource:
-    """What `load_data` would read under a name or a path; nothing large is opened.
+    """Describe what :func:`load_data` would read under a name or path, without opening large files.
+
+    Args:
+        name: Name of the data or path of its files.
 
     Raises:
-        ValueError: if the name or the format is unknown.
+        ValueError: If the name or the format is unknown.
     """
-    entry, _ = _find(name)
-    formats = (known for known, (_, other) in _FORMATS.items() if other is entry)
-    return DataSource(name, next(formats, None), entry.splits, tuple(entry.options))
-
-
-def _check_known(name: str, entry: _Entry, options: Mapping[str, Any]) -> None:
-    for option in options:
-        if option not in entry.options:
-            raise ValueError(f"unknown option {option!r} of {name!r}, expected one of: {', '.join(entry.options)}")
+    match = _lookup_source(name)
+    return DataSource(name, match.format, match.loader.splits, tuple(match.loader.options))
 
 
 def resolve_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Every option of a source: as given, converted to the annotated type, or else the loader's default.
+    """Return the value of every option of a source: the user's, converted to the annotated type, or the default.
 
     Args:
-        name: as for `load_data`.
-        options: by name. A string such as "3" or "1e-3" is converted where a number is wanted, a path made absolute.
+        name: Name of the data or path of its files.
+        options: Values by name of the option. A string such as "3" or "1e-3" is converted where a number is expected,
+            and a path is made absolute.
 
     Returns:
-        Keyword arguments for `load_data`, in the order of the loader's parameters.
+        Keyword arguments for :func:`load_data`, in the order of the loader's parameters.
 
     Raises:
-        ValueError: if the name or an option is unknown, or a value is not of the option's type.
+        ValueError: If the name or an option is unknown, an option without default is missing, or a value is not of the
+            option's type.
     """
-    entry, _ = _find(name)
+    entry = _lookup_source(name).loader
     options = options or {}
-    _check_known(name, entry, options)
-    hints, result = entry.hints, {}
+    _check_option_names(name, entry, options)
+    hints, resolved = entry.hints, {}
     for option, parameter in entry.options.items():
         if option in options:
-            result[option] = _convert(f"option {option!r} of {name!r}", options[option], hints.get(option, Any))
+            resolved[option] = _convert(f"option {option!r} of {name!r}", options[option], hints.get(option, Any))
         elif parameter.default is parameter.empty:
-            raise ValueError(f"option {option!r} of {name!r} is missing, and it has no default")
+            raise ValueError(f"option {option!r} of {name!r} must be given, as it has no default, got none")
         else:
-            result[option] = parameter.default
-    return result
+            resolved[option] = parameter.default
+    return resolved
+
+
+def _check_option_names(name: str, entry: RegisteredLoader, options: Mapping[str, Any]) -> None:
+    for option in options:
+        if option not in entry.options:
+            raise ValueError(f"option of {name!r} must be one of {', '.join(entry.options)}, got {option!r}")
 
 
 def _convert(what: str, value: Any, hint: Any) -> Any:
+    """Convert a value to an annotated type, or raise a ValueError that begins with ``what``."""
     try:
-        if isinstance(value, bool) and not _mentions(hint, bool):
+        # Pydantic would take True for 1, which hides a mistake.
+        if isinstance(value, bool) and not _allows_type(hint, bool):
             raise ValueError
-        result = TypeAdapter(hint).validate_python(value)
-        # A path of a run's configuration must mean the same from every folder, and be as YAML gives it back.
-        return str(result.expanduser().absolute()) if isinstance(result, Path) else result
-    except PydanticSchemaGenerationError:  # a type that pydantic knows nothing of
+        converted = TypeAdapter(hint).validate_python(value)
+        # A path in the configuration of a run must mean the same from every folder, and be as YAML gives it back.
+        return str(converted.expanduser().absolute()) if isinstance(converted, Path) else converted
+    except PydanticSchemaGenerationError:  # a type without validation in pydantic
         return value
     except (ValidationError, ValueError):
         expected = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint)
         expected = expected.replace("typing.", "").replace("collections.abc.", "").replace("NoneType", "None")
-        raise ValueError(f"{what}: found {value!r}, expected {expected}") from None
+        raise ValueError(f"{what} must be of type {expected}, got {value!r}") from None
 
 
-def _mentions(hint: Any, kind: type) -> bool:
-    return hint in {Any, kind} or any(_mentions(part, kind) for part in get_args(hint))
-
-
-def data_names() -> tuple[str, ...]:
-    """Names that `load_data` knows, sorted."""
-    return tuple(sorted(_ENTRIES))
+def _allows_type(hint: Any, allowed: type) -> bool:
+    """Return True if a type hint is a type or Any, or mentions one of them in a union or container."""
+    return hint in {Any, allowed} or any(_allows_type(part, allowed) for part in get_args(hint))
 
 
 def load_data(
     name: str = "polymnist-mini", split: str = "train", *, cache: bool = True, **options: object
 ) -> MultimodalDataset:
-    """Load one split of a data set. No other split's file is opened or built.
+    """Load one split of a data set. Files of other splits are neither opened nor built.
 
     Args:
-        name: name of the data, one of `data_names()`, or the path of files in one of `format_names()`.
-        split: name of the split.
-        cache: keep what was built on disk, and read it from there the next time. The folder is the environment's
-            `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else `~/.cache/pyro_mmvae`.
-        options: keyword arguments of the loader, and of `Missing`, which is applied on top of what the loader gives:
-            `missing_rate`, `missing_by_label`, `missing_seed`, `missing_splits`, `allow_empty`.
+        name: Name of the data, one of :func:`data_names`, or path of files in one of :func:`format_names`.
+        split: Name of the split, ``"train"`` by default.
+        cache: If True, data that was built is kept on disk and read from there the next time. The folder is the
+            environment variable `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else `~/.cache/pyro_mmvae`.
+        options: Keyword arguments of the loader, and those of :class:`Missing`, which is applied to what the loader
+            returns: `missing_rate`, `missing_by_label`, `missing_seed`, `missing_splits`, `allow_empty`.
 
     Returns:
-        The split.
+        The items of the split.
 
     Raises:
-        ValueError: if the name, the format, the split or an option is unknown, or an option's value is not allowed.
-        ImportError: if the data is made from packages that are not installed.
+        ValueError: If the name, the format, the split or an option is unknown, or the value of an option is not
+            allowed.
+        ImportError: If the data is made from packages that are not installed.
 
     Example:
         >>> data = load_data("polymnist-mini", "val", modalities=3, val_size=500)  # doctest: +SKIP
     """
-    entry, where = _find(name)
-    if split not in entry.splits:
-        raise ValueError(f"unknown split {split!r} of {name!r}, expected one of: {', '.join(entry.splits)}")
-    _check_known(name, entry, options)
-    shared: dict[str, Any] = {option: value for option, value in options.items() if option in _SHARED}
+    entry, _, path = _lookup_source(name)
+    check_split(name, split, entry.splits)
+    _check_option_names(name, entry, options)
+    shared: dict[str, Any] = {option: value for option, value in options.items() if option in _SHARED_OPTIONS}
     missing = Missing(**shared)
-    own = {option: value for option, value in options.items() if option not in _SHARED}
-    return missing.apply(entry.loader(*where, split, cache=cache, **own), entry.splits)
+    loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
+    location = () if path is None else (path,)
+    return missing.apply(entry.loader(*location, split, cache=cache, **loader_options), entry.splits)

@@ -1,4 +1,4 @@
-"""Labels that are several yes-or-no attributes of one item: how scores and predictions of them are judged."""
+"""Average precision and chance-corrected agreement for labels that consist of several binary attributes."""
 
 from __future__ import annotations
 
@@ -13,41 +13,45 @@ from pyro_mmvae._typing import Bool, Tensor
 
 
 def average_precisions(scores: NDArray[Any], truth: NDArray[Any]) -> dict[int, float]:
-    """The average precision of each attribute; a score without any knowledge gets the attribute's frequency.
+    """Return the average precision of each attribute.
+
+    An uninformative score has an expected average precision equal to the frequency of the attribute.
 
     Args:
-        scores: `(item, attribute)`, higher where an attribute is likelier.
-        truth: which attributes an item has, `(item, attribute)`.
+        scores: Scores of shape `(item, attribute)`, higher where an attribute is likelier.
+        truth: Binary labels of shape `(item, attribute)`: the attributes that each item has.
 
     Returns:
-        Number of the attribute to its figure; those that no item has are left out.
+        A mapping from the index of an attribute to its average precision; attributes that no item has are left out.
     """
     columns = enumerate(zip(scores.T, truth.T, strict=True))
-    return {k: float(average_precision_score(there, score)) for k, (score, there) in columns if there.any()}
+    return {k: float(average_precision_score(label, score)) for k, (score, label) in columns if label.any()}
 
 
 def mean_average_precision(scores: NDArray[Any], truth: NDArray[Any]) -> float:
-    """The mean of :func:`average_precisions`, NaN where there is none."""
-    found = average_precisions(scores, truth)
-    return float(np.mean(list(found.values()))) if found else math.nan
+    """Return the mean of :func:`average_precisions`, or NaN if no item has any attribute."""
+    precisions = average_precisions(scores, truth)
+    return float(np.mean(list(precisions.values()))) if precisions else math.nan
 
 
 def agreement(predictions: Bool[Tensor, "rater item attribute"]) -> dict[int, float]:
-    r"""Fleiss' kappa of several raters on each attribute: 1 for agreement on every item, 0 for what chance would give.
+    r"""Return Fleiss' kappa of several raters per attribute: 1 for full agreement, 0 for agreement by chance.
 
     .. math:: \kappa = \frac{\bar P - P_e}{1 - P_e}, \qquad P_e = p^2 + (1 - p)^2
 
-    with :math:`\bar P` the share of pairs of raters that agree, mean over items, and p the share of yes. The share
-    of agreement itself says little here: raters who always say no agree on every rare attribute.
+    Here :math:`\bar P` is the share of pairs of raters that agree, averaged over items, and p is the share of positive
+    ratings. The share of agreement alone would mislead: raters who never see a rare attribute agree on nearly every
+    item.
 
     References:
         Fleiss, 1971. Measuring nominal scale agreement among many raters. Psychological Bulletin 76(5).
 
     Args:
-        predictions: two raters at least.
+        predictions: Ratings of shape `(rater, item, attribute)` from at least two raters.
 
     Returns:
-        Number of the attribute to kappa; those of which all raters say the same of all items are left out.
+        A mapping from the index of an attribute to kappa. An attribute is left out if all ratings of it are equal,
+        since kappa is undefined there.
     """
     raters = len(predictions)
     yes = predictions.double().sum(0)
@@ -56,4 +60,4 @@ def agreement(predictions: Bool[Tensor, "rater item attribute"]) -> dict[int, fl
     share = yes.mean(0) / raters
     chance = share.square() + (1 - share).square()
     varies = ((share > 0) & (share < 1)).tolist()
-    return {k: float((observed[k] - chance[k]) / (1 - chance[k])) for k, there in enumerate(varies) if there}
+    return {k: float((observed[k] - chance[k]) / (1 - chance[k])) for k, defined in enumerate(varies) if defined}

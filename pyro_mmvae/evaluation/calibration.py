@@ -21,12 +21,12 @@ _ALPHA = 0.01
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of central predictive intervals of one level.
+    """The coverage of central predictive intervals of one nominal level.
 
     Attributes:
-        level: nominal.
-        value: the share of items inside.
-        error: its binomial standard error if the nominal level held, √(level (1 − level) / items).
+        level: The nominal level, between 0 and 1.
+        value: The share of items whose observation lies inside its interval.
+        error: The binomial standard error of the share if the nominal level held, √(level (1 − level) / items).
     """
 
     level: float
@@ -36,23 +36,23 @@ class Coverage:
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """One statistic of one modality, against its posterior predictive distribution.
+    """The calibration of one statistic of one modality against its posterior predictive distribution.
 
     Attributes:
-        statistic: its key, ``"m0.contrast"``.
-        in_sample: whether the guide saw the modality; then nothing is judged.
-        p_value: two-sided Bayesian p-value of the statistic's mean over items, see :func:`bayesian_p_value`.
-        pit: `(item,)`, NaN where the item lacks the modality.
-        coverage: at several levels.
-        ks: Kolmogorov–Smirnov distance of the PIT values from uniform.
-        ks_p_value: of that distance; None where it is not judged.
-        verdict: in words.
-        n: number of items.
-        samples: draws an item.
-        given: the modalities the guide saw.
-        bound: see :class:`~pyro_mmvae.evaluation.ppc.PredictiveCheck`.
-        protocol: how the draws came about.
-        seed: of the draws and of the ties.
+        statistic: The key of the statistic, such as ``"m0.contrast"``.
+        in_sample: If True, the guide saw the modality, so that nothing is judged.
+        p_value: The two-sided Bayesian p-value of the statistic's mean over items, see :func:`bayesian_p_value`.
+        pit: Probability integral transforms of shape `(item,)`, NaN where the item lacks the modality.
+        coverage: The coverage of predictive intervals, one per level.
+        ks: The Kolmogorov–Smirnov distance of the PIT values from the uniform distribution.
+        ks_p_value: The p-value of that distance, or None if the modality is not judged.
+        verdict: The conclusion in words.
+        n: The number of items.
+        samples: The number of draws per item.
+        given: The modalities that the guide saw.
+        density: The density that z was drawn from, see :class:`~pyro_mmvae.evaluation.ppc.PredictiveCheck`.
+        protocol: A description of how the draws were made.
+        seed: The seed of the draws and of the random breaking of ties.
     """
 
     statistic: str
@@ -66,80 +66,80 @@ class Calibration:
     n: int
     samples: int
     given: tuple[str, ...]
-    bound: str
+    density: str
     protocol: str
     seed: int
 
     @property
     def modality(self) -> str:
-        """That the statistic is of."""
+        """The modality that the statistic describes."""
         return self.statistic.split(".", maxsplit=1)[0]
 
     def metrics(self) -> list[Metric]:
-        """As rows of figures."""
-        how = f"{self.protocol}, {'in-sample' if self.in_sample else 'not given'}"
+        """Return the calibration as rows of figures."""
+        protocol = f"{self.protocol}, {'in-sample' if self.in_sample else 'not given'}"
         values = {"ppc_p_value": self.p_value, "ppc_ks": self.ks}
         if self.ks_p_value is not None:
             values["ppc_ks_p_value"] = self.ks_p_value
         values |= {f"ppc_coverage_{round(100 * c.level)}": c.value for c in self.coverage}
-        return [Metric(name, how, self.given, self.statistic, v, self.n, self.seed) for name, v in values.items()]
+        return [Metric(name, protocol, self.given, self.statistic, v, self.n, self.seed) for name, v in values.items()]
 
 
 def bayesian_p_value(replicated: NDArray[Any], observed: float) -> float:
-    r"""Two-sided: :math:`2 \min(p, 1 - p)`, where p is the mid-p-value of the upper tail.
+    r"""Return the two-sided Bayesian p-value :math:`2 \min(p, 1 - p)`, where p is the mid-p-value of the upper tail.
 
     .. math:: p = P(T^{rep} > T^{obs}) + \tfrac12 P(T^{rep} = T^{obs})
 
-    Small means that the model rarely replicates what was observed; 1 that the observation is the replicates' median.
-    Ties count half (mid-p), so that statistics with few values are no special case.
+    A small value means that the model rarely replicates what was observed; 1 means that the observation is the median
+    of the replicates. Ties count half (mid-p), so that statistics with few values need no special treatment.
 
     References:
         Gelman, Meng and Stern, 1996. Posterior predictive assessment of model fitness via realized discrepancies.
         Statistica Sinica 6. The mid-p-value: Lancaster, 1961. Significance tests in discrete distributions. JASA 56.
 
     Args:
-        replicated: `(sample,)`.
-        observed: one number.
+        replicated: Values of the statistic for the replicates, of shape `(sample,)`.
+        observed: The value of the statistic for the observation.
 
     Returns:
-        Between 0 and 1.
+        The p-value, between 0 and 1.
     """
     upper = float(np.mean(replicated > observed) + 0.5 * np.mean(replicated == observed))
     return 2 * min(upper, 1 - upper)
 
 
 def pit_values(replicated: NDArray[Any], observed: NDArray[Any], *, seed: int = 0) -> NDArray[np.float64]:
-    r"""Randomised probability integral transforms, exactly uniform where observation and replicates are exchangeable.
+    r"""Return randomised probability integral transforms (PIT), uniform if observation and replicates are exchangeable.
 
     .. math:: u = \frac{\#\{T^{rep} < T^{obs}\} + v\,(\#\{T^{rep} = T^{obs}\} + 1)}{S + 1}, \quad v \sim U(0, 1)
 
-    v breaks the ties of discrete statistics, and smooths the steps of a finite number of draws.
+    v breaks the ties of discrete statistics and smooths the steps of a finite number of draws.
 
     References:
         Czado, Gneiting and Held, 2009. Predictive model assessment for count data. Biometrics 65.
 
     Args:
-        replicated: `(sample, item)`.
-        observed: `(item,)`; NaN stays NaN.
-        seed: of v.
+        replicated: Values of the statistic for the replicates, of shape `(sample, item)`.
+        observed: Values of the statistic for the observations, of shape `(item,)`; NaN stays NaN.
+        seed: The seed of v, 0 by default.
 
     Returns:
-        `(item,)`, in [0, 1].
+        Values in [0, 1] of shape `(item,)`.
     """
-    v = np.random.default_rng((seed, 1)).random(observed.shape)  # a stream of its own
+    v = np.random.default_rng((seed, 1)).random(observed.shape)  # (seed, 1) is a stream independent of the draws'
     less, equal = (replicated < observed).sum(0), (replicated == observed).sum(0)
     return np.where(np.isnan(observed), np.nan, (less + v * (equal + 1)) / (len(replicated) + 1))
 
 
 def interval_coverage(pit: NDArray[Any], levels: Sequence[float] = LEVELS) -> tuple[Coverage, ...]:
-    """The share of items inside their central predictive interval: those whose PIT lies in it.
+    """Return the share of items whose PIT lies in each central predictive interval.
 
     Args:
-        pit: `(item,)`, without NaN.
-        levels: of the intervals, each between 0 and 1.
+        pit: Probability integral transforms of shape `(item,)`, without NaN.
+        levels: The nominal levels of the intervals, each between 0 and 1; by default 0.5, 0.8, 0.9 and 0.95.
 
     Returns:
-        One a level.
+        The coverage, one entry per level.
     """
     rows = []
     for level in levels:
@@ -149,17 +149,17 @@ def interval_coverage(pit: NDArray[Any], levels: Sequence[float] = LEVELS) -> tu
 
 
 def nominal_scores(replicated: NDArray[Any], observed: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Classes without an order as numbers with one: how frequent is a class in its item?
+    """Replace classes without an order by their frequencies within each item, which have one.
 
-    All are counted in one pool, so that observation and replicates stay exchangeable if they were.
+    Replicates and observation are counted in one pool, so that they stay exchangeable if they were.
 
     Args:
-        replicated: classes `(sample, item)`.
-        observed: classes `(item,)`.
+        replicated: Classes of the replicates, of shape `(sample, item)`.
+        observed: Classes of the observations, of shape `(item,)`; NaN stays NaN.
 
     Returns:
-        The share of the pool that has a replicate's class, `(sample, item)`, and that has the observed class,
-        `(item,)`; NaN stays NaN.
+        The share of the pool that has a replicate's class, of shape `(sample, item)`, and the share that has the
+        observed class, of shape `(item,)`.
     """
     pool = np.concatenate([replicated, observed[None]])
     scores = np.stack([(pool == row).mean(0) for row in pool])
@@ -170,21 +170,22 @@ def nominal_scores(replicated: NDArray[Any], observed: NDArray[Any]) -> tuple[ND
 def calibrate(
     check: PredictiveCheck, *, levels: Sequence[float] = LEVELS, alpha: float = _ALPHA, seed: int | None = None
 ) -> list[Calibration]:
-    """p-value, PIT and coverage of every statistic.
+    """Compute the p-value, PIT values and coverage of every statistic.
 
-    The p-value is of the mean over items within a draw, PIT and coverage are of single items. Only a modality that was
-    not given is judged, by a Kolmogorov–Smirnov test of its PIT values; items must be independent for that. Of one
-    that was given the PIT values crowd around 1/2 even under the exact posterior, since the observation was used twice.
-    Values without an order are scored first, see :func:`nominal_scores`.
+    The p-value refers to the mean over items within a draw, PIT values and coverage to single items. Only a modality
+    that was not given is judged, by a Kolmogorov–Smirnov test of its PIT values, which requires independent items. The
+    PIT values of a modality that was given crowd around 1/2 even under the exact posterior, since the observation is
+    used twice. Values without an order are replaced by scores, see :func:`nominal_scores`.
 
     Args:
-        check: draws and observations.
-        levels: of the intervals.
-        alpha: the p-value of the test below which calibration is rejected, one statistic at a time.
-        seed: of the ties; that of the draws by default.
+        check: The draws and the observations.
+        levels: The nominal levels of the intervals; by default 0.5, 0.8, 0.9 and 0.95.
+        alpha: The p-value of the test below which calibration is rejected, 0.01 by default, without correction for
+            several statistics.
+        seed: The seed of the random breaking of ties; by default that of the draws.
 
     Returns:
-        One a statistic, those that no item has left out.
+        One entry per statistic that some item has.
     """
     rows = []
     seed = check.seed if seed is None else seed
@@ -197,21 +198,21 @@ def calibrate(
             continue
         pit = pit_values(replicated, observed, seed=int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
         test = stats.kstest(pit[kept], "uniform")
-        inside = check.in_sample(key)
+        in_sample = check.in_sample(key)
         rows.append(
             Calibration(
                 statistic=key,
-                in_sample=inside,
+                in_sample=in_sample,
                 p_value=bayesian_p_value(replicated[:, kept].mean(1), float(observed[kept].mean())),
                 pit=pit,
                 coverage=interval_coverage(pit[kept], levels),
                 ks=float(test.statistic),
-                ks_p_value=None if inside else float(test.pvalue),
-                verdict=_verdict(inside, float(test.pvalue), alpha),
+                ks_p_value=None if in_sample else float(test.pvalue),
+                verdict=_verdict(in_sample, float(test.pvalue), alpha),
                 n=int(kept.sum()),
                 samples=check.samples,
                 given=check.given,
-                bound=check.bound,
+                density=check.density,
                 protocol=check.protocol,
                 seed=seed,
             )
@@ -220,7 +221,8 @@ def calibrate(
 
 
 def _verdict(in_sample: bool, p_value: float, alpha: float) -> str:
+    """Return the conclusion of the test in words."""
     if in_sample:
         return IN_SAMPLE
-    word = "miscalibrated" if p_value < alpha else "no departure from uniform"
-    return f"{word}: KS p = {p_value:.2g}, threshold {alpha:g}"
+    conclusion = "miscalibrated" if p_value < alpha else "no departure from uniform"
+    return f"{conclusion}: KS p = {p_value:.2g}, threshold {alpha:g}"

@@ -1,4 +1,4 @@
-"""Networks that classify one modality: images, tokens, or numbers."""
+"""Networks that classify a single modality: images, tokens or numbers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from pyro_mmvae._typing import Float, Tensor
 
 _WIDTH = 32
 _FEATURES = 128
-_POSITIONS = 16  # that a long text is pooled to
+_POSITIONS = 16  # a long text is pooled to this many positions, so that the linear layer stays small
 
 
 def image_classifier(shape: tuple[int, ...], classes: int) -> nn.Sequential:
-    """Three strided convolutions with group normalisation and two linear layers.
+    """Build a classifier of images: three strided convolutions with group normalisation, then two linear layers.
 
     Args:
-        shape: `(channel, height, width)` of one image.
-        classes: how many.
+        shape: The shape `(channel, height, width)` of one image.
+        classes: The number of logits.
+
+    Returns:
+        A module from images `(item, channel, height, width)` to logits `(item, class)`.
     """
     layers: list[nn.Module] = []
     channels = shape[0]
@@ -33,15 +36,19 @@ def image_classifier(shape: tuple[int, ...], classes: int) -> nn.Sequential:
 
 
 def token_classifier(shape: tuple[int, ...], tokens: int, classes: int) -> nn.Sequential:
-    """Two convolutions along the positions of one-hot tokens and two linear layers.
+    """Build a classifier of tokens: two convolutions along the positions of one-hot tokens, then two linear layers.
 
-    It takes tokens `(item, *shape)` or what a categorical likelihood's mean is, probabilities `(item, *shape, token)`,
-    of which it sees the most probable token at each position: it judges a text as one reads it.
+    The network takes tokens `(item, *shape)` or the mean of a categorical likelihood, that is probabilities
+    `(item, *shape, token)`. Of probabilities it sees the most probable token at each position only, so that it judges a
+    generated text as a reader would.
 
     Args:
-        shape: of one item; more than one axis is flattened.
-        tokens: how many there are. Others are no token.
-        classes: how many.
+        shape: The shape of one item; several axes are flattened into one axis of positions.
+        tokens: The size of the vocabulary. A token outside it is encoded as a vector of zeros.
+        classes: The number of logits.
+
+    Returns:
+        A module from tokens or their probabilities to logits `(item, class)`.
     """
     positions = math.prod(shape)
     width = 2 * _WIDTH
@@ -60,14 +67,17 @@ def token_classifier(shape: tuple[int, ...], tokens: int, classes: int) -> nn.Se
 
 
 def vector_classifier(shape: tuple[int, ...], classes: int, *, counts: bool = False) -> nn.Sequential:
-    """Standardised numbers through a hidden layer of 256 and one of 128.
+    """Build a classifier of standardised numbers with hidden layers of 256 and 128 units.
 
-    The moments of the first module are to be fitted.
+    The first module is a :class:`Standardise`, whose moments must be fitted before training.
 
     Args:
-        shape: of one item, which is flattened.
-        classes: how many.
-        counts: take log(1 + x) first.
+        shape: The shape of one item, which is flattened.
+        classes: The number of logits.
+        counts: If True, log(1 + x) is taken before standardising; False by default.
+
+    Returns:
+        A module from items `(item, *shape)` to logits `(item, class)`.
     """
     hidden = 2 * _FEATURES
     return nn.Sequential(
@@ -81,11 +91,11 @@ def vector_classifier(shape: tuple[int, ...], classes: int, *, counts: bool = Fa
 
 
 class MostProbable(nn.Module):
-    """Tokens, or probabilities of tokens, to one-hot vectors; the least token where several are most probable.
+    """A layer that turns tokens, or probabilities of tokens, into one-hot vectors; ties go to the smallest token.
 
     Args:
-        positions: of one item.
-        tokens: how many there are.
+        positions: The number of positions in one item.
+        tokens: The size of the vocabulary.
     """
 
     def __init__(self, positions: int, tokens: int) -> None:
@@ -93,7 +103,7 @@ class MostProbable(nn.Module):
         self.positions, self.tokens = positions, tokens
 
     def forward(self, values: Tensor) -> Float[Tensor, "item token position"]:
-        """One-hot vectors, 0 everywhere at a position whose token is none of them."""
+        """Return one-hot vectors, with zeros at every position whose token is outside the vocabulary."""
         flat = values.reshape(len(values), self.positions, -1)
         chosen = flat.argmax(-1) if flat.shape[-1] > 1 else flat[..., 0].long()
         one_hot = nn.functional.one_hot(chosen.clamp(max=self.tokens), self.tokens + 1)[..., : self.tokens]
@@ -101,11 +111,11 @@ class MostProbable(nn.Module):
 
 
 class Standardise(nn.Module):
-    """Numbers with their mean taken off, divided by their standard deviation; those that never vary are left at 0.
+    """A layer that subtracts the mean and divides by the standard deviation; features that never vary become 0.
 
     Args:
-        size: how many numbers an item has.
-        counts: take log(1 + x) first.
+        size: The number of features in one item.
+        counts: If True, log(1 + x) is taken first; False by default.
     """
 
     loc: Tensor
@@ -118,17 +128,17 @@ class Standardise(nn.Module):
         self.register_buffer("scale", torch.ones(size))
 
     def flat(self, values: Tensor) -> Float[Tensor, "item feature"]:
-        """Items in one axis, as floats."""
+        """Return the items as floats of shape `(item, feature)`."""
         flat = values.reshape(len(values), -1).to(self.loc.dtype)
         return flat.log1p() if self.counts else flat
 
     def fit(self, values: Tensor) -> None:
-        """Take mean and standard deviation from items `(item, …)`."""
+        """Set the mean and standard deviation to those of some items `(item, …)`."""
         flat = self.flat(values)
         self.loc.copy_(flat.mean(0))
         scale = flat.std(0, correction=0)
         self.scale.copy_(torch.where(scale > 0, scale, 1.0))
 
     def forward(self, values: Tensor) -> Float[Tensor, "item feature"]:
-        """Standardise."""
+        """Return the standardised items."""
         return (self.flat(values) - self.loc) / self.scale

@@ -1,4 +1,4 @@
-"""Coherence: do generated modalities agree with what was given, and with each other?"""
+"""Coherence of generated modalities with the modalities given, and with one another."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Sequence
 
 import torch
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
-from pyro_mmvae.evaluation.metrics import Metric, names_of
+from pyro_mmvae.evaluation.metrics import Metric, subset_names
 from pyro_mmvae.evaluation.posteriors import (
-    decoded,
+    decode_in_batches,
     draw_protocol,
     draws_at_once,
-    having,
+    has_all,
     posterior_draws,
-    seeded,
-    shown,
-    take,
+    readout,
+    select,
 )
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -31,125 +31,130 @@ def conditional_coherence(
     classifiers: Classifiers,
     *,
     subsets: Sequence[Sequence[int]],
-    bound: str | None = None,
+    density: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
 ) -> list[Metric]:
-    """The share of items of which a modality generated from a subset keeps the label, by the modality's classifier.
+    """Return the share of items for which a modality generated from a subset keeps the label.
 
-    z is one draw from the posterior given the subset, and what is judged the likelihood's mean; of tokens the most
-    probable one at each position, as one would read a text. Of a mixture over subsets, protocol ``full component``
-    (Sutter et al., 2021, and the field's tables) draws from the component of the subset itself and leaves aside those
-    of its own subsets, which the posterior contains: it scores higher, and says less of draws from the posterior.
+    The label is judged by the modality's classifier, of z drawn once from the posterior given the subset. The
+    classifier sees the mean of the likelihood or, for tokens, the most probable token at each position, as a reader
+    would. For labels that are attributes the figure is the average precision of the classifier's scores, per attribute.
     Items that lack a modality of the subset are left out.
 
-    Of attributes it is the average precision of the classifier's scores of each.
+    If the aggregation is a mixture over subsets, the density ``joint`` (Sutter et al., 2021, and the tables of the
+    field) draws from the component of the subset itself. It leaves out the components of smaller subsets, which the
+    posterior contains, so it scores higher but says less about draws from the posterior.
 
     Args:
-        vae: in eval mode.
-        experts: of the test items.
-        labels: their classes, or attributes.
-        classifiers: to judge by.
-        subsets: of modalities; each is judged on all modalities it does not hold.
-        bound: ``mixture``, the whole posterior, or ``full``, the component of the subset; by default the former where
-            it can be had.
-        seed: of the draws of each subset; torch's generators are put back after.
-        batch_size: items decoded at once; by default as suits the device.
+        vae: The model, in eval mode.
+        experts: Experts of the test items.
+        labels: Classes `(item,)`, or binary attributes `(item, attribute)`.
+        classifiers: The classifiers that judge the generated modalities.
+        subsets: Subsets of the modalities, each as indices and judged on all modalities outside it.
+        density: ``mixture`` for the whole posterior or ``joint`` for the component of the subset; by default the choice
+            of :func:`~pyro_mmvae.evaluation.posteriors.density_of`.
+        seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
+            afterwards.
+        batch_size: The number of items to decode at once; by default it depends on the device.
 
     Returns:
-        One row a subset and absent modality, or one such and attribute, target ``MODALITY.ATTRIBUTE``, of those that
-        an item has.
+        One row per subset and modality outside it; for attributes one row per attribute that some item has, with target
+        ``MODALITY.ATTRIBUTE``.
     """
     rows = []
     device = experts.loc.device
     labels = labels.to(device)
-    protocol = draw_protocol(vae, experts.num_modalities, bound)
+    protocol = draw_protocol(vae, experts.num_modalities, density)
     if classifiers.label_names:
         protocol += ", average precision"
     size = batch_size or draws_at_once(device)
     for subset in subsets:
         targets = [n for m, n in enumerate(vae.names) if m not in subset and n in classifiers.networks]
-        kept = having(experts, subset)
+        kept = has_all(experts, subset)
         if not targets or not kept.any():
             continue
-        found: dict[str, list[Tensor]] = {name: [] for name in targets}
+        judgements: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, take(experts, kept), subset, bound)
-            for images in decoded(vae, z, targets, size):
+            z = posterior_draws(vae, select(experts, kept), subset, density)
+            for images in decode_in_batches(vae, z, targets, size):
                 for name in targets:
                     judge = classifiers.scores if classifiers.label_names else classifiers.predict
-                    found[name].append(judge(name, images[name]))
-        given = names_of(subset, vae.names)
+                    judgements[name].append(judge(name, images[name]))
+        given = subset_names(subset, vae.names)
         for name in targets:
-            figures = _judged(name, torch.cat(found[name]), labels[kept], classifiers.label_names)
+            figures = _score(name, torch.cat(judgements[name]), labels[kept], classifiers.label_names)
             rows += [Metric("coherence", protocol, given, target, v, len(z), seed) for target, v in figures.items()]
     return rows
 
 
-def _judged(name: str, found: Tensor, truth: Tensor, label_names: Sequence[str]) -> dict[str, float]:
-    """Target to figure."""
+def _score(name: str, judgements: Tensor, truth: Tensor, label_names: Sequence[str]) -> dict[str, float]:
+    """Return the accuracy of predicted classes or the average precision of scores, by target."""
     if not label_names:
-        return {name: int((found == truth).sum()) / len(truth)}
-    precisions = average_precisions(found.cpu().numpy(), truth.cpu().numpy())
+        return {name: int((judgements == truth).sum()) / len(truth)}
+    precisions = average_precisions(judgements.cpu().numpy(), truth.cpu().numpy())
     return {f"{name}.{label_names[k]}": value for k, value in precisions.items()}
 
 
 def joint_coherence(
     vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int | None = None
 ) -> Metric:
-    """The share of draws from the prior on which every modality that has a classifier gets the same class.
+    """Return the share of draws from the prior for which all classifiers predict the same class.
 
     Args:
-        vae: in eval mode.
-        classifiers: to judge by.
-        draws: how many.
-        seed: of the draws; torch's generators are put back after.
-        batch_size: draws decoded at once; by default as suits the device.
+        vae: The model, in eval mode.
+        classifiers: The classifiers that judge the generated modalities.
+        draws: The number of draws, 1,000 by default.
+        seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
+        batch_size: The number of draws to decode at once; by default it depends on the device.
 
     Returns:
-        One row, given nothing.
+        One row without modalities given.
 
     Raises:
-        ValueError: if fewer than two modalities have a classifier: nothing could disagree.
+        ValueError: If fewer than two modalities have a classifier, since agreement is trivial then.
     """
-    found = _of_prior_draws(vae, classifiers, draws, seed, batch_size)
-    agree = int((found == found[0]).all(0).sum())
-    return Metric("joint_coherence", f"prior draws, {shown(vae)}", (), "", agree / draws, draws, seed)
+    classes = _judge_prior_draws(vae, classifiers, draws, seed, batch_size)
+    agree = int((classes == classes[0]).all(0).sum())
+    return Metric("joint_coherence", f"prior draws, {readout(vae)}", (), "", agree / draws, draws, seed)
 
 
 def joint_agreement(
     vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int | None = None
 ) -> list[Metric]:
-    """How far the modalities of a draw from the prior agree on each attribute, beyond chance.
+    """Measure the agreement of the modalities of a draw from the prior on each attribute, beyond chance.
 
     Args:
-        vae: in eval mode.
-        classifiers: of attributes, to judge by.
-        draws: how many.
-        seed: of the draws; torch's generators are put back after.
-        batch_size: draws decoded at once; by default as suits the device.
+        vae: The model, in eval mode.
+        classifiers: The classifiers of attributes that judge the generated modalities.
+        draws: The number of draws, 1,000 by default.
+        seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
+        batch_size: The number of draws to decode at once; by default it depends on the device.
 
     Returns:
-        One row an attribute, given nothing: Fleiss' kappa, see :func:`~pyro_mmvae.evaluation.attributes.agreement`.
+        One row per attribute without modalities given: Fleiss' kappa, see
+        :func:`~pyro_mmvae.evaluation.attributes.agreement`.
 
     Raises:
-        ValueError: as :func:`joint_coherence`.
+        ValueError: If fewer than two modalities have a classifier.
     """
-    protocol, names = f"prior draws, {shown(vae)}, Fleiss' kappa", classifiers.label_names
-    found = agreement(_of_prior_draws(vae, classifiers, draws, seed, batch_size))
-    return [Metric("joint_coherence", protocol, (), names[k], value, draws, seed) for k, value in found.items()]
+    protocol, names = f"prior draws, {readout(vae)}, Fleiss' kappa", classifiers.label_names
+    kappas = agreement(_judge_prior_draws(vae, classifiers, draws, seed, batch_size))
+    return [Metric("joint_coherence", protocol, (), names[k], value, draws, seed) for k, value in kappas.items()]
 
 
-def _of_prior_draws(
+def _judge_prior_draws(
     vae: MultimodalVAE, classifiers: Classifiers, draws: int, seed: int, batch_size: int | None
 ) -> Tensor:
-    """What each classifier says of its modality of the same draws, `(modality, draw, …)`."""
+    """Return the prediction of each classifier for its modality of the same draws, of shape `(modality, draw, …)`."""
     if len(classifiers.networks) < 2:
-        raise ValueError(f"joint coherence needs classifiers of two modalities, got {len(classifiers.networks)}")
+        raise ValueError(
+            f"joint coherence must have classifiers of at least two modalities, got {len(classifiers.networks)}"
+        )
     parts = []
     prior = vae.model.prior()
     size = batch_size or draws_at_once(prior.mean.device)
     with seeded(seed, prior.mean.device), torch.no_grad():
-        for images in decoded(vae, prior.sample(torch.Size((draws,))), list(classifiers.networks), size):
+        for images in decode_in_batches(vae, prior.sample(torch.Size((draws,))), list(classifiers.networks), size):
             parts.append(torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks]))
     return torch.cat(parts, 1)

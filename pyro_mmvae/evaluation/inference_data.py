@@ -1,4 +1,4 @@
-"""Posterior predictive checks as ArviZ's InferenceData, in a netCDF file."""
+"""Conversion of posterior predictive checks to ArviZ's InferenceData, and netCDF files of them."""
 
 from __future__ import annotations
 
@@ -19,25 +19,31 @@ _IMAGE_AXES = ("channel", "height", "width")
 
 
 def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None = None) -> arviz.InferenceData:
-    """A check as InferenceData: one chain, since draws of a guide are independent (R-hat and ESS mean nothing here).
+    """Convert a check to InferenceData with a single chain.
+
+    Draws of a guide are independent, so that R-hat and the effective sample size of a chain do not apply.
 
     Groups and dimensions:
 
     - ``posterior``: ``z`` (chain, draw, item, latent);
-    - ``posterior_predictive``: each statistic by its key, ``m0.mean`` (chain, draw, item); ``m0.raw`` if it was kept;
-    - ``observed_data``: the same keys (item);
-    - ``log_likelihood``: each modality (chain, draw, item), nats;
-    - ``constant_data``: ``id`` (item), ``present`` (item, modality), ``given`` (modality); of each statistic ``pit``
-      (statistic, item), ``p_value``, ``ks_p_value`` (NaN where not judged), ``in_sample``, ``nominal``, ``n``
-      (statistic), ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity),
-      ``sbc_p_value`` (quantity), if there is one.
+    - ``posterior_predictive``: each statistic by its key, such as ``m0.mean`` (chain, draw, item); ``m0.raw`` if it was
+      kept;
+    - ``observed_data``: the statistics of the observations by the same keys (item);
+    - ``log_likelihood``: each modality (chain, draw, item), in nats;
+    - ``constant_data``: ``id`` (item), ``present`` (item, modality), ``given`` (modality); per statistic ``pit``
+      (statistic, item), ``p_value``, ``ks_p_value`` (NaN if not judged), ``in_sample``, ``nominal``, ``n`` (statistic),
+      ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity), ``sbc_p_value``
+      (quantity), if ``sbc`` is given.
 
-    What an item lacks is NaN. The attributes, of the whole and of each group, say given, bound, samples, items, seed
-    and protocol.
+    Values that an item lacks are NaN. The attributes of the file and of each group record the modalities given, the
+    density, the numbers of samples and items, the seed and the protocol.
 
     Args:
-        check: draws and observations.
-        sbc: of the same model, if it was run.
+        check: The draws and the observations of a check.
+        sbc: The simulation-based calibration of the same model; left out by default.
+
+    Returns:
+        The check in ArviZ's format.
     """
     names = tuple(check.present)
     constant, dims, coords = _constants(check, names)
@@ -46,7 +52,7 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
     raw = {f"{name}.raw": array for name, array in check.raw.items()}
     attributes: dict[str, Any] = {
         "given": ",".join(check.given),
-        "bound": check.bound,
+        "density": check.density,
         "samples": check.samples,
         "items": len(check.ids),
         "seed": check.seed,
@@ -79,14 +85,14 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
 
 
 def write_inference_data(data: arviz.InferenceData, path: Path) -> Path:
-    """Write a netCDF file at once or not at all: to a temporary name beside it, then renamed.
+    """Write InferenceData to a netCDF file atomically: to a temporary file beside it, which is then renamed.
 
     Args:
-        data: any InferenceData.
-        path: of the file; its folder is made.
+        data: The InferenceData to write.
+        path: The path of the file; its folder is created if needed.
 
     Returns:
-        ``path``.
+        The argument ``path``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -102,10 +108,12 @@ def write_inference_data(data: arviz.InferenceData, path: Path) -> Path:
 
 
 def read_inference_data(path: Path) -> arviz.InferenceData:
-    """Read such a file into memory, which leaves it closed. ``arviz.from_netcdf`` opens it as well, and reads lazily.
+    """Read a netCDF file of a check into memory and close the file.
+
+    ``arviz.from_netcdf`` opens such files as well, but reads them lazily.
 
     Raises:
-        FileNotFoundError: if there is none.
+        FileNotFoundError: If the file does not exist.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
@@ -116,6 +124,7 @@ def read_inference_data(path: Path) -> arviz.InferenceData:
 def _constants(
     check: PredictiveCheck, names: tuple[str, ...]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, list[str]], dict[str, Any]]:
+    """Return the constant data with its dimensions and coordinates."""
     rows = calibrate(check)
     values = {
         "id": check.ids,
@@ -137,5 +146,6 @@ def _constants(
 
 
 def _axes(name: str, dimensions: int) -> list[str]:
+    """Return the names of the axes of one observation of a modality."""
     axes = _IMAGE_AXES if dimensions == 3 else range(dimensions)
     return [f"{name}_{axis}" for axis in axes]

@@ -1,4 +1,4 @@
-"""The row every figure is, and which subsets of modalities are looked at."""
+"""The tidy row in which every figure is reported, and the choice of the subsets of modalities to evaluate."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure.
+    """A figure, with the protocol, the number of items and the seed behind it.
 
     Attributes:
-        metric: what it is: ``probe``, ``coherence``, ``joint_coherence``, ….
-        protocol: how it was computed.
-        given: the modalities conditioned on, in data order; none for the prior.
-        target: the modality it is about, or ``""``.
-        value: the figure.
-        n: how many items or draws it is a mean over.
-        seed: of everything random in it.
+        metric: The name of the metric, such as ``probe``, ``coherence`` or ``joint_coherence``.
+        protocol: How the figure was computed, in words.
+        given: The modalities conditioned on, in data order; empty for the prior.
+        target: The modality (or label) that the figure is about, or ``""``.
+        value: The value of the figure.
+        n: The number of items or draws that the figure is a mean over.
+        seed: The seed of everything random in the figure.
     """
 
     metric: str
@@ -34,11 +34,11 @@ class Metric:
 
     @property
     def views(self) -> int:
-        """How many modalities were given."""
+        """The number of modalities conditioned on."""
         return len(self.given)
 
     def as_row(self) -> dict[str, str | int | float]:
-        """The row of the tidy table."""
+        """Return the figure as a row of the tidy table, keyed by column."""
         return {
             "metric": self.metric,
             "protocol": self.protocol,
@@ -54,16 +54,16 @@ class Metric:
 def choose_subsets(
     num_modalities: int, *, limit: int = 31, seed: int = 0, largest: int | None = None
 ) -> list[tuple[int, ...]]:
-    """All non-empty subsets of modalities or, if there are too many, as many of each size as fit.
+    """Return all non-empty subsets of modalities or, if there are more than ``limit``, equally many of each size.
 
     Args:
-        num_modalities: how many there are.
-        limit: how many subsets at the most; at least one a size is kept.
-        seed: of the choice.
-        largest: the largest size; all by default, none for 0.
+        num_modalities: The number of modalities.
+        limit: The largest number of subsets, 31 by default; at least one subset per size is kept.
+        seed: The seed of the random choice, 0 by default.
+        largest: The largest size of a subset; by default all sizes are included. With 0 there are no subsets.
 
     Returns:
-        Index tuples, by size, then in order.
+        Subsets as tuples of indices, ordered by size and then lexicographically.
     """
     sizes = range(1, (num_modalities if largest is None else min(largest, num_modalities)) + 1)
     if sum(math.comb(num_modalities, size) for size in sizes) <= limit:
@@ -75,29 +75,29 @@ def choose_subsets(
         if math.comb(num_modalities, size) <= each:
             chosen += combinations(range(num_modalities), size)
             continue
-        some: set[tuple[int, ...]] = set()
-        while len(some) < each:
-            some.add(tuple(sorted(int(m) for m in generator.choice(num_modalities, size, replace=False))))
-        chosen += sorted(some)
+        sampled: set[tuple[int, ...]] = set()
+        while len(sampled) < each:
+            sampled.add(tuple(sorted(int(m) for m in generator.choice(num_modalities, size, replace=False))))
+        chosen += sorted(sampled)
     return chosen
 
 
 def mean_by_views(
     rows: Iterable[Metric], metric: str, protocol: str | None = None, target: str | None = None
 ) -> dict[int, float]:
-    """The mean of a metric over subsets and targets, by the number of modalities given.
+    """Return the mean of a metric over subsets and targets, by the number of modalities conditioned on.
 
     Args:
-        rows: of any metrics.
-        metric: which one.
-        protocol: which one; needed where the metric was computed by several.
-        target: which one; all by default.
+        rows: Figures of any metrics.
+        metric: The name of the metric to average.
+        protocol: The protocol to average; required if the metric was computed by several.
+        target: The target to average; by default all targets are included.
 
     Returns:
-        Number of views to mean.
+        A mapping from the number of modalities conditioned on to the mean.
 
     Raises:
-        ValueError: if the rows are of several protocols: their figures have no common mean.
+        ValueError: If the selected rows come from several protocols, whose figures have no common mean.
     """
     chosen = [
         row
@@ -106,13 +106,15 @@ def mean_by_views(
     ]
     protocols = sorted({row.protocol for row in chosen})
     if len(protocols) > 1:
-        raise ValueError(f"metric {metric!r} was computed by several protocols: choose one of {'; '.join(protocols)}")
+        raise ValueError(
+            f"metric {metric!r} was computed by several protocols; pass protocol= as one of {'; '.join(protocols)}"
+        )
     values: dict[int, list[float]] = {}
     for row in chosen:
         values.setdefault(row.views, []).append(row.value)
     return {views: float(np.mean(values[views])) for views in sorted(values)}
 
 
-def names_of(subset: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
-    """The names of a subset, in data order."""
+def subset_names(subset: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the modalities in a subset, in data order."""
     return tuple(names[m] for m in sorted(subset))

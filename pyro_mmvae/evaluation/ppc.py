@@ -1,4 +1,4 @@
-"""Posterior predictive draws: replicated observations of the items, as statistics of them."""
+"""Posterior predictive checks: statistics of replicated observations beside those of the observed items."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pyro.infer import Predictive
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.evaluation.metrics import choose_subsets, names_of
-from pyro_mmvae.evaluation.sbc import DRAW_SITE, Program, SeededProgram, draw_latents
+from pyro_mmvae.evaluation.metrics import choose_subsets, subset_names
+from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -24,23 +24,25 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 @dataclass(frozen=True, eq=False)
 class PredictiveCheck:
-    """Draws from the posterior predictive distribution beside what was observed.
+    """Statistics of draws from the posterior predictive distribution, beside those of the observations.
 
-    A statistic's key is modality and label, ``"m0.contrast"``. What an item lacks is NaN.
+    The key of a statistic is modality and label, such as ``"m0.contrast"``. Values that an item lacks are NaN.
 
     Attributes:
-        z: `(sample, item, latent)`.
-        replicated: statistic's key to `(sample, item)`, of draws from the likelihood and not of its mean.
-        observed: statistic's key to `(item,)`.
-        log_likelihood: modality to log p(x_m | z), `(sample, item)`, nats.
-        present: modality to `(item,)` bool.
-        ids: of the items, `(item,)`.
-        given: the modalities that the guide saw; none for the prior predictive.
-        bound: ``mixture``; ``full`` where that has too many components; ``guide`` for anyone's own guide, as it is.
-        seed: of all draws.
-        nominal: keys of statistics whose values have no order.
-        raw: modality to replicated observations `(sample, item, *event)`, only if asked for.
-        observed_raw: modality to `(item, *event)`, likewise.
+        z: Draws of the latent, of shape `(sample, item, latent)`.
+        replicated: A mapping from key to statistics of shape `(sample, item)`, of draws from the likelihood, not of its
+            mean.
+        observed: A mapping from key to statistics of the observations, of shape `(item,)`.
+        log_likelihood: A mapping from modality to log p(x_m | z) in nats, of shape `(sample, item)`.
+        present: A mapping from modality to a mask of the items that have it, of shape `(item,)`.
+        ids: Identifiers of the items, of shape `(item,)`.
+        given: The modalities that the guide saw; empty for the prior predictive distribution.
+        density: The density that z was drawn from: ``mixture``; ``joint`` if the mixture has too many components;
+            ``guide`` for a user-defined guide.
+        seed: The seed of all draws.
+        nominal: The keys of statistics whose values do not have an order.
+        raw: A mapping from modality to replicated observations `(sample, item, *event)`; empty unless they were kept.
+        observed_raw: A mapping from modality to observations `(item, *event)`; empty unless they were kept.
     """
 
     z: NDArray[Any]
@@ -50,7 +52,7 @@ class PredictiveCheck:
     present: dict[str, NDArray[np.bool_]]
     ids: NDArray[Any]
     given: tuple[str, ...]
-    bound: str
+    density: str
     seed: int
     nominal: frozenset[str] = frozenset()
     raw: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -58,17 +60,17 @@ class PredictiveCheck:
 
     @property
     def samples(self) -> int:
-        """Draws an item."""
+        """The number of draws per item."""
         return len(self.z)
 
     @property
     def protocol(self) -> str:
-        """How the draws came about, in words."""
-        what = "posterior predictive" if self.given else "prior predictive"
-        return f"{what}, draws of the likelihood, bound {self.bound}, {self.samples} samples"
+        """A description of how the draws were made."""
+        distribution = "posterior predictive" if self.given else "prior predictive"
+        return f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
 
     def in_sample(self, key: str) -> bool:
-        """Whether the guide saw the modality of a statistic."""
+        """Return True if the guide saw the modality of a statistic."""
         return key.split(".", maxsplit=1)[0] in self.given
 
 
@@ -86,43 +88,44 @@ def posterior_predictive(
 ) -> PredictiveCheck:
     """Replicate the observations of some items given some of their modalities.
 
-    z is drawn from the guide, with the full mixture, and so is the private latent of what is given; other private
-    latents from their priors; then *every* modality from its likelihood, given or not. β and w_m do not apply. Each
-    draw has a seed of its own, made of ``seed`` and its number, so the first n of more samples are those of n samples.
-    Memory holds one draw of the observations at a time, unless ``keep_raw``.
+    z is drawn from the mixture density of the guide, and so are the private latents of the modalities given; other
+    private latents are drawn from their priors. Then *every* modality is drawn from its likelihood, given or not. β and
+    w_m do not apply. Each draw has its own seed, made of ``seed`` and its number, so that the first n draws do not
+    depend on ``samples``. Memory holds one draw of the observations at a time, unless ``keep_raw``.
 
     Args:
-        vae: in eval mode.
-        batch: items, on the model's device.
-        given: modalities that the guide sees; none for the prior predictive.
-        samples: draws an item.
-        seed: of all draws; torch's generators are put back after.
-        statistics: names, see :func:`~pyro_mmvae.evaluation.statistics.statistic_names`; all that fit by default.
-        classifiers: for ``predicted_class``.
-        ids: of the items; 0, 1, … by default.
-        keep_raw: keep the replicated observations themselves.
+        vae: The model, in eval mode.
+        batch: The items to replicate, on the model's device.
+        given: The modalities that the guide sees; empty by default, for the prior predictive distribution.
+        samples: The number of draws per item, 100 by default.
+        seed: The seed of all draws, 0 by default; the states of torch's generators are restored afterwards.
+        statistics: The names of the statistics, see :func:`~pyro_mmvae.evaluation.statistics.statistic_names`; by
+            default all that fit.
+        classifiers: The classifiers for ``predicted_class`` and ``attributes_seen``, which are left out by default.
+        ids: Identifiers of the items; 0, 1, … by default.
+        keep_raw: If True, the replicated observations are kept as well; False by default.
 
     Returns:
         Draws, statistics and log likelihoods.
 
     Raises:
-        ValueError: for unknown names, or a given modality that is not in the batch.
+        ValueError: If a name is unknown, or a given modality is not in the batch.
     """
     observed = Batch.of(batch, vae.names)
     for name in given:
         if name not in observed.values:
-            raise ValueError(f"given modality {name!r} is not in the batch, which has {', '.join(observed.values)}")
+            raise ValueError(f"given must name modalities of the batch ({', '.join(observed.values)}), got {name!r}")
     given = tuple(name for name in vae.names if name in given)
-    bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "full"
-    with torch.no_grad():  # encoded once, not once a draw
-        posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), size=len(observed)), bound)
+    density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
+    with torch.no_grad():  # the observations are encoded once, not once per draw
+        posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), num_items=len(observed)), density)
         private = private_sites(vae.private_posterior(observed.select(given)) if given else {})
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),
         lambda: vae.guide.sample_posterior(posterior, others=private),
         dict(observed.values),
         dict(observed.present),
-        _Options("z", given, bound, samples, seed, statistics, classifiers, ids, keep_raw),
+        _Options("z", given, density, samples, seed, statistics, classifiers, ids, keep_raw),
     )
 
 
@@ -140,72 +143,80 @@ def predictive_check(
     keep_raw: bool = False,
     **kwargs: Any,
 ) -> PredictiveCheck:
-    """The same for anyone's Pyro model and guide.
+    """Replicate the observations of any Pyro model from the latents that its guide draws.
 
-    What the model observes when it is called is checked, and drawn anew with ``poutine.uncondition``. Items are the
-    plate of dimension -1; those masked out are absent.
+    The sites that the model observes when it is called are checked, and drawn anew with ``poutine.uncondition``. Items
+    are the plate of dimension -1; masked items count as absent.
 
     Args:
-        model: with one latent site `(item, latent)` and observed sites `(item, *event)`.
-        guide: with the same latent.
-        *args: for the model.
-        guide_args: for the guide, the model's by default: give it less to check what it did not see.
-        given: the observed sites that the guide sees; by default all, which judges none of them.
-        latent: name of the latent site.
-        samples: draws an item.
-        seed: see :func:`posterior_predictive`.
-        statistics: likewise.
-        ids: likewise.
-        keep_raw: likewise.
-        **kwargs: for both.
+        model: A model with one latent site `(item, latent)` and observed sites `(item, *event)`.
+        guide: A guide with the latent site of the model.
+        *args: Positional arguments of the model.
+        guide_args: Positional arguments of the guide, by default those of the model. Pass fewer observations to check
+            modalities that the guide does not see.
+        given: The observed sites that the guide sees; by default all, in which case none is judged.
+        latent: The name of the latent site, ``"z"`` by default.
+        samples: The number of draws per item, 100 by default.
+        seed: The seed of all draws, 0 by default; each draw has its own, as in :func:`posterior_predictive`.
+        statistics: The names of the statistics; by default all that fit.
+        ids: Identifiers of the items; 0, 1, … by default.
+        keep_raw: If True, the replicated observations are kept as well; False by default.
+        **kwargs: Keyword arguments of both the model and the guide.
 
     Returns:
         Draws, statistics and log likelihoods.
 
     Raises:
-        ValueError: if nothing is observed, or a given site is not.
+        ValueError: If nothing is observed, or a given site is not observed.
     """
     with torch.no_grad():
         trace = poutine.trace(model).get_trace(*args, **kwargs)
     sites = {n: trace.nodes[n] for n in trace.observation_nodes if not trace.nodes[n]["infer"].get("_deterministic")}
     if not sites:
-        raise ValueError("the model observes nothing when it is called with these arguments")
+        raise ValueError("the model must observe at least one site when it is called with these arguments, got none")
     given = tuple(sites if given is None else given)
     for name in given:
         if name not in sites:
-            raise ValueError(f"given site {name!r} is not observed, the model observes {', '.join(sites)}")
+            raise ValueError(f"given must name observed sites of the model ({', '.join(sites)}), got {name!r}")
     present = {}
     for name, site in sites.items():
         masks = [m for m in (site["mask"], getattr(site["fn"], "_mask", None)) if isinstance(m, Tensor)]
         shape = site["fn"].batch_shape
         present[name] = torch.stack([m.expand(shape) for m in masks]).all(0) if masks else torch.ones(shape).bool()
-    guided = args if guide_args is None else tuple(guide_args)
+    guide_inputs = args if guide_args is None else tuple(guide_args)
     return _check(
         lambda: poutine.uncondition(model)(*args, **kwargs),
-        lambda: guide(*guided, **kwargs),
+        lambda: guide(*guide_inputs, **kwargs),
         {name: site["value"] for name, site in sites.items()},
         present,
         _Options(latent, given, "guide", samples, seed, statistics, None, ids, keep_raw),
     )
 
 
-def choose_given(names: Sequence[str], *, per_size: int = 1, seed: int = 0) -> list[tuple[str, ...]]:
-    """What to condition on: nothing, some subsets of each size, everything.
+def choose_conditions(names: Sequence[str], *, per_size: int = 1, seed: int = 0) -> list[tuple[str, ...]]:
+    """Choose what to condition on: nothing, some subsets of each size, and everything.
 
     Args:
-        names: of the modalities.
-        per_size: how many subsets a size.
-        seed: of the choice.
+        names: The names of all modalities.
+        per_size: The number of subsets per size, 1 by default.
+        seed: The seed of the choice, 0 by default.
+
+    Returns:
+        Tuples of names, the empty one first.
     """
-    chosen = [names_of(subset, names) for subset in choose_subsets(len(names), limit=per_size * len(names), seed=seed)]
+    chosen = [
+        subset_names(subset, names) for subset in choose_subsets(len(names), limit=per_size * len(names), seed=seed)
+    ]
     return [(), *(given for i, given in enumerate(chosen) if i < per_size or len(chosen[i - per_size]) < len(given))]
 
 
 @dataclass(frozen=True)
 class _Options:
+    """The options that both kinds of checks share."""
+
     latent: str
     given: tuple[str, ...]
-    bound: str
+    density: str
     samples: int
     seed: int
     statistics: Sequence[str] | None
@@ -216,7 +227,7 @@ class _Options:
 
 @dataclass(frozen=True)
 class _Summarised:
-    """A Pyro program of which only statistics and log likelihoods are seen from outside, and no observations."""
+    """A Pyro program that shows statistics and log likelihoods to the outside, but not its observations."""
 
     program: Program
     observed: dict[str, Tensor]
@@ -224,6 +235,7 @@ class _Summarised:
     keep_raw: bool
 
     def __call__(self) -> None:
+        """Run the program and add its statistics as deterministic sites."""
         with poutine.block(hide=list(self.observed)), poutine.trace() as traced:
             self.program()
         for name, value in self.observed.items():
@@ -238,16 +250,20 @@ class _Summarised:
 def _check(
     model: Program, guide: Program, observed: dict[str, Tensor], present: dict[str, Tensor], options: _Options
 ) -> PredictiveCheck:
+    """Draw the latents, replicate the observations and compute their statistics."""
     items, raw = len(next(iter(observed.values()))), tuple(observed) if options.keep_raw else ()
     if options.ids is not None and len(options.ids) != items:
-        raise ValueError(f"{len(options.ids)} ids for {items} items")
+        raise ValueError(f"ids must have one entry for each of the {items} items, got {len(options.ids)}")
     devices = {v.device for v in observed.values() if v.is_cuda}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         draws = torch.arange(options.samples, dtype=torch.float64)
         sites = poutine.trace(SeededProgram(model, options.seed, 0)).get_trace().nodes
         statistics = {n: statistics_of(n, sites[n]["fn"], options.statistics, options.classifiers) for n in observed}
         if not any(statistics.values()):
-            raise ValueError(f"no statistic fits any modality; there are {', '.join(statistic_names())}")
+            raise ValueError(
+                f"statistics must fit at least one modality, got {', '.join(options.statistics or ()) or 'none'}; "
+                f"available: {', '.join(statistic_names())}"
+            )
         latents = draw_latents(guide, options.samples, options.seed)
         z = latents[options.latent]
         summary = _Summarised(model, observed, statistics, options.keep_raw)
@@ -270,7 +286,7 @@ def _check(
         present=masks,
         ids=ids,
         given=options.given,
-        bound=options.bound,
+        density=options.density,
         seed=options.seed,
         nominal=frozenset(key for key, (_, s) in labelled.items() if s.nominal),
         raw={n: drawn[f"{n}.raw"].reshape(-1, *observed[n].shape).cpu().numpy() for n in raw},

@@ -1,4 +1,4 @@
-"""Linear probe: how much of the label a linear classifier reads from posterior means."""
+"""Linear probes: the accuracy with which a linear classifier reads the label from posterior means."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from threadpoolctl import threadpool_limits
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.evaluation.attributes import average_precisions
-from pyro_mmvae.evaluation.metrics import Metric, names_of
-from pyro_mmvae.evaluation.posteriors import posterior_means, take
+from pyro_mmvae.evaluation.metrics import Metric, subset_names
+from pyro_mmvae.evaluation.posteriors import posterior_means, select
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -39,72 +39,76 @@ def linear_probe(
     seed: int = 0,
     workers: int = 2,
 ) -> list[Metric]:
-    """Logistic regression on standardised posterior means.
+    """Fit logistic regressions on standardised posterior means and score them on test items.
 
-    Protocol ``per-subset`` fits one probe a subset (MoPoE, Sutter et al. 2021, with 500 points); ``joint`` fits one on
-    the posterior given everything and tests it on every subset (MVTCAE, Hwang et al. 2021). They give different
-    numbers. Items without any of the subset's modalities are left out, in training and in testing.
+    Protocol ``per-subset`` fits one probe per subset (MoPoE, Sutter et al., 2021, with 500 points). Protocol ``joint``
+    fits one probe on the posterior given all modalities and tests it on every subset (MVTCAE, Hwang et al., 2021). The
+    two give different numbers. Items without any modality of the subset are left out, in training and in testing.
 
     Args:
-        vae: whose guide aggregates.
-        train: experts of the training items.
-        train_labels: classes `(item,)`, or binary attributes `(item, attribute)`.
-        test: experts of the test items.
-        test_labels: likewise.
-        subsets: of modalities.
-        label_names: of the attributes: each then has rows of its own too.
-        protocol: ``per-subset`` or ``joint``.
-        points: how many training items at the most, chosen at random.
-        seed: of that choice.
-        workers: how many probes are fitted at once, by one thread each.
+        vae: The model whose guide aggregates the experts.
+        train: Experts of the training items.
+        train_labels: Classes `(item,)`, or binary attributes `(item, attribute)`, of the training items.
+        test: Experts of the test items.
+        test_labels: Classes or binary attributes of the test items.
+        subsets: Subsets of the modalities, each as indices.
+        label_names: The names of the attributes; each of them then gets rows in addition to the mean.
+        protocol: The protocol, ``per-subset`` (the default) or ``joint``.
+        points: The largest number of training items, 5,000 by default, chosen at random.
+        seed: The seed of that choice, 0 by default.
+        workers: The number of probes to fit at once, 2 by default, each in one thread.
 
     Returns:
-        One row for each subset that some training and some test item has part of: accuracy for classes; for attributes
-        the mean over attributes, those no test item has left out, of the average precision on scores, and then one row
-        an attribute, its name the target.
+        One row for each subset of which some training and some test item has a modality. For classes it is the
+        accuracy; for attributes the average precision of the scores, averaged over the attributes that some test item
+        has, followed by one row per attribute with its name as the target.
 
     Raises:
-        ValueError: for an unknown protocol.
+        ValueError: If the protocol is unknown.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(f"protocol must be one of {', '.join(PROTOCOLS)}, not {protocol!r}")
+        raise ValueError(f"protocol must be one of {', '.join(map(repr, PROTOCOLS))}, got {protocol!r}")
     generator = np.random.default_rng(seed)
     count = len(train_labels)
     rows = torch.as_tensor(np.sort(generator.choice(count, min(points, count), replace=False)))
-    some = take(train, rows.to(train.loc.device))
-    some_labels = train_labels.cpu()[rows].numpy()
+    chosen = select(train, rows.to(train.loc.device))
+    chosen_labels = train_labels.cpu()[rows].numpy()
     everything = tuple(range(train.num_modalities))
 
-    def features(experts: Experts, labels: NDArray[Any], subset: Sequence[int]) -> tuple[NDArray[Any], NDArray[Any]]:
-        kept = experts.mask[:, list(subset)].any(-1)
-        values = posterior_means(vae, take(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
-        return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
-
     def fit(subset: Sequence[int]) -> list[Pipeline]:
-        values, labels = features(some, some_labels, subset)
+        values, labels = _features(vae, chosen, chosen_labels, subset)
         if not len(values):
             return []
         return [_fit(values, column) for column in labels.reshape(len(labels), -1).T]
 
     shared = fit(everything) if protocol == "joint" else None
 
-    def one(subset: Sequence[int]) -> list[Metric]:
-        values, labels = features(test, test_labels.cpu().numpy(), subset)
+    def score(subset: Sequence[int]) -> list[Metric]:
+        values, labels = _features(vae, test, test_labels.cpu().numpy(), subset)
         probes = fit(subset) if shared is None else shared
         if not probes or not len(values):
             return []
-        how = f"{protocol}, {len(rows)} points" + (", average precision" if labels.ndim > 1 else "")
+        description = f"{protocol}, {len(rows)} points" + (", average precision" if labels.ndim > 1 else "")
         return [
-            Metric("probe", how, names_of(subset, vae.names), target, value, len(labels), seed)
+            Metric("probe", description, subset_names(subset, vae.names), target, value, len(labels), seed)
             for target, value in _score(probes, values, labels, label_names or ()).items()
         ]
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
-        return [row for found in pool.map(one, subsets) for row in found]
+        return [row for metrics in pool.map(score, subsets) for row in metrics]
+
+
+def _features(
+    vae: MultimodalVAE, experts: Experts, labels: NDArray[Any], subset: Sequence[int]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return posterior means and labels of the items with some modality of a subset."""
+    kept = experts.mask[:, list(subset)].any(-1)
+    values = posterior_means(vae, select(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
+    return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
 
 
 def _fit(values: NDArray[Any], labels: NDArray[Any]) -> Pipeline:
-    """A probe of one label; of one that never varies, that label."""
+    """Fit a probe of one label; a label that never varies gets a constant predictor."""
     varies = (labels != labels[0]).any()
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000) if varies else DummyClassifier()).fit(
         values, labels
@@ -114,10 +118,10 @@ def _fit(values: NDArray[Any], labels: NDArray[Any]) -> Pipeline:
 def _score(
     probes: Sequence[Pipeline], values: NDArray[Any], labels: NDArray[Any], names: Sequence[str]
 ) -> dict[str, float]:
-    """Target to figure, the whole first."""
+    """Return the figures by target, that of all attributes together first."""
     if labels.ndim == 1:
         return {"": float(probes[0].score(values, labels))}
     scores = np.stack([probe.predict_proba(values) @ (probe.classes_ == 1) for probe in probes], -1)
-    found = average_precisions(scores, labels)
-    whole = {"": float(np.mean(list(found.values())))} if found else {}
-    return whole | {name: found[k] for k, name in enumerate(names) if k in found}
+    precisions = average_precisions(scores, labels)
+    whole = {"": float(np.mean(list(precisions.values())))} if precisions else {}
+    return whole | {name: precisions[k] for k, name in enumerate(names) if k in precisions}

@@ -1,187 +1,61 @@
-"""Test statistics of single observations, by name, for posterior predictive checks."""
+"""The built-in test statistics of single observations for posterior predictive checks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import nn
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.evaluation.statistic_registry import (
+    EVENT_DIMS,
+    ClassifierLike,
+    Function,
+    Maker,
+    Statistic,
+    StatisticContext,
+    make_statistics,
+    register_maker,
+    register_statistic,
+    statistic_names,
+    unregister_statistic,
+)
 
-EVENT_DIMS = {"image": 3, "vector": 1, "categorical": 1}
+__all__ = [
+    "EVENT_DIMS",
+    "SPARSITY_THRESHOLD",
+    "ClassifierLike",
+    "Statistic",
+    "StatisticContext",
+    "edge_energy",
+    "make_statistics",
+    "register_statistic",
+    "statistic_names",
+    "statistics_of",
+    "unregister_statistic",
+]
+
 SPARSITY_THRESHOLD = 0.1
-
-
-class ClassifierLike(Protocol):
-    """What ``predicted_class`` needs; :class:`~pyro_mmvae.evaluation.Classifiers` has it."""
-
-    @property
-    def networks(self) -> Mapping[str, nn.Module]:
-        """Modality name to classifier."""
-
-    def predict(self, name: str, images: Tensor) -> Tensor:
-        """Classes `(item,)`, or attributes `(item, attribute)`, of images, tokens or vectors, each `(item, …)`."""
-
-
-@dataclass(frozen=True)
-class StatisticContext:
-    """What is known of the modality that a statistic is for.
-
-    Attributes:
-        modality: its name.
-        classes: how many, of a categorical modality.
-        classifiers: to judge it by.
-    """
-
-    modality: str
-    classes: int | None = None
-    classifiers: ClassifierLike | None = None
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A number that says something of one observation.
-
-    Attributes:
-        function: `(*batch, *event)` to `(*batch)`.
-        kind: of the modality, a key of ``EVENT_DIMS``.
-        nominal: whether its values are names (classes) that have no order.
-    """
-
-    function: Callable[[Tensor], Tensor]
-    kind: str
-    nominal: bool = False
-
-    def __call__(self, values: Tensor, event_dim: int) -> Tensor:
-        """The statistic of each observation.
-
-        Args:
-            values: `(*batch, *event)`.
-            event_dim: how many of the last dimensions are one observation.
-
-        Returns:
-            `(*batch)`, float64.
-
-        Raises:
-            ValueError: if the function gives another shape.
-        """
-        batch = values.shape[: values.dim() - event_dim]
-        result = self.function(values if self.kind == "image" else values.reshape(*batch, -1))
-        if result.shape != batch:
-            name = getattr(self.function, "__name__", "?")
-            raise ValueError(f"statistic {name!r} gave shape {tuple(result.shape)}, expected {tuple(batch)}")
-        return result.double()
-
-
-Function: TypeAlias = Callable[[Tensor], Tensor]
-Maker: TypeAlias = Callable[[StatisticContext], dict[str, Function]]
-
-_REGISTRY: dict[tuple[str, str], tuple[Maker, bool]] = {}
-
-
-def _register(name: str, kinds: Sequence[str], nominal: bool, maker: Maker) -> None:
-    if not name or name == "raw" or any(c in name for c in "./"):
-        raise ValueError(f"a statistic's name must not be empty or 'raw', nor have a dot or slash in it: {name!r}")
-    for kind in kinds:
-        if kind not in EVENT_DIMS:
-            raise ValueError(f"statistic {name!r}: unknown kind {kind!r}, there are {', '.join(EVENT_DIMS)}")
-        if (name, kind) in _REGISTRY:
-            raise ValueError(f"statistic {name!r} is registered already for kind {kind!r}")
-    _REGISTRY.update({(name, kind): (maker, nominal) for kind in kinds})
-
-
-def register_statistic(
-    name: str, *, kinds: Sequence[str] = ("image",), nominal: bool = False
-) -> Callable[[Function], Function]:
-    """Register a test statistic of one's own.
-
-    The function maps `(*batch, *event)` to `(*batch)`, whatever the leading dimensions. The event of an ``image`` is
-    `(channel, height, width)`; that of a ``vector`` or ``categorical`` modality arrives flattened, `(position,)`.
-
-    Args:
-        name: without dots or slashes.
-        kinds: of modalities it is for: ``image``, ``vector``, ``categorical``.
-        nominal: whether its values are classes without an order.
-
-    Raises:
-        ValueError: for a name that is taken, or an unknown kind.
-
-    Example:
-        >>> @register_statistic("brightest", kinds=("image",))
-        ... def brightest(images):
-        ...     return images.amax((-3, -2, -1))
-        >>> "brightest" in statistic_names("image")
-        True
-        >>> unregister_statistic("brightest")
-    """
-
-    def decorate(function: Function) -> Function:
-        _register(name, kinds, nominal, lambda context: {name: function})
-        return function
-
-    return decorate
-
-
-def unregister_statistic(name: str) -> None:
-    """Forget a statistic, for all kinds.
-
-    Raises:
-        ValueError: if there is none of that name.
-    """
-    _known(name)
-    for key in [key for key in _REGISTRY if key[0] == name]:
-        del _REGISTRY[key]
-
-
-def statistic_names(kind: str | None = None) -> tuple[str, ...]:
-    """Names of the statistics of one kind of modality, or of any, in the order of registration."""
-    return tuple(dict.fromkeys(name for name, of in _REGISTRY if kind in {None, of}))
-
-
-def make_statistics(names: Sequence[str] | None, kind: str, context: StatisticContext) -> dict[str, Statistic]:
-    """The statistics of one modality.
-
-    Args:
-        names: which; those that are not for this kind are left out. All by default.
-        kind: of the modality.
-        context: what is known of it.
-
-    Returns:
-        Label to statistic. ``token_frequency`` gives one a token, labelled ``token_frequency.0``, …; a statistic that
-        cannot be had (``predicted_class`` without a classifier) gives none.
-
-    Raises:
-        ValueError: for an unknown name; the message lists those there are.
-    """
-    for name in names or ():
-        _known(name)
-    made = {}
-    for name in statistic_names(kind) if names is None else dict.fromkeys(names):
-        if (name, kind) in _REGISTRY:
-            maker, nominal = _REGISTRY[name, kind]
-            made.update({label: Statistic(function, kind, nominal) for label, function in maker(context).items()})
-    return made
+"""The absolute value below which ``sparsity`` counts an element, in units of the data: 0.1 of full brightness."""
 
 
 def statistics_of(
     modality: str, distribution: Any, names: Sequence[str] | None = None, classifiers: ClassifierLike | None = None
 ) -> dict[str, Statistic]:
-    """The statistics of what a likelihood gives.
+    """Make the statistics of the observations that a likelihood describes.
 
-    Classes without an order (Categorical, not Bernoulli) make a ``categorical`` modality, three event dimensions an
-    ``image``, and everything else is a ``vector``.
+    Classes without an order (Categorical, but not Bernoulli) make a ``categorical`` modality, three event dimensions an
+    ``image``, and everything else a ``vector``.
 
     Args:
-        modality: its name.
-        distribution: of its observations.
-        names: see :func:`make_statistics`.
-        classifiers: for ``predicted_class``.
+        modality: The name of the modality.
+        distribution: The distribution of its observations.
+        names: The names of the statistics, see :func:`make_statistics`; all that fit by default.
+        classifiers: The classifiers for ``predicted_class`` and ``attributes_seen``, which are left out by default.
 
     Returns:
-        Label to statistic.
+        A mapping from label to statistic.
     """
     support = distribution.support
     while hasattr(support, "base_constraint"):
@@ -192,33 +66,23 @@ def statistics_of(
     return make_statistics(names, kind, StatisticContext(modality, classes, classifiers))
 
 
-def _known(name: str) -> None:
-    if name not in statistic_names():
-        raise ValueError(
-            f"unknown statistic {name!r}; there are {', '.join(statistic_names())} (add one with @register_statistic)"
-        )
-
-
-def _axes(kind: str) -> tuple[int, ...]:
-    return tuple(range(-EVENT_DIMS[kind], 0))
-
-
 def _register_numeric(kind: str) -> None:
-    axes = _axes(kind)
+    """Register the statistics of numbers for one kind of observation."""
+    axes = tuple(range(-EVENT_DIMS[kind], 0))
 
     @register_statistic("mean", kinds=(kind,))
     def mean(values: Tensor) -> Tensor:
-        """The mean of all pixels and channels."""
+        """Return the mean of all elements."""
         return values.mean(axes)
 
     @register_statistic("contrast", kinds=(kind,))
     def contrast(values: Tensor) -> Tensor:
-        """Their standard deviation, divided by their number and not by one less."""
+        """Return the standard deviation of all elements, without Bessel's correction."""
         return values.std(axes, correction=0)
 
     @register_statistic("sparsity", kinds=(kind,))
     def sparsity(values: Tensor) -> Tensor:
-        """The share of pixels with |x| < 0.1 (``SPARSITY_THRESHOLD``), in units of the data: 0.1 of full brightness."""
+        """Return the share of elements whose absolute value is below ``SPARSITY_THRESHOLD``."""
         return (values.abs() < SPARSITY_THRESHOLD).double().mean(axes)
 
 
@@ -228,13 +92,13 @@ _register_numeric("vector")
 
 @register_statistic("edge_energy")
 def edge_energy(images: Tensor) -> Tensor:
-    """The mean squared difference of neighbouring pixels, over all horizontal and vertical pairs and channels.
+    """Return the mean squared difference of neighbouring pixels, over all horizontal and vertical pairs and channels.
 
     Args:
-        images: `(*batch, channel, height, width)`.
+        images: Images of shape `(*batch, channel, height, width)`.
 
     Returns:
-        `(*batch)`; 0 for an image of one pixel.
+        The mean of shape `(*batch)`; 0 for an image of one pixel.
     """
     down, across = images.diff(dim=-2).square(), images.diff(dim=-1).square()
     pairs = sum(part.shape[-3:].numel() for part in (down, across))
@@ -242,10 +106,13 @@ def edge_energy(images: Tensor) -> Tensor:
 
 
 def _judges_attributes(classifiers: ClassifierLike) -> bool:
+    """Return True if the classifiers predict attributes rather than classes."""
     return bool(getattr(classifiers, "label_names", None))
 
 
 def _predicted_class(kind: str) -> Maker:
+    """Return the maker of the class that the modality's classifier predicts."""
+
     def make(context: StatisticContext) -> dict[str, Function]:
         classifiers, name = context.classifiers, context.modality
         if classifiers is None or name not in classifiers.networks or _judges_attributes(classifiers):
@@ -262,16 +129,17 @@ def _predicted_class(kind: str) -> Maker:
 
 
 def _attributes_seen(kind: str) -> Maker:
+    """Return the maker of the number of attributes that the modality's classifier predicts."""
+
     def make(context: StatisticContext) -> dict[str, Function]:
         classifiers, name = context.classifiers, context.modality
         if classifiers is None or name not in classifiers.networks or not _judges_attributes(classifiers):
             return {}
 
         def attributes_seen(values: Tensor) -> Tensor:
-            """How many attributes the classifier sees."""
             batch = values.dim() - EVENT_DIMS[kind]
-            found = classifiers.predict(name, values.reshape(-1, *values.shape[batch:]))
-            return found.double().sum(-1).reshape(values.shape[:batch])
+            predicted = classifiers.predict(name, values.reshape(-1, *values.shape[batch:]))
+            return predicted.double().sum(-1).reshape(values.shape[:batch])
 
         return {"attributes_seen": attributes_seen}
 
@@ -279,16 +147,18 @@ def _attributes_seen(kind: str) -> Maker:
 
 
 def _token_frequency(context: StatisticContext) -> dict[str, Function]:
-    def of(token: int) -> Function:
+    """Make one statistic per token: its share of the positions."""
+
+    def make(token: int) -> Function:
         def token_frequency(values: Tensor) -> Tensor:
             return (values == token).to(torch.float64).mean(-1)
 
         return token_frequency
 
-    return {f"token_frequency.{token}": of(token) for token in range(context.classes or 0)}
+    return {f"token_frequency.{token}": make(token) for token in range(context.classes or 0)}
 
 
 for _kind in EVENT_DIMS:
-    _register("predicted_class", (_kind,), True, _predicted_class(_kind))
-    _register("attributes_seen", (_kind,), False, _attributes_seen(_kind))
-_register("token_frequency", ("categorical",), False, _token_frequency)
+    register_maker("predicted_class", (_kind,), True, _predicted_class(_kind))
+    register_maker("attributes_seen", (_kind,), False, _attributes_seen(_kind))
+register_maker("token_frequency", ("categorical",), False, _token_frequency)

@@ -1,11 +1,11 @@
-"""Everything that is said about a trained run, from one encoding of its data."""
+"""The complete evaluation of a trained model, from one encoding of its data."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,103 +17,19 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
-from pyro_mmvae.evaluation.diagnostics import Warning_, diagnose, expert_geometry, khat
-from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood, khat_threshold
-from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views
-from pyro_mmvae.evaluation.posteriors import encode_dataset, having, latent_usage, posterior_means, subset_family, take
+from pyro_mmvae.evaluation.diagnostics import diagnose
+from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
+from pyro_mmvae.evaluation.geometry import expert_geometry
+from pyro_mmvae.evaluation.latent import latent_usage
+from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
+from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
+from pyro_mmvae.evaluation.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
-from pyro_mmvae.evaluation.quality import fid_of_prior_draws, frechet_classifier, reconstruction
+from pyro_mmvae.evaluation.psis import khat, khat_threshold
+from pyro_mmvae.evaluation.quality import reconstruction
+from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """How much is looked at.
-
-    Attributes:
-        subsets: how many subsets of modalities at the most, stratified by size.
-        probe_points: training items of the linear probe.
-        likelihood_items: test items for log likelihoods; 0 leaves them out.
-        samples: K, draws an item for log likelihoods.
-        likelihood_subsets: ``ends``, given each modality alone and all of them, or ``all`` chosen subsets.
-        khat_items: test items for PSIS k̂, given each modality alone and all of them; 0 leaves it out.
-        khat_samples: draws an item for it.
-        quality: whether reconstructions and generated images are compared with real ones.
-        fid: whether the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
-        diagnostics: whether the posteriors' geometry and their use of the latent are looked at.
-        draws: from the prior, for joint coherence.
-        seed: of everything random.
-    """
-
-    subsets: int = 31
-    probe_points: int = 5000
-    likelihood_items: int = 500
-    samples: int = 64
-    likelihood_subsets: str = "ends"
-    khat_items: int = 100
-    khat_samples: int = 1000
-    quality: bool = True
-    fid: bool = False
-    diagnostics: bool = True
-    draws: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        """Check.
-
-        Raises:
-            ValueError: for another ``likelihood_subsets``.
-        """
-        if self.likelihood_subsets not in {"ends", "all"}:
-            raise ValueError(f"likelihood_subsets must be 'ends' or 'all', not {self.likelihood_subsets!r}")
-
-    def count_parts(self, labelled: bool) -> int:
-        """How many parts an evaluation has, for progress."""
-        optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
-        return 1 + 4 * labelled + sum(optional)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Figures about a run, and the few arrays that pictures need.
-
-    Attributes:
-        rows: one a subset and metric.
-        arrays: ``latent`` (the first two principal components of posterior means) and ``labels`` of test items (of
-            attributes the one that divides them most evenly, its name in ``label_name``), ``khat.GIVEN`` of items.
-        classifier_accuracy: on real test images, for attributes the mean average precision; a coherence without it
-            means nothing.
-        options: what was looked at.
-        warnings: failure modes that the figures show, with what to try.
-        seconds: by part.
-    """
-
-    rows: tuple[Metric, ...]
-    arrays: dict[str, NDArray[Any]]
-    classifier_accuracy: dict[str, float]
-    options: EvaluationOptions
-    warnings: tuple[Warning_, ...] = ()
-    seconds: dict[str, float] = field(default_factory=dict)
-    attribute_frequency: dict[str, float] = field(default_factory=dict)
-    """Share of test items that have an attribute: the average precision of a score without any knowledge."""
-
-    def summary(self) -> dict[str, Any]:
-        """Macro means by number of views, with what they are means of."""
-        means: dict[str, Any] = {}
-        rows = [row for row in self.rows if row.metric != "probe" or not row.target]  # the mean, not the attributes
-        for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _of(r)) for r in rows):
-            by_views = mean_by_views(rows, metric, protocol, target or None)
-            how = f"{protocol}, of {target}" if target else protocol
-            means.setdefault(metric, {})[how] = {str(views): value for views, value in by_views.items()}
-        return {
-            "means_by_views": means,
-            "classifier_accuracy": self.classifier_accuracy,
-            "attribute_frequency": self.attribute_frequency,
-            "warnings": [asdict(warning) for warning in self.warnings],
-            "options": asdict(self.options),
-            "seconds": self.seconds,
-        }
 
 
 def evaluate(
@@ -125,27 +41,27 @@ def evaluate(
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
-    """Probe, coherence, likelihoods, quality and diagnoses of a model, for subsets of its modalities.
+    """Evaluate probes, coherence, likelihoods, quality and diagnostics of a model for subsets of its modalities.
 
-    Each item is encoded once; every subset is aggregated from the cached experts. Without labels there is neither
-    probe nor coherence.
+    Each item is encoded once, and every subset is aggregated from the cached experts. Probes and coherence need labels
+    and are left out without them.
 
     Args:
-        vae: in eval mode.
-        train: labelled items to fit probes and classifiers on.
-        test: items to judge on.
-        options: how much to look at.
-        cache: a folder for the classifiers of this data.
-        progress: called with the name of each part as it starts.
+        vae: The model, in eval mode.
+        train: Items to fit probes and classifiers on.
+        test: Items to evaluate on.
+        options: The extent of the evaluation; the defaults of :class:`EvaluationOptions` if left out.
+        cache: A folder for the classifiers trained on this data; by default they are not cached.
+        progress: A callback that receives the name of each part as it starts.
 
     Returns:
-        The figures.
+        The figures and arrays of the evaluation.
     """
     return _Suite(vae, train, test, options or EvaluationOptions(), _Parts(progress)).run(cache)
 
 
 class _Suite:
-    """What the parts of one evaluation share."""
+    """The state that the parts of one evaluation share."""
 
     def __init__(
         self,
@@ -163,24 +79,24 @@ class _Suite:
         self.classifiers: Classifiers | None = None
 
     def run(self, cache: Path | None) -> Evaluation:
-        """All parts."""
+        """Run all parts."""
         options = self.options
         with self.parts("encoding"):
             self.experts = encode_dataset(self.vae, self.test)
             self.arrays |= _latent_map(self.vae, self.experts, self.test)
         if self.test.labels is not None and self.train.labels is not None:
-            self.labelled(self.train.labels, self.test.labels, cache)
+            self.evaluate_labels(self.train.labels, self.test.labels, cache)
         if options.likelihood_items:
             self.likelihoods()
         if options.khat_items:
-            self.khats()
+            self.pareto_k()
         if options.quality:
             self.quality()
         if options.diagnostics:
             with self.parts("diagnostics"):
                 self.rows += [replace(row, seed=options.seed) for row in expert_geometry(self.vae, self.experts)]
                 everything = self.subsets[-1]
-                if having(self.experts, everything).any():
+                if has_all(self.experts, everything).any():
                     self.rows += latent_usage(self.vae, self.experts, subset=everything, draws=200, seed=options.seed)
         accuracy = {} if self.classifiers is None else dict(self.classifiers.accuracy)
         mixture = subset_family(self.vae) not in {"all", None}
@@ -188,10 +104,10 @@ class _Suite:
         frequency = _frequency(self.test)
         return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency)
 
-    def labelled(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
-        """What needs classes or attributes."""
+    def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
+        """Run the parts that need classes or attributes."""
         options, vae = self.options, self.vae
-        points = _some(len(self.train), options.probe_points, options.seed)
+        points = _choose_items(len(self.train), options.probe_points, options.seed)
         experts = encode_dataset(vae, self.train.subset(points))
         for protocol in PROTOCOLS:
             with self.parts(f"probe, {protocol}"):
@@ -203,50 +119,51 @@ class _Suite:
         with self.parts("classifiers"):
             self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
         with self.parts("coherence"):
-            for bound in self.bounds():
+            for density in self.densities():
                 self.rows += conditional_coherence(
-                    vae, self.experts, labels, self.classifiers, subsets=self.subsets, bound=bound, seed=options.seed
-                )
+                    vae, self.experts, labels, self.classifiers, subsets=self.subsets, density=density,
+                    seed=options.seed,
+                )  # fmt: skip
             if len(self.classifiers.networks) > 1:
-                drawn: dict[str, Any] = {"draws": options.draws, "seed": options.seed}
+                from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed}
                 if self.classifiers.label_names:
-                    self.rows += joint_agreement(vae, self.classifiers, **drawn)
+                    self.rows += joint_agreement(vae, self.classifiers, **from_prior)
                 else:
-                    self.rows.append(joint_coherence(vae, self.classifiers, **drawn))
+                    self.rows.append(joint_coherence(vae, self.classifiers, **from_prior))
 
-    def bounds(self) -> tuple[str, ...]:
-        """Both ways to draw given a subset, where there are both: with one component they are the same."""
+    def densities(self) -> tuple[str, ...]:
+        """Return the densities to draw from given a subset; one of them if the posterior is a single component."""
         family, mixture = subset_family(self.vae), self.vae.guide.has_mixture(len(self.vae.names))
-        return (*["full"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
+        return (*["joint"] * (family in {"all", "powerset"}), *["mixture"] * mixture)
 
     def likelihoods(self) -> None:
-        """Importance-weighted log likelihoods."""
+        """Estimate importance-weighted log likelihoods."""
         options = self.options
         with self.parts("log likelihood"):
-            chosen = _some(len(self.test), options.likelihood_items, options.seed)
+            chosen = _choose_items(len(self.test), options.likelihood_items, options.seed)
             self.rows += held_out_log_likelihood(
-                self.vae, take(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
+                self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
                 subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
                 seed=options.seed,
             )  # fmt: skip
 
-    def khats(self) -> None:
-        """PSIS k̂."""
+    def pareto_k(self) -> None:
+        """Compute PSIS k̂ given each modality alone and given all of them."""
         options = self.options
         with self.parts("PSIS k-hat"):
             for subset in self.ends:
-                if not having(self.experts, subset).any():
+                if not has_all(self.experts, subset).any():
                     continue
-                found = khat(
+                result = khat(
                     self.vae, self.experts, self.test, subset=subset, samples=options.khat_samples,
                     items=options.khat_items, seed=options.seed,
                 )  # fmt: skip
-                self.rows += found.rows
-                self.arrays["khat." + "+".join(found.rows[0].given)] = found.values
+                self.rows += result.rows
+                self.arrays["khat." + "+".join(result.rows[0].given)] = result.values
             self.arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
 
     def quality(self) -> None:
-        """Generated against real."""
+        """Compare generated items with real ones."""
         with self.parts("quality"):
             self.rows += reconstruction(self.vae, self.experts, self.test, subsets=self.ends, seed=self.options.seed)
             if self.classifiers is not None:
@@ -257,20 +174,15 @@ class _Suite:
                 self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed)
 
 
-def _of(row: Metric) -> str:
-    """The target where rows of different targets are different quantities, not repetitions of one."""
-    return row.target if row.metric in {"log_likelihood", "ess"} else ""
-
-
 class _Parts:
-    """Times the parts and announces them."""
+    """A timer of the parts, which also announces them."""
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:
         self.progress, self.seconds = progress, dict[str, float]()
 
     @contextmanager
     def __call__(self, name: str) -> Iterator[None]:
-        """One part."""
+        """Announce a part and time it."""
         if self.progress is not None:
             self.progress(name)
         started = time.perf_counter()
@@ -278,14 +190,14 @@ class _Parts:
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
-def _some(count: int, wanted: int, seed: int) -> list[int]:
-    """Some items at random, in order."""
-    chosen = np.random.default_rng(seed).choice(count, min(wanted, count), replace=False)
+def _choose_items(count: int, limit: int, seed: int) -> list[int]:
+    """Return the indices of randomly chosen items in ascending order."""
+    chosen = np.random.default_rng(seed).choice(count, min(limit, count), replace=False)
     return sorted(int(i) for i in chosen)
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:
-    """The first two principal components of the posterior means given everything."""
+    """Return the first two principal components of the posterior means given all modalities, and the labels."""
     means = posterior_means(vae, experts, range(experts.num_modalities)).double().cpu()
     centred = means - means.mean(0)
     _, values, axes = np.linalg.svd(centred.numpy(), full_matrices=False)
@@ -295,15 +207,15 @@ def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -
     }
     if data.labels is not None and data.label_names:
         frequency = data.labels.double().mean(0)
-        shown = int((frequency - 0.5).abs().argmin())
-        arrays["labels"] = data.labels[:, shown].long().cpu().numpy()
-        arrays["label_name"] = np.array(data.label_names[shown])
+        attribute = int((frequency - 0.5).abs().argmin())
+        arrays["labels"] = data.labels[:, attribute].long().cpu().numpy()
+        arrays["label_name"] = np.array(data.label_names[attribute])
     elif data.labels is not None:
         arrays["labels"] = data.labels.cpu().numpy()
     return arrays
 
 
 def _frequency(data: MultimodalDataset) -> dict[str, float]:
-    """The share of items that have each attribute."""
+    """Return the share of items with each attribute."""
     shares = data.labels.double().mean(0).tolist() if data.labels is not None and data.label_names else []
     return dict(zip(data.label_names, shares, strict=False))

@@ -1,4 +1,4 @@
-"""Experiments over several runs: each a function of configurations."""
+"""Experiments over several runs, each a function of configurations."""
 
 from pyro_mmvae.experiments.compare import Cell as Cell
 from pyro_mmvae.experiments.compare import make_cells as make_cells

@@ -1,4 +1,4 @@
-"""A grid of aggregations and seeds, trained and evaluated cell by cell, resumable at any point."""
+"""A comparison of aggregations over seeds, trained and evaluated cell by cell and resumable at any point."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pyro_mmvae import runs
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import resume, train
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One aggregation and seed.
+    """A cell of a comparison: one aggregation with one seed.
 
     Attributes:
-        path: its run directory.
-        config: what to train.
+        path: The run directory of the cell.
+        config: The configuration to train.
     """
 
     path: Path
@@ -28,40 +29,47 @@ class Cell:
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained and evaluated; the summary is written last."""
-        return (self.path / "evaluation" / "summary.json").exists()
+        """True if the cell was trained and evaluated; the summary is the last file written."""
+        return RunFiles(self.path).evaluation_summary.exists()
 
 
 def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cell]:
-    """The cells of a comparison, seed by seed, so that every aggregation has as many results at any time.
+    """Return the cells of a comparison, ordered by seed so that all aggregations progress at the same pace.
 
     Args:
-        out: the folder of the comparison.
-        configs: by aggregation and seed.
+        out: The folder of the comparison.
+        configs: The configurations by aggregation and seed.
+
+    Returns:
+        The cells, finished ones included.
 
     Raises:
-        RunError: if a cell is there already with another configuration.
+        RunError: If the run directory of a cell exists with another configuration.
     """
     cells = []
     for (name, seed), config in sorted(configs.items(), key=lambda item: item[0][1]):
         path = out / f"{name.replace(':', '-')}-seed{seed}"
-        if (path / runs.CONFIG).exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
+        file = RunFiles(path).config
+        if file.exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
             raise runs.RunError(
-                f"{path} was made with other settings: give another --out, or the settings of its {runs.CONFIG}"
+                f"{path} must have the settings of this comparison, got others in its {file.name}: choose another "
+                "--out or use those settings"
             )
         cells.append(Cell(path, config))
     return cells
 
 
 def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -> None:
-    """Train, or go on training, and evaluate one cell.
+    """Train one cell, or resume its training, and evaluate it.
+
+    Writes the run directory of the cell, its evaluation included.
 
     Args:
-        cell: which one.
-        options: of the evaluation.
-        progress: show progress bars on standard error.
+        cell: The cell to run.
+        options: The extent of the evaluation.
+        progress: If True, progress bars are shown on standard error; True by default.
     """
-    if (cell.path / runs.CHECKPOINTS["last"]).exists():
+    if RunFiles(cell.path).checkpoint("last").exists():
         run = resume(cell.path, progress=progress)
     else:
         run = train(cell.config, cell.path, progress=progress)
@@ -69,5 +77,5 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
     with threads(cell.config.train.threads):
         result = evaluate(run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint)
     rows = [row.as_row() for row in result.rows]
-    about = {"aggregation": cell.config.model.aggregation, "train_seed": cell.config.train.seed}
+    about = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
     runs.write_evaluation(cell.path, rows, {**about, **result.summary()}, result.arrays)

@@ -1,4 +1,4 @@
-"""A guide whose one latent follows the barycenter of several encoders, for anyone's Pyro model."""
+"""A guide whose latent follows the aggregated posterior of several encoders, for any Pyro model with one plate."""
 
 from __future__ import annotations
 
@@ -13,55 +13,57 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistribution
 from pyro.infer.autoguide import AutoGuide
 from pyro.infer.util import is_validation_enabled
-from torch import nn
 
 from pyro_mmvae._typing import Bool, Tensor
-from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation.functional import aggregate, draw_component, draw_members, full_component, get_aggregation
-from pyro_mmvae.aggregation.rules import Prior
+from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
+from pyro_mmvae.aggregation.values import Prior
 from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.plate_check import PlateWatch
 
 BOUNDS = ("mixture", "component")
-_BUILDERS = {"mixture": aggregate, "component": draw_component, "full": full_component}
+DENSITIES = ("mixture", "component", "joint")
 
 
 class BarycentricGuide(AutoGuide):
-    r"""A guide ``z ~ aggregate(encode(...))`` over one plate.
+    r"""A guide ``z ~ aggregation(encode(...))`` over one plate.
 
     It goes wherever a Pyro guide goes: ``SVI(model, guide, Adam({"lr": 1e-3}), Trace_ELBO())``. Where the model has
     other latent sites, it is a part of a ``pyro.infer.autoguide.AutoGuideList``, whose plates it then uses.
 
     Args:
-        encode: called with the model's arguments, gives :class:`~pyro_mmvae.Experts` of batch shape `(…, item)`. A
-            ``torch.nn.Module`` is trained with the guide; a plain function registers its own parameters. If its
-            signature has ``subsample``, it gets the indices of the plate there.
-        aggregation: a name, see :func:`pyro_mmvae.aggregations`.
-        site: name of the model's latent site.
-        plate: name of the model's plate over items.
-        plate_size: the size of the model's plate, needed where the model subsamples it: the site then takes the scale
-            and the indices that it has in the model. Without it the plate is as large as the batch of experts.
-        subsample_size: for a model that is given all items and subsamples them itself: how many it draws. The guide
-            then draws the indices, and only those experts are aggregated.
-        dim: the dimension of the plate, negative, as in ``pyro.plate``.
-        bound: ``"mixture"``, the true density of the aggregation; or ``"component"``, one subset drawn per item at
-            each call, an unbiased estimate of the mean of the ELBOs of the subsets, at a cost linear in the modalities.
-        prior: ``(loc, scale)`` of the latent in the model; N(0, I) by default.
-        prior_expert: see :func:`pyro_mmvae.aggregate`.
-        weights: λ, `(modality,)`, see there; a ``torch.nn.Parameter`` is learned, and so is a module from Experts to
-            `(*batch, modality)`, see :mod:`pyro_mmvae.aggregation.weights`.
-        mixture_weights: see there; a module of :mod:`pyro_mmvae.aggregation.weights` is learned, in the mixture bound.
-        weights_entropy: in nats an item for a nat of entropy of λ, added to the ELBO in training so that no modality is
-            left out for good; then the loss is an objective and no bound. 0 by default.
+        encode: The encoder, called with the model's arguments; it returns :class:`~pyro_mmvae.Experts` of batch shape
+            `(…, item)`. A ``torch.nn.Module`` is trained with the guide; a plain function registers its own parameters.
+            If its signature has ``subsample``, it gets the indices of the plate there.
+        aggregation: The aggregation: an :class:`~pyro_mmvae.Aggregation`, which is a submodule, so that its parameters
+            are trained and saved; any module or callable from experts to a distribution; or a name, one of
+            :func:`pyro_mmvae.aggregations`, "wb" by default.
+        site: The name of the model's latent site, "z" by default.
+        plate: The name of the model's plate over items, "data" by default.
+        plate_size: The size of the model's plate, needed where the model subsamples it: the site then takes the scale
+            and the indices that it has in the model. By default the plate is as large as the batch of experts.
+        subsample_size: The number of items that a model draws which is given all items and subsamples them itself. The
+            guide then draws the indices, and only those experts are aggregated.
+        dim: The dimension of the plate, negative, as in ``pyro.plate``; -1 by default.
+        bound: The training bound: ``"mixture"``, the true density of the aggregation, by default; or ``"component"``,
+            one subset drawn per item at each call, an unbiased estimate of the mean of the ELBOs of the subsets, at a
+            cost linear in the number of modalities.
+        prior: The pair ``(loc, scale)`` of the latent's prior in the model, which the guide hands to the aggregation;
+            by default the aggregation's own, which is N(0, I) unless it was given another.
+        expert_weights_entropy: The coefficient, in nats per item and nat, of the entropy of the expert weights that is
+            added to the ELBO in training, so that no modality is left out for good; the loss is then an objective and
+            not a bound. 0 by default.
+        **options: The keywords of an aggregation that is given by name, see :class:`~pyro_mmvae.Aggregation`:
+            ``expert_weights``, ``subset_weights``, ``prior_expert``. An object is given them itself.
 
     Raises:
-        ValueError: at construction for an unknown aggregation or bound, or a bound that the aggregation has not; at the
-            first call for a mixture of more than 4,096 components, for more items than ``plate_size``, and (under
-            Pyro's validation) if the model's plate has another size than the guide's, which would scale the two
-            differently without a word.
-        TypeError: if ``encode`` does not give Experts.
+        ValueError: At construction if the aggregation or bound is unknown, the aggregation cannot serve the bound, or
+            options or another prior are given beside an object; at the first call for a mixture of more than 4,096
+            components, for more items than ``plate_size``, and (under Pyro's validation) if the model's plate has
+            another size than the guide's, since the two would then be scaled differently.
+        TypeError: If ``encode`` does not return Experts.
 
     References:
         Qiu et al., 2025. Multimodal variational autoencoder: a barycentric view. AAAI 39(19), arXiv 2412.20487.
@@ -80,10 +82,12 @@ class BarycentricGuide(AutoGuide):
         torch.Size([8, 3])
     """
 
+    aggregation: Aggregation
+
     def __init__(
         self,
         encode: Callable[..., Experts],
-        aggregation: str = "wb",
+        aggregation: AggregationLike = "wb",
         *,
         site: str = "z",
         plate: str = "data",
@@ -92,86 +96,67 @@ class BarycentricGuide(AutoGuide):
         dim: int = -1,
         bound: str = "mixture",
         prior: Prior | None = None,
-        prior_expert: str | None = None,
-        weights: Tensor | nn.Module | None = None,
-        mixture_weights: subsets.MixtureWeights = "uniform",
-        weights_entropy: float = 0.0,
+        expert_weights_entropy: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(None)  # the model's structure is known without a prototype
         self._pyro_name = ""  # parameters are named as those of any module, not after the class
         if bound not in BOUNDS:
-            raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, not {bound!r}")
+            raise ValueError(f"bound must be one of {', '.join(BOUNDS)}, got {bound!r}")
         if dim >= 0:
-            raise ValueError(f"dim must be negative, it counts from the right, not {dim}")
+            raise ValueError(f"dim must be negative, since it counts from the right, got {dim}")
         if subsample_size is not None and (plate_size is None or not 0 < subsample_size <= plate_size):
             raise ValueError(f"subsample_size {subsample_size} needs a plate_size of at least that, got {plate_size}")
-        get_aggregation(aggregation).check(None, bound)
         self.encode = encode
-        self.aggregation, self.bound = aggregation, bound
-        self.site, self.plate, self.plate_size, self.dim = site, plate, plate_size, dim
-        self.subsample_size = subsample_size
-        self.prior_expert, self.mixture_weights = prior_expert, mixture_weights
-        loc, scale = (0.0, 1.0) if prior is None else prior
-        self.register_buffer("prior_loc", torch.as_tensor(loc, dtype=_float(loc)), persistent=False)
-        self.register_buffer("prior_scale", torch.as_tensor(scale, dtype=_float(scale)), persistent=False)
-        if weights is None or isinstance(weights, (nn.Parameter, nn.Module)):
-            self.weights = weights
-        else:
-            self.register_buffer("weights", weights)
-        self.weights_entropy = weights_entropy
+        self.aggregation = make_aggregation(aggregation, **options)
+        self.aggregation.check_bound(bound)
+        if prior is not None:
+            self.aggregation.set_prior(prior)
+        self.bound, self.site = bound, site
+        self.plate, self.plate_size, self.subsample_size, self.dim = plate, plate_size, subsample_size, dim
+        self.expert_weights_entropy = expert_weights_entropy
         self._plates_agree = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies, without the list it is a part of, which sets itself again; this guide stays in its own."""
+        """Return the state for copies without the list that this guide is a part of, which sets itself again."""
         return {**super(AutoGuide, self).__getstate__(), "master": None}
 
     def posterior(
-        self, experts: Experts, bound: str | None = None, members: Bool[Tensor, "*batch modality"] | None = None
+        self, experts: Experts, density: str | None = None, members: Bool[Tensor, "*batch modality"] | None = None
     ) -> TorchDistribution:
-        """What these experts say together.
+        """Return the distribution that the latent follows given some experts.
 
         Args:
-            experts: unimodal posteriors.
-            bound: ``"mixture"`` for the whole posterior, ``"component"`` for one drawn subset, ``"full"`` for the
-                component of everything present; the guide's own by default.
-            members: for ``"component"``, subsets that :meth:`draw_members` drew; they are drawn here by default.
+            experts: The unimodal posteriors; ``experts.condition_on(…)`` conditions on fewer of them.
+            density: ``"mixture"``, the whole posterior; ``"component"``, one drawn subset per item; or ``"joint"``, the
+                component of everything present. By default that of the guide's own bound.
+            members: The subset of each item, `(*batch, modality)`, for the component density; drawn by default.
 
         Returns:
             A distribution of batch shape `batch` and event shape `(latent,)`.
 
         Raises:
-            ValueError: for an unknown bound, or one that the aggregation has not.
+            ValueError: If the density is unknown, or the aggregation does not have it.
         """
-        bound = bound or self.bound
-        if bound not in _BUILDERS:
-            raise ValueError(f"bound must be one of {', '.join(_BUILDERS)}, not {bound!r}")
-        options: dict[str, Any] = {} if members is None else {"members": members}
-        return _BUILDERS[bound](
-            experts,
-            self.aggregation,
-            weights=self.modality_weights(experts),
-            mixture_weights=self.mixture_weights,
-            prior=(cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)),
-            prior_expert=self.prior_expert,
-            **options,
-        )
+        density = density or self.bound
+        if density not in DENSITIES:
+            raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {density!r}")
+        if density == "component":
+            return self.aggregation.component(experts, members)
+        return self.aggregation.joint(experts) if density == "joint" else self.aggregation(experts)
 
     def draw_members(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
-        """The subset of each item whose barycenter the component bound uses, see :func:`pyro_mmvae.draw_component`."""
-        return draw_members(
-            experts, self.aggregation, weights=self.modality_weights(experts), mixture_weights=self.mixture_weights
-        )
+        """Draw the subset of each item that the component density uses, see :meth:`pyro_mmvae.Aggregation.draw`."""
+        return self.aggregation.draw(experts)
 
-    def modality_weights(self, experts: Experts) -> Tensor | None:
-        """λ of some experts, `(modality,)` or `(*batch, modality)`; None where all are 1."""
-        if isinstance(self.weights, nn.Module):
-            return cast("Tensor", self.weights(experts))
-        return self.weights
+    def expert_weights(self, experts: Experts) -> Tensor | None:
+        """Return λ of some experts, `(modality,)` or `(*batch, modality)`; None if all are 1."""
+        return self.aggregation.expert_weights_for(experts)
 
     def has_mixture(self, num_modalities: int) -> bool:
-        """Whether the whole posterior over so many modalities can be had, or has too many components."""
+        """Return True unless the whole posterior over so many modalities has too many components."""
         try:
-            get_aggregation(self.aggregation).check(num_modalities, "mixture")
+            self.aggregation.check_bound("mixture", num_modalities)
         except ValueError:
             return False
         return True
@@ -180,14 +165,15 @@ class BarycentricGuide(AutoGuide):
         """Draw the latent of every item.
 
         Args:
-            *args: the model's.
-            **kwargs: the model's.
+            *args: The arguments of the model.
+            **kwargs: The keyword arguments of the model.
 
         Returns:
-            `(…, item, latent)`; as a part of an ``AutoGuideList`` a dictionary of it by the name of the site.
+            The latents, `(…, item, latent)`; as a part of an ``AutoGuideList`` a dictionary from the site's name to
+            them.
 
         Raises:
-            ValueError: as a part of an ``AutoGuideList``, if its plate does not fit this guide.
+            ValueError: As a part of an ``AutoGuideList``, if its plate does not fit this guide.
         """
         if self.subsample_size is not None:
             z = self._sample_subsampled(args, kwargs)
@@ -197,34 +183,35 @@ class BarycentricGuide(AutoGuide):
         return z if self.master is None else {self.site: z}
 
     def median(self, *args: Any, **kwargs: Any) -> Any:
-        """Refused: a mixture has no median in closed form.
+        """Raise an error: a mixture has no median in closed form.
 
         Raises:
-            NotImplementedError: always.
+            NotImplementedError: At each call.
         """
-        raise NotImplementedError("BarycentricGuide has no median(); posterior(encode(...)) is the distribution itself")
+        raise NotImplementedError("BarycentricGuide has no median(): posterior(encode(...)) is the distribution itself")
 
     def sample_posterior(
         self,
         posterior: TorchDistribution,
         experts: Experts | None = None,
         *,
-        scale: float = 1.0,
+        kl_weight: float = 1.0,
         others: Mapping[str, TorchDistribution] | None = None,
     ) -> Tensor:
-        """The sample statement, in the plate: for a subclass that has its own way to the posterior.
+        """Run the sample statement in the plate, for a subclass that has its own way to the posterior.
 
         Args:
-            posterior: of the items in the plate.
-            experts: it came from; their weights' entropy is taken into account if there is a coefficient for it.
-            scale: of the log probabilities of latent sites, as β in an objective.
-            others: further latents of the items, by the names of their sites.
+            posterior: The distribution of the latents of the items in the plate.
+            experts: The experts that it came from; the entropy of their weights enters the objective if there is a
+                coefficient for it.
+            kl_weight: The factor β of the log probabilities of latent sites, 1 by default.
+            others: Further latents of the items: names of sites to distributions.
 
         Returns:
-            `(…, item, latent)`.
+            The latents, `(…, item, latent)`.
 
         Raises:
-            ValueError: if there are more items than ``plate_size``.
+            ValueError: If there are more items than ``plate_size``.
         """
         if len(posterior.batch_shape) < -self.dim:
             raise ValueError(
@@ -236,8 +223,8 @@ class BarycentricGuide(AutoGuide):
         if count > size:
             raise ValueError(f"BarycentricGuide: {count} items in a plate {self.plate!r} of plate_size={size}")
         with self._plate(size, count, _device_of(posterior)):
-            z = self._sample(posterior, size, experts, scale)
-            with scaled(scale):
+            z = self._sample(posterior, size, experts, kl_weight)
+            with scaled(kl_weight):
                 for name, other in (others or {}).items():
                     pyro.sample(name, other)
         return z
@@ -256,20 +243,22 @@ class BarycentricGuide(AutoGuide):
             kwargs = {**kwargs, "subsample": index}
         experts = self.encode(*args, **kwargs)
         if not isinstance(experts, Experts):
-            raise TypeError(f"BarycentricGuide: encode must give Experts, not {type(experts).__name__}")
+            raise TypeError(f"BarycentricGuide: encode must return Experts, got {type(experts).__name__}")
         return experts
 
-    def _sample(self, posterior: TorchDistribution, size: int, experts: Experts | None, scale: float = 1.0) -> Tensor:
+    def _sample(
+        self, posterior: TorchDistribution, size: int, experts: Experts | None, kl_weight: float = 1.0
+    ) -> Tensor:
         infer = {}
-        if self.weights_entropy and experts is not None:
-            weights = self.modality_weights(experts)
+        if self.expert_weights_entropy and experts is not None:
+            weights = self.expert_weights(experts)
             if weights is not None:
                 entropy = weights_entropy(weights.expand(experts.mask.shape) * experts.mask)
                 name = f"{self.site}_weights_entropy"
-                pyro.factor(name, -self.weights_entropy * entropy, has_rsample=True)  # the ELBO subtracts it
+                pyro.factor(name, -self.expert_weights_entropy * entropy, has_rsample=True)  # the ELBO subtracts it
         if is_validation_enabled() and not self._plates_agree:
             infer = PlateWatch.install(self, size)
-        with scaled(scale):
+        with scaled(kl_weight):
             return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
 
     def _plate(self, size: int, count: int, device: torch.device | None) -> Any:
@@ -283,10 +272,10 @@ class BarycentricGuide(AutoGuide):
         if self.plate not in plates:
             raise ValueError(f"BarycentricGuide: the AutoGuideList has no plate {self.plate!r}, only {list(plates)}")
         plate = plates[self.plate]
-        found = (plate.size, plate.subsample_size, plate.dim)
-        if found != (size, count, self.dim):
+        of_list = (plate.size, plate.subsample_size, plate.dim)
+        if of_list != (size, count, self.dim):
             raise ValueError(
-                f"BarycentricGuide: (size, items, dim) of plate {self.plate!r} are {found} in the AutoGuideList and "
+                f"BarycentricGuide: (size, items, dim) of plate {self.plate!r} are {of_list} in the AutoGuideList and "
                 f"{(size, count, self.dim)} in the guide: pass plate_size to the guide, and create_plates to the list "
                 f"if the number of items changes"
             )
@@ -294,18 +283,18 @@ class BarycentricGuide(AutoGuide):
 
 
 def scaled(weight: float) -> AbstractContextManager[Any]:
-    """``poutine.scale``, or nothing for a weight of 1."""
+    """Return ``poutine.scale``, or a context that does nothing for a weight of 1.
+
+    Args:
+        weight: The factor of log probabilities.
+    """
     return nullcontext() if weight == 1 else cast("AbstractContextManager[Any]", poutine.scale(scale=weight))
 
 
 def _device_of(posterior: TorchDistribution) -> torch.device:
-    """Where it is; the mean of a mixture is a sum over its components."""
+    """Return the device; the mean of a mixture would sum over its components only to be asked where it is."""
     return posterior.logits.device if isinstance(posterior, SubsetMixture) else posterior.mean.device
 
 
 def _forward_of(encode: Callable[..., Any]) -> Callable[..., Any]:
     return encode.forward if isinstance(encode, torch.nn.Module) else encode
-
-
-def _float(value: Tensor | float) -> torch.dtype | None:
-    return None if isinstance(value, Tensor) else torch.get_default_dtype()

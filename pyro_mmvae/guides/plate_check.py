@@ -1,4 +1,4 @@
-"""A guard against a guide's plate of another size than the model's, which Pyro scales without a word."""
+"""A check that the plates of guide and model have equal sizes, which Pyro itself does not make."""
 
 from __future__ import annotations
 
@@ -13,17 +13,22 @@ from pyro_mmvae._compat import handler_stack, is_plate_site
 
 
 class _Token:
-    """Lives as long as the trace of one run of a guide."""
+    """An object that lives as long as the trace of one run of a guide."""
 
 
 class PlateWatch(Messenger):
-    """Sees the model's plate when the model is replayed against the guide, and compares its size with the guide's.
+    """A handler that compares the size of the model's plate with the guide's when the model is replayed.
 
-    Pyro runs the guide first and checks only that the two plates have the same number of *indices*: a guide plate of
-    the batch's size under a model plate of the data's size passes, and the ELBO is wrong by their ratio. So on its
-    first call in an inference the guide leaves this handler under the handlers at work. It acts only on a model that
-    replays this very run of the guide, which it knows by a token in the guide's site, and leaves the stack once it has
-    seen the plate or the guide's trace is gone.
+    Pyro runs the guide first and checks only that the two plates have an equal number of *indices*: a guide plate of
+    the batch's size under a model plate of the data's size passes, and the ELBO is wrong by their ratio. On its first
+    call in an inference the guide therefore leaves this handler at the bottom of Pyro's stack. It acts only on a model
+    that replays this run of the guide, which it recognises by a token in the guide's site, and leaves the stack once it
+    has seen the plate or the guide's trace is gone.
+
+    Args:
+        guide: The guide, of which only a weak reference is kept.
+        size: The size of the guide's plate.
+        token: The token in the guide's site, of which only a weak reference is kept.
     """
 
     def __init__(self, guide: Any, size: int, token: _Token) -> None:
@@ -32,10 +37,18 @@ class PlateWatch(Messenger):
 
     @classmethod
     def install(cls, guide: Any, size: int) -> dict[str, _Token]:
-        """Put a watch under the stack, if a guide is being traced, and return what its site must carry."""
+        """Put a watch at the bottom of the stack, if a guide is being traced.
+
+        Args:
+            guide: The guide that is being run.
+            size: The size of its plate.
+
+        Returns:
+            Entries for the ``infer`` dictionary of the guide's site; none if no guide is being traced.
+        """
         if not any(isinstance(handler, TraceMessenger) for handler in handler_stack()):
             return {}
-        # One is enough, however many traces of the guide somebody keeps. The guide does not hold it: it can be pickled.
+        # One watch is enough, however many traces are kept. The guide does not hold it, so that it can be pickled.
         for handler in [h for h in handler_stack() if isinstance(h, cls) and h.guide() is guide]:
             handler.remove()
         token = _Token()
@@ -45,7 +58,7 @@ class PlateWatch(Messenger):
         return {_TOKEN_KEY: token}
 
     def remove(self) -> None:
-        """Leave the stack."""
+        """Remove this handler from the stack."""
         if self in handler_stack():
             handler_stack().remove(self)
 

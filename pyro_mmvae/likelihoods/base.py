@@ -1,9 +1,9 @@
-"""What every likelihood is: a module from a decoder's output to a distribution."""
+"""The base class of likelihoods: modules from a decoder's output to a distribution."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import cast
+from typing import ClassVar, cast
 
 from pyro.distributions.torch_distribution import TorchDistribution
 from torch import nn
@@ -12,35 +12,74 @@ from pyro_mmvae._typing import Tensor
 
 
 class Likelihood(nn.Module):
-    """Turns a decoder's output into the distribution of one modality.
+    """A module that turns the output of a decoder into the distribution of one modality.
+
+    A custom likelihood defines :meth:`forward`, and overrides the other members where their defaults do not fit. It is
+    passed as ``Modality(likelihood=…)``, or registered under a name, see
+    :func:`~pyro_mmvae.likelihoods.register_likelihood`.
 
     Args:
-        shape: of one item.
+        shape: Shape of one item.
+
+    Attributes:
+        is_categorical: True if values are classes without an order, so that :meth:`mean` gives probabilities with one
+            more axis than a value has, and a prediction is compared with a value by equality.
+
+    Example:
+        >>> import pyro.distributions as dist, torch
+        >>> class StudentT(Likelihood):
+        ...     def forward(self, parameters, observed=None):
+        ...         return dist.StudentT(4.0, parameters, 1.0).to_event(len(self.shape))
+        >>> StudentT((5,))(torch.zeros(8, 5)).event_shape
+        torch.Size([5])
     """
+
+    is_categorical: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.shape = shape
+        self.shape = tuple(shape)
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape of one item as the encoder sees it; ``shape`` by default."""
+        return self.shape
 
     @property
     def parameter_shape(self) -> tuple[int, ...]:
-        """What the decoder must give for one item."""
+        """The shape of the decoder's output for one item; ``shape`` by default."""
         return self.shape
 
     def features(self, value: Tensor) -> Tensor:
-        """Observations as the encoder sees them, `(*batch, *parameter_shape)`."""
+        """Return observations as the encoder sees them, `(item, *feature_shape)`; unchanged by default."""
         return value
 
     @abstractmethod
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
-        """The distribution of `(*batch, *shape)` given `(*batch, *parameter_shape)`.
+        """Return the distribution of values given the decoder's output.
 
         Args:
-            parameters: what the decoder gives, with any leading dimensions before those of the items.
-            observed: `(item, *shape)`, for likelihoods that are conditional on something known of each item, as a size
-                factor is; 0 in absent slots. Others do not look at it.
+            parameters: Output of the decoder, `(*batch, *parameter_shape)`; the last batch dimension is that of items.
+            observed: Observations `(item, *shape)`, 0 in absent slots, for likelihoods that condition on a quantity
+                known of each item, such as a size factor. Other likelihoods ignore it. None by default.
+
+        Returns:
+            A distribution of batch shape `batch` and event shape `shape`.
         """
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Its mean, for pictures and summaries."""
+        """Return the mean of values, `(*batch, *shape)`; class probabilities for a categorical likelihood.
+
+        Args:
+            parameters: Output of the decoder, `(*batch, *parameter_shape)`.
+        """
         return cast("Tensor", self(parameters).mean)
+
+    def point(self, mean: Tensor) -> Tensor:
+        """Return the value `(*batch, *shape)` that stands for a distribution in pictures, tables and files.
+
+        Args:
+            mean: Output of :meth:`mean`. By default it is returned as it is; a categorical likelihood returns the most
+                probable class.
+        """
+        return mean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import ClassVar, cast
 
 import pyro.distributions as dist
 import torch
@@ -14,45 +14,65 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.likelihoods.base import Likelihood
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace, SharedScaleNormal, _SharedScale
 
+OUTPUTS = ("identity", "sigmoid")
+"""Links between the output of a decoder and the mean of a Laplace or Normal likelihood."""
+
 
 class _LocationLikelihood(Likelihood):
-    family: type[_SharedScale]
+    """A location family with one scale.
+
+    Args:
+        shape: Shape of one item.
+        scale: A positive number, or ``"learned"`` for one trained scalar that starts at 1.
+        output: ``"identity"`` if the decoder returns the mean, the default; ``"sigmoid"`` if it returns its logit.
+
+    Raises:
+        ValueError: If the scale or the output is not one of these.
+    """
+
+    distribution: type[_SharedScale]
 
     def __init__(self, shape: tuple[int, ...], scale: float | str, output: str = "identity") -> None:
         super().__init__(shape)
+        if output not in OUTPUTS:
+            raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         self.output = output
         self.scale: float | None = None
         if scale == "learned":
             self.log_scale = nn.Parameter(torch.zeros(()))
         elif isinstance(scale, str) or not scale > 0 or not math.isfinite(scale):
-            raise ValueError(f"likelihood scale must be a positive number or 'learned', not {scale!r}")
+            raise ValueError(f"scale of a likelihood must be a positive number or 'learned', got {scale!r}")
         else:
             self.scale = float(scale)
 
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
-        """Of `(*batch, *shape)`."""
+        """Return the distribution of `(*batch, *shape)`."""
         scale = self.log_scale.exp() if self.scale is None else self.scale
         loc = parameters.sigmoid() if self.output == "sigmoid" else parameters
-        return self.family(loc, scale, event_dim=len(self.shape))
+        return self.distribution(loc, scale, event_dim=len(self.shape))
 
 
 class LaplaceLikelihood(_LocationLikelihood):
-    """Laplace of one scale, fixed or learned; the decoder gives the mean, or its logit with the output ``sigmoid``."""
+    """A Laplace likelihood with one scale, fixed or learned; the decoder returns the mean or its logit."""
 
-    family = SharedScaleLaplace
+    distribution = SharedScaleLaplace
 
 
 class NormalLikelihood(_LocationLikelihood):
-    """Normal of one scale, fixed or learned; the decoder gives the mean, or its logit with the output ``sigmoid``."""
+    """A Normal likelihood with one scale, fixed or learned; the decoder returns the mean or its logit."""
 
-    family = SharedScaleNormal
+    distribution = SharedScaleNormal
 
 
 class BernoulliLikelihood(Likelihood):
-    """Bernoulli pixels; the decoder gives logits. Values in [0, 1] are allowed (the usual relaxed form)."""
+    """A Bernoulli likelihood of pixels; the decoder returns logits.
+
+    Values in [0, 1] are allowed, the usual relaxed form.
+    """
 
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
-        """Of `(*batch, *shape)`."""
+        """Return the distribution of `(*batch, *shape)`."""
+        # bfloat16 logits would lose the log probabilities near 0 and 1.
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         return cast("TorchDistribution", dist.Bernoulli(logits=parameters, validate_args=False)).to_event(
             len(self.shape)
@@ -60,32 +80,48 @@ class BernoulliLikelihood(Likelihood):
 
 
 class CategoricalLikelihood(Likelihood):
-    """One of several classes at each position; the decoder gives logits, the encoder sees one-hot vectors.
+    """A likelihood of one class per position; the decoder returns logits, the encoder sees one-hot vectors.
 
     Args:
-        shape: of one item, whose values are the integers 0…classes-1.
-        classes: how many.
+        shape: Shape of one item, whose values are the integers 0 to ``classes - 1``.
+        classes: Number of classes, two or more.
+
+    Raises:
+        ValueError: If there are fewer than two classes.
     """
+
+    is_categorical: ClassVar[bool] = True
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(shape)
+        if classes < 2:
+            raise ValueError(f"classes of likelihood 'categorical' must be at least 2, got {classes}")
         self.classes = classes
 
     @property
+    def feature_shape(self) -> tuple[int, ...]:
+        """The shape of one item in one-hot vectors, `(*shape, classes)`."""
+        return (*self.shape, self.classes)
+
+    @property
     def parameter_shape(self) -> tuple[int, ...]:
-        """One logit a class and position."""
+        """The shape of the logits of one item, `(*shape, classes)`."""
         return (*self.shape, self.classes)
 
     def features(self, value: Tensor) -> Tensor:
-        """One-hot vectors, `(*batch, *shape, classes)`."""
+        """Return one-hot vectors, `(item, *shape, classes)`."""
         return torch.nn.functional.one_hot(value.long(), self.classes).to(torch.get_default_dtype())
 
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
-        """Of `(*batch, *shape)`."""
+        """Return the distribution of `(*batch, *shape)`."""
         parameters = parameters.to(torch.promote_types(parameters.dtype, torch.float32))
         base = dist.Categorical(logits=parameters, validate_args=False)
         return cast("TorchDistribution", base).to_event(len(self.shape))
 
     def mean(self, parameters: Tensor) -> Tensor:
-        """Class probabilities, `(*batch, *shape, classes)`."""
+        """Return class probabilities, `(*batch, *shape, classes)`."""
         return parameters.softmax(-1)
+
+    def point(self, mean: Tensor) -> Tensor:
+        """Return the most probable class of each position, `(*batch, *shape)`."""
+        return mean.argmax(-1)

@@ -1,10 +1,10 @@
-"""Location families with one scale for a whole event."""
+"""Location families with one scale shared by a whole event."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -12,35 +12,33 @@ from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Tensor
 
-if TYPE_CHECKING:
-    from pyro_mmvae.likelihoods.joint import JointDensity
-
 
 class _SharedScale(TorchDistribution):
-    """A location family with one scale for a whole event, so that the scale costs one log and not one a pixel."""
+    """A location family with one scale shared by a whole event.
+
+    The log of the scale is taken once, where torch's families would take it of every pixel.
+    """
 
     arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
-    joint: tuple[JointDensity, int] | None = None
-    """Densities of several modalities, see :func:`~pyro_mmvae.likelihoods.joint.join`, and which of them this is."""
 
     def __init__(
         self, loc: Tensor, scale: Tensor | float, event_dim: int = 1, validate_args: bool | None = None
     ) -> None:
         self.loc, self.given_scale = loc, scale
         split = loc.dim() - event_dim
-        # Checking loc would read every pixel at each step; the caller's outputs are checked by the loss.
+        # A check of loc would read every pixel at each step; a value that is not finite shows in the loss.
         super().__init__(loc.shape[:split], loc.shape[split:], validate_args=False)
         self._validate_args = bool(validate_args)
 
     @constraints.dependent_property(is_discrete=False)
     def support(self) -> constraints.Constraint:
-        """All real arrays of the event's shape."""
+        """Return the constraint that values are real."""
         return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
     def scale(self) -> Tensor:
-        """A scalar."""
+        """The scale as a scalar tensor."""
         if isinstance(self.given_scale, Tensor):
             return self.given_scale
         dtype = torch.promote_types(self.loc.dtype, torch.float32)
@@ -52,44 +50,28 @@ class _SharedScale(TorchDistribution):
         return self.loc
 
     def log_prob(self, value: Float[Tensor, "*sample_and_event"]) -> Float[Tensor, "*sample"]:
-        """Log density of whole events, in nats."""
+        """Return the log density of whole events, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        if self.joint is not None:
-            joint, place = self.joint
-            known = joint.of(place, value)
-            if known is not None:
-                return known
-        return self.energy(value - self.loc, len(self.event_shape)) * -self.precision() - self.constant()
-
-    @classmethod
-    def energy(cls, residual: Float[Tensor, "*sample_and_event"], axes: int) -> Float[Tensor, "*sample"]:
-        """What is summed over an event, of so many axes, before it is divided by the scale.
-
-        Two passes over the pixels are all.
-        """
-        energy = cls._energy(residual)
-        return energy.sum(tuple(range(-axes, 0))) if axes else energy
-
-    def constant(self) -> Tensor | float:
-        """Minus the log density at the location, in nats."""
+        energy, axes = self._energy(value - self.loc), len(self.event_shape)
+        if axes:  # a sum over no axes would be one over the batch
+            energy = energy.sum(tuple(range(-axes, 0)))
         scale = self.given_scale
         log_scale = scale.log() if isinstance(scale, Tensor) else math.log(scale)
-        return self.event_shape.numel() * (self._log_normaliser + log_scale)
+        return energy * -self._precision() - self.event_shape.numel() * (self._log_normaliser + log_scale)
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
-        """Draws with pathwise gradients."""
+        """Draw values with pathwise gradients."""
         shape = torch.Size(sample_shape) + self.batch_shape + self.event_shape
         return self.loc + self.scale * self._noise(shape)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> _SharedScale:
-        """As in torch."""
+        """Return the distribution with a larger batch shape."""
         new = self._get_checked_instance(type(self), _instance)
         new.loc = self.loc.expand(torch.Size(batch_shape) + self.event_shape)
         new.given_scale = self.given_scale
         super(_SharedScale, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
-        new.joint = self.joint if new.batch_shape == self.batch_shape else None
         return new
 
     _log_normaliser: ClassVar[float]
@@ -97,40 +79,41 @@ class _SharedScale(TorchDistribution):
     @staticmethod
     @abstractmethod
     def _energy(residual: Tensor) -> Tensor:
-        """That of each pixel."""
+        """Return what is summed over the pixels of an event, before it is multiplied by the precision."""
 
     @abstractmethod
-    def precision(self) -> Tensor | float:
-        """What the energy is multiplied by, a scalar."""
+    def _precision(self) -> Tensor | float:
+        """Return the scalar that the energy is multiplied by."""
 
     @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
-        """Standard draws."""
+        """Draw from the family with location 0 and scale 1."""
 
 
 class SharedScaleLaplace(_SharedScale):
-    r"""Independent Laplace pixels, :math:`\log p(x) = -\sum_i |x_i - \mathrm{loc}_i| / b - n \log 2b`.
+    r"""A distribution of independent Laplace pixels with one scale.
+
+    .. math:: \log p(x) = -\sum_i |x_i - \mathrm{loc}_i| / b - n \log 2b
 
     Args:
-        loc: `(*batch, *event)`.
-        scale: b, a number or a scalar tensor that may require a gradient.
-        event_dim: how many of the last dimensions are one event.
-        validate_args: check that values lie in the support; off by default.
+        loc: The location, of shape `(*batch, *event)`.
+        scale: Scale b, a number or a scalar tensor that may require a gradient.
+        event_dim: Number of last dimensions that make one event. 1 by default.
+        validate_args: If True, check that values lie in the support. False by default.
     """
 
     _log_normaliser = math.log(2.0)
 
     @property
     def variance(self) -> Tensor:
-        """2 b² everywhere."""
+        """The variance of each pixel, 2 b²."""
         return (2.0 * self.scale.square()).expand_as(self.loc)
 
     @staticmethod
     def _energy(residual: Tensor) -> Tensor:
         return residual.abs()
 
-    def precision(self) -> Tensor | float:
-        """1 / b."""
+    def _precision(self) -> Tensor | float:
         return 1 / self.given_scale
 
     def _noise(self, shape: torch.Size) -> Tensor:
@@ -139,28 +122,29 @@ class SharedScaleLaplace(_SharedScale):
 
 
 class SharedScaleNormal(_SharedScale):
-    r"""Independent Normal pixels, :math:`\log p(x) = -\sum_i (x_i - \mathrm{loc}_i)^2 / 2\sigma^2 - n \log \sigma\sqrt{2\pi}`.
+    r"""A distribution of independent Normal pixels with one scale.
+
+    .. math:: \log p(x) = -\sum_i (x_i - \mathrm{loc}_i)^2 / 2\sigma^2 - n \log \sigma\sqrt{2\pi}
 
     Args:
-        loc: `(*batch, *event)`.
-        scale: σ, a number or a scalar tensor that may require a gradient.
-        event_dim: how many of the last dimensions are one event.
-        validate_args: check that values lie in the support; off by default.
-    """  # noqa: E501
+        loc: The location, of shape `(*batch, *event)`.
+        scale: Standard deviation σ, a number or a scalar tensor that may require a gradient.
+        event_dim: Number of last dimensions that make one event. 1 by default.
+        validate_args: If True, check that values lie in the support. False by default.
+    """
 
     _log_normaliser = 0.5 * math.log(2.0 * math.pi)
 
     @property
     def variance(self) -> Tensor:
-        """σ² everywhere."""
+        """The variance of each pixel, σ²."""
         return self.scale.square().expand_as(self.loc)
 
     @staticmethod
     def _energy(residual: Tensor) -> Tensor:
         return residual.square()
 
-    def precision(self) -> Tensor | float:
-        """1 / 2σ²."""
+    def _precision(self) -> Tensor | float:
         return 0.5 / self.given_scale**2
 
     def _noise(self, shape: torch.Size) -> Tensor:

@@ -32,7 +32,7 @@ def norm_activation(groups: int, channels: int, options: NetworkOptions) -> list
     """Return a normalisation of each network by itself, if the options ask for one, and the nonlinearity.
 
     Args:
-        groups: number of networks.
+        groups: The number of networks.
         channels: number of channels of one network.
         options: options that name the normalisation and the nonlinearity.
 
@@ -51,7 +51,7 @@ def conv_block(convolution: nn.Module, groups: int, channels: int, options: Netw
 
     Args:
         convolution: grouped convolution, plain or transposed.
-        groups: number of networks.
+        groups: The number of networks.
         channels: number of channels that the convolution gives one network.
         options: options that name the normalisation and the nonlinearity.
 
@@ -71,7 +71,7 @@ def variance_preserving_conv(
 
     Args:
         dims: number of spatial dimensions, 1 or 2.
-        groups: number of networks.
+        groups: The number of networks.
         before: number of channels that come in, of one network.
         after: number of channels that go out, of one network.
         kernel: size of the kernel, one for all sides or one per side; sizes 3 and 4 are padded by 1.
@@ -105,7 +105,7 @@ class ResidualBlock(nn.Module):
 
     Args:
         dims: number of spatial dimensions, 2 for images, 1 for sequences.
-        groups: number of networks.
+        groups: The number of networks.
         before: number of channels that come in, of one network.
         after: number of channels that go out, of one network.
         options: options that name the normalisation and the nonlinearity.

@@ -21,7 +21,7 @@ class GroupedLinear(nn.Module):
     Each group is initialised by itself, from the distribution of ``torch.nn.Linear``.
 
     Args:
-        groups: number of layers.
+        groups: The number of layers.
         in_features: number of features that one layer takes.
         out_features: number of features that one layer returns.
     """

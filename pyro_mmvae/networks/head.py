@@ -39,7 +39,7 @@ class GaussianHead(nn.Module):
     The private latent of a modality, which no other modality informs, has a diagonal Gaussian in every case.
 
     Args:
-        groups: number of networks.
+        groups: The number of networks.
         features: number of features of one network.
         latent_size: number of latent dimensions that all modalities share.
         options: options, of which the head reads ``covariance``, ``isotropic`` and ``rank``; the defaults if None.

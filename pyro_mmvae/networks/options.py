@@ -45,12 +45,12 @@ class NetworkOptions:
         ValueError: If a name is unknown, a number is out of range, or two options exclude each other.
     """
 
-    width: int = 32
+    width: int = 16
     hidden: int = 512
     depth: int = 1
     decoder_hidden: bool = False
-    norm: str = "none"
-    activation: str = "relu"
+    norm: str = "group"
+    activation: str = "silu"
     isotropic: bool = False
     covariance: str = "diagonal"
     rank: int = 4
@@ -67,8 +67,9 @@ class NetworkOptions:
             raise ValueError(
                 f"covariance must be 'isotropic' or left out where isotropic is True, got {self.covariance!r}"
             )
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, got {self.rank}")
+        for name, least in (("width", 1), ("hidden", 1), ("depth", 0), ("rank", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not self.df > 2:
             raise ValueError(f"df must be above 2, where the variance exists, got {self.df}")
         if self.family != "normal" and self.covariance in {"full", "low_rank"}:

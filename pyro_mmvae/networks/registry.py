@@ -32,8 +32,8 @@ class NetworkPair:
     """A registered encoder and decoder.
 
     Args:
-        encoder: factory of encoders.
-        decoder: factory of decoders.
+        encoder: The factory of encoders.
+        decoder: The factory of decoders.
         fits: function that returns True for shapes of items that both networks take; None for any shape.
         expects: the shapes that ``fits`` accepts, in words, for the message about another shape.
     """

@@ -1,4 +1,4 @@
-"""The table and the plot of a comparison, from the evaluations of its runs."""
+"""The table and the plot of a comparison, drawn from the evaluations of its runs."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from pyro_mmvae.files import read_metrics, write_text
+from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.plots import save_figure
+from pyro_mmvae.run_files import RunFiles, read_metrics
 
-_SHOWN = ("probe", "coherence", "joint_coherence", "log_likelihood")
-_COLUMNS = 4  # of panels
+_PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
+_COLUMNS = 4  # the largest number of panels in a row
 
 
 def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list[Path]:
     """Write ``comparison.csv``, ``comparison.md`` and ``comparison.png``: means over seeds and their standard errors.
 
     Args:
-        out: the folder to write into.
-        paths: run directories that were evaluated; others are left out.
-        command: what made them, for the note.
+        out: The folder to write into.
+        paths: The run directories of the comparison; those without an evaluation are left out.
+        command: The command line that made the runs, quoted in the table; left out by default.
 
     Returns:
         The files written.
 
     Raises:
-        ValueError: if none was evaluated.
+        ValueError: If no run has an evaluation.
     """
     cells = [cell for path in paths if (cell := _read(path)) is not None]
     if not cells:
-        raise ValueError(f"{out}: nothing was evaluated yet")
+        raise ValueError(f"{out}: at least one run must have an evaluation, got none")
     rows = _summarise(cells)
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]))
@@ -51,7 +52,8 @@ def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    file = path / "evaluation" / "summary.json"
+    """Read the summary of a run's evaluation, or return None if there is none."""
+    file = RunFiles(path).evaluation_summary
     if not file.exists():
         return None
     summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -62,7 +64,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row an aggregation, metric, protocol and number of views."""
+    """Return one row per aggregation, metric, protocol and number of modalities given."""
     values: dict[tuple[str, str, str, int], list[float]] = {}
     for cell in cells:
         name = cell["aggregation"]
@@ -77,34 +79,37 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "metric": metric,
             "protocol": protocol,
             "views": views,
-            "mean": float(np.mean(found)),
-            "se": float(np.std(found, ddof=1) / math.sqrt(len(found))) if len(found) > 1 else math.nan,
-            "seeds": len(found),
+            "mean": float(np.mean(replicates)),
+            "se": float(np.std(replicates, ddof=1) / math.sqrt(len(replicates))) if len(replicates) > 1 else math.nan,
+            "seeds": len(replicates),
         }
-        for (name, metric, protocol, views), found in values.items()
+        for (name, metric, protocol, views), replicates in values.items()
     ]
 
 
 def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Metric and protocol of each table, the best known metrics first."""
+    """Return the metric and protocol of each table, the most common metrics first."""
     keys = dict.fromkeys((row["metric"], row["protocol"]) for row in rows)
-    return sorted(keys, key=lambda key: _SHOWN.index(key[0]) if key[0] in _SHOWN else len(_SHOWN))
+    return sorted(keys, key=lambda key: _PLOTTED.index(key[0]) if key[0] in _PLOTTED else len(_PLOTTED))
 
 
 def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: str) -> str:
+    """Return the tables and the notes below them as Markdown."""
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
     lines = ["Mean ± standard error over seeds, by number of modalities given.", ""]
     if command:
         lines += [f"`{command}`", ""]
     for metric, protocol in _keys(rows):
-        found = {(r["aggregation"], r["views"]): r for r in rows if (r["metric"], r["protocol"]) == (metric, protocol)}
-        views = sorted({view for _, view in found})
+        by_cell = {
+            (r["aggregation"], r["views"]): r for r in rows if (r["metric"], r["protocol"]) == (metric, protocol)
+        }
+        views = sorted({view for _, view in by_cell})
         heads = [str(view) for view in views] if views != [0] else ["mean"]
         lines += [f"**{metric}**" + (f" ({protocol})" if protocol else ""), ""]
         lines += ["| | " + " | ".join(heads) + " |", "|---" * (len(views) + 1) + "|"]
         digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
         for name in names:
-            cells_text = [_cell(found.get((name, view)), digits) for view in views]
+            cells_text = [_cell(by_cell.get((name, view)), digits) for view in views]
             lines.append(f"| {name} | " + " | ".join(cells_text) + " |")
         lines.append("")
     seeds = sorted({cell["train_seed"] for cell in cells})
@@ -117,6 +122,7 @@ def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: 
 
 
 def _cell(row: dict[str, Any] | None, digits: int) -> str:
+    """Return a mean with its standard error as text, or ``""`` if there is no row."""
     if row is None:
         return ""
     error = "" if math.isnan(row["se"]) else f" ± {row['se']:.{digits}f}"
@@ -124,25 +130,26 @@ def _cell(row: dict[str, Any] | None, digits: int) -> str:
 
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:
-    panels = [key for key in _keys(rows) if key[0] in _SHOWN]
+    """Plot each metric by number of modalities given, one line per aggregation."""
+    panels = [key for key in _keys(rows) if key[0] in _PLOTTED]
     columns = min(_COLUMNS, len(panels))
     height = -(-len(panels) // columns)
     figure = Figure(figsize=(3.7 * columns, 3.4 * height), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False).ravel()
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
     for axis, (metric, protocol) in zip(axes, panels, strict=False):
-        some = [row for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)]
-        alone = all(row["views"] == 0 for row in some)
+        panel = [row for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)]
+        unconditional = all(row["views"] == 0 for row in panel)
         for i, name in enumerate(names):
-            own = sorted((row for row in some if row["aggregation"] == name), key=lambda row: row["views"])
-            shift = i if alone else 0.06 * (i - (len(names) - 1) / 2)
+            line = sorted((row for row in panel if row["aggregation"] == name), key=lambda row: row["views"])
+            shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
             axis.errorbar(
-                [r["views"] + shift for r in own], [r["mean"] for r in own],
-                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in own], fmt="o-", ms=4, capsize=2, label=name,
+                [r["views"] + shift for r in line], [r["mean"] for r in line],
+                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], fmt="o-", ms=4, capsize=2, label=name,
                 color=f"C{i}",
             )  # fmt: skip
         axis.set_title("\n".join([metric, *textwrap.wrap(protocol, 44)]), fontsize=8)
-        if alone:
+        if unconditional:
             axis.set_xticks(range(len(names)), names)
         else:
             axis.set_xlabel("modalities given")

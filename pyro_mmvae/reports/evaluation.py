@@ -1,4 +1,4 @@
-"""Pictures and the terminal table of an evaluation, from ``evaluation/`` alone."""
+"""The pictures and the terminal table of an evaluation, drawn from the folder ``evaluation/`` alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae.reports.plots import save_figure
+from pyro_mmvae.run_files import RunFiles
 
 _LABELS = {
     "probe": "linear probe",
     "coherence": "conditional coherence",
-    "log_likelihood": "log likelihood, nats an item",
+    "log_likelihood": "log likelihood, nats per item",
     "ess": "effective sample size",
 }
 _TABLE = (
@@ -25,19 +26,19 @@ _TABLE = (
 
 
 def draw_evaluation(path: Path) -> list[Path]:
-    """Draw what there is of a run's evaluation into ``plots/``.
+    """Draw the pictures of a run's evaluation into ``plots/``.
 
     Args:
-        path: a run directory.
+        path: The path of the run directory.
 
     Returns:
-        The files drawn: ``views.png``, ``khat.png`` where it was looked at, ``latent.png`` where there are classes.
+        The files drawn: ``views.png``, ``khat.png`` if PSIS k̂ was computed, ``latent.png`` if there are labels.
     """
-    summary = json.loads((path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
-    plots = path / "plots"
+    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
+    plots = RunFiles(path).plots
     plots.mkdir(exist_ok=True)
     drawn = [_by_views(summary["means_by_views"], plots / "views.png")]
-    with np.load(path / "evaluation" / "arrays.npz", allow_pickle=False) as file:
+    with np.load(RunFiles(path).evaluation_arrays, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
     if "khat_threshold" in arrays:
         drawn.append(_khat(arrays, summary["options"], plots / "khat.png"))
@@ -47,27 +48,30 @@ def draw_evaluation(path: Path) -> list[Path]:
 
 
 def table(path: Path) -> str:
-    """The means by number of views, as text, with what they are means of as notes below, and the warnings.
+    """Return the means by number of modalities given as text, with protocols as notes below, and the findings.
 
     Args:
-        path: a run directory.
+        path: The path of the run directory.
+
+    Returns:
+        The table as several lines.
     """
-    summary = json.loads((path / "evaluation" / "summary.json").read_text(encoding="utf-8"))
-    rows, notes, most = [], list[str](), 0
+    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
+    rows, notes, max_views = [], list[str](), 0
     for metric in _TABLE:
         for protocol, means in summary["means_by_views"].get(metric, {}).items():
             values = {int(views): value for views, value in means.items()}
-            most = max(most, *values)
+            max_views = max(max_views, *values)
             notes += [] if protocol in notes else [protocol]
             rows.append((f"{metric} [{notes.index(protocol) + 1}]", values))
     first = max((len(name) for name, _ in rows), default=0)
-    lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(most + 1))]
+    lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(max_views + 1))]
     for name, values in rows:
-        cells = "".join(f"{values[v]:>11.3f}" if v in values else " " * 11 for v in range(most + 1))
+        cells = "".join(f"{values[v]:>11.3f}" if v in values else " " * 11 for v in range(max_views + 1))
         lines.append(f"{name:<{first}}{cells}".rstrip())
     lines += [f"[{number}] {protocol}" for number, protocol in enumerate(notes, 1)]
     options = summary["options"]
-    lines.append(f"seed {options['seed']}; means over subsets and targets, each row of them in metrics.csv")
+    lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
     accuracy = summary["classifier_accuracy"]
     frequency = summary.get("attribute_frequency", {}).values()
     if accuracy:
@@ -75,26 +79,26 @@ def table(path: Path) -> str:
         lines.append(f"classifiers' test {figure}: " + ", ".join(f"{n} {a:.3f}" for n, a in accuracy.items()))
     if frequency:
         lines.append(
-            f"{len(frequency)} attributes, each row of them in metrics.csv; without any knowledge a mean average "
-            f"precision is {sum(frequency) / len(frequency):.3f}"
+            f"{len(frequency)} attributes, whose single rows are in metrics.csv; the mean average precision of an "
+            f"uninformative score is {sum(frequency) / len(frequency):.3f}"
         )
     return "\n".join([*lines, *_warnings(summary.get("warnings", []))])
 
 
 def _warnings(warnings: list[dict[str, str]]) -> list[str]:
-    """One line a failure mode: its gravest case, how many more there are, and what to try."""
+    """Return one line per failure mode: its gravest case, the number of further cases, and the advice."""
     modes: dict[str, list[dict[str, str]]] = {}
     for warning in warnings:
         modes.setdefault(warning["mode"], []).append(warning)
     return [
-        f"warning: {cases[0]['what']}" + (f" (and {len(cases) - 1} more like it)" if cases[1:] else "")
+        f"warning: {cases[0]['what']}" + (f" (and {len(cases) - 1} more)" if cases[1:] else "")
         + f"; try: {cases[0]['advice']}"
         for cases in modes.values()
     ]  # fmt: skip
 
 
 def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) -> Path:
-    """Every item's k-hat, a column a subset."""
+    """Plot k̂ of every item, one column per subset."""
     names = [name.removeprefix("khat.") for name in arrays if name.startswith("khat.")]
     figure = Figure(figsize=(1.6 + 0.9 * len(names), 3.6), layout="constrained")
     axis = figure.subplots()
@@ -103,14 +107,16 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
         values = arrays[f"khat.{name}"]
         finite = values[np.isfinite(values)]
         axis.scatter(column + generator.uniform(-0.25, 0.25, len(finite)), finite, s=6, linewidths=0, alpha=0.6)
-        lost = len(values) - len(finite)
-        axis.text(column, 1.01, f"{lost} infinite" if lost else "", transform=axis.get_xaxis_transform(), fontsize=6)
+        infinite = len(values) - len(finite)
+        axis.text(
+            column, 1.01, f"{infinite} infinite" if infinite else "", transform=axis.get_xaxis_transform(), fontsize=6
+        )
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
     axis.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names], fontsize=7)
     axis.set_yscale("symlog", linthresh=1.0)
-    axis.set(xlabel="given", ylabel="PSIS k-hat of an item")
+    axis.set(xlabel="modalities given", ylabel="PSIS k-hat per item")
     axis.set_title(
-        f"does the guide fit? above {float(arrays['khat_threshold']):.2f} it does not\n"
+        f"PSIS k-hat: above {float(arrays['khat_threshold']):.2f} the guide does not fit\n"
         f"S = {options['khat_samples']} draws, seed {options['seed']}", fontsize=8,
     )  # fmt: skip
     axis.grid(alpha=0.3, axis="y")
@@ -118,9 +124,10 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
 
 
 def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path:
-    shown = [metric for metric in _LABELS if metric in means]
-    figure = Figure(figsize=(4.2 * max(len(shown), 1), 3.4), layout="constrained")
-    for axis, metric in zip(np.atleast_1d(figure.subplots(1, max(len(shown), 1))), shown, strict=False):
+    """Plot each metric by number of modalities given, one line per protocol."""
+    metrics = [metric for metric in _LABELS if metric in means]
+    figure = Figure(figsize=(4.2 * max(len(metrics), 1), 3.4), layout="constrained")
+    for axis, metric in zip(np.atleast_1d(figure.subplots(1, max(len(metrics), 1))), metrics, strict=False):
         for protocol, values in means[metric].items():
             axis.plot([int(v) for v in values], list(values.values()), "o-", ms=4, label=protocol)
         axis.set(xlabel="modalities given", ylabel=_LABELS[metric])
@@ -131,6 +138,7 @@ def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path
 
 
 def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
+    """Plot the first two principal components of the posterior means."""
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axis = figure.subplots()
     x, y = arrays["latent"].T
@@ -138,7 +146,7 @@ def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
     points = axis.scatter(x, y, c=arrays["labels"], cmap="coolwarm" if attribute else "tab10", s=5, linewidths=0)
     first, second = (100 * share for share in arrays["explained"])
     axis.set(
-        title="posterior means given everything, test items",
+        title="posterior means given all modalities, test items",
         xlabel=f"principal component 1 ({first:.0f} % of the variance)",
         ylabel=f"principal component 2 ({second:.0f} %)",
     )

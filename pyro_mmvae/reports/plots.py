@@ -1,4 +1,4 @@
-"""Curves and grids of images and texts of one run."""
+"""The curves of a run, and grids of its images and texts."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pyro_mmvae.files import read_metrics, write_atomically
+from pyro_mmvae.files import write_atomically
 from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, write_lines
+from pyro_mmvae.run_files import RunFiles, read_metrics
 
-_ZOOM = 2  # screen pixels a pixel of an image
-_TEXT_WIDTH = 48  # pixels of an item where nothing is an image
+_ZOOM = 2  # screen pixels per pixel of an image
+_TEXT_WIDTH = 48  # the width of an item in pixels if there are no images
 
 
 def draw_run(path: Path) -> list[Path]:
-    """Draw everything there is to draw of a run directory into ``plots/``.
+    """Draw the pictures of a run directory into ``plots/``.
 
     Args:
-        path: a run directory.
+        path: The path of the run directory.
 
     Returns:
-        The files drawn: ``curves.png``, ``weights.png`` where weights were learned and, for images and text,
+        The files drawn: ``curves.png``, ``weights.png`` if weights were learned, and for images and text
         ``reconstructions.png`` and ``cross_generation.png``.
     """
-    plots = path / "plots"
+    files = RunFiles(path)
+    plots = files.plots
     plots.mkdir(exist_ok=True)
     drawn = []
     rows = read_metrics(path)
     if rows:
         drawn.append(_curves(rows, plots / "curves.png"))
-        if {"weights", "mixture_weights"} & set(rows[-1]):
+        if {"expert_weights", "subset_weights"} & set(rows[-1]):
             drawn.append(_weights(rows, plots / "weights.png"))
-    if (path / "samples.npz").exists():
-        with np.load(path / "samples.npz", allow_pickle=False) as file:
+    if files.samples.exists():
+        with np.load(files.samples, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         names = [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
         drawn.append(_reconstructions(arrays, names, plots / "reconstructions.png"))
@@ -46,17 +48,17 @@ def draw_run(path: Path) -> list[Path]:
 
 
 def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, title: str = "", note: str = "") -> Path:
-    """Rows of images, or of texts, with a label each.
+    """Draw labelled rows of images and texts.
 
     Args:
-        rows: label and `(item, channel, height, width)` uint8 images, or strings `(item,)`, which are broken into lines
-            as wide as the images, or wider where one is long; None leaves a gap.
-        file: a PNG, written to a temporary name and renamed.
-        title: above.
-        note: below.
+        rows: Pairs of a label and either uint8 images `(item, channel, height, width)`, strings `(item,)`, or None for
+            a gap. Strings are broken into lines as wide as the images, or wider if a text is long.
+        file: The PNG file, which is written atomically.
+        title: The title above the grid; left out by default.
+        note: The note below the grid; left out by default.
 
     Returns:
-        ``file``.
+        The argument ``file``.
     """
     images = [image for _, image in rows if image is not None and image.ndim == 4]
     count = max(len(image) for _, image in rows if image is not None)
@@ -78,12 +80,12 @@ def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, t
             (margin - 6) / total_width, 1 - (top + _row_height(image, height, letters) / 2) / total_height, label,
             ha="right", va="center", fontsize=7,
         )  # fmt: skip
-        for column, one in enumerate(image):
+        for column, item in enumerate(image):
             x = margin + column * (cell + pad)
             if image.ndim == 1:
-                write_lines(figure, break_lines(str(one), letters), (x / total_width, 1 - top / total_height))
+                write_lines(figure, break_lines(str(item), letters), (x / total_width, 1 - top / total_height))
                 continue
-            zoomed = np.repeat(np.repeat(np.moveaxis(_rgb(one), 0, -1), _ZOOM, 0), _ZOOM, 1)
+            zoomed = np.repeat(np.repeat(np.moveaxis(_rgb(item), 0, -1), _ZOOM, 0), _ZOOM, 1)
             figure.figimage(zoomed, x, total_height - top - zoomed.shape[0])
     figure.text(0.5, 1 - 8 / total_height, title, ha="center", va="top", fontsize=9)
     figure.text(0.5, 5 / total_height, note, ha="center", va="bottom", fontsize=7, color="0.35")
@@ -91,18 +93,19 @@ def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, t
 
 
 def _row_height(row: NDArray[Any], height: int, letters: int) -> int:
-    """Screen pixels of a row of images or of texts."""
+    """Return the height of a row of images or texts in screen pixels."""
     if row.ndim == 4:
         return height * _ZOOM
     return CHARACTER[1] * max((len(break_lines(str(text), letters)) for text in row), default=1) + 4
 
 
 def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image with three channels."""
     return np.repeat(image, 3, 0) if image.shape[0] == 1 else image
 
 
 def save_figure(figure: Figure, file: Path) -> Path:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as a PNG file atomically."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(file, buffer.getvalue())
@@ -110,6 +113,7 @@ def save_figure(figure: Figure, file: Path) -> Path:
 
 
 def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
+    """Plot the objective, the KL divergence and the log likelihoods by epoch."""
     epochs = [row["epoch"] + 1 for row in rows]
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
@@ -117,13 +121,13 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
         epochs, [row["objective"] for row in rows], "o-", ms=3, label=f"training objective, β = {rows[0]['beta']:g}"
     )
     left.plot(epochs, [row["val"]["elbo"] for row in rows], "o-", ms=3, label="validation ELBO")
-    left.set(title="evidence lower bound", ylabel="nats an item")
+    left.set(title="evidence lower bound", ylabel="nats per item")
     middle.plot(epochs, [row["kl"] for row in rows], "o-", ms=3, label="training")
     middle.plot(epochs, [row["val"]["kl"] for row in rows], "o-", ms=3, label="validation")
-    middle.set(title="KL(q(z|x) ‖ p(z)), one-draw estimate", ylabel="nats an item")
+    middle.set(title="KL(q(z|x) ‖ p(z)), one-draw estimate", ylabel="nats per item")
     for name in rows[0]["log_likelihood"]:
         right.plot(epochs, [row["log_likelihood"][name] for row in rows], "o-", ms=3, label=name)
-    right.set(title="reconstruction, training", ylabel="log p(x_m | z), nats an item")
+    right.set(title="reconstruction, training", ylabel="log p(x_m | z), nats per item")
     for axis in (left, middle, right):
         axis.set_xlabel("epoch")
         axis.title.set_fontsize(9)
@@ -134,24 +138,24 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
 
 
 def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
-    """Modality weights by epoch, and the last mixture weights."""
+    """Plot the expert weights by epoch, and the final subset weights."""
     last = rows[-1]
-    panels = [key for key in ("weights", "mixture_weights") if key in last]
-    width = {"weights": 4.5, "mixture_weights": 2.5 + 0.25 * len(last.get("mixture_weights", {}))}
+    panels = [key for key in ("expert_weights", "subset_weights") if key in last]
+    width = {"expert_weights": 4.5, "subset_weights": 2.5 + 0.25 * len(last.get("subset_weights", {}))}
     figure = Figure(figsize=(sum(width[key] for key in panels), 3.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels), width_ratios=[width[key] for key in panels]))
     for axis, key in zip(axes, panels, strict=True):
-        if key == "weights":
-            some = [row for row in rows if "weights" in row]
-            for name in last["weights"]:
+        if key == "expert_weights":
+            logged = [row for row in rows if key in row]
+            for name in last[key]:
                 axis.plot(
-                    [row["epoch"] + 1 for row in some], [row["weights"][name] for row in some], "o-", ms=3, label=name
+                    [row["epoch"] + 1 for row in logged], [row[key][name] for row in logged], "o-", ms=3, label=name
                 )
             axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
             axis.xaxis.get_major_locator().set_params(integer=True)
             axis.legend(fontsize=7)
         else:
-            values = last["mixture_weights"]
+            values = last["subset_weights"]
             axis.bar(range(len(values)), list(values.values()))
             axis.axhline(1 / len(values), color="0.3", lw=0.8, ls="--")
             axis.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
@@ -162,6 +166,7 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
 
 
 def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
+    """Draw each modality and its reconstruction given all modalities."""
     rows: list[tuple[str, NDArray[Any] | None]] = []
     for name in names:
         rows += [(name, arrays[f"observed.{name}"]), ("reconstructed", arrays[f"reconstruction.{name}"]), ("", None)]
@@ -169,6 +174,7 @@ def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file:
 
 
 def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
+    """Draw all modalities generated from each one."""
     rows: list[tuple[str, NDArray[Any] | None]] = []
     for given in names:
         rows.append((f"given {given}", arrays[f"observed.{given}"]))

@@ -1,4 +1,4 @@
-"""Posterior predictive checks and calibration as pictures, from their netCDF files alone."""
+"""The pictures and tables of posterior predictive checks and calibration, drawn from their netCDF files alone."""
 
 from __future__ import annotations
 
@@ -17,29 +17,32 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-_MOST = 6  # statistics of one modality in a picture
-_CELL = (2.7, 2.1)  # inches
+from pyro_mmvae.run_files import RunFiles
+
+_MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
+_CELL = (2.7, 2.1)  # the width and height of a panel in inches
 
 
 def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
-    """Draw the checks of a run: every ``evaluation/ppc*.nc`` into ``plots/``.
+    """Draw the checks of a run, every ``evaluation/ppc*.nc``, into ``plots/``.
 
     Args:
-        path: a run directory, or one file.
-        folder: to draw into; ``plots`` of the run, or that of the file.
+        path: The run directory, or one netCDF file of a check.
+        folder: The folder to draw into; by default ``plots`` of the run, or the folder of the file.
 
     Returns:
-        The files drawn: of each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
-        (:func:`arviz.plot_bpv`), ``NAME-pit.png`` and, if there is one, ``NAME-sbc.png``. At most six statistics of a
-        modality are drawn; the title says if there are more.
+        The files drawn: for each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
+        (:func:`arviz.plot_bpv`), ``NAME-pit.png`` and, if there is simulation-based calibration, ``NAME-sbc.png``. At
+        most six statistics per modality are drawn; the title says if there are more.
 
     Raises:
-        FileNotFoundError: if there is no check.
+        FileNotFoundError: If there is no check.
     """
-    files = sorted((path / "evaluation").glob("ppc*.nc")) if path.is_dir() else [path]
+    run = RunFiles(path)
+    files = run.checks() if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise FileNotFoundError(f"{path}: no posterior predictive check (evaluation/ppc.nc)")
-    where = folder or (path / "plots" if path.is_dir() else path.parent)
+        raise FileNotFoundError(f"{path}: no posterior predictive check ({run.check().relative_to(path)})")
+    where = folder or (run.plots if path.is_dir() else path.parent)
     where.mkdir(parents=True, exist_ok=True)
     drawn = []
     for file in files:
@@ -53,12 +56,16 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
 
 
 def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
-    """One check as text: how often the predictive interval of each statistic covers what was observed.
+    """Return one check as text: the share of observations inside the predictive interval of each statistic.
 
     Args:
-        file: a netCDF file of a check.
-        level: of the interval, one of those in the file.
-        alpha: where the p-value of the Kolmogorov–Smirnov test of uniform PIT values is below, a star says so.
+        file: The netCDF file of a check.
+        level: The nominal level of the interval, one of those in the file; 0.9 by default.
+        alpha: The p-value of the Kolmogorov–Smirnov test of uniform PIT values below which a statistic gets a star;
+            0.01 by default.
+
+    Returns:
+        The table as several lines.
     """
     with arviz.rc_context({"data.load": "eager"}):
         data = arviz.from_netcdf(str(file))
@@ -68,21 +75,21 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
         row = constants.sel(statistic=key)
         name, _, label = key.partition(".")
         star = "" if bool(row["in_sample"]) else "*" if float(row["ks_p_value"]) < alpha else " "
-        shown = f"{name} (given)" if bool(row["in_sample"]) else name
-        cells.setdefault(shown, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
-    labels = list(dict.fromkeys(label for some in cells.values() for label in some))
-    shown_labels = labels if len(labels) <= _MOST else labels[:_MOST]
-    more = f"; the first {_MOST} of {len(labels)} statistics" if len(labels) > _MOST else ""
+        row_name = f"{name} (given)" if bool(row["in_sample"]) else name
+        cells.setdefault(row_name, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
+    labels = list(dict.fromkeys(label for row in cells.values() for label in row))
+    columns = labels if len(labels) <= _MAX_STATISTICS else labels[:_MAX_STATISTICS]
+    more = f"; the first {_MAX_STATISTICS} of {len(labels)} statistics" if len(labels) > _MAX_STATISTICS else ""
     error = math.sqrt(level * (1 - level) / int(attributes["items"]))
     width = max(map(len, cells))
     lines = [
         f"given {attributes['given'] or 'nothing'}: {attributes['protocol']}, {attributes['items']} items, seed "
         f"{attributes['seed']}",
         f"share of items in the {level:.0%} predictive interval (± {error:.2f}){more}",
-        " " * width + "".join(f"{label:>17}" for label in shown_labels),
-        *(f"{name:<{width}}" + "".join(f"{some.get(k, ''):>17}" for k in shown_labels) for name, some in cells.items()),
+        " " * width + "".join(f"{label:>17}" for label in columns),
+        *(f"{name:<{width}}" + "".join(f"{row.get(k, ''):>17}" for k in columns) for name, row in cells.items()),
     ]
-    if any("*" in cell for some in cells.values() for cell in some.values()):
+    if any("*" in cell for row in cells.values() for cell in row.values()):
         lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
     lines += _noisier(data)
     if any("given" in name for name in cells):
@@ -94,29 +101,32 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
 
 
 def _noisier(data: Any) -> list[str]:
-    """A line where every replicate of modalities has more contrast than any observation: the likelihood is too wide."""
-    found = []
+    """Return a line about modalities of which every replicate has more contrast than any observation.
+
+    Their likelihood is too wide.
+    """
+    cases = []
     for key in (str(key) for key in data.constant_data["statistic"].values):
         name, _, label = key.partition(".")
         replicated, observed = data.posterior_predictive[key].values, data.observed_data[key].values
         if label == "contrast" and np.nanmin(replicated) > np.nanmax(observed):
-            found.append(f"{name} {np.nanmean(replicated):.2f} (observed {np.nanmean(observed):.2f})")
-    if not found:
+            cases.append(f"{name} {np.nanmean(replicated):.2f} (observed {np.nanmean(observed):.2f})")
+    if not cases:
         return []
-    return [f"replicates are noisier than data, contrast of {', '.join(found)}; try: model.scale=learned"]
+    return [f"replicates are noisier than data, contrast of {', '.join(cases)}; try: model.scale=learned"]
 
 
 def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figure:
-    """One row a modality, one column a statistic."""
+    """Draw one row per modality and one column per statistic."""
     keys = [str(key) for key in data.constant_data["statistic"].values]
     rows: dict[str, list[str]] = {}
     for key in keys:
         rows.setdefault(key.split(".", maxsplit=1)[0], []).append(key)
-    columns = min(_MOST, max(map(len, rows.values())))
+    columns = min(_MAX_STATISTICS, max(map(len, rows.values())))
     figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row, shown in zip(axes, rows.values(), strict=True):
-        for axis, key in zip(row, [*shown, *[""] * columns][:columns], strict=True):
+    for row, statistics in zip(axes, rows.values(), strict=True):
+        for axis, key in zip(row, [*statistics, *[""] * columns][:columns], strict=True):
             if key:
                 draw(data, key, axis)
                 axis.set_title(_title(data, key), fontsize=7)
@@ -124,7 +134,11 @@ def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figu
             else:
                 axis.axis("off")
     attributes = data.attrs
-    more = f"; the first {_MOST} of each" if any(len(shown) > _MOST for shown in rows.values()) else ""
+    more = (
+        f"; the first {_MAX_STATISTICS} of each"
+        if any(len(statistics) > _MAX_STATISTICS for statistics in rows.values())
+        else ""
+    )
     given = f"given {attributes['given']}" if attributes["given"] else "given nothing"
     what = f"{attributes['items']} items, seed {attributes['seed']}{more}"
     figure.suptitle(f"{title}; {given}\n{attributes['protocol']}, {what}", fontsize=8)
@@ -132,6 +146,7 @@ def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figu
 
 
 def _title(data: Any, key: str) -> str:
+    """Return the title of a panel: the key of the statistic and its p-values."""
     row = data.constant_data.sel(statistic=key)
     value, smallest = float(row["p_value"]), 2 / int(data.attrs["samples"])
     p_value = f"p = {value:.2f}" if value > 0 else f"p < {smallest:.2g}"
@@ -141,16 +156,16 @@ def _title(data: Any, key: str) -> str:
 
 
 def _pair(data: Any, key: str) -> Any:
-    """The draws and observations of one statistic, of the items that have it; classes as whole numbers."""
+    """Return the draws and observations of one statistic for the items that have it, with classes as integers."""
     kept = np.isfinite(data.observed_data[key].values)
     groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
-    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of whole numbers, densities else
+    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of integers, and densities of floats
         groups = {name: values.astype(int) for name, values in groups.items()}
     return arviz.InferenceData(**groups)
 
 
 def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
-    """Whether a density of these makes no sense; the picture says so."""
+    """Return True if arrays are constant, so that they do not have a density, and write so into the panel."""
     if all(np.ptp(array) > 0 for array in arrays):
         return False
     axis.text(0.5, 0.5, "constant", ha="center", va="center", transform=axis.transAxes, fontsize=8, color="0.5")
@@ -160,13 +175,14 @@ def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
 
 @contextmanager
 def _arviz_behind_matplotlib() -> Iterator[None]:
-    """ArviZ 0.23 calls matplotlib 3.11 in a way that the latter will not support from 3.13 on."""
+    """Silence a warning of matplotlib 3.11 about ArviZ 0.23, whose call will stop working with matplotlib 3.13."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Passing a dict or None as alias_mapping to normalize_kwargs")
         yield
 
 
 def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
+    """Draw the densities of replicated and observed statistics."""
     pair = _pair(data, key)
     draws = pair.posterior_predictive[key].values
     if not _constant(axis, pair.observed_data[key].values, *draws[0]):
@@ -178,6 +194,7 @@ def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
 
 
 def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
+    """Draw the density of the replicated mean over items beside the observed mean."""
     pair = _pair(data, key)
     if not _constant(axis, pair.posterior_predictive[key].values.mean(-1)):
         with _arviz_behind_matplotlib():
@@ -185,6 +202,7 @@ def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
 
 
 def _draw_pit(data: Any, key: str, axis: Axes) -> None:
+    """Draw the histogram of the PIT values."""
     row = data.constant_data.sel(statistic=key)
     values = row["pit"].values
     values = values[np.isfinite(values)]
@@ -200,26 +218,27 @@ _GRIDS = {
 
 
 def _sbc(data: Any) -> Figure:
+    """Draw the histograms of the ranks of simulation-based calibration."""
     constants, attributes = data.constant_data, data.attrs
     names = [str(name) for name in constants["quantity"].values]
-    shown: Sequence[str] = names if len(names) <= 24 else [*names[:23], names[-1]]
-    columns = min(_MOST, len(shown))
-    height = -(-len(shown) // columns)
+    drawn_names: Sequence[str] = names if len(names) <= 24 else [*names[:23], names[-1]]
+    columns = min(_MAX_STATISTICS, len(drawn_names))
+    height = -(-len(drawn_names) // columns)
     figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * height + 1.0), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False).ravel()
     draws = int(attributes["sbc_draws"])
-    most = min(20, int(attributes["sbc_simulations"]) // 5)
-    bins = max(b for b in range(1, most + 1) if (draws + 1) % b == 0)  # those of the test
-    for axis, name in zip(axes, shown, strict=False):
+    max_bins = min(20, int(attributes["sbc_simulations"]) // 5)
+    bins = max(b for b in range(1, max_bins + 1) if (draws + 1) % b == 0)  # the bins of the chi-square test
+    for axis, name in zip(axes, drawn_names, strict=False):
         column = constants.sel(quantity=name)
         _histogram(axis, column["sbc_rank"].values, bins, (0.0, draws + 1.0), "C0")
         axis.set_title(f"{name}: chi-square p = {float(column['sbc_p_value']):.2g}", fontsize=7)
         axis.tick_params(labelsize=6)
-    for axis in axes[len(shown) :]:
+    for axis in axes[len(drawn_names) :]:
         axis.axis("off")
     given = f"given {attributes['sbc_given']}" if attributes["sbc_given"] else "given nothing"
     how, _, note = str(attributes["sbc_protocol"]).partition("; ")
-    few = f"; {len(shown)} of {len(names)} quantities" if len(shown) < len(names) else ""
+    few = f"; {len(drawn_names)} of {len(names)} quantities" if len(drawn_names) < len(names) else ""
     title = f"Ranks of the true latent {given}\n{how}, {attributes['sbc_simulations']} simulations, seed "
     half = note.find(":") + 1
     note = f"\n{note[:half]}\n{note[half:].strip()}" if note else ""
@@ -228,6 +247,7 @@ def _sbc(data: Any) -> Figure:
 
 
 def _histogram(axis: Axes, values: NDArray[Any], bins: int, span: tuple[float, float], color: str) -> None:
+    """Draw a histogram with the band that holds 95 % of the bars of a uniform one."""
     low, high = stats.binom.ppf([0.025, 0.975], len(values), 1 / bins)
     axis.axhspan(float(low), float(high), color="0.3", alpha=0.18, lw=0, zorder=3)
     axis.axhline(len(values) / bins, color="0.3", lw=0.8, zorder=3)
@@ -236,6 +256,7 @@ def _histogram(axis: Axes, values: NDArray[Any], bins: int, span: tuple[float, f
 
 
 def _save(figure: Figure, file: Path) -> Path:
+    """Write a figure as a PNG file atomically."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}.png")
     figure.savefig(temporary, dpi=110)
     temporary.replace(file)

@@ -1,4 +1,4 @@
-"""Texts in a grid of pictures: how wide their cells are, where lines are broken, and the letters themselves."""
+"""The layout of texts in a grid of pictures: the width of cells, line breaks, and the letters themselves."""
 
 from __future__ import annotations
 
@@ -8,54 +8,57 @@ from collections.abc import Iterable
 from matplotlib.figure import Figure
 
 CHARACTER = (5, 10)
-"""Screen pixels of a character and of a line of text."""
+"""The width of a character and the height of a line of text, in screen pixels."""
 
-_LONG = 64  # characters from which on a text is long
-_LETTERS = 28  # of a line of a long text, at least
-_BETWEEN = 2  # letters between a long text and the one beside it
-_MOST_LINES = 14
+_LONG = 64  # the number of characters above which a text counts as long
+_MIN_LETTERS = 28  # the smallest number of letters in a line of a long text
+_LETTERS_BETWEEN = 2  # the number of letters that fit between two long texts
+_MAX_LINES = 14
 _ELLIPSIS = "…"
 
 
 def cell_size(texts: Iterable[str], width: int) -> tuple[int, int]:
-    """How wide the cells of a grid are: as its images are, and wider where a text is long.
+    """Return the width of the cells of a grid: that of its images, or more if a text is long.
 
     Args:
-        texts: all of them.
-        width: of the widest image, in screen pixels.
+        texts: All texts of the grid.
+        width: The width of the widest image in screen pixels.
 
     Returns:
-        Screen pixels of a cell, and letters that go into a line of it.
+        The width of a cell in screen pixels, and the number of letters that fit into a line of it.
     """
     if max(map(len, texts), default=0) <= _LONG:
         return width, width // CHARACTER[0]
-    letters = max(width // CHARACTER[0] - _BETWEEN, _LETTERS)
-    return max(width, (letters + _BETWEEN) * CHARACTER[0]), letters
+    letters = max(width // CHARACTER[0] - _LETTERS_BETWEEN, _MIN_LETTERS)
+    return max(width, (letters + _LETTERS_BETWEEN) * CHARACTER[0]), letters
 
 
 def break_lines(text: str, letters: int) -> list[str]:
-    """Lines of a text: as it is if it goes into one, else broken between words, or within those that are too long.
+    """Break a text into lines between words, or within words that are too long; a short text stays as it is.
 
-    What is more than 14 lines ends in an ellipsis.
+    At most 14 lines are kept; a longer text ends in an ellipsis.
 
     Args:
-        text: without its padding.
-        letters: of a line.
+        text: The text, without padding.
+        letters: The number of letters that fit into a line.
+
+    Returns:
+        The lines from the top.
     """
     if len(text) <= letters:
         return [text]
-    return textwrap.wrap(text, letters, max_lines=_MOST_LINES, placeholder=_ELLIPSIS) or [""]
+    return textwrap.wrap(text, letters, max_lines=_MAX_LINES, placeholder=_ELLIPSIS) or [""]
 
 
 def write_lines(figure: Figure, lines: list[str], at: tuple[float, float]) -> None:
-    """Write text as it is, letter under letter; nothing in it is a formula.
+    """Write text letter by letter in a fixed-width font, without interpreting any of it as a formula.
 
     Args:
-        figure: of any size.
-        lines: from the top.
-        at: the upper left corner, in parts of the figure.
+        figure: The figure to write into, of any size.
+        lines: The lines from the top.
+        at: The upper left corner, as fractions of the width and height of the figure.
     """
-    size = 72 * CHARACTER[0] / 0.602 / figure.dpi  # DejaVu Sans Mono is 0.602 of its size wide
+    size = 72 * CHARACTER[0] / 0.602 / figure.dpi  # a letter of DejaVu Sans Mono is 0.602 of the font size wide
     step = CHARACTER[1] / (figure.get_figheight() * figure.dpi)
     for number, line in enumerate(lines):
         figure.text(

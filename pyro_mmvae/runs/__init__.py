@@ -1,23 +1,26 @@
-"""Runs: their configuration, their directories, their checkpoints, and what is drawn from them."""
+"""Runs: their configurations, directories, checkpoints and samples."""
 
-from pyro_mmvae.files import read_metrics as read_metrics
 from pyro_mmvae.files import write_text as write_text
+from pyro_mmvae.run_files import CHECKPOINTS as CHECKPOINTS
+from pyro_mmvae.run_files import RunFiles as RunFiles
+from pyro_mmvae.run_files import read_metrics as read_metrics
+from pyro_mmvae.runs.config import dump_config as dump_config
+from pyro_mmvae.runs.config import make_config as make_config
+from pyro_mmvae.runs.layout import RunError as RunError
+from pyro_mmvae.runs.layout import RunWriter as RunWriter
+from pyro_mmvae.runs.layout import append_metrics as append_metrics
+from pyro_mmvae.runs.layout import create as create
+from pyro_mmvae.runs.layout import read_config as read_config
+from pyro_mmvae.runs.layout import write_arrays as write_arrays
+from pyro_mmvae.runs.layout import write_evaluation as write_evaluation
+from pyro_mmvae.runs.layout import write_table as write_table
 from pyro_mmvae.runs.resolution import load_split as load_split
-from pyro_mmvae.runs.resolution import read_traits as read_traits
+from pyro_mmvae.runs.resolution import read_specs as read_specs
 from pyro_mmvae.runs.resolution import resolve as resolve
-from pyro_mmvae.runs.resolution import settle_traits as settle_traits
-from pyro_mmvae.runs.run import CHECKPOINTS as CHECKPOINTS
-from pyro_mmvae.runs.run import CONFIG as CONFIG
-from pyro_mmvae.runs.run import ENVIRONMENT as ENVIRONMENT
-from pyro_mmvae.runs.run import SAMPLES as SAMPLES
+from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import Run as Run
-from pyro_mmvae.runs.run import RunError as RunError
-from pyro_mmvae.runs.run import append_metrics as append_metrics
 from pyro_mmvae.runs.run import build_vae as build_vae
-from pyro_mmvae.runs.run import create as create
 from pyro_mmvae.runs.run import import_plugins as import_plugins
-from pyro_mmvae.runs.run import load as load
-from pyro_mmvae.runs.run import read_config as read_config
-from pyro_mmvae.runs.run import write_arrays as write_arrays
-from pyro_mmvae.runs.run import write_evaluation as write_evaluation
-from pyro_mmvae.runs.run import write_table as write_table
+from pyro_mmvae.runs.run import load_run as load_run
+
+load = load_run  # the public name, pyro_mmvae.load

@@ -1,8 +1,9 @@
-"""Checkpoints: tensors in safetensors, the rest as JSON in its metadata. No pickle."""
+"""Checkpoints: tensors in a safetensors file, everything else as JSON in its metadata, without pickles."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pyro_mmvae._version import __version__
 from pyro_mmvae.files import write_atomically
+from pyro_mmvae.run_files import CHECKPOINTS
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The version of the format of run directories and checkpoints; other versions of it are refused."""
+
+_RELEASES = {1: "0.1"}  # the release that reads an earlier format
+_MODEL, _OPTIMIZER, _EXTRA, _RNG = "model.", "optimizer.", "extra.", "rng."  # prefixes of tensors
 
 
 class CheckpointError(ValueError):
@@ -21,89 +28,146 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None, **state: Any
+    path: Path,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    extra: Mapping[str, Tensor] | None = None,
+    **state: Any,
 ) -> None:
-    """Save a module and, to go on from there, an optimiser and the state of the random number generators.
+    """Save a module and, for resuming, an optimizer and the states of the random number generators.
 
     Args:
-        path: of the file.
-        module: whose ``state_dict`` is saved.
-        optimizer: saved too if given, and then the random number generators as well.
-        **state: anything JSON can hold: epoch, step, ….
+        path: The path of the file, replaced atomically.
+        module: The module whose ``state_dict`` is saved.
+        optimizer: The optimizer to save together with the states of the generators; by default neither is saved.
+        extra: Further tensors by name, such as the parameters of an objective; none by default.
+        **state: Values that JSON can hold, such as the epoch and the step.
     """
-    tensors = {f"model.{name}": value.detach() for name, value in module.state_dict().items()}
-    meta: dict[str, Any] = {"format_version": FORMAT_VERSION, **state}
+    tensors = {_MODEL + name: value.detach() for name, value in module.state_dict().items()}
+    tensors.update({_EXTRA + name: value.detach() for name, value in (extra or {}).items()})
+    metadata: dict[str, Any] = {"format_version": FORMAT_VERSION, "package_version": __version__, **state}
     if optimizer is not None:
-        saved = optimizer.state_dict()
-        for index, slots in saved["state"].items():
-            tensors.update({f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()})
-        tensors["rng.cpu"] = torch.get_rng_state()
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors.update({f"{_OPTIMIZER}{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()})
+        tensors[_RNG + "cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
-            tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    contiguous = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(contiguous, metadata={"pyro_mmvae": json.dumps(meta)}))
+            tensors[_RNG + "cuda"] = torch.cuda.get_rng_state()
+    # safetensors refuses tensors that share memory or are not contiguous.
+    independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
+    write_atomically(path, save(independent, metadata={"pyro_mmvae": json.dumps(metadata)}))
 
 
 def read_state(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself, without its tensors.
+    """Read the state saved in a checkpoint without its tensors.
+
+    Args:
+        path: The path of the checkpoint.
+
+    Returns:
+        The state given to :func:`save_checkpoint`, with ``format_version`` and ``package_version``.
 
     Raises:
-        CheckpointError: if the file is missing, damaged or of a later format.
+        CheckpointError: If the file is missing, damaged or of another format.
     """
-    return _read(path, tensors=False)[0]
+    return _read(path, ())[0]
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
-    """Put back what :func:`save_checkpoint` saved.
+    """Load a checkpoint into a module and, for resuming, into an optimizer and the random number generators.
 
     Args:
-        path: of the file.
-        module: of the same shape as the one saved.
-        optimizer: of the same parameters, if training goes on; the random number generators are put back as well.
+        path: The path of the checkpoint.
+        module: The module to load into, with the parameters of the one that was saved.
+        optimizer: The optimizer to load into, of those parameters; by default only the module is loaded.
 
     Returns:
-        The state given when saving, and ``format_version``.
+        The state given to :func:`save_checkpoint`, with ``format_version`` and ``package_version``.
 
     Raises:
-        CheckpointError: if the file is missing, damaged, of a later format, or of another model.
+        CheckpointError: If the file is missing, damaged, of another format, or of another model.
     """
-    state, tensors = _read(path, tensors=True)
-    weights = {name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")}
+    state, tensors = _read(path, (_MODEL, _OPTIMIZER, _RNG))
     try:
-        module.load_state_dict(weights)
+        module.load_state_dict(_without_prefix(tensors, _MODEL))
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: made for another model than this configuration ({reason[:300]})") from None
+        raise CheckpointError(
+            f"{path}: the parameters do not fit the model of this configuration ({reason[:300]})"
+        ) from None
     if optimizer is not None:
         _load_optimizer(path, optimizer, tensors)
     return state
 
 
-def _read(path: Path, *, tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_extra(path: Path) -> dict[str, Tensor]:
+    """Read the ``extra`` tensors given to :func:`save_checkpoint`, on the CPU.
+
+    Args:
+        path: The path of the checkpoint.
+
+    Returns:
+        The tensors by name; empty if none were saved.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or of another format.
+    """
+    return _without_prefix(_read(path, (_EXTRA,))[1], _EXTRA)
+
+
+def check_format(source: Path, format_version: int, version: str | None, error: type[ValueError]) -> None:
+    """Check that a run directory or checkpoint has the format of this version.
+
+    Args:
+        source: The path of what was read, which the message names.
+        format_version: The version of its format.
+        version: The version of the package that wrote it, if it is known.
+        error: The class of the error to raise.
+
+    Raises:
+        ValueError: If the format is another one; an instance of ``error``.
+    """
+    if format_version == FORMAT_VERSION:
+        return
+    writer = version or _RELEASES.get(format_version) or "of an unknown version"
+    if format_version < FORMAT_VERSION:
+        remedy = f"train again or open it with pyro_mmvae {_RELEASES.get(format_version, writer)}"
+    else:
+        remedy = "update pyro_mmvae"
+    raise error(
+        f"{source}: written by pyro_mmvae {writer} (format {format_version}), this version reads format "
+        f"{FORMAT_VERSION}: {remedy}"
+    )
+
+
+def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _read(path: Path, prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read the state of a checkpoint, and the tensors whose names start with one of the prefixes."""
     try:
         with safe_open(path, "pt") as file:
             state = json.loads((file.metadata() or {})["pyro_mmvae"])
-            content = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            content = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
     except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such checkpoint") from None
+        raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged, or no checkpoint of pyro_mmvae ({error})") from None
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of pyro_mmvae ({error})") from None
     if not isinstance(state, dict) or not isinstance(state.get("format_version"), int):
-        raise CheckpointError(f"{path}: no checkpoint of pyro_mmvae (its metadata say no format)")
-    if state["format_version"] > FORMAT_VERSION:
-        raise CheckpointError(f"{path}: format {state['format_version']}, this version reads up to {FORMAT_VERSION}")
+        raise CheckpointError(f"{path}: not a checkpoint of pyro_mmvae (its metadata name no format)")
+    check_format(path, state["format_version"], state.get("package_version"), CheckpointError)
     return state, content
 
 
-def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    if "rng.cpu" not in tensors:
-        raise CheckpointError(f"{path}: holds no optimiser; training goes on from checkpoint.safetensors only")
+def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    if _RNG + "cpu" not in tensors:
+        raise CheckpointError(f"{path}: holds no optimizer; training can be resumed from {CHECKPOINTS['last']} only")
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, slot = name.split(".")
-            state.setdefault(int(index), {})[slot] = value
+    for name, value in _without_prefix(tensors, _OPTIMIZER).items():
+        index, slot = name.split(".")
+        state.setdefault(int(index), {})[slot] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    torch.set_rng_state(tensors["rng.cpu"])
-    if "rng.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["rng.cuda"])
+    torch.set_rng_state(tensors[_RNG + "cpu"])
+    if _RNG + "cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors[_RNG + "cuda"])

@@ -1,17 +1,32 @@
-"""What a run is made of: typed, frozen, read from YAML, overridden by ``key=value``."""
+"""The configuration of a run: typed, frozen, read from YAML, overridden by ``key=value``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
+
+from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.networks import NetworkOptions
+
+_AGGREGATION = "model.aggregation"
+
+_RENAMED = {
+    "modality_weights": "reconstruction_weights",
+    "weight": "reconstruction_weight",
+    "weights": "expert_weights",
+    "mixture_weights": "subset_weights",
+    "weights_entropy": "expert_weights_entropy",
+}
+"""Keys of earlier versions, which an error message for an unknown key translates."""
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line and says where."""
+    """An error in a configuration; the message is one line and names the key."""
 
 
 class _Section(BaseModel):
@@ -19,11 +34,11 @@ class _Section(BaseModel):
 
 
 class DataConfig(BaseModel):
-    """Which data, by a name or a path; every other key is an option of its loader.
+    """The data of a run, by a name or a path; every other key is an option of its loader.
 
-    Options are kept as YAML would give them back, with tuples for lists and strings for keys, so that two
-    configurations of the same content are equal. :func:`pyro_mmvae.data.resolve_options` checks them, converts them to
-    the types that the loader wants, and fills in its defaults.
+    Options are kept as YAML would return them, with tuples for lists and strings for keys, so that two configurations
+    with equal content are equal. :func:`pyro_mmvae.data.resolve_options` checks them, converts them to the types of the
+    loader's options, and fills in its defaults.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -36,76 +51,82 @@ class DataConfig(BaseModel):
         return {str(key): _frozen(value) for key, value in values.items()} if isinstance(values, dict) else values
 
     def options(self) -> dict[str, Any]:
-        """Options of the loader, as they were given."""
+        """Return the options of the loader, as they were set."""
         return dict(self.model_extra or {})
 
 
-class NetworkConfig(_Section):
-    """Sizes of encoders and decoders; see :class:`pyro_mmvae.networks.NetworkOptions`."""
+@dataclass(frozen=True)
+class NetworkConfig(NetworkOptions):
+    """The options of all networks, see :class:`~pyro_mmvae.networks.NetworkOptions`, whose defaults it has.
 
-    name: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] = "auto"
-    width: int = Field(16, ge=1)
-    hidden: int = Field(512, ge=1)
-    depth: int = Field(1, ge=0)
-    decoder_hidden: bool = False
-    norm: Literal["none", "group"] = "group"
-    activation: Literal["relu", "silu", "gelu"] = "silu"
-    isotropic: bool = False
-    covariance: Literal["diagonal", "isotropic", "full", "low_rank"] = "diagonal"
-    rank: int = Field(4, ge=1)
-    family: Literal["normal", "laplace", "student_t", "logistic"] = "normal"
-    df: float = Field(5.0, gt=2, allow_inf_nan=False)
-
-
-SIZES = ("width", "hidden", "depth", "private_size")
-"""Sizes that a modality may have for itself, of its networks and of its private latent."""
-
-
-class ModalityConfig(_Section):
-    """Settings of one modality; what is None is as the data says, see :class:`pyro_mmvae.data.Traits`.
-
-    ``width``, ``hidden`` and ``depth`` of its networks go before those of ``model.network``, ``private_size`` before
-    that of ``model``.
+    Attributes:
+        name: Name of the networks of the modalities that have no other; ``auto`` leaves them to data and shapes.
     """
 
-    likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
-    classes: int | None = Field(None, ge=2)
-    network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
-    output: Literal["identity", "sigmoid"] | None = None
-    weight: float | None = Field(None, ge=0, allow_inf_nan=False)
-    private_size: int | None = Field(None, ge=0)
-    width: int | None = Field(None, ge=1)
-    hidden: int | None = Field(None, ge=1)
-    depth: int | None = Field(None, ge=0)
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    name: str = "auto"
+
+
+class AggregationConfig(BaseModel):
+    """An aggregation by name; every other key is a keyword of it, see :func:`pyro_mmvae.make_aggregation`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    def __str__(self) -> str:
+        """Return the name and the options, as a label."""
+        return f"{self.name}({', '.join(f'{key}={value}' for key, value in (self.model_extra or {}).items())})"
 
 
 class ModelConfig(_Section):
     """The generative model, the guide, and the objective.
 
-    ``private_size`` is the number of latent dimensions that each modality has for itself, besides the ``latent_size``
-    shared ones. ``likelihood`` and ``scale`` are of images and vectors, and ``auto`` is as the data says; tokens and
-    counts have likelihoods of their own. ``modalities`` has the last word on each.
+    ``private_size`` is the number of latent dimensions that each modality alone has, in addition to the ``latent_size``
+    shared ones. ``likelihood`` and ``scale`` apply to images and vectors; ``auto`` leaves them to the data. Settings of
+    one modality in ``modalities`` take precedence over all of these.
     """
 
-    aggregation: str = "wb"
+    aggregation: str | AggregationConfig = "wb"
     bound: Literal["mixture", "component"] = "component"
     latent_size: int = Field(32, ge=1)
     private_size: int = Field(0, ge=0)
     beta: float = Field(1.0, gt=0, allow_inf_nan=False)
-    likelihood: Literal["auto", "laplace", "normal", "bernoulli"] = "auto"
+    likelihood: str = "auto"
     scale: float | Literal["auto", "learned"] = "auto"
-    modality_weights: dict[str, float] = Field(default_factory=dict)
-    modalities: dict[str, ModalityConfig] = Field(default_factory=dict)
-    weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
-    mixture_weights: Literal["uniform", "size", "learned"] = "uniform"
-    weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
-    prior_expert: Literal["none", "full", "all"] | None = None
+    reconstruction_weights: dict[str, float] = Field(default_factory=dict)
+    modalities: dict[str, ModalitySpec] = Field(default_factory=dict)
+    expert_weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
+    subset_weights: Literal["uniform", "by_size", "learned"] = "uniform"
+    expert_weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
+    prior_expert: Literal["none", "joint_only", "all"] | None = None
     network: NetworkConfig = NetworkConfig()
+
+    @field_serializer("modalities")
+    def _without_none(self, modalities: dict[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
+        return {name: spec.settings() for name, spec in modalities.items()}
+
+    @field_validator("aggregation", mode="before")
+    @classmethod
+    def _name_or_mapping(cls, value: Any) -> Any:
+        if isinstance(value, (str, AggregationConfig)):
+            return value
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            raise ValueError(f"must be a name, or a mapping with a name and options, got {value!r}")
+        return value["name"] if len(value) == 1 else _frozen(value)
+
+    @property
+    def aggregation_options(self) -> str | dict[str, Any]:
+        """The aggregation as :func:`pyro_mmvae.make_aggregation` takes it: a name, or a mapping with a name."""
+        return self.aggregation if isinstance(self.aggregation, str) else self.aggregation.model_dump()
 
 
 class TrainConfig(_Section):
-    """Optimisation and the machine."""
+    """The optimization and the machine.
+
+    ``objective`` is the name of an objective, or a mapping with ``name`` and its options.
+    """
 
     epochs: int = Field(10, ge=0)
     batch_size: int = Field(64, ge=1)
@@ -117,10 +138,18 @@ class TrainConfig(_Section):
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1)
+    objective: str | dict[str, Any] = "elbo"
+
+    @field_validator("objective")
+    @classmethod
+    def _named(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
+        if isinstance(value, dict) and not isinstance(value.get("name"), str):
+            raise ValueError("must be the name of an objective, or a mapping with name and its options")
+        return value
 
 
 class Config(_Section):
-    """Everything that determines a run."""
+    """The whole configuration of a run, which determines its result."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -129,24 +158,25 @@ class Config(_Section):
 
 
 def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """A configuration from defaults, then a file, then overrides.
+    """Return a configuration of defaults, a file and overrides, each of which takes precedence over those before.
 
     Args:
-        path: a YAML file with the sections ``data``, ``model``, ``train``; any part of them.
-        overrides: dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
-
-    Returns:
-        The resolved configuration.
+        path: YAML file with any part of the sections ``data``, ``model`` and ``train``; no file by default.
+        overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
 
     Raises:
-        ConfigError: if the file cannot be read or is no mapping, or a key or value is wrong; it names the key.
+        ConfigError: If the file cannot be read or does not hold a mapping, or a key or value is wrong; the message
+            names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
     tree = {} if path is None else _read(Path(path))
-    for key, value in (overrides or {}).items():
+    # A name of an aggregation comes before options of it, whichever was given first.
+    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(_AGGREGATION + ".")):
         node = tree
         *parents, last = key.split(".")
         for parent in parents:
             child = node.setdefault(parent, {})
+            if isinstance(child, str) and ".".join(parents) == _AGGREGATION:
+                child = node[parent] = {"name": child}
             if not isinstance(child, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a section")
             node = child
@@ -158,10 +188,13 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
-    """Read ``key=value`` words, values as YAML.
+    """Return the overrides of ``key=value`` words, whose values are read as YAML.
+
+    Args:
+        items: Words such as ``train.lr=1e-3``.
 
     Raises:
-        ConfigError: for a word without ``=`` or a value that is no YAML.
+        ConfigError: If a word has no ``=`` or a value is not valid YAML.
     """
     overrides = {}
     for item in items:
@@ -176,12 +209,12 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
 
 
 def dump_config(config: Config) -> str:
-    """YAML that :func:`make_config` reads back."""
+    """Return a configuration as YAML that :func:`make_config` reads."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
 def _frozen(value: Any) -> Any:
-    """A value of YAML with tuples for lists and strings for keys."""
+    """Return a value of YAML with tuples for lists and strings for keys."""
     if isinstance(value, Mapping):
         return {str(key): _frozen(item) for key, item in value.items()}
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
@@ -200,18 +233,27 @@ def _read(path: Path) -> dict[str, Any]:
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected sections data, model, train, found a {type(tree).__name__}")
+        raise ConfigError(f"{path}: the file must hold sections data, model, train, got a {type(tree).__name__}")
     return tree
 
 
 def _describe(error: ValidationError, path: Path | str | None) -> str:
+    """Return the first problem of a configuration in one line, with the existing keys if one does not exist."""
     first = error.errors()[0]
     key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # in brackets: a branch of a union
     source = "" if path is None else f" (from {path} and the overrides)"
-    if first["type"] == "extra_forbidden":
-        section: Any = Config
-        for part in first["loc"][:-1]:
-            is_mapping = get_origin(section) is dict
-            section = get_args(section)[1] if is_mapping else section.model_fields[part].annotation
-        return f"{key}: no such setting{source}; there are {', '.join(section.model_fields)}"
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        names = _keys_of_section(first["loc"][:-1])
+        current = _RENAMED.get(str(first["loc"][-1]))
+        hint = f", it is called {current} now" if current in names else f"; there are {', '.join(names)}"
+        return f"{key}: no such setting{source}{hint}"
+    if first["type"] == "value_error":  # which says by itself what it got
+        return f"{key}: {first['msg'].removeprefix('Value error, ')}{source}"
     return f"{key}: {first['msg']}, got {first['input']!r}{source}"
+
+
+def _keys_of_section(location: tuple[int | str, ...]) -> list[str]:
+    section: Any = Config
+    for part in location:
+        section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[part].annotation
+    return [field.name for field in fields(section)] if is_dataclass(section) else list(section.model_fields)

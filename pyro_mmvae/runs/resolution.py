@@ -1,4 +1,4 @@
-"""A configuration together with its data: options of the loader filled in, settings of every modality settled."""
+"""A configuration together with its data: options of the loader filled in, and every modality described in full."""
 
 from __future__ import annotations
 
@@ -6,17 +6,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pyro_mmvae.data import MultimodalDataset, Traits, data_names, load_data, resolve_options
-from pyro_mmvae.runs.config import SIZES, Config, DataConfig, ModalityConfig, ModelConfig
+from pyro_mmvae.data import MultimodalDataset, data_names, load_data, resolve_options
+from pyro_mmvae.likelihoods import LIKELIHOODS
+from pyro_mmvae.modality_spec import ModalitySpec, resolve_modality
+from pyro_mmvae.runs.config import Config, DataConfig, ModelConfig
+from pyro_mmvae.vae.custom_networks import check_names
 
 
 def resolve(config: Config) -> Config:
-    """A configuration with every option of its data, and an absolute path where the data is a path.
+    """Return a configuration with every option of its data, and an absolute path if the data is a path.
 
     Plugins must have been imported: they may register the data.
 
+    Args:
+        config: The configuration of a run.
+
     Raises:
-        ValueError: if the data or an option is unknown, or a value is not of the option's type.
+        ValueError: If the data or an option is unknown, or a value does not have the type of its option.
     """
     name, options = config.data.name, resolve_options(config.data.name, config.data.options())
     if name not in data_names():
@@ -25,50 +31,72 @@ def resolve(config: Config) -> Config:
 
 
 def load_split(config: Config, split: str) -> MultimodalDataset:
-    """A split of the data of a configuration."""
+    """Return a split of the data of a configuration.
+
+    Args:
+        config: The configuration of a run.
+        split: Name of the split, such as ``train``.
+    """
     return load_data(config.data.name, split, **resolve_options(config.data.name, config.data.options()))
 
 
-def settle_traits(config: Config, traits: Mapping[str, Traits]) -> dict[str, Traits]:
-    """What is known of each modality with what the configuration says, and defaults for the rest.
+def resolve_modalities(config: Config, specs: Mapping[str, ModalitySpec]) -> dict[str, ModalitySpec]:
+    """Return the description of each modality by data, configuration and defaults.
 
-    ``model.modalities`` goes before ``model.modality_weights``, ``model.likelihood``, ``model.scale`` and
-    ``model.network.name``, and these before what the data says. Likelihood and scale are of images and vectors only.
+    ``model.modalities`` takes precedence over ``model.reconstruction_weights``, ``model.likelihood``, ``model.scale``,
+    ``model.private_size`` and ``model.network.name``, and these over the data. ``model.likelihood`` and ``model.scale``
+    apply to images and vectors only, ``model.scale`` to those whose likelihood takes a scale.
 
     Args:
-        config: of the run.
-        traits: modality name to what the data says; the kinds are known.
+        config: The configuration of a run, whose plugins have been imported.
+        specs: Modality name to the description by the data, with its data type.
 
     Raises:
-        ValueError: for a modality that the data does not have, or a setting that does not fit its kind.
+        ValueError: If the configuration names a modality that the data does not have, or a setting does not fit; the
+            message names the key.
     """
     model, result = config.model, {}
-    for section, names in (("modality_weights", model.modality_weights), ("modalities", model.modalities)):
-        unknown = sorted(set(names) - set(traits))
+    for section, names in (("reconstruction_weights", model.reconstruction_weights), ("modalities", model.modalities)):
+        unknown = sorted(set(names) - set(specs))
         if unknown:
-            raise ValueError(f"model.{section} names {unknown[0]!r}, the data has {', '.join(traits)}")
-    for name, known in traits.items():
-        shared: dict[str, Any] = {"weight": model.modality_weights.get(name)}
-        if model.network.name != "auto":
-            shared["network"] = model.network.name
-        if known.kind in {"image", "vector"}:
-            shared["likelihood"] = None if model.likelihood == "auto" else model.likelihood
-            shared["scale"] = None if model.scale == "auto" else model.scale
-        own = model.modalities.get(name)
-        if own is not None and own.classes is not None and own.classes < (known.classes or 0):
-            raise ValueError(f"model.modalities.{name}: {own.classes} classes, the data has {known.classes}")
-        settled = known.updated(shared).updated({} if own is None else own.model_dump(exclude=set(SIZES)))
-        result[name] = settled.settled(f"model.modalities.{name}")
+            raise ValueError(f"model.{section} names {unknown[0]!r}, the data has {', '.join(specs)}")
+    if model.likelihood != "auto" and model.likelihood not in LIKELIHOODS:
+        raise ValueError(f"model.likelihood: {LIKELIHOODS.unknown(model.likelihood)}")
+    check_names(ModalitySpec(network=model.network.name), "model.network.name")
+    for name, spec in specs.items():
+        where, override = f"model.modalities.{name}", model.modalities.get(name, ModalitySpec())
+        if override.classes is not None and override.classes < (spec.classes or 0):
+            raise ValueError(f"{where}: classes must be at least {spec.classes} as in the data, got {override.classes}")
+        result[name] = resolve_modality(spec, _shared_settings(model, name, spec, override), override, where=where)
+        check_names(result[name], where)
     return result
 
 
-def sizes_of(model: ModelConfig, name: str) -> dict[str, Any]:
-    """Sizes that are a modality's own, as arguments of :class:`~pyro_mmvae.Modality`; ``private_size`` of every one."""
-    own = model.modalities.get(name, ModalityConfig())
-    sizes = {size: getattr(own, size) for size in SIZES}
-    return {**sizes, "private_size": model.private_size if own.private_size is None else own.private_size}
+def read_specs(state: Mapping[str, Any]) -> dict[str, ModalitySpec] | None:
+    """Return the descriptions of the modalities in the state of a checkpoint; None if it has none.
+
+    Args:
+        state: The state of a checkpoint, see :func:`pyro_mmvae.runs.checkpoint.read_state`.
+    """
+    if "modality_specs" not in state:
+        return None
+    return {name: ModalitySpec(**settings) for name, settings in state["modality_specs"].items()}
 
 
-def read_traits(state: Mapping[str, Any]) -> dict[str, Traits] | None:
-    """What a checkpoint says of the modalities; None in those of before it said anything."""
-    return {name: Traits(**known) for name, known in state["traits"].items()} if "traits" in state else None
+def _shared_settings(model: ModelConfig, name: str, spec: ModalitySpec, override: ModalitySpec) -> ModalitySpec:
+    """Return what the configuration says of all modalities and applies to one."""
+    settings: dict[str, Any] = {
+        "reconstruction_weight": model.reconstruction_weights.get(name),
+        "private_size": model.private_size,
+        "network": None if model.network.name == "auto" else model.network.name,
+    }
+    if (override.data_type or spec.implied_data_type) in {"image", "vector"}:
+        settings["likelihood"] = None if model.likelihood == "auto" else model.likelihood
+        likelihood = override.likelihood or settings["likelihood"] or spec.likelihood
+        # The default likelihoods of images and vectors take a scale.
+        if model.scale != "auto" and (likelihood is None or "scale" in LIKELIHOODS.lookup(likelihood).options):
+            settings["scale"] = model.scale
+    try:
+        return ModalitySpec(**settings)
+    except ValueError as error:
+        raise ValueError(f"model: {error}") from None

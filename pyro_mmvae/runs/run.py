@@ -1,11 +1,8 @@
-"""The run directory: what training leaves, and what everything else starts from."""
+"""A trained run: its configuration, its model, its posteriors and what it decodes."""
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,35 +14,30 @@ from numpy.typing import NDArray
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.aggregation.functional import get_aggregation
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data import MultimodalDataset, Traits
-from pyro_mmvae.data.modality_spec import PIXEL_SCALE
-from pyro_mmvae.data.text import decode
+from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
-from pyro_mmvae.files import METRICS, write_atomically, write_text
-from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
-from pyro_mmvae.runs.config import Config, dump_config, make_config
-from pyro_mmvae.runs.resolution import load_split, read_traits, settle_traits, sizes_of
+from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.layout import RunError, read_config
+from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
 from pyro_mmvae.vae.vae import MultimodalVAE
 
-CONFIG, ENVIRONMENT, SAMPLES = "config.yaml", "environment.json", "samples.npz"
-CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
-
-
-class RunError(ValueError):
-    """A run directory that cannot be used; the message is one line and names it."""
-
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import modules that register somebody's own aggregations.
+    """Import the modules that register custom parts, such as aggregations, data sets or objectives.
+
+    Args:
+        names: The names of the modules, as an import statement has them.
 
     Raises:
-        RunError: if one cannot be imported.
+        RunError: If a module cannot be imported.
     """
     for name in names:
         try:
@@ -55,59 +47,52 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def build_vae(
-    config: Config, shapes: Mapping[str, Sequence[int]], traits: Mapping[str, Traits] | None = None
+    config: Config, shapes: Mapping[str, Sequence[int]], specs: Mapping[str, ModalitySpec] | None = None
 ) -> MultimodalVAE:
-    """The model and guide of a configuration, with fresh weights from torch's generator.
+    """Build the model and guide of a configuration, with initial weights drawn from torch's generator.
 
     Args:
-        config: of the run.
-        shapes: modality name to the shape of one item.
-        traits: modality name to what :func:`settle_traits` gave; by default all are uint8 images or the like.
+        config: The configuration of the run.
+        shapes: The shape of one item of each modality, by name.
+        specs: The resolved description of each modality, by name, see :func:`resolve_modalities`; by default that of
+            images for shapes of three axes, otherwise that of vectors.
+
+    Returns:
+        The model and guide, on the CPU, in training mode.
 
     Raises:
-        ValueError: if the configuration does not fit the modalities.
+        ValueError: If the configuration does not fit the modalities.
     """
-    model, network = config.model, config.model.network
-    if traits is None:
-        traits = settle_traits(config, dict.fromkeys(shapes, Traits("image", pixels=True)))
-    modalities = [
-        Modality(
-            name,
-            tuple(shape),
-            network=traits[name].network or "auto",
-            likelihood=traits[name].likelihood or "laplace",
-            scale=traits[name].scale or PIXEL_SCALE,
-            classes=traits[name].classes,
-            size=traits[name].size or 1.0,
-            output=traits[name].output or "identity",
-            weight=1.0 if (weight := traits[name].weight) is None else weight,
-            **sizes_of(model, name),
-        )
-        for name, shape in shapes.items()
-    ]
+    model = config.model
+    if specs is None:
+        unknown = {
+            name: ModalitySpec(data_type="image" if len(shape) == 3 else "vector") for name, shape in shapes.items()
+        }
+        specs = resolve_modalities(config, unknown)
+    modalities = [Modality(name, tuple(shape), **specs[name].settings()) for name, shape in shapes.items()]
     return MultimodalVAE(
         modalities,
         model.latent_size,
-        model.aggregation,
+        model.aggregation_options,
         bound=model.bound,
         beta=model.beta,
-        network=NetworkOptions(**network.model_dump(exclude={"name"})),
+        network=model.network,
         prior_expert=model.prior_expert,
-        weights=model.weights,
-        mixture_weights=model.mixture_weights,
-        weights_entropy=model.weights_entropy,
+        expert_weights=model.expert_weights,
+        subset_weights=model.subset_weights,
+        expert_weights_entropy=model.expert_weights_entropy,
     )
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained run, in eval mode.
+    """A trained model with its configuration, in eval mode.
 
     Attributes:
-        path: the run directory.
-        config: how it was trained.
-        vae: model and guide.
-        state: what the checkpoint says of itself: epoch, step, shapes, validation ELBO.
+        path: The path of the run directory.
+        config: The configuration that it was trained with.
+        vae: The model and the guide.
+        state: The state of the checkpoint: epoch, step, shapes of the modalities and best validation ELBO.
     """
 
     path: Path
@@ -127,37 +112,58 @@ class Run:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the modalities, in order."""
+        """The names of the modalities, in order."""
         return self.vae.names
 
     @property
-    def traits(self) -> dict[str, Traits]:
-        """Modality name to what was known of it; empty for a run of before it was kept."""
-        return read_traits(self.state) or {}
+    def modality_specs(self) -> dict[str, ModalitySpec]:
+        """The description of each modality, by name; empty if the checkpoint holds none."""
+        return read_specs(self.state) or {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device that the model is on."""
+        return cast("Tensor", self.model.prior_loc).device
 
     def alphabet(self, name: str) -> str | None:
-        """The characters that the tokens of a modality stand for, where they are text, one a position."""
-        known = self.traits.get(name)
-        return known.alphabet if known is not None and len(self.state["shapes"][name]) == 1 else None
+        """Return the characters that the tokens of a text modality stand for.
+
+        Args:
+            name: The name of the modality.
+
+        Returns:
+            The characters, one per token class, or None if the modality is not text with one token per position.
+        """
+        spec = self.modality_specs.get(name)
+        return spec.alphabet if spec is not None and len(self.state["shapes"][name]) == 1 else None
 
     def texts(self, name: str, tokens: Tensor) -> NDArray[np.str_]:
-        """The texts that tokens `(item, position)` of a modality with an alphabet stand for, without their padding.
+        """Convert the tokens of a text modality to strings, without their padding.
+
+        Args:
+            name: The name of the modality.
+            tokens: Its tokens, `(item, position)`.
+
+        Returns:
+            The strings, `(item,)`.
 
         Raises:
-            ValueError: if it has no alphabet.
+            ValueError: If the modality has no alphabet.
         """
         alphabet = self.alphabet(name)
         if alphabet is None:
             raise ValueError(f"modality {name!r} has no alphabet")
-        return decode(tokens, alphabet, self.traits[name].padding)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return cast("Tensor", self.model.prior_loc).device
+        return np.array(decode_texts(tokens, self.modality_specs[name].padding, alphabet), dtype=np.str_)
 
     def data(self, split: str) -> MultimodalDataset:
-        """A split of the data it was trained on."""
+        """Load a split of the data that the run was trained on.
+
+        Args:
+            split: The name of the split, ``"train"``, ``"val"`` or ``"test"``.
+
+        Returns:
+            The data set, on the CPU.
+        """
         return load_split(self.config, split)
 
     def posterior(
@@ -165,186 +171,119 @@ class Run:
         values: Mapping[str, Tensor],
         given: Sequence[str] | None = None,
         *,
-        bound: str = "mixture",
+        density: str = "mixture",
     ) -> TorchDistribution:
-        """The distribution of the latent given some modalities.
+        """Compute the posterior distribution of the latent given some modalities.
 
         Args:
-            values: modality name to observations `(item, …)`: images float in [0, 1], `(item, channel, height, width)`
-                (uint8 is divided by 255).
-            given: which of them to condition on; all by default, the prior if empty.
-            bound: ``"mixture"`` for the whole posterior, or ``"full"`` for the component of everything given.
+            values: Observations `(item, …)` by modality name: images `(item, channel, height, width)`, floats in [0, 1]
+                or uint8, which is divided by 255.
+            given: The names of the modalities to condition on; all by default, the prior if empty.
+            density: The density to return: ``"mixture"`` for the whole posterior (default), ``"component"`` for one
+                drawn subset per item, or ``"joint"`` for the component of all modalities in ``given``.
 
         Returns:
-            Batch shape `(item,)`, event shape `(latent,)`, float32, on the run's device, without gradients.
+            A distribution of batch shape `(item,)` and event shape `(latent,)`, float32, on the run's device, without
+            gradients.
 
         Raises:
-            ValueError: for an unknown modality, one that is given but has no values, or a mixture of more than 4,096
-                components.
+            ValueError: If a modality is unknown, is in ``given`` but not in ``values``, or if the mixture has more than
+                4,096 components.
         """
-        batch = self._given(values, given)
-        if bound == "mixture":
+        batch = self._condition_on(values, given)
+        if density == "mixture":
             self._check_mixture()
         with torch.no_grad():
-            experts = self.guide.experts(batch, size=len(Batch.of(dict(values), self.names)))
-            return self.guide.posterior(experts, bound)
+            experts = self.guide.experts(batch, num_items=len(Batch.of(dict(values), self.names)))
+            return self.guide.posterior(experts, density)
 
     def private_posterior(
         self, values: Mapping[str, Tensor], given: Sequence[str] | None = None
     ) -> dict[str, TorchDistribution]:
-        """The distributions of the private latents of given modalities.
+        """Compute the posterior distributions of the private latents of some modalities.
 
         Args:
-            values: as for :meth:`posterior`.
-            given: likewise.
+            values: Observations by modality name, as in :meth:`posterior`.
+            given: The names of the modalities to condition on; all by default.
 
         Returns:
-            Modality name to a distribution of batch shape `(item,)` and event shape `(private,)`, of those that have a
-            private latent; without gradients.
+            A distribution of batch shape `(item,)` and event shape `(private,)`, without gradients, for each modality
+            in ``given`` that has a private latent, by name.
 
         Raises:
-            ValueError: for an unknown modality, or one that is given but has no values.
+            ValueError: If a modality is unknown, or is in ``given`` but not in ``values``.
         """
-        batch = self._given(values, given)
+        batch = self._condition_on(values, given)
         with torch.no_grad():
             return self.vae.private_posterior(batch) if batch.values else {}
 
-    def _given(self, values: Mapping[str, Tensor], given: Sequence[str] | None) -> Batch:
+    def _condition_on(self, values: Mapping[str, Tensor], given: Sequence[str] | None) -> Batch:
+        """Return the batch of the modalities to condition on, on the run's device."""
         batch = Batch.of(dict(values), self.names)
         names = self.names if given is None else tuple(given)
         for name in names if given is not None else ():
+            if name not in self.names:
+                raise ValueError(f"given: unknown modality {name!r}; the run has {', '.join(self.names)}")
             if name not in batch.values:
-                known = "has no values" if name in self.names else f"is unknown, the run has {', '.join(self.names)}"
-                raise ValueError(f"given modality {name!r} {known}")
-        chosen = {n: v.to(self.device, torch.float32) for n, v in batch.values.items() if n in names}
-        return Batch(chosen, {n: m.to(self.device) for n, m in batch.present.items()})
+                raise ValueError(f"given: modality {name!r} has no values")
+        selected = {n: v.to(self.device, torch.float32) for n, v in batch.values.items() if n in names}
+        return Batch(selected, {n: m.to(self.device) for n, m in batch.present.items()})
 
     def _check_mixture(self) -> None:
         try:
-            get_aggregation(self.guide.aggregation).check(len(self.names), "mixture")
+            self.guide.aggregation.check_bound("mixture", len(self.names))
         except ValueError as error:
-            what = str(error).split(":")[0]
-            raise ValueError(f"{what}: use bound='full' for the component of everything given") from None
+            reason = str(error).split(":")[0]
+            raise ValueError(
+                f"{reason}: use density='joint' for the component of all modalities to condition on"
+            ) from None
 
     def decode(
         self, z: Float[Tensor, "*batch latent"], private: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The mean of each modality given the latents.
+        """Compute the mean of each modality given the latents.
 
         Args:
-            z: latents with any leading dimensions.
-            private: modality name to private latents `(*batch, private)`; by default they are drawn from their priors,
-                from torch's global generator.
+            z: The shared latents, with any leading dimensions.
+            private: Private latents `(*batch, private)` by modality name; by default they are drawn from their priors,
+                with torch's global generator.
 
         Returns:
-            Modality name to `(*batch, *shape)`, float32, on the run's device, without gradients.
+            The means `(*batch, *shape)` by modality name, float32, on the run's device, without gradients.
         """
         with torch.no_grad():
-            own = {name: u.to(self.device, torch.float32) for name, u in (private or {}).items()}
-            return self.vae.decode(z.to(self.device, torch.float32), private=own)
+            latents = {name: u.to(self.device, torch.float32) for name, u in (private or {}).items()}
+            return self.vae.decode(z.to(self.device, torch.float32), private=latents)
 
 
-def load(path: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Run:
+def load_run(path: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Run:
     """Open a run directory.
 
     Args:
-        path: of the directory.
-        checkpoint: ``"best"``, by the validation ELBO, or ``"last"``.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ….
+        path: The path of the directory.
+        checkpoint: The name of the checkpoint: ``"best"`` by validation ELBO (default; ``"last"`` if no epoch has been
+            completed), or ``"last"``.
+        device: The device to load the model onto: ``"auto"`` (default), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
 
     Returns:
         The run, in eval mode, float32.
 
     Raises:
-        RunError: if it is no run directory.
-        CheckpointError: if the checkpoint is missing or damaged.
-        ValueError: for another checkpoint name or device.
+        RunError: If the path is not a run directory, or one that another version wrote in another format.
+        ConfigError: If its configuration is not valid.
+        CheckpointError: If its checkpoint is missing or damaged.
+        ValueError: If the name of the checkpoint or of the device is unknown.
     """
-    path = Path(path)
-    if checkpoint not in CHECKPOINTS:
-        raise ValueError(f"checkpoint must be 'best' or 'last', not {checkpoint!r}")
-    config = read_config(path)
+    files = RunFiles(Path(path))
+    file = files.checkpoint(checkpoint)
+    config = read_config(files.path)
     import_plugins(config.plugins)
-    file = path / CHECKPOINTS[checkpoint]
     if checkpoint == "best" and not file.exists():
-        file = path / CHECKPOINTS["last"]
+        file = files.checkpoint("last")
     state = read_state(file)
     if "shapes" not in state:
-        raise CheckpointError(f"{file}: says nothing of the modalities' shapes")
-    with torch.random.fork_rng(devices=[]):
-        vae = build_vae(config, state["shapes"], read_traits(state))
+        raise CheckpointError(f"{file}: the shapes of the modalities are missing")
+    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
+        vae = build_vae(config, state["shapes"], read_specs(state))
     load_checkpoint(file, vae)
-    return Run(path, config, vae.to(resolve_device(device)).eval(), state)
-
-
-def read_config(path: Path) -> Config:
-    """The configuration of a run directory.
-
-    Raises:
-        RunError: if it is no run directory.
-    """
-    if not (path / CONFIG).is_file():
-        raise RunError(f"{path}: no run directory (no {CONFIG} in it)")
-    return make_config(path / CONFIG)
-
-
-def create(path: Path, config: Config, environment: dict[str, Any]) -> None:
-    """Start a run directory.
-
-    Raises:
-        RunError: if there is something of that name already.
-    """
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        if not path.is_dir() or any(path.iterdir()):
-            raise RunError(f"{path} exists already: give another --out, or go on with --resume {path}") from None
-    write_text(path / ENVIRONMENT, json.dumps(environment, indent=1) + "\n")
-    write_text(path / CONFIG, dump_config(config))
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write an ``.npz`` at once or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getvalue())
-
-
-def append_metrics(path: Path, row: dict[str, Any]) -> None:
-    """Add one epoch to ``metrics.jsonl``."""
-    with (path / METRICS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the same keys as CSV, whole or not at all."""
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, table.getvalue())
-
-
-def write_evaluation(
-    path: Path,
-    rows: Sequence[Mapping[str, Any]],
-    summary: Mapping[str, Any],
-    arrays: Mapping[str, NDArray[Any]],
-) -> Path:
-    """Write ``evaluation/``: ``metrics.csv``, ``arrays.npz`` and, last, ``summary.json``.
-
-    Args:
-        path: the run directory.
-        rows: of the table, with the same keys each.
-        summary: anything JSON can hold.
-        arrays: for pictures.
-
-    Returns:
-        The folder.
-    """
-    folder = path / "evaluation"
-    folder.mkdir(exist_ok=True)
-    write_table(folder / "metrics.csv", rows)
-    write_arrays(folder / "arrays.npz", arrays)
-    write_text(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    return folder
+    return Run(files.path, config, vae.to(resolve_device(device)).eval(), state)

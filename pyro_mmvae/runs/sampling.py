@@ -1,31 +1,35 @@
-"""Conditional and prior draws of a trained run: images, texts, and, of what is no image, arrays."""
+"""Samples of a trained run: conditional and prior draws, and the reconstructions shown after training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.likelihoods import CategoricalLikelihood
-from pyro_mmvae.runs.pictures import to_pixels
+from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.runs.run import Run
+
+_NUM_ITEMS = 10  # in the samples shown after training
 
 
 @dataclass(frozen=True)
 class Samples:
-    """One set of draws.
+    """A set of generated modalities, with the observations that they were conditioned on.
 
     Attributes:
-        given: images and texts that were conditioned on, modality name to uint8 `(item, channel, height, width)`, or
-            to strings `(item,)` for tokens with an alphabet.
-        generated: images and texts that were drawn, likewise.
-        arrays: what is no image, ``given.NAME`` and ``generated.NAME`` to `(item, …)`: tokens as the most probable
-            class at each position, everything else as the likelihood's mean. Where tokens have an alphabet, the strings
-            that they stand for are ``given.NAME.string`` and ``generated.NAME.string``.
+        given: The images and texts conditioned on, by modality name: uint8 `(item, channel, height, width)`, or strings
+            `(item,)` for tokens with an alphabet.
+        generated: The images and texts that were generated, by modality name, in these two forms.
+        arrays: All other values, ``given.NAME`` and ``generated.NAME``, each `(item, …)`: tokens as the most probable
+            class at each position, everything else as the mean of its likelihood. Tokens with an alphabet also have
+            ``given.NAME.string`` and ``generated.NAME.string``, the strings that they stand for.
     """
 
     given: dict[str, NDArray[Any]]
@@ -33,7 +37,7 @@ class Samples:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
 
     def every_array(self) -> dict[str, NDArray[Any]]:
-        """``arrays``, and the images by names of the same form."""
+        """Return ``arrays`` together with the images, named ``given.NAME`` and ``generated.NAME``."""
         parts = {"given": self.given, "generated": self.generated}
         images = {f"{part}.{name}": row for part, rows in parts.items() for name, row in rows.items() if row.ndim == 4}
         return images | self.arrays
@@ -42,47 +46,98 @@ class Samples:
 def draw_samples(
     run: Run, given: Sequence[str] = (), generate: Sequence[str] = (), count: int = 8, seed: int = 0
 ) -> Samples:
-    """Draw modalities given others: z from the posterior of what is given, then the likelihood's mean.
+    """Generate modalities given others: draw the latent from its posterior, then take the mean of the likelihood.
 
-    The private latent of a modality that is generated though it is given is drawn from its posterior, others from their
-    priors.
+    The private latent of a modality is drawn from its posterior if the modality is in ``given``, otherwise from its
+    prior.
 
     Args:
-        run: a trained run.
-        given: modalities to condition on, of test items that have them; none for draws from the prior.
-        generate: modalities to draw; by default all that are not given.
-        count: how many items.
-        seed: which items, and which draws.
+        run: The trained run to use.
+        given: The names of the modalities to condition on, for test items that have all of them; if empty (default),
+            the latent is drawn from the prior.
+        generate: The names of the modalities to generate; by default all that are not in ``given``.
+        count: The number of items, 8 by default.
+        seed: The seed of the choice of items and of the draws, 0 by default.
 
     Returns:
-        The images and texts, and what is no image.
+        The generated modalities and the observations.
 
     Raises:
-        ValueError: for an unknown modality, or too few items that have what is given.
+        ValueError: If a modality is unknown, or fewer than ``count`` test items have all modalities in ``given``.
     """
     generate = tuple(generate) or tuple(name for name in run.names if name not in given) or run.names
     for name in (*given, *generate):
         if name not in run.names:
             raise ValueError(f"unknown modality {name!r}; the run has {', '.join(run.names)}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, run.device):
         if not given:
-            return _samples(run, {}, run.decode(run.model.prior().sample(torch.Size((count,)))), generate)
+            return _to_samples(run, {}, run.decode(run.model.prior().sample(torch.Size((count,)))), generate)
         data = run.data("test")
         columns = [data.names.index(name) for name in given]
         items = data.present[:, columns].all(-1).nonzero().squeeze(-1)
         if len(items) < count:
-            raise ValueError(f"only {len(items)} test items have {', '.join(given)}, {count} were asked for")
-        some = data.subset(items[torch.randperm(len(items))[:count]])
-        shown = {name: some.tensors[name] for name in given}
-        z = run.posterior(shown, given).sample()
-        private = {name: posterior.sample() for name, posterior in run.private_posterior(shown, given).items()}
-        return _samples(run, shown, run.decode(z, private), generate)
+            raise ValueError(f"count must be at most {len(items)}, the test items with {', '.join(given)}, got {count}")
+        subset = data.subset(items[torch.randperm(len(items))[:count]])
+        observed = {name: subset.tensors[name] for name in given}
+        z = run.posterior(observed, given).sample()
+        private = {name: posterior.sample() for name, posterior in run.private_posterior(observed, given).items()}
+        return _to_samples(run, observed, run.decode(z, private), generate)
 
 
-def _samples(run: Run, given: dict[str, Tensor], decoded: dict[str, Tensor], generate: Sequence[str]) -> Samples:
+def training_samples(
+    run: Run, data: MultimodalDataset, count: int = _NUM_ITEMS, seed: int = 0
+) -> dict[str, NDArray[Any]]:
+    """Reconstruct a few items, and generate each of their modalities from every single one.
+
+    The latent is the posterior mean of the joint component, or of the whole mixture if the aggregation has no such
+    component; a modality is shown as the mean of its likelihood. The private latent of a modality is the mean of its
+    posterior if the modality is conditioned on, otherwise a draw from its prior.
+
+    Args:
+        run: The trained run to use.
+        data: The data set whose first items are taken, one of each class if there are classes.
+        count: The number of items, 10 by default.
+        seed: The seed of the draws, 0 by default.
+
+    Returns:
+        ``observed.NAME``, ``reconstruction.NAME`` (given every modality) and ``generated.GIVEN.NAME``: images as uint8
+        `(item, channel, height, width)`, text as strings `(item,)` of the most probable tokens. Empty if no modality is
+        an image or text.
+    """
+    images = [name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}]
+    names = [name for name in data.names if name in images or run.alphabet(name) is not None]
+    if not names:
+        return {}
+    subset = data.subset(_one_of_each_class(data, count))
+    arrays = {f"observed.{name}": _observed(run, subset, name) for name in names}
+    values = subset.tensors
+    if not subset.complete:
+        values["present"] = subset.present
+    with seeded(seed, run.device):
+        means = _decode_mean(run, values, run.names)
+        arrays.update({f"reconstruction.{name}": _readout(run, name, means[name]) for name in names})
+        for given in names:
+            means = _decode_mean(run, values, (given,))
+            arrays.update({f"generated.{given}.{name}": _readout(run, name, means[name]) for name in names})
+    return arrays
+
+
+def to_pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Convert images in [0, 1] to uint8 pixels, clipping them and replacing NaN by 0.
+
+    Args:
+        images: Images of any shape, floats.
+
+    Returns:
+        The pixels, of that shape, on the CPU.
+    """
+    pixels: NDArray[np.uint8] = (images.nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    return pixels
+
+
+def _to_samples(run: Run, observed: dict[str, Tensor], means: dict[str, Tensor], generate: Sequence[str]) -> Samples:
     samples = Samples({}, {})
-    for name, value in given.items():
+    for name, value in observed.items():
         if _is_image(run, name):
             samples.given[name] = to_pixels(value) if value.is_floating_point() else value.numpy()
         else:
@@ -90,17 +145,16 @@ def _samples(run: Run, given: dict[str, Tensor], decoded: dict[str, Tensor], gen
             _add_text(run, name, value, samples, "given")
     for name in generate:
         if _is_image(run, name):
-            samples.generated[name] = to_pixels(decoded[name])
+            samples.generated[name] = to_pixels(means[name])
         else:
-            likelihood = run.model.likelihoods[name]
-            value = decoded[name].argmax(-1) if isinstance(likelihood, CategoricalLikelihood) else decoded[name]
+            value = cast("Likelihood", run.model.likelihoods[name]).point(means[name])
             samples.arrays[f"generated.{name}"] = value.cpu().numpy()
             _add_text(run, name, value, samples, "generated")
     return samples
 
 
 def _add_text(run: Run, name: str, tokens: Tensor, samples: Samples, part: str) -> None:
-    """Add what tokens stand for, to be shown and to be kept, where they are text."""
+    """Add the strings that tokens stand for, if they have an alphabet."""
     if run.alphabet(name) is not None:
         texts = run.texts(name, tokens)
         getattr(samples, part)[name] = texts
@@ -110,3 +164,39 @@ def _add_text(run: Run, name: str, tokens: Tensor, samples: Samples, part: str) 
 def _is_image(run: Run, name: str) -> bool:
     shape = run.state["shapes"][name]
     return len(shape) == 3 and shape[0] in {1, 3} and run.model.likelihoods[name].parameter_shape == tuple(shape)
+
+
+def _readout(run: Run, name: str, mean: Tensor) -> NDArray[Any]:
+    """Return the mean of an image or text modality as pixels or strings."""
+    return to_pixels(mean) if run.alphabet(name) is None else run.texts(name, mean.argmax(-1))
+
+
+def _observed(run: Run, data: MultimodalDataset, name: str) -> NDArray[Any]:
+    """Return the observations of an image or text modality, black or empty where it is absent."""
+    value, present = data.tensors[name], data.present[:, data.names.index(name)].cpu().numpy()
+    if run.alphabet(name) is not None:
+        return np.where(present, run.texts(name, value), "")
+    pixels = to_pixels(value) if value.is_floating_point() else value.cpu().numpy()
+    return np.where(present.reshape(-1, 1, 1, 1), pixels, np.uint8(0))
+
+
+def _decode_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dict[str, Tensor]:
+    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given).items()}
+    return run.decode(_posterior_mean(run, values, given), private)
+
+
+def _posterior_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:
+    try:
+        return run.posterior(values, given, density="joint").mean
+    except ValueError:  # the aggregation has no joint component
+        return run.posterior(values, given).mean
+
+
+def _one_of_each_class(data: MultimodalDataset, count: int) -> list[int]:
+    """Return the indices of the first item of each class, then of the first of the other items."""
+    if data.labels is None or data.label_names:  # several attributes per item are not classes
+        return list(range(min(count, len(data))))
+    labels = data.labels.cpu().numpy()
+    first = np.unique(labels, return_index=True)[1][:count].tolist()
+    others = [index for index in range(len(labels)) if index not in first]
+    return [*first, *others][:count]

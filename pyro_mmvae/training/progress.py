@@ -1,4 +1,4 @@
-"""How far a training is: a bar in a terminal, lines in a file."""
+"""The progress of a training: a bar in a terminal, lines in a file."""
 
 from __future__ import annotations
 
@@ -8,36 +8,39 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-_EVERY = 30.0  # seconds between lines of one epoch
+_SECONDS_PER_LINE = 30.0
 
 
-def make_progress(title: str, total: int, done: int, file: TextIO, *, show: bool = True) -> tqdm[Any] | Lines:
-    """The progress of one epoch: a bar where the file is a terminal, else a line at its end and every 30 seconds.
+def make_progress(title: str, total: int, done: int, file: TextIO, *, show: bool = True) -> tqdm[Any] | LineProgress:
+    """Make the progress display of one epoch: a bar in a terminal, otherwise lines.
 
     Args:
-        title: such as ``epoch 1/10``.
-        total: items of the epoch.
-        done: of these already.
-        file: where to.
-        show: whether to show anything.
+        title: The title of the epoch, such as ``epoch 1/10``.
+        total: The number of items in the epoch.
+        done: The number of items completed before, when a training is resumed.
+        file: The file to write to, such as ``sys.stderr``.
+        show: If True (default), display the progress; otherwise write nothing.
+
+    Returns:
+        A display with the methods ``update``, ``set_postfix`` and ``close`` of ``tqdm``.
     """
     if show and not file.isatty():
-        return Lines(title, total, done, file)
+        return LineProgress(title, total, done, file)
     return tqdm(
         total=total, initial=done, unit="item", unit_scale=True, disable=not show, desc=title, file=file,
         dynamic_ncols=True,
     )  # fmt: skip
 
 
-class Lines:
-    """Whole lines, for files and logs; the first one after 30 seconds, and one at the end.
+class LineProgress:
+    """A progress display for files and logs, which writes a line every 30 seconds and one at the end.
 
     Args:
-        title: of the epoch.
-        total: items of it.
-        done: of these already.
-        file: where to.
-        clock: seconds of any origin.
+        title: The title of the epoch, such as ``epoch 1/10``.
+        total: The number of items in the epoch.
+        done: The number of items completed before, when a training is resumed.
+        file: The file to write to, such as ``sys.stderr``.
+        clock: A function that returns the time in seconds; ``time.monotonic`` by default.
     """
 
     def __init__(
@@ -45,18 +48,27 @@ class Lines:
     ) -> None:
         self.title, self.total, self.done, self.file, self.clock = title, total, done, file, clock
         self.start = self.last = clock()
-        self.figures: Mapping[str, str] = {}
+        self.postfix: Mapping[str, str] = {}
         self.closed = False
 
     def update(self, items: int) -> None:
-        """So many items more are done."""
+        """Add to the number of completed items.
+
+        Args:
+            items: The number of items completed since the last call.
+        """
         self.done += items
-        if self.clock() - self.last >= _EVERY and self.done < self.total:
+        if self.clock() - self.last >= _SECONDS_PER_LINE and self.done < self.total:
             self._write()
 
-    def set_postfix(self, figures: Mapping[str, str], refresh: bool = True) -> None:
-        """What to show beside, in the next line."""
-        self.figures = dict(figures)
+    def set_postfix(self, postfix: Mapping[str, str], refresh: bool = True) -> None:
+        """Set the values that the next line shows after the number of items.
+
+        Args:
+            postfix: The formatted values, by name.
+            refresh: An argument of ``tqdm``, which has no effect here.
+        """
+        self.postfix = dict(postfix)
 
     def close(self) -> None:
         """Write the last line, once."""
@@ -66,7 +78,7 @@ class Lines:
 
     def _write(self) -> None:
         self.last = self.clock()
-        figures = "".join(f", {name}={value}" for name, value in self.figures.items())
+        postfix = "".join(f", {name}={value}" for name, value in self.postfix.items())
         seconds = f"{self.last - self.start:.0f} s"
-        self.file.write(f"{self.title}: {self.done}/{self.total} items, {seconds}{figures}\n")
+        self.file.write(f"{self.title}: {self.done}/{self.total} items, {seconds}{postfix}\n")
         self.file.flush()

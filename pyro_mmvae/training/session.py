@@ -1,7 +1,8 @@
-"""One training from a configuration to a run directory, interrupted and taken up again as need be."""
+"""Training from a configuration into a run directory, which can be interrupted and resumed."""
 
 from __future__ import annotations
 
+import math
 import platform
 import signal
 import sys
@@ -9,42 +10,42 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pyro_mmvae import __version__, runs
-from pyro_mmvae.data import complete_traits, infer_traits
+from pyro_mmvae import runs
+from pyro_mmvae._seeding import seeded
+from pyro_mmvae._version import __version__
+from pyro_mmvae.data import complete_specs, infer_specs
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
-from pyro_mmvae.runs.checkpoint import load_checkpoint, save_checkpoint
-from pyro_mmvae.runs.config import Config, dump_config
-from pyro_mmvae.runs.pictures import sample_pictures
-from pyro_mmvae.runs.run import CHECKPOINTS, Run
+from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
+from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.layout import RunWriter, process_rank
+from pyro_mmvae.runs.run import Run
+from pyro_mmvae.runs.sampling import training_samples
+from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
 from pyro_mmvae.training.learned_weights import learned_weights
+from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.progress import make_progress
-from pyro_mmvae.training.trainer import (
-    Averages,
-    NonFiniteError,
-    Trainer,
-    deterministic,
-    evaluate_elbo,
-    local_pyro,
-)
+from pyro_mmvae.training.trainer import NonFiniteError, Trainer
+
+_STEPS_PER_SUMMARY = 20  # reading the averages waits for the device
 
 
 class TrainingError(RuntimeError):
-    """Training stopped because something was not finite; the message says where and what is left."""
+    """Training that stopped because a loss or gradient was not finite; the message says where, and what to do."""
 
 
-class Interrupted(Exception):  # noqa: N818  (no error)
-    """Training was interrupted and saved.
+class Interrupted(Exception):  # noqa: N818  (an interruption is not an error)
+    """Training that was interrupted and saved.
 
     Args:
-        path: the run directory.
-        epoch: the one that was running, counted from 0.
+        path: The path of the run directory.
+        epoch: The number of the epoch that was running, counted from 0.
     """
 
     def __init__(self, path: Path, epoch: int) -> None:
@@ -55,64 +56,66 @@ class Interrupted(Exception):  # noqa: N818  (no error)
 def train(config: Config, out: str | Path | None = None, *, progress: bool = True) -> Run:
     """Train a multimodal variational autoencoder into a new run directory.
 
-    The torch generators are seeded inside and put back after, so a result depends on the configuration alone (and on
-    the machine's arithmetic). The test split is never opened.
+    Torch's generators are seeded during the training and restored afterwards, so that a result depends on the
+    configuration and on the machine's arithmetic only. The test split is not opened.
 
     Args:
-        config: what to train; see :func:`pyro_mmvae.runs.config.make_config`.
-        out: the run directory; by default ``runs/DATA-AGGREGATION-seedN`` and a number if that exists.
-        progress: show a progress bar on standard error, or, where that is no terminal, a line an epoch and every 30
-            seconds.
+        config: The configuration; see :func:`pyro_mmvae.runs.config.make_config`.
+        out: The path of the run directory; by default ``runs/DATA-AGGREGATION-seedN``, with a number if that exists.
+        progress: If True (default), show a progress bar on standard error or, if that is not a terminal, one line per
+            epoch and every 30 seconds.
 
     Returns:
-        The run with its best checkpoint, as :func:`pyro_mmvae.load` gives it.
+        The run with its best checkpoint, as :func:`pyro_mmvae.load` returns it.
 
     Raises:
-        RunError: if ``out`` exists.
-        ValueError: if the configuration does not fit the data or the machine.
-        TrainingError: if the loss or a gradient is not finite.
-        Interrupted: on Ctrl-C, after saving.
+        RunError: If ``out`` exists already.
+        ValueError: If the configuration does not fit the data or the machine.
+        TrainingError: If the loss or a gradient is not finite.
+        Interrupted: On Ctrl-C, after saving.
     """
     runs.import_plugins(config.plugins)
     config = runs.resolve(config)
-    session = _Session(config, progress)
-    path = _free_path(config) if out is None else Path(out)
-    runs.create(path, config, session.environment())
-    return session.run(path, resuming=False)
+    session = _Session(config, _free_path(config) if out is None else Path(out), progress)
+    session.writer.create(config, session.environment())
+    return session.run(resuming=False)
 
 
 def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True) -> Run:
-    """Go on with an interrupted training where it stopped, to the same result as without the interruption.
+    """Resume an interrupted training, with the result that it would have had without the interruption.
 
     Args:
-        path: the run directory.
-        epochs: train up to so many instead of what the configuration says; the learning rate then follows the new
-            schedule.
-        progress: show a progress bar on standard error, or, where that is no terminal, a line an epoch and every 30
-            seconds.
+        path: The path of the run directory.
+        epochs: The total number of epochs, in place of that in the configuration; the learning rate then follows the
+            schedule for this number.
+        progress: If True (default), show a progress bar on standard error or, if that is not a terminal, one line per
+            epoch and every 30 seconds.
 
     Returns:
         The run with its best checkpoint.
 
     Raises:
-        RunError: if ``path`` is no run directory.
-        CheckpointError: if its checkpoint is missing or damaged.
-        TrainingError: if the loss or a gradient is not finite.
-        Interrupted: on Ctrl-C, after saving.
+        RunError: If ``path`` is not a run directory, or one that another version wrote in another format.
+        CheckpointError: If its checkpoint is missing or damaged.
+        TrainingError: If the loss or a gradient is not finite.
+        Interrupted: On Ctrl-C, after saving.
     """
-    path = Path(path)
-    config = runs.read_config(path)
+    config = runs.read_config(Path(path))
     runs.import_plugins(config.plugins)
     if epochs is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-        runs.write_text(path / runs.CONFIG, dump_config(runs.resolve(config)))
-    return _Session(config, progress).run(path, resuming=True)
+    session = _Session(config, Path(path), progress)
+    if epochs is not None:
+        session.writer.write_config(runs.resolve(config))
+    return session.run(resuming=True)
 
 
 def _free_path(config: Config) -> Path:
     data = Path(config.data.name)
     name = data.stem if data.is_absolute() else config.data.name
-    name = f"{name}-{config.model.aggregation}-seed{config.train.seed}".replace("/", "_").replace(":", "-")
+    aggregation = config.model.aggregation
+    label = aggregation if isinstance(aggregation, str) else aggregation.name
+    name = f"{name}-{label}-seed{config.train.seed}".replace("/", "_").replace(":", "-")
     path, number = Path("runs") / name, 1
     while path.exists():
         number += 1
@@ -121,26 +124,27 @@ def _free_path(config: Config) -> Path:
 
 
 class _Session:
-    """Data, model and trainer of one configuration, and the files they leave."""
+    """The data, model and trainer of one configuration, and the run directory that the training writes to."""
 
-    def __init__(self, config: Config, progress: bool) -> None:
+    def __init__(self, config: Config, path: Path, progress: bool) -> None:
         self.config, self.progress = config, progress
+        self.files, self.writer = RunFiles(path), RunWriter(path, process_rank())
         self.device = resolve_device(config.train.device)
         self.precision = resolve_precision(config.train.precision, self.device)
         self.data = runs.load_split(config, "train").to(self.device)
         self.val = runs.load_split(config, "val").to(self.device)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
-        self.traits = complete_traits(self.data, runs.settle_traits(config, infer_traits(self.data)))
-        self.best = -float("inf")
-        with deterministic(config.train.seed, self.device):
-            self.vae = runs.build_vae(config, self.shapes, self.traits).to(self.device)
-        per_epoch = -(-len(self.data) // config.train.batch_size)
-        self.trainer = Trainer(
-            self.vae, config.train, total_steps=per_epoch * config.train.epochs, precision=self.precision
-        )
+        self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
+        self.best: float | None = None
+        with seeded(config.train.seed, self.device):
+            self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
+            self.objective = make_objective(config.train.objective, self.vae).to(self.device)
+        self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
+        total_steps = self.steps_per_epoch * config.train.epochs
+        self.trainer = Trainer(self.objective, config.train, total_steps=total_steps, precision=self.precision)
 
     def environment(self) -> dict[str, Any]:
-        """Where and with what this runs."""
+        """Return the versions, device and data of the training."""
         packages = {name: version(name) for name in ("torch", "pyro-ppl", "numpy")}
         gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
         return {
@@ -154,113 +158,136 @@ class _Session:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
 
-    def run(self, path: Path, *, resuming: bool) -> Run:
-        """Train from the start or from the last checkpoint."""
-        epoch, batch = 0, 0
-        seed = self.config.train.seed
-        with threads(self.config.train.threads), deterministic(seed, self.device), local_pyro():
+    def run(self, *, resuming: bool) -> Run:
+        """Train from the start or from the last checkpoint, and open the run."""
+        settings = self.config.train
+        with threads(settings.threads), seeded(settings.seed, self.device), local_pyro():
+            first_epoch, batches_done = 0, 0
             if resuming:
-                state = load_checkpoint(path / CHECKPOINTS["last"], self.vae, self.trainer.optimizer)
-                epoch, batch, self.best = state["epoch"], state["batch"], state["best"] or -float("inf")
-                self.trainer.steps = state["step"]
+                first_epoch, batches_done = self._restore()
             else:
-                self.save(path, 0, 0)
-            self.vae.train()
+                self._save(0, 0)
+            self.objective.train()
             with _interruptible() as interrupted:
-                for number in range(epoch, self.config.train.epochs):
-                    self.one_epoch(path, number, batch if number == epoch else 0, interrupted)
-                    if interrupted.is_set() and number + 1 < self.config.train.epochs:
-                        raise Interrupted(path, number)
-        run = runs.load(path, device=str(self.device))
-        with threads(self.config.train.threads):
-            pictures = sample_pictures(run, self.val)
-        if pictures:
-            runs.write_arrays(path / runs.SAMPLES, pictures)
+                for epoch in range(first_epoch, settings.epochs):
+                    self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
+                    if interrupted.is_set() and epoch + 1 < settings.epochs:
+                        raise Interrupted(self.files.path, epoch)
+        run = runs.load_run(self.files.path, device=str(self.device))
+        with threads(settings.threads):
+            samples = training_samples(run, self.val)
+        if samples:
+            self.writer.write_samples(samples)
         return run
 
-    def save(self, path: Path, epoch: int, batch: int) -> None:
-        """Everything needed to go on."""
-        best = self.best if self.best > -float("inf") else None
-        state = {"epoch": epoch, "batch": batch, "step": self.trainer.steps, "best": best, **self.about_modalities()}
-        save_checkpoint(path / CHECKPOINTS["last"], self.vae, self.trainer.optimizer, **state)
+    def _restore(self) -> tuple[int, int]:
+        """Load the last checkpoint; return its epoch and the number of batches completed in it."""
+        file = self.files.checkpoint("last")
+        extra, expected = read_extra(file), set(self.objective.extra_state_dict())
+        if set(extra) != expected:
+            raise CheckpointError(
+                f"{file}: the parameters of the objective must be {sorted(expected)}, got {sorted(extra)}"
+            )
+        self.objective.load_state_dict(extra, strict=False)
+        # Last, since it restores the states of the random number generators too.
+        state = load_checkpoint(file, self.vae, self.trainer.optimizer)
+        self.best, self.trainer.steps = state["best"], state["step"]
+        return state["epoch"], state["batch"]
 
-    def about_modalities(self) -> dict[str, Any]:
-        """What a checkpoint says of them, so that a run can be opened without its data."""
-        return {"shapes": self.shapes, "traits": {name: asdict(known) for name, known in self.traits.items()}}
+    def _save(self, epoch: int, batches_done: int) -> None:
+        """Save everything that resuming needs."""
+        self._save_checkpoint(
+            "last", self.trainer.optimizer, extra=self.objective.extra_state_dict(), epoch=epoch, batch=batches_done
+        )
 
-    def one_epoch(self, path: Path, epoch: int, skip: int, interrupted: threading.Event) -> None:
-        """Train, validate, record, save."""
-        started, size = time.perf_counter(), self.config.train.batch_size
-        title, total = f"epoch {epoch + 1}/{self.config.train.epochs}", len(self.data)
-        bar = make_progress(title, total, skip * size, sys.stderr, show=self.progress)
+    def _save_checkpoint(self, name: str, optimizer: torch.optim.Optimizer | None = None, **state: Any) -> None:
+        # Shapes and descriptions of the modalities let a run be opened without its data.
+        specs = {modality: spec.settings() for modality, spec in self.modality_specs.items()}
+        self.writer.save_checkpoint(
+            name,
+            self.vae,
+            optimizer,
+            **state,
+            step=self.trainer.steps,
+            best=self.best,
+            shapes=self.shapes,
+            modality_specs=specs,
+        )
 
-        def after_step(done: int, averages: Averages) -> None:
-            if interrupted.is_set() and done * size < len(self.data):
+    def _run_epoch(self, epoch: int, skip: int, interrupted: threading.Event) -> None:
+        """Train for one epoch, evaluate on the validation data, record and save."""
+        started, size, count = time.perf_counter(), self.config.train.batch_size, len(self.data)
+        title = f"epoch {epoch + 1}/{self.config.train.epochs}"
+        bar = make_progress(title, count, skip * size, sys.stderr, show=self.progress)
+
+        def after_step(batches_done: int, averages: Averages) -> None:
+            if interrupted.is_set() and batches_done * size < count:
                 bar.close()
-                self.save(path, epoch, done)
-                raise Interrupted(path, epoch)
-            bar.update(min(size, len(self.data) - (done - 1) * size))
-            if done % 20 == 0:
+                self._save(epoch, batches_done)
+                raise Interrupted(self.files.path, epoch)
+            bar.update(min(size, count - (batches_done - 1) * size))
+            if batches_done % _STEPS_PER_SUMMARY == 0:
                 bar.set_postfix(_summary(averages.read()), refresh=False)
 
         try:
             averages = self.trainer.epoch(self.data, epoch, skip=skip, after_step=after_step)
         except NonFiniteError as error:
             bar.close()
-            raise TrainingError(self.explain(path, error)) from None
+            raise TrainingError(self._explain(error)) from None
         seconds = time.perf_counter() - started
         means = averages.read()
         val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed)
         bar.set_postfix({**_summary(means), "val_elbo": f"{val['elbo']:.1f}"})
         bar.close()
-        self.record(path, epoch, (averages.items, seconds), means, val)
+        pace = {"items_per_second": averages.items / seconds, "seconds": seconds}
+        self._record(epoch, means, val, pace)
 
-    def record(
-        self, path: Path, epoch: int, pace: tuple[int, float], means: dict[str, float], val: dict[str, float]
-    ) -> None:
-        """One line of metrics, and the checkpoints."""
+    def _record(self, epoch: int, means: MeanTerms, val: ElboEstimate, pace: dict[str, float]) -> None:
+        """Append the metrics of an epoch, and save the checkpoints."""
         model = self.config.model
         row = {
             "epoch": epoch,
             "step": self.trainer.steps,
-            "objective": -means.pop("loss"),
+            "objective": -means.loss,
             "bound": model.bound,
             "beta": model.beta,
-            "kl": means.pop("kl"),
-            "log_likelihood": means,
+            "kl": means.kl,
+            "log_likelihood": means.log_likelihood,
+            "penalties": means.penalties,
             "lr": self.trainer.rate(self.trainer.steps),
-            "items_per_second": pace[0] / pace[1],
-            "seconds": pace[1],
-            "val": {**val, "items": len(self.val), "seed": self.config.train.seed, "samples": 1},
+            **pace,
+            "val": val,
             **learned_weights(self.vae, self.val),
         }
-        runs.append_metrics(path, row)
-        if val["elbo"] > self.best:
+        self.writer.append_metrics(row)
+        if val["elbo"] > (-math.inf if self.best is None else self.best):  # never NaN
             self.best = val["elbo"]
-            save_checkpoint(
-                path / CHECKPOINTS["best"], self.vae, epoch=epoch + 1, step=self.trainer.steps, best=self.best,
-                **self.about_modalities(),
-            )  # fmt: skip
-        self.save(path, epoch + 1, 0)
+            self._save_checkpoint("best", epoch=epoch + 1)
+        self._save(epoch + 1, 0)
 
-    def explain(self, path: Path, error: NonFiniteError) -> str:
-        """What a user must know when training broke down."""
-        per_epoch = -(-len(self.data) // self.config.train.batch_size)
-        good = path / CHECKPOINTS["best" if (path / CHECKPOINTS["best"]).exists() else "last"]
+    def _explain(self, error: NonFiniteError) -> str:
+        """Return the message for a training that stopped: where, what is saved, and what to try."""
+        best, last = self.files.checkpoint("best"), self.files.checkpoint("last")
         return (
-            f"step {error.step} (epoch {error.step // per_epoch + 1}): {error.where} not finite; the last good "
-            f"checkpoint is {good}. Try a lower train.lr (now {self.config.train.lr:g}) or train.precision=fp32"
+            f"step {error.step} (epoch {error.step // self.steps_per_epoch + 1}): {error.where} not finite; the last "
+            f"good checkpoint is {best if best.exists() else last}. Try a lower train.lr (now "
+            f"{self.config.train.lr:g}) or train.precision=fp32"
         )
 
 
-def _summary(means: dict[str, float]) -> dict[str, str]:
-    reconstruction = sum(value for name, value in means.items() if name not in {"loss", "kl"})
-    return {"loss": f"{means['loss']:.1f}", "rec": f"{-reconstruction:.1f}", "kl": f"{means['kl']:.2f}"}
+def _summary(means: MeanTerms) -> dict[str, str]:
+    """Return the values for the progress bar: the loss, the negative log likelihood and the KL term."""
+    reconstruction = sum(means.log_likelihood.values())
+    return {"loss": f"{means.loss:.1f}", "rec": f"{-reconstruction:.1f}", "kl": f"{means.kl:.2f}"}
 
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event, to be looked at between steps; the second one is the usual one."""
+    """Turn the first Ctrl-C into an event that is checked between steps; the second one interrupts as usual.
+
+    Yields:
+        The event. Outside the main thread, which alone receives signals, it is never set.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

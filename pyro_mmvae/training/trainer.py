@@ -1,14 +1,10 @@
-"""Stochastic variational inference over a data set in memory, one step or one epoch at a time."""
+"""Stochastic optimization of an objective over a data set, one step or one epoch at a time."""
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
 
-import pyro
 import torch
 from torch import Tensor
 
@@ -16,16 +12,20 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import autocast
 from pyro_mmvae.runs.config import TrainConfig
-from pyro_mmvae.training.elbo import RecordingELBO
+from pyro_mmvae.training.elbo import Averages, Terms
+from pyro_mmvae.training.objectives import Objective, make_objective
 from pyro_mmvae.vae.vae import MultimodalVAE
+
+_CHECK_EVERY = {"cpu": 1}  # steps; a CPU has nothing to wait for
+_CHECK_EVERY_ON_ACCELERATORS = 50
 
 
 class NonFiniteError(ArithmeticError):
-    """The loss or a gradient was NaN or infinite.
+    """A loss or a gradient that is NaN or infinite.
 
     Args:
-        step: the first such step, counted from 0.
-        where: what was not finite, modalities named.
+        step: The first step at which it occurred, counted from 0.
+        where: The terms or gradients that are not finite, with the names of modalities and parameters.
     """
 
     def __init__(self, step: int, where: str) -> None:
@@ -33,79 +33,74 @@ class NonFiniteError(ArithmeticError):
         self.step, self.where = step, where
 
 
-@dataclass
-class Averages:
-    """Means over items, in nats, kept on the device until they are read."""
-
-    items: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-
-    def add(self, items: int, values: dict[str, Tensor]) -> None:
-        """Take in sums over a batch."""
-        self.items += items
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value.double()
-
-    def read(self) -> dict[str, float]:
-        """The means so far, read in one go: it waits for the device once."""
-        sums = torch.stack(list(self.sums.values())).tolist() if self.sums else []
-        return {name: value / max(self.items, 1) for name, value in zip(self.sums, sums, strict=True)}
-
-
 class Trainer:
-    """Adam on ``Trace_ELBO()(model, guide)``.
+    """The optimization of an objective with Adam and a learning-rate schedule.
 
     Args:
-        vae: what to train, on its device.
-        config: rates and sizes.
-        total_steps: over the whole training, for the schedule.
-        precision: ``fp32`` or ``bf16``.
-        optimizer: another than a fused Adam.
+        objective: The objective to minimize, on its device; or a model and guide, for the objective that ``config``
+            names, by default the evidence lower bound.
+        config: The learning rate, its schedule, the batch size and the seed.
+        total_steps: The number of steps of the whole training, which the schedule depends on.
+        precision: The precision of the networks' arithmetic, ``"fp32"`` (default) or ``"bf16"``.
+        optimizer: The optimizer of the objective's parameters; a fused Adam by default.
+
+    Attributes:
+        terms: The terms of the last loss.
     """
+
+    terms: Terms
 
     def __init__(
         self,
-        vae: MultimodalVAE,
+        objective: Objective | MultimodalVAE,
         config: TrainConfig,
         *,
         total_steps: int,
         precision: str = "fp32",
         optimizer: torch.optim.Optimizer | None = None,
     ) -> None:
-        self.vae, self.config, self.precision = vae, config, precision
+        if isinstance(objective, MultimodalVAE):
+            objective = make_objective(config.objective, objective)
+        self.objective, self.vae = objective, objective.vae
+        self.config, self.precision = config, precision
         self.total_steps, self.steps = total_steps, 0
-        self.estimator = RecordingELBO(max_plate_nesting=1)
-        self.elbo = self.estimator(vae.model, vae.guide)
-        self.parameters = list({id(p): p for p in self.elbo.parameters()}.values())
-        device = self.parameters[0].device
-        self.device = device
-        fused = device.type in {"cpu", "cuda"}
+        self.parameters = list(objective.parameters())
+        self.device = self.parameters[0].device
+        fused = self.device.type in {"cpu", "cuda"}
         self.optimizer = optimizer or torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=fused)
-        self._check_every = 1 if device.type == "cpu" else 50
-        self._first_bad = torch.tensor(-1, device=device)
+        self._check_every = _CHECK_EVERY.get(self.device.type, _CHECK_EVERY_ON_ACCELERATORS)
+        self._first_bad_step = torch.tensor(-1, device=self.device)
         self._bad: Tensor | None = None
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: a linear warm-up, then constant or half a cosine down to 0."""
+        """Return the learning rate of a step: a linear warm-up, then a constant, or half a cosine down to 0.
+
+        Args:
+            step: The number of the step, counted from 0.
+
+        Returns:
+            The learning rate.
+        """
         warmup = self.config.warmup * self.total_steps
         if self.config.schedule == "constant":
             return self.config.lr
         if step < warmup:
             return self.config.lr * (step + 1) / (warmup + 1)
-        done = (step - warmup) / max(self.total_steps - warmup, 1)
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+        progress = (step - warmup) / max(self.total_steps - warmup, 1)
+        return self.config.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
 
     def step(self, batch: Batch) -> Tensor:
-        """One step of stochastic variational inference.
+        """Take one optimization step.
 
         Args:
-            batch: items on the trainer's device.
+            batch: Items on the device of the trainer.
 
         Returns:
-            The loss: the negative objective of the batch, in nats, still on the device.
+            The loss, which is the negative objective of the batch, in nats, detached and on the device; its terms are
+            in the attribute ``terms``.
 
         Raises:
-            NonFiniteError: if the loss or a gradient is not finite. On a GPU this is looked at every 50 steps.
+            NonFiniteError: If the loss or a gradient is not finite; on a GPU this is checked every 50 steps.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate(self.steps)
@@ -119,51 +114,16 @@ class Trainer:
         return loss.detach()
 
     def loss(self, batch: Batch) -> Tensor:
-        """The negative objective of a batch, to be differentiated.
-
-        It is ``elbo(batch)``, without the statement that Pyro makes at every step for each parameter of a module that
-        is called: the optimiser has them all.
+        """Compute the loss of a batch, and record its terms in the attribute ``terms``.
 
         Args:
-            batch: items on the trainer's device.
+            batch: Items on the device of the trainer.
+
+        Returns:
+            The loss, which is the negative objective, to be differentiated.
         """
-        return self.estimator.differentiable_loss(self.vae.model.forward, self.vae.guide.forward, batch)
-
-    def _watch(self, loss: Tensor) -> None:
-        """Note the first step of which something is not finite, without waiting for the device."""
-        with_grad = [p.grad for p in self.parameters if p.grad is not None]
-        if self._check_every == 1:  # nothing to wait for: a sum is finite only if its terms are
-            total = torch.stack([loss, *(gradient.sum() for gradient in with_grad)]).sum()
-            if bool(total.isfinite()):
-                return
-        found = torch._foreach_norm(with_grad)
-        zero = loss.new_zeros(())
-        terms = [self.estimator.terms.get(name, zero).float() for name in (*self.vae.names, "kl")]
-        norms = iter(found)
-        gradients = [zero if p.grad is None else next(norms).float() for p in self.parameters]
-        bad = ~torch.stack([loss.float(), *terms, *gradients]).isfinite()
-        first = (self._first_bad < 0) & bad.any()
-        self._first_bad = torch.where(first, self.steps, self._first_bad)
-        self._bad = bad if self._bad is None else torch.where(first, bad, self._bad)
-        if (self.steps + 1) % self._check_every == 0:
-            self.check()
-
-    def check(self) -> None:
-        """Raise NonFiniteError if any step so far was not finite."""
-        step = int(self._first_bad)
-        if step < 0 or self._bad is None:
-            return
-        loss, *rest = self._bad.tolist()
-        names = self.vae.names
-        named = [f"log p({name} | z)" for name, bad in zip(names, rest, strict=False) if bad]
-        named += ["the KL"] if rest[len(names)] else []
-        known = {id(p): name for name, p in self.vae.named_parameters()}
-        gradients = [known[id(p)] for p, bad in zip(self.parameters, rest[len(names) + 1 :], strict=True) if bad]
-        if not named and loss:
-            named = ["the loss"]
-        if not named:
-            named = [f"the gradient of {gradients[0]}" + (f" and {len(gradients) - 1} more" if gradients[1:] else "")]
-        raise NonFiniteError(step, ", ".join(named))
+        loss, self.terms = self.objective(batch)
+        return loss
 
     def epoch(
         self,
@@ -173,82 +133,94 @@ class Trainer:
         skip: int = 0,
         after_step: Callable[[int, Averages], None] | None = None,
     ) -> Averages:
-        """One pass in an order that depends on the seed and the epoch alone.
+        """Train on every item once, in an order that depends on the seed and the epoch only.
 
         Args:
-            data: on the trainer's device.
-            epoch: counted from 0.
-            skip: how many batches were done already.
-            after_step: called with the number of batches done and the averages so far.
+            data: The data set, on the device of the trainer.
+            epoch: The number of the epoch, counted from 0.
+            skip: The number of batches to leave out at the start, which were trained on before an interruption.
+            after_step: A function called after each step with the number of batches completed and the averages so far.
 
         Returns:
-            Means over the items of this pass: ``loss``, ``kl``, ``items_per_second`` is not among them.
+            The means of the loss and its terms over the items trained on.
+
+        Raises:
+            NonFiniteError: If the loss or a gradient is not finite.
         """
         averages = Averages()
         data = data.at_epoch(epoch)
-        # The order moves to the device once: to move each batch's indices would wait for the steps before it.
+        # The order moves to the device once: moving the indices of each batch would wait for the steps before it.
         order = batches(len(data), self.config.batch_size, self.config.seed, epoch, self.device)
         for number, index in enumerate(order):
             if number < skip:
                 continue
             loss = self.step(make_batch(data, index))
-            averages.add(len(index), {"loss": loss, **self.estimator.terms})
+            averages.add(len(index), loss, self.terms)
             if after_step is not None:
                 after_step(number + 1, averages)
         self.check()
         return averages
 
+    def check(self) -> None:
+        """Check that every step so far was finite, waiting for the device.
+
+        Raises:
+            NonFiniteError: If one was not.
+        """
+        step = int(self._first_bad_step)
+        if step < 0 or self._bad is None:
+            return
+        labels = [label for label, bad in zip(self._term_labels(), self._bad.tolist(), strict=False) if bad]
+        if len(labels) > 1 and labels[0] == "the loss":  # it follows from its terms
+            labels = labels[1:]
+        if not labels:
+            names = {id(parameter): name for name, parameter in self.vae.named_parameters()}
+            names = {id(parameter): name for name, parameter in self.objective.named_parameters()} | names
+            bad_gradients = self._bad.tolist()[len(self._term_labels()) :]
+            first, *others = [names[id(p)] for p, bad in zip(self.parameters, bad_gradients, strict=True) if bad]
+            labels = [f"the gradient of {first}" + (f" and {len(others)} more" if others else "")]
+        raise NonFiniteError(step, ", ".join(labels))
+
+    def _watch(self, loss: Tensor) -> None:
+        """Record the first step at which something is not finite, without waiting for the device."""
+        with_grad = [p.grad for p in self.parameters if p.grad is not None]
+        if self._check_every == 1:
+            # A sum is finite only if its terms are, and summing is cheaper than testing each of them.
+            total = torch.stack([loss, *(gradient.sum() for gradient in with_grad)]).sum()
+            if bool(total.isfinite()):
+                return
+        zero = loss.new_zeros(())
+        norms = iter(torch._foreach_norm(with_grad))
+        gradients = [zero if p.grad is None else next(norms).float() for p in self.parameters]
+        bad = ~torch.stack([loss.float(), *self._term_values(zero), *gradients]).isfinite()
+        is_first = (self._first_bad_step < 0) & bad.any()
+        self._first_bad_step = torch.where(is_first, self.steps, self._first_bad_step)
+        self._bad = bad if self._bad is None else torch.where(is_first, bad, self._bad)
+        if (self.steps + 1) % self._check_every == 0:
+            self.check()
+
+    def _term_values(self, zero: Tensor) -> list[Tensor]:
+        """Return the terms in the order of ``_term_labels()`` after the loss, 0 for those that the batch lacks."""
+        likelihoods = [self.terms.log_likelihood.get(name, zero).float() for name in self.vae.names]
+        penalties = sum((penalty.float() for penalty in self.terms.penalties.values()), zero)
+        return [*likelihoods, self.terms.kl.float(), penalties]
+
+    def _term_labels(self) -> list[str]:
+        return ["the loss", *(f"log p({name} | z)" for name in self.vae.names), "the KL term", "a penalty"]
+
 
 def batches(count: int, size: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:
-    """A random order of ``count`` items in batches on a device, the same for the same seed and epoch on all devices."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return list(torch.randperm(count, generator=generator).to(device).split(size))
-
-
-@contextmanager
-def deterministic(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators inside, and put them back after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
-
-
-@contextmanager
-def local_pyro() -> Iterator[None]:
-    """Parameters belong to their modules, not to Pyro's global store; Pyro's checks are off."""
-    with pyro.settings.context(module_local_params=True), pyro.validation_enabled(False):
-        yield
-
-
-def evaluate_elbo(
-    vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: int = 500, seed: int = 0
-) -> dict[str, float]:
-    r"""The evidence lower bound on a data set: one draw an item, β = w = 1, float32.
-
-    The guide's density is the full mixture; above 4,096 components it is one drawn component, whose ELBO has the
-    component bound as its mean.
+    """Split items into batches in a random order that depends on the seed and the epoch only.
 
     Args:
-        vae: in any mode; it is put back.
-        data: on the same device.
-        batch_size: items at once; the result depends on it only by rounding and noise.
-        seed: of the draws.
+        count: The number of items.
+        size: The number of items per batch; the last one may have fewer.
+        seed: The seed of the training.
+        epoch: The number of the epoch, counted from 0.
+        device: The device of the result, by default the CPU; the order is equal on every device.
 
     Returns:
-        Means over items in nats: ``elbo``, ``kl``, and log p(x_m | z) of each modality by its name; ``seconds``.
+        The indices of the items of each batch.
     """
-    device = next(vae.parameters()).device
-    bound = "mixture" if vae.guide.has_mixture(len(vae.names)) else "component"
-    estimator = RecordingELBO(max_plate_nesting=1)
-    averages, started, mode = Averages(), time.perf_counter(), vae.training
-    vae.eval()
-    with torch.no_grad(), local_pyro(), deterministic(seed, device):
-        for start in range(0, len(data), batch_size):
-            batch = make_batch(data, slice(start, start + batch_size))
-            estimator.differentiable_loss(vae.model, vae.guide, batch, weighted=False, bound=bound)
-            averages.add(len(batch), estimator.terms)
-    vae.train(mode)
-    means = averages.read()
-    elbo = sum(value for name, value in means.items() if name != "kl") - means["kl"]
-    return {"elbo": elbo, **means, "seconds": time.perf_counter() - started}
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return list(torch.randperm(count, generator=generator).to(device).split(size))

@@ -16,8 +16,9 @@ from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.guides.barycentric import scaled
-from pyro_mmvae.likelihoods import join
-from pyro_mmvae.vae.modalities import Decoders, private_site
+from pyro_mmvae.likelihoods import Likelihood
+from pyro_mmvae.vae.encoders_decoders import Decoders
+from pyro_mmvae.vae.modalities import private_site
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 Distributions: TypeAlias = dict[str, TorchDistribution]
@@ -26,26 +27,26 @@ Distributions: TypeAlias = dict[str, TorchDistribution]
 class GenerativeModel(PyroModule):
     r"""The model :math:`z \sim p(z),\ u_m \sim N(0, I),\ x_m \sim p(x_m \mid z, u_m)`, as a Pyro program.
 
-    Sites: ``z``, one a modality, and ``NAME_private`` for the private latent u of a modality that has one, in one plate
-    ``data``.
+    Its sites are ``z``, one per modality, and ``NAME_private`` for the private latent u of a modality that has one, in
+    one plate ``data``.
 
     Args:
-        decoders: from a latent to the parameters of every modality.
-        likelihoods: modality name to likelihood.
-        weights: modality name to w_m.
-        prior_loc: `(latent,)`.
-        prior_scale: `(latent,)`.
-        beta: the weight of the KL term in training.
-        family: of the prior.
-        df: degrees of freedom, if that is ``student_t``.
-        private_sizes: modality name to the number of dimensions of its private latent, of those that have one.
+        decoders: Module from a latent to the parameters of every modality.
+        likelihoods: Modality name to likelihood.
+        reconstruction_weights: Modality name to w_m.
+        prior_loc: Location of the prior, `(latent,)`.
+        prior_scale: Scale of the prior, `(latent,)`.
+        beta: Weight of the KL term in training.
+        family: Family of the prior, ``"normal"`` by default.
+        df: Degrees of freedom of the prior if its family is ``student_t``.
+        private_sizes: Modality name to the number of dimensions of its private latent, for modalities that have one.
     """
 
     def __init__(
         self,
         decoders: Decoders,
         likelihoods: nn.ModuleDict,
-        weights: Mapping[str, float],
+        reconstruction_weights: Mapping[str, float],
         prior_loc: Tensor,
         prior_scale: Tensor,
         beta: float,
@@ -57,82 +58,82 @@ class GenerativeModel(PyroModule):
         self.decoders = decoders
         self.private_sizes = dict(private_sizes or {})
         self.likelihoods = likelihoods
-        self.names = tuple(weights)
-        self.weights, self.beta = dict(weights), beta
+        self.names = tuple(reconstruction_weights)
+        self.reconstruction_weights, self.beta = dict(reconstruction_weights), beta
         self.prior_family, self.prior_df = family, df
         self.register_buffer("prior_loc", prior_loc)
         self.register_buffer("prior_scale", prior_scale)
 
     def prior(self) -> TorchDistribution:
-        """The prior of one item."""
+        """Return the prior of one item."""
         loc, scale = cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)
         if self.prior_family != "normal":
             return location_scale(self.prior_family, loc, scale, self.prior_df)
         return cast("TorchDistribution", dist.Normal(loc, scale, validate_args=False).to_event(1))
 
     def private_prior(self, name: str) -> TorchDistribution:
-        """The prior of the private latent of a modality that has one: N(0, I), of one item."""
+        """Return the prior N(0, I) of the private latent of one item.
+
+        Args:
+            name: A modality that has a private latent.
+        """
         zeros = cast("Tensor", self.prior_loc).new_zeros(self.private_sizes[name])
         return cast("TorchDistribution", dist.Normal(zeros, torch.ones_like(zeros), validate_args=False).to_event(1))
 
     def private_draws(
         self, z: Float[Tensor, "*batch latent"], names: Iterable[str], known: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """Private latents beside some latents: those that are known, the rest drawn from their prior.
+        """Return private latents to go with shared ones: the known ones, and draws from the prior for the others.
 
         Args:
-            z: latents with any leading dimensions.
-            names: modalities; those without a private latent are passed over.
-            known: modality name to `(*batch, private)`.
+            z: Latents with any leading dimensions.
+            names: Names of modalities; those without a private latent are skipped.
+            known: Modality name to private latents `(*batch, private)` that are not drawn.
 
         Returns:
             Modality name to `(*batch, private)`.
         """
         known = known or {}
-        wanted = [name for name in names if name in self.private_sizes]
-        return {n: known[n] if n in known else self.private_prior(n).sample(z.shape[:-1]) for n in wanted}
+        with_private = [name for name in names if name in self.private_sizes]
+        return {n: known[n] if n in known else self.private_prior(n).sample(z.shape[:-1]) for n in with_private}
 
     def parameters_given(
         self, z: Float[Tensor, "*batch latent"], names: Iterable[str], private: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
-        """The parameters of likelihoods given the latents.
+        """Return the parameters of likelihoods given the latents.
 
         Args:
-            z: latents with any leading dimensions.
-            names: which modalities.
-            private: modality name to `(*batch, private)`; those left out are drawn from their priors.
+            z: Latents with any leading dimensions.
+            names: Names of the modalities to decode.
+            private: Modality name to private latents `(*batch, private)`; those left out are drawn from their priors.
 
         Returns:
             Modality name to `(*batch, *parameter_shape)`.
         """
         names = list(names)
-        own = self.private_draws(z, names, private)
-        return cast("dict[str, Tensor]", self.decoders(z, names, own) if own else self.decoders(z, names))
+        drawn = self.private_draws(z, names, private)
+        return cast("dict[str, Tensor]", self.decoders(z, names, drawn) if drawn else self.decoders(z, names))
 
     def _likelihoods_given(
-        self,
-        z: Tensor,
-        names: Iterable[str],
-        private: Mapping[str, Tensor],
-        known: Mapping[str, Tensor],
-        observed: Iterable[str],
+        self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor], observed: Mapping[str, Tensor]
     ) -> Distributions:
-        """The likelihoods of some modalities, of which those that are observed are evaluated together where alike."""
-        likelihoods, observed = self.likelihoods, set(observed)
+        """Return the distributions of modalities given the latents, and totals of what was observed."""
         result: Distributions = {}
-        for group, parameters in self.decoders.by_group(z, names, self.private_draws(z, names, private)):
-            parts = parameters.unbind(z.dim() - 1)
-            sites = [likelihoods[name](part, known.get(name)) for name, part in zip(group, parts, strict=True)]
-            if observed.issuperset(group):
-                join(sites, [known[name] for name in group], parts, parameters)
-            result.update(zip(group, sites, strict=True))
+        for name, parameters in self.parameters_given(z, names, private).items():
+            likelihood = cast("Likelihood", self.likelihoods[name])
+            result[name] = likelihood(parameters, observed.get(name))
+            if result[name].event_shape != likelihood.shape:
+                raise ValueError(
+                    f"modality {name!r}: the likelihood must return a distribution of event shape {likelihood.shape}, "
+                    f"got {tuple(result[name].event_shape)}; to_event({len(likelihood.shape)}) may be missing"
+                )
         return result
 
     def forward(
         self,
         batch: Observations | None = None,
         *,
-        size: int | None = None,
+        num_items: int | None = None,
         generate: Iterable[str] | bool = False,
         weighted: bool = True,
         bound: str | None = None,
@@ -140,23 +141,24 @@ class GenerativeModel(PyroModule):
         """Run the model on observations, or draw from it.
 
         Args:
-            batch: observations. A modality that is missing has no site, one that is missing for some items is masked.
-            size: how many items to draw where there is no batch; then every modality is generated.
-            generate: names of modalities to draw rather than to observe, given or not; True for all.
-            weighted: whether β and w_m apply. Without them the trace is that of the generative model itself.
-            bound: taken for the guide's sake.
+            batch: Observations. A modality that is missing has no site; one that is missing for some items is masked.
+            num_items: Number of items to draw if there is no batch; then every modality is generated.
+            generate: Names of modalities to draw instead of observing them, whether or not they are in the batch; True
+                for all.
+            weighted: If True, β and w_m apply. If False, the trace is that of the generative model itself.
+            bound: Ignored; model and guide are called with the same arguments.
 
         Returns:
             z, `(…, item, latent)`.
 
         Raises:
-            ValueError: if there is neither a batch nor a size, or a name is unknown.
+            ValueError: If there is neither a batch nor a number of items, or a name is unknown.
         """
         observed = None if batch is None else Batch.of(batch, self.names)
-        drawn = _names(generate or observed is None, self.names)
-        count = count_items(observed, size)
+        drawn = _names_to_generate(generate or observed is None, self.names)
+        count = count_items(observed, num_items)
         values = {} if observed is None else {n: v for n, v in observed.values.items() if n not in drawn}
-        weights = self.weights if weighted else dict.fromkeys(self.names, 1.0)
+        weights = self.reconstruction_weights if weighted else dict.fromkeys(self.names, 1.0)
         sites = [name for name in self.names if name in drawn or (name in values and weights[name] > 0)]
         with pyro.plate("data", count, dim=-1, device=str(cast("Tensor", self.prior_loc).device)):
             with scaled(self.beta if weighted else 1.0):
@@ -166,18 +168,19 @@ class GenerativeModel(PyroModule):
                     for name in sites
                     if name in self.private_sizes
                 }
-            given = {} if observed is None else observed.values  # drawn anew or not: a total is a size factor
-            likelihoods = self._likelihoods_given(z, sites, private, given, [name for name in sites if name in values])
+            # A modality that is drawn anew keeps the observed total of counts, which is a size factor.
+            totals = {} if observed is None else observed.values
+            likelihoods = self._likelihoods_given(z, sites, private, totals)
             for name in sites:
                 likelihood = likelihoods[name]
                 if name in values and observed is not None and name in observed.present:
                     likelihood = likelihood.mask(observed.present[name])
-                with scaled(weights[name] if name in values else 1.0):  # w_m weighs what is reconstructed
+                with scaled(weights[name] if name in values else 1.0):  # w_m weighs reconstructions, not draws
                     pyro.sample(name, likelihood, obs=values.get(name))
         return z
 
 
-def _names(generate: Iterable[str] | bool, names: tuple[str, ...]) -> tuple[str, ...]:
+def _names_to_generate(generate: Iterable[str] | bool, names: tuple[str, ...]) -> tuple[str, ...]:
     if isinstance(generate, bool):
         return names if generate else ()
     generate = (generate,) if isinstance(generate, str) else tuple(generate)
@@ -187,10 +190,18 @@ def _names(generate: Iterable[str] | bool, names: tuple[str, ...]) -> tuple[str,
     return generate
 
 
-def count_items(observed: Batch | None, size: int | None) -> int:
-    """Return the number of items of a batch, or ``size`` where nothing is observed."""
+def count_items(observed: Batch | None, num_items: int | None) -> int:
+    """Return the number of items of a batch, or ``num_items`` if nothing is observed.
+
+    Args:
+        observed: The batch, None if there is none.
+        num_items: Number of items without any observation.
+
+    Raises:
+        ValueError: If nothing is observed and ``num_items`` is None.
+    """
     if observed is not None and observed.values:
         return len(observed)
-    if size is None:
-        raise ValueError("nothing observed: say how many items with size=")
-    return size
+    if num_items is None:
+        raise ValueError("num_items must be given if nothing is observed, got None")
+    return num_items

@@ -9,60 +9,77 @@ import pyro.distributions as dist
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Tensor
+from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
+from pyro_mmvae.vae.encoders_decoders import Encoders, PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.generative import Distributions, Observations, count_items
-from pyro_mmvae.vae.modalities import Encoders, PrivateExpert, only_where, private_site
+from pyro_mmvae.vae.modalities import private_site
 
 
 class MultimodalGuide(BarycentricGuide):
-    r"""The guide of a :class:`MultimodalVAE`: a barycentric guide that knows of batches, of β and of private latents.
+    r"""A barycentric guide of a :class:`MultimodalVAE`, with batches, β and private latents.
 
-    A private latent is Gaussian given its own modality, :math:`q(u_m \mid x_m)`, and its prior where that is absent. In
-    the component bound the subset drawn for an item is all that its guide sees: the private latents of the modalities
-    outside are drawn from their priors too, so that each term is the ELBO of what generates those modalities from the
-    subset, and the shared latent has to hold what they have in common. In the mixture bound every private latent
-    follows its own modality, as in MoPoE (Sutter et al., 2021, arXiv 2105.02470).
+    A private latent is Gaussian given its own modality, :math:`q(u_m \mid x_m)`, and follows its prior if that is
+    absent. In the component bound the guide of an item depends on the drawn subset only: the private latents of the
+    modalities outside of the subset are drawn from their priors too, so that each term is the ELBO of generating those
+    modalities from the subset, and the shared latent has to hold what they have in common. In the mixture bound every
+    private latent follows its own modality, as in MoPoE (Sutter et al., 2021, arXiv 2105.02470).
+
+    Args:
+        encode: Encoders of the modalities.
+        aggregation: Name of the aggregation.
+        beta: Weight of the KL term in training.
+        reconstruction_weights: Modality name to w_m; modalities of weight 0 have no private site in training.
+        **options: Further arguments of :class:`~pyro_mmvae.BarycentricGuide`.
     """
 
     def __init__(
-        self, encode: Encoders, aggregation: str, *, beta: float, reconstruction: Mapping[str, float], **options: Any
+        self,
+        encode: Encoders,
+        aggregation: Aggregation,
+        *,
+        beta: float,
+        reconstruction_weights: Mapping[str, float],
+        prior: tuple[Tensor, Tensor],
+        **options: Any,
     ) -> None:
-        super().__init__(encode, aggregation, **options)
-        self.beta, self.names = beta, tuple(reconstruction)
-        self._untrained = {name for name, weight in reconstruction.items() if weight == 0}
+        super().__init__(encode, aggregation, prior=prior, **options)
+        self.register_buffer("prior_loc", prior[0], persistent=False)
+        self.beta, self.names = beta, tuple(reconstruction_weights)
+        self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
 
-    def experts(self, batch: Observations | None, size: int | None = None) -> Experts:
-        """The unimodal posteriors of a batch.
+    def experts(self, batch: Observations | None, num_items: int | None = None) -> Experts:
+        """Return the unimodal posteriors of a batch.
 
         Args:
-            batch: observations.
-            size: how many items without any observation, where there is no batch.
+            batch: Observations; None if there are none.
+            num_items: Number of items if nothing is observed.
 
         Returns:
             Experts `(item, modality, latent)`.
 
         Raises:
-            ValueError: if there is neither a batch nor a size, or a modality is unknown.
+            ValueError: If there is neither a batch nor a number of items, or a modality is unknown.
         """
-        return self._encoded(batch, size)[0]
+        return self._encode(batch, num_items)[0]
 
     def private(self, batch: Observations) -> Distributions:
-        """The posteriors of the private latents of what was observed.
+        """Return the posteriors of the private latents of the observed modalities.
 
         Args:
-            batch: observations.
+            batch: Observations of some items.
 
         Returns:
             Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`: the prior for items
             without the modality. Modalities without a private latent, or that are not in the batch, are left out.
         """
-        return self._private_posteriors(self._encoded(batch, None)[1], None)
+        return self._private_posteriors(self._encode(batch, None)[1], None)
 
-    def _encoded(self, batch: Observations | None, size: int | None) -> tuple[Experts, dict[str, PrivateExpert]]:
+    def _encode(self, batch: Observations | None, num_items: int | None) -> tuple[Experts, dict[str, PrivateExpert]]:
         observed = None if batch is None else Batch.of(batch, self.names)
-        count, encode = count_items(observed, size), cast("Encoders", self.encode)
+        count, encode = count_items(observed, num_items), cast("Encoders", self.encode)
         if observed is not None and observed.values:
             return encode.encode(observed)
         return encode.blank(count, cast("Tensor", self.prior_loc)), {}
@@ -73,7 +90,7 @@ class MultimodalGuide(BarycentricGuide):
         result = {}
         for name, (loc, scale) in private.items():
             seen = None if members is None else members[..., self.names.index(name)]
-            posterior = dist.Normal(*only_where(seen, loc, scale), validate_args=False).to_event(1)
+            posterior = dist.Normal(*prior_if_absent(seen, loc, scale), validate_args=False).to_event(1)
             result[name] = cast("TorchDistribution", posterior)
         return result
 
@@ -81,35 +98,40 @@ class MultimodalGuide(BarycentricGuide):
         self,
         batch: Observations | None = None,
         *,
-        size: int | None = None,
+        num_items: int | None = None,
         generate: Iterable[str] | bool = False,
         weighted: bool = True,
         bound: str | None = None,
     ) -> Tensor:
-        """Draw the latent of each item given what was observed of it; from the prior where nothing was.
+        """Draw the latent of each item given its observations, from the prior if it has none.
 
         Args:
-            batch: observations.
-            size: how many items where there is no batch.
-            generate: taken for the model's sake. What is in the batch is given, generated or not.
-            weighted: whether β applies.
-            bound: another than the guide's own.
+            batch: Observations; None if there are none.
+            num_items: Number of items if there is no batch.
+            generate: Ignored; model and guide are called with the same arguments. The guide conditions on everything
+                in the batch, generated or not.
+            weighted: If True, β applies.
+            bound: ``"mixture"`` or ``"component"``; by default the guide's own.
 
         Returns:
             z, `(…, item, latent)`.
         """
-        experts, private = self._encoded(batch, size)
+        experts, private = self._encode(batch, num_items)
         members = self.draw_members(experts) if private and (bound or self.bound) == "component" else None
         posterior = self.posterior(experts, bound, members)
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
         return self.sample_posterior(
             posterior,
             experts if weighted else None,
-            scale=self.beta if weighted else 1.0,
+            kl_weight=self.beta if weighted else 1.0,
             others=private_sites(self._private_posteriors(sites, members)),
         )
 
 
 def private_sites(posteriors: Distributions) -> Distributions:
-    """The same by the names of their sites."""
+    """Return the posteriors of private latents by the names of their sites.
+
+    Args:
+        posteriors: Modality name to posterior.
+    """
     return {private_site(name): posterior for name, posterior in posteriors.items()}

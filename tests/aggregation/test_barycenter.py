@@ -18,12 +18,12 @@ from pyro_mmvae import (
     draw_component,
     register_aggregation,
 )
-from pyro_mmvae.aggregation.functional import full_component, get_aggregation
+from pyro_mmvae.aggregation import describe_aggregation
 from pyro_mmvae.barycenters import ConvergenceWarning, solve
 from pyro_mmvae.runs.config import make_config
 from pyro_mmvae.testing import check_aggregation
 from pyro_mmvae.training import session
-from tests.strategies import random_experts
+from tests.strategies import joint_component, random_experts
 
 NAMES = ("jeffreys", "hellinger", "renyi:0.3", "renyi:2", "alpha:-0.5", "w1", "fisher_rao", "entropic_w2:0.5")
 MIXTURES = tuple(f"mixture:{name}" for name in ("hellinger", "renyi:0.5", "w1", "jeffreys"))
@@ -36,22 +36,21 @@ def close(got: Any, wanted: Any, tolerance: float = 1e-8) -> None:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_the_contract(name: str) -> None:
-    """Of mixtures; that of each divergence alone is checked with all registered names."""
+def test_check_aggregation_passes_mixtures_under_divergences(name: str) -> None:
     check_aggregation(name, samples=4000)
 
 
 @pytest.mark.parametrize(("name", "same"), [("reverse_kl", "pool"), ("forward_kl", "moment"), ("w2", "wb")])
-def test_some_are_old_acquaintances(name: str, same: str) -> None:
+def test_barycenter_under_closed_form_divergences_equals_named_rules(name: str, same: str) -> None:
     experts, weights = random_experts(6, 3, 2), torch.tensor([1.0, 0.0, 2.0]).double()
-    close(aggregate(experts, name, weights=weights), aggregate(experts, same, weights=weights), 1e-13)
-    close(barycenter(experts, weights, name), aggregate(experts, same, weights=weights), 1e-13)
+    close(aggregate(experts, name, expert_weights=weights), aggregate(experts, same, expert_weights=weights), 1e-13)
+    close(barycenter(experts, weights, name), aggregate(experts, same, expert_weights=weights), 1e-13)
     if same == "wb":
         close(aggregate(experts, "mixture:w2"), aggregate(experts, "mwb"), 1e-13)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_barycenter_of_what_is_present_and_has_weight(name: str) -> None:
+def test_barycenter_uses_members_present_with_positive_weight(name: str) -> None:
     experts = random_experts(8, 3, 2)
     weights = torch.rand(8, 3).double() * torch.tensor([1.0, 0.0, 1.0])
     posterior, info = barycenter(experts, weights, name, prior=(0.5, torch.tensor([2.0, 3.0])), return_info=True)
@@ -59,7 +58,7 @@ def test_a_barycenter_of_what_is_present_and_has_weight(name: str) -> None:
     assert posterior.event_shape == (2,)
     assert info.converged.shape == info.residual.shape == info.iterations.shape == (8, 2)
     assert info.converged.all()
-    close(aggregate(experts, name, weights=weights, prior=(0.5, torch.tensor([2.0, 3.0]))), posterior)
+    close(aggregate(experts, name, expert_weights=weights, prior=(0.5, torch.tensor([2.0, 3.0]))), posterior)
     for item in range(8):
         members = [m for m in (0, 2) if experts.mask[item, m]]
         if not members:
@@ -70,7 +69,7 @@ def test_a_barycenter_of_what_is_present_and_has_weight(name: str) -> None:
         torch.testing.assert_close((posterior.mean[item], posterior.stddev[item]), (loc[0], scale[0]))
 
 
-def test_the_default_is_the_wasserstein_barycenter_and_the_prior_is_standard() -> None:
+def test_barycenter_defaults_to_wasserstein_and_standard_prior() -> None:
     experts = random_experts(5, 3, 2)
     close(barycenter(experts), aggregate(experts, "wb"), 1e-13)
     nothing = barycenter(experts.condition_on([]), divergence="hellinger")
@@ -78,8 +77,8 @@ def test_the_default_is_the_wasserstein_barycenter_and_the_prior_is_standard() -
     assert (nothing.stddev == 1).all()
 
 
-def test_a_divergence_in_one_function() -> None:
-    """A Huber-like pull in loc: the median for far experts, the mean for near ones."""
+def test_barycenter_takes_a_callable_divergence() -> None:
+    """Use a Huber-like pull in loc: the median for far experts, the mean for near ones."""
     experts = Experts(torch.tensor([[0.0], [1.0], [100.0]]), torch.ones(3, 1))
     posterior: Any = barycenter(
         experts, divergence=lambda q, p: (1 + (q.loc - p.loc) ** 2).sqrt() + (q.scale.log() - p.scale.log()) ** 2
@@ -89,9 +88,9 @@ def test_a_divergence_in_one_function() -> None:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_each_component_is_the_barycenter_of_its_subset(name: str) -> None:
+def test_mixture_component_equals_barycenter_of_its_subset(name: str) -> None:
     experts, weights = random_experts(5, 3, 2, absent=False), torch.tensor([0.5, 2.0, 1.0]).double()
-    mixture: Any = aggregate(experts, name, weights=weights)
+    mixture: Any = aggregate(experts, name, expert_weights=weights)
     assert isinstance(mixture, SubsetMixture)
     assert mixture.num_components == 7
     for size in (1, 2, 3):
@@ -100,19 +99,22 @@ def test_each_component_is_the_barycenter_of_its_subset(name: str) -> None:
             wanted = barycenter(experts.condition_on(subset), weights, name.removeprefix("mixture:"))
             got = mixture.component(torch.full((5,), index))
             close(got, wanted)
-    close(full_component(experts, name, weights=weights), barycenter(experts, weights, name.removeprefix("mixture:")))
+    close(
+        joint_component(experts, name, expert_weights=weights),
+        barycenter(experts, weights, name.removeprefix("mixture:")),
+    )
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_dead_subsets_are_treated_as_those_of_the_built_in_rules(name: str) -> None:
+def test_mixture_of_divergence_weights_dead_subsets_as_mwb(name: str) -> None:
     experts, weights = random_experts(8, 3, 2, seed=2), torch.tensor([1.0, 0.0, 1.0]).double()
-    for options in ({}, {"weights": weights}, {"prior_expert": "full"}, {"mixture_weights": "size"}):
+    for options in ({}, {"expert_weights": weights}, {"prior_expert": "joint_only"}, {"subset_weights": "by_size"}):
         got, wanted = (aggregate(experts, other, **options) for other in (name, "mwb"))
         torch.testing.assert_close(got.probs, wanted.probs)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["mixture:hellinger", "mixture:w1", "fisher_rao"])
-def test_a_drawn_component_is_one_of_the_subsets(name: str) -> None:
+def test_draw_component_under_divergence_is_a_subset_barycenter(name: str) -> None:
     experts = random_experts(30, 3, 2)
     drawn = draw_component(experts, name)
     subsets = [list(s) for size in (1, 2, 3) for s in combinations(range(3), size)]
@@ -121,8 +123,7 @@ def test_a_drawn_component_is_one_of_the_subsets(name: str) -> None:
     assert distance.max() < 1e-8
 
 
-def test_twelve_modalities_in_one_solve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All 4,095 subsets; and forty modalities by the component bound."""
+def test_mixture_of_twelve_modalities_is_one_solve(monkeypatch: pytest.MonkeyPatch) -> None:
     from pyro_mmvae.barycenters import implicit
 
     calls = []
@@ -136,36 +137,37 @@ def test_twelve_modalities_in_one_solve(monkeypatch: pytest.MonkeyPatch) -> None
         aggregate(random_experts(9, 40, 2), "mixture:w1")
 
 
-def test_weights_are_learned_through_the_solver() -> None:
-    """Of two experts, one at the target and one far away: gradient ascent gives the first one more weight."""
+def test_expert_weights_gradient_through_solver_has_the_right_sign() -> None:
+    """Check that gradient ascent favours an expert at the target over one far away."""
     experts = Experts(torch.tensor([[0.0], [4.0]]).double(), torch.tensor([[1.0], [1.3]]).double())
     for name in NAMES:
         if name != "w1":  # the heavier expert wins whatever the weights
             weights = torch.ones(2).double().requires_grad_()
-            aggregate(experts, name, weights=weights).log_prob(torch.zeros(1).double()).backward()
+            aggregate(experts, name, expert_weights=weights).log_prob(torch.zeros(1).double()).backward()
             assert weights.grad is not None
             assert weights.grad[0] > 0 > weights.grad[1], name
 
 
-def test_a_guide_and_a_taken_name() -> None:
+def test_divergence_names_work_in_guides_and_are_taken() -> None:
     guide = BarycentricGuide(lambda: random_experts(4, 3, 2), "mixture:renyi:0.5", bound="component")
     assert guide().shape == (4, 2)
-    with pytest.raises(ValueError, match="between 0 and inf"):
+    with pytest.raises(ValueError, match="must be a number between 0 and inf"):
         BarycentricGuide(lambda: random_experts(4, 3, 2), "renyi:0")
     for name in ("hellinger", "renyi:0.5", "mixture:w1"):
         with pytest.raises(ValueError, match=f"'{name}' is registered already"):
             register_aggregation(name)
 
 
-def test_what_has_not_converged_is_said() -> None:
+def test_barycenter_without_convergence_warns() -> None:
     with pytest.warns(ConvergenceWarning, match="'hellinger': .* of 8 coordinates have not converged"):
         barycenter(random_experts(4, 3, 2, absent=False), divergence="hellinger", max_iterations=1)
 
 
 @pytest.mark.parametrize("name", ["renyi:0.5", "mixture:alpha:-0.5"])
-def test_run_directories_have_no_colons(name: str, elsewhere: Path) -> None:
+def test_free_path_for_divergence_has_no_colon(name: str, elsewhere: Path) -> None:
     config = make_config(None, {"model.aggregation": name})
-    assert get_aggregation(config.model.aggregation).summary
+    assert describe_aggregation(name)
+    assert config.model.aggregation == name
     path = session._free_path(config)
     assert path.name == f"polymnist-mini-{name.replace(':', '-')}-seed0"
     assert path.parent == Path("runs")

@@ -1,4 +1,4 @@
-"""The component bound is the mean over subsets of what each subset gives; the mixture bound is above it."""
+"""The component bound, which is the mean of the bounds of the subsets, and the tighter mixture bound."""
 
 from __future__ import annotations
 
@@ -24,20 +24,22 @@ def prior(*shape: int) -> Any:
 
 
 def experts() -> Experts:
-    """Four items: complete, of two modalities, of one, and of none."""
+    """Return four items: one complete, one of two modalities, one of one, and one of none."""
     random = random_experts(4, 3, 2, absent=False)
     return Experts(random.loc, random.scale, PRESENT)
 
 
 def copies() -> Experts:
-    """Each of them many times, so that one call draws many subsets."""
+    """Return many copies of each item, so that one call draws many subsets."""
     return Experts(*(t.expand(COPIES, *t.shape) for t in (experts().loc, experts().scale, PRESENT)))
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-@pytest.mark.parametrize("options", [{}, {"mixture_weights": "size"}, {"weights": WEIGHTS}, {"prior_expert": "all"}])
-def test_draws_average_to_the_mean_over_subsets(name: str, options: dict[str, Any]) -> None:
-    """KL to the prior, density at a point and mean of the drawn component, item by item."""
+@pytest.mark.parametrize(
+    "options", [{}, {"subset_weights": "by_size"}, {"expert_weights": WEIGHTS}, {"prior_expert": "all"}]
+)
+def test_draw_component_averages_to_mean_over_subsets(name: str, options: dict[str, Any]) -> None:
+    """Compare KL to the prior, density at a point and mean of the drawn component, item by item."""
     posterior: Any = aggregate(experts(), name, **options)
     z = torch.tensor([0.3, -0.8]).double()
     by_component = torch.stack(
@@ -59,10 +61,10 @@ def test_draws_average_to_the_mean_over_subsets(name: str, options: dict[str, An
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_each_draw_is_a_component_of_the_mixture(name: str) -> None:
-    posterior: Any = aggregate(experts(), name, weights=WEIGHTS)
+def test_draw_component_is_a_component_of_the_mixture(name: str) -> None:
+    posterior: Any = aggregate(experts(), name, expert_weights=WEIGHTS)
     for _ in range(20):
-        drawn: Any = draw_component(experts(), name, weights=WEIGHTS)
+        drawn: Any = draw_component(experts(), name, expert_weights=WEIGHTS)
         for b in range(4):
             alive = posterior.probs[b] > 0
             means, stddevs = posterior.components.mean[b][alive], posterior.components.stddev[b][alive]
@@ -71,14 +73,14 @@ def test_each_draw_is_a_component_of_the_mixture(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_one_component_is_its_own_bound(name: str) -> None:
-    posterior: Any = aggregate(experts(), name, weights=WEIGHTS)
-    drawn: Any = draw_component(experts(), name, weights=WEIGHTS)
+def test_draw_component_of_single_rule_equals_posterior(name: str) -> None:
+    posterior: Any = aggregate(experts(), name, expert_weights=WEIGHTS)
+    drawn: Any = draw_component(experts(), name, expert_weights=WEIGHTS)
     torch.testing.assert_close((drawn.mean, drawn.variance), (posterior.mean, posterior.variance), rtol=0, atol=0)
 
 
-def test_a_batch_of_equal_items_shows_the_mean_in_one_draw() -> None:
-    """Stratification: 31 n complete items have each subset n times, so the batch's KL has next to no variance."""
+def test_draw_component_of_equal_items_is_stratified() -> None:
+    """Check that 31 n complete items have each subset n times, so that the KL of the batch has hardly any variance."""
     one = random_experts(5, 2, absent=False)
     batch = Experts(one.loc.expand(310, 5, 2), one.scale.expand(310, 5, 2))
     posterior: Any = aggregate(one, "mwb")
@@ -88,7 +90,7 @@ def test_a_batch_of_equal_items_shows_the_mean_in_one_draw() -> None:
         torch.testing.assert_close(kl_divergence(drawn, prior(310, 2)).mean(), exact, rtol=1e-9, atol=0)
 
 
-def test_twelve_modalities_are_the_most_for_a_mixture() -> None:
+def test_aggregate_over_thirteen_modalities_refuses_mixture() -> None:
     fine = random_experts(2, 12, 1)
     assert aggregate(fine, "mwb").log_prob(torch.zeros(2, 1)).isfinite().all()
     for name in ("mwb", "mopoe"):
@@ -100,12 +102,11 @@ def test_twelve_modalities_are_the_most_for_a_mixture() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-@pytest.mark.parametrize("kind", ["uniform", "size"])
-def test_forty_modalities(name: str, kind: str) -> None:
-    """One draw costs no enumeration, forwards and backwards."""
+@pytest.mark.parametrize("kind", ["uniform", "by_size"])
+def test_draw_component_of_forty_modalities_has_finite_gradients(name: str, kind: str) -> None:
     random = random_experts(8, 40, 3)
     loc, scale = random.loc.requires_grad_(), random.scale.requires_grad_()
-    drawn = draw_component(Experts(loc, scale, random.mask), name, mixture_weights=kind)
+    drawn = draw_component(Experts(loc, scale, random.mask), name, subset_weights=kind)
     z = drawn.rsample()
     assert z.shape == (8, 3)
     gradients = torch.autograd.grad((z + drawn.log_prob(z.detach()).unsqueeze(-1)).sum(), (loc, scale))
@@ -116,9 +117,9 @@ def test_forty_modalities(name: str, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mwb", "mopoe"])
-def test_forty_modalities_with_weights(name: str) -> None:
+def test_draw_component_of_forty_modalities_differentiates_expert_weights(name: str) -> None:
     weights = torch.rand(40).double().requires_grad_()
-    draw_component(random_experts(8, 40, 3), name, weights=weights).mean.sum().backward()
+    draw_component(random_experts(8, 40, 3), name, expert_weights=weights).mean.sum().backward()
     assert weights.grad is not None
     assert (weights.grad != 0).any()
 
@@ -130,8 +131,8 @@ def model() -> None:
 
 @pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
-def test_elbos_of_the_component_bound(name: str, elbo: Any) -> None:
-    """Both estimate minus the mean over subsets of the KL; the mean field one without noise of z."""
+def test_component_bound_elbo_is_mean_over_subsets(name: str, elbo: Any) -> None:
+    """Compare both estimators with minus the mean KL over subsets; mean field has no noise from z."""
     posterior: Any = aggregate(experts(), name)
     exact = (posterior.probs * kl_divergence(posterior.components, prior(4, 1, 2))).sum()
     inner = BarycentricGuide(copies, name, bound="component")
@@ -147,8 +148,8 @@ def test_elbos_of_the_component_bound(name: str, elbo: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["moe", "mwb"])
-def test_the_mixture_bound_is_tighter(name: str) -> None:
-    """Mixing raises the entropy: KL(mixture, prior) is below the mean of the KLs, by quadrature."""
+def test_mixture_bound_is_tighter_than_component_bound(name: str) -> None:
+    """Check by quadrature that KL(mixture, prior) is below the mean of the KLs of the components."""
     one = random_experts(3, 1, absent=False)
     posterior: Any = aggregate(one, name)
     z = torch.linspace(-30, 30, 30_001).double().unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""The registry: aggregations of one's own."""
+"""User-defined aggregations: classes, factories, modules and callables, registered or not."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
 import pyro_mmvae
 from pyro_mmvae import (
+    Aggregation,
     BarycentricGuide,
     Experts,
+    MixtureOverSubsets,
     SubsetMixture,
     aggregate,
     aggregations,
     draw_component,
+    make_aggregation,
     register_aggregation,
     unregister_aggregation,
 )
-from pyro_mmvae.aggregation.functional import full_component, get_aggregation
-from tests.strategies import NAMES, few, random_experts, wasserstein_rule
+from pyro_mmvae.aggregation import describe_aggregation
+from tests.strategies import (
+    NAMES,
+    WeightedWassersteinRule,
+    few,
+    joint_component,
+    random_experts,
+    wasserstein_rule,
+)
 from tests.strategies import experts as any_experts
 
 PAIRS = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
@@ -31,7 +42,7 @@ PAIRS = torch.tensor([[1, 1, 0], [0, 1, 1], [1, 0, 1]]).bool()
 
 @pytest.fixture(autouse=True)
 def forgotten() -> Iterator[None]:
-    """What a test registers is forgotten."""
+    """Remove what a test registers."""
     yield
     for name in set(aggregations()) - set(NAMES):
         unregister_aggregation(name)
@@ -45,7 +56,7 @@ def same(got: Any, wanted: Any) -> None:
     )  # fmt: skip
 
 
-def test_registered_and_forgotten() -> None:
+def test_register_aggregation_then_unregister_restores_names() -> None:
     def mine(experts: Experts) -> Any:
         """Be my own.
 
@@ -55,7 +66,7 @@ def test_registered_and_forgotten() -> None:
 
     assert register_aggregation("mine")(mine) is mine
     assert aggregations() == (*NAMES, "mine")
-    assert get_aggregation("mine").summary == "Be my own."
+    assert describe_aggregation("mine") == "Be my own."
     same(aggregate(random_experts(4, 3, 2), "mine"), aggregate(random_experts(4, 3, 2), "wb"))
     unregister_aggregation("mine")
     assert aggregations() == NAMES
@@ -64,18 +75,18 @@ def test_registered_and_forgotten() -> None:
 
 
 @pytest.mark.parametrize("name", [*NAMES, "mixture:w1", "renyi:0.3", "mine"])
-def test_a_name_is_taken_once(name: str) -> None:
+def test_register_aggregation_refuses_taken_names(name: str) -> None:
     register_aggregation("mine")(wasserstein_rule)
     with pytest.raises(ValueError, match=rf"'{name}' is registered already; unregister_aggregation\('{name}'\)"):
         register_aggregation(name)
     assert aggregations().count(name) == (name in NAMES or name == "mine")
 
 
-def test_what_cannot_be_forgotten() -> None:
+def test_unregister_aggregation_refuses_built_in_and_unknown_names() -> None:
     with pytest.raises(ValueError, match="'wb' is built in"):
         unregister_aggregation("wb")
     with pytest.raises(
-        ValueError, match="unknown aggregation 'mine'; there are poe, moe, mopoe, wb, mwb, pool, moment"
+        ValueError, match="unknown aggregation 'mine'. Available: poe, moe, mopoe, wb, mwb, pool, moment"
     ):
         unregister_aggregation("mine")
 
@@ -83,46 +94,85 @@ def test_what_cannot_be_forgotten() -> None:
 @pytest.mark.parametrize(
     ("family", "error", "match"),
     [
-        ("pairs", ValueError, "unknown family of subsets 'pairs'"),
+        (
+            "pairs",
+            ValueError,
+            "subsets must be 'all', 'singletons', 'powerset', a bool matrix or a function, got 'pairs'",
+        ),
         (torch.ones(2, 2), ValueError, "bool matrix"),
         (torch.tensor([[True, False], [False, False]]), ValueError, "no empty row"),
-        (3, TypeError, "not int"),
+        (3, TypeError, "got int"),
     ],
 )
-def test_a_family_is_checked_at_once(family: Any, error: type[Exception], match: str) -> None:
+def test_register_aggregation_refuses_invalid_subsets(family: Any, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         register_aggregation("mine", subsets=family)
     assert "mine" not in aggregations()
 
 
-def test_keywords_reach_a_callable_only_if_its_signature_has_them() -> None:
-    seen: dict[str, dict[str, Any]] = {}
+def test_register_aggregation_of_a_class_takes_its_own_keywords_and_those_of_every_aggregation() -> None:
+    @register_aggregation("tempered")
+    class Tempered(Aggregation):
+        """Temper the barycenter."""
 
-    @register_aggregation("none")
-    def none(experts: Experts) -> Any:
-        return wasserstein_rule(experts)
+        def __init__(self, tau: float = 1.0, **options: Any) -> None:
+            super().__init__(**options)
+            self.tau = tau
 
-    @register_aggregation("two")
-    def two(experts: Experts, *, prior: Any, weights: Any = None) -> Any:
-        seen["two"] = {"prior": prior, "weights": weights}
-        return wasserstein_rule(experts)
+        def forward(self, experts: Experts) -> Any:
+            q: Any = wasserstein_rule(experts, self.expert_weights_for(experts)).base_dist  # type: ignore[attr-defined]
+            return dist.Normal(q.loc, self.tau * q.scale).to_event(1)
 
-    @register_aggregation("every")
-    def every(experts: Experts, **options: Any) -> Any:
-        seen["every"] = options
-        return wasserstein_rule(experts)
+    register_aggregation("mixture_of_tempered", Tempered, subsets="powerset")
+    experts, weights = random_experts(4, 3, 2), torch.tensor([1.0, 2.0, 3.0]).double()
+    assert describe_aggregation("tempered") == "Temper the barycenter."
+    wide = aggregate(experts, {"name": "tempered", "tau": 2.0}, expert_weights=weights)
+    torch.testing.assert_close(wide.stddev, 2 * aggregate(experts, "wb", expert_weights=weights).stddev)
+    options: dict[str, Any] = {"expert_weights": weights, "subset_weights": "by_size"}
+    mixture: Any = aggregate(experts, "mixture_of_tempered", tau=2.0, **options)
+    plain: Any = aggregate(experts, "mwb", **options)
+    torch.testing.assert_close(mixture.probs, plain.probs)
+    alive = plain.probs > 0
+    torch.testing.assert_close(mixture.components.stddev[alive], 2 * plain.components.stddev[alive])
+    with pytest.raises(ValueError, match="aggregation 'tempered' with options sigma: .*'sigma'"):
+        aggregate(experts, "tempered", sigma=1.0)
 
-    experts, weights = random_experts(4, 3, 2), torch.tensor([1.0, 2.0, 3.0])
-    options = {"weights": weights, "prior": (0.5, 2.0), "mixture_weights": "size", "prior_expert": "all"}
-    for name in ("none", "two", "every"):
-        aggregate(experts, name, **options)  # type: ignore[arg-type]
-    assert seen["two"] == {"prior": (0.5, 2.0), "weights": weights}
-    assert seen["every"] == options
-    aggregate(experts, "every")
-    assert seen["every"] == {"weights": None, "prior": None, "mixture_weights": "uniform", "prior_expert": None}
+
+def test_register_aggregation_of_a_factory_and_of_a_plain_module() -> None:
+    class Shrunk(nn.Module):
+        def __init__(self, factor: float = 1.0) -> None:
+            super().__init__()
+            self.factor = nn.Parameter(torch.tensor(factor).double())
+
+        def forward(self, experts: Experts) -> Any:
+            q: Any = wasserstein_rule(experts).base_dist  # type: ignore[attr-defined]
+            return dist.Normal(q.loc, self.factor * q.scale).to_event(1)
+
+    register_aggregation("shrunk", Shrunk, subsets="powerset")
+    register_aggregation("made", lambda *, factor=1.0: Shrunk(factor), factory=True)
+    experts = random_experts(4, 3, 2)
+    expected = 0.5 * aggregate(experts, "wb").stddev
+    torch.testing.assert_close(joint_component(experts, "shrunk", factor=0.5).stddev, expected)
+    torch.testing.assert_close(aggregate(experts, "made", factor=0.5).stddev, expected)
+    one, other = make_aggregation("shrunk"), make_aggregation("shrunk")
+    assert set(one.state_dict()) == {"rule.function.factor"}
+    assert not {*map(id, one.parameters())} & {*map(id, other.parameters())}
 
 
-def test_absent_slots_come_filled() -> None:
+def test_callable_aggregation_refuses_options_it_would_not_see() -> None:
+    register_aggregation("mine")(wasserstein_rule)
+    register_aggregation("mine_over_subsets", subsets="powerset")(wasserstein_rule)
+    experts, weights = random_experts(4, 3, 2), torch.ones(3)
+    for options in ({"expert_weights": weights}, {"subset_weights": "by_size"}, {"prior_expert": "all"}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))} must be left out for an aggregation that is a c"):
+            aggregate(experts, "mine", **options)
+    with pytest.raises(ValueError, match="prior_expert must be left out for a rule that is a callable"):
+        aggregate(experts, "mine_over_subsets", prior_expert="all")
+    with pytest.raises(ValueError, match="tau must be left out: the aggregation is a callable without options"):
+        aggregate(experts, "mine", tau=0.5)
+
+
+def test_custom_rule_gets_absent_slots_filled() -> None:
     @register_aggregation("mine")
     def mine(experts: Experts) -> Any:
         assert (experts.loc[~experts.mask] == 0).all()
@@ -133,71 +183,78 @@ def test_absent_slots_come_filled() -> None:
     aggregate(Experts(loc, loc, torch.tensor([False, False])), "mine")
 
 
-def test_without_subsets_there_is_no_component_bound() -> None:
+def test_custom_rule_without_subsets_has_no_component_bound() -> None:
     register_aggregation("mine")(wasserstein_rule)
     aggregate(random_experts(4, 3, 2), "mine")
-    with pytest.raises(ValueError, match=r"'mine' has no component bound: register it with subsets=…"):
+    with pytest.raises(
+        ValueError, match=r"'mine' has no component bound, since .* MixtureOverSubsets\(rule\) or register_aggregation"
+    ):
         draw_component(random_experts(4, 3, 2), "mine")
     with pytest.raises(ValueError, match="'mine' has no component bound"):
         BarycentricGuide(lambda: random_experts(4, 3, 2), "mine", bound="component")
-    same(full_component(random_experts(4, 3, 2), "mine"), aggregate(random_experts(4, 3, 2), "wb"))
+    same(joint_component(random_experts(4, 3, 2), "mine"), aggregate(random_experts(4, 3, 2), "wb"))
 
 
 @few
 @given(
     experts=any_experts(log10_scale=1.0),
-    options=st.sampled_from([{}, {"mixture_weights": "size"}, {"mixture_weights": lambda m: 1.0 + m.sum(-1)}]),
+    options=st.sampled_from([{}, {"subset_weights": "by_size"}, {"subset_weights": lambda m: 1.0 + m.sum(-1)}]),
     lam=st.sampled_from(["none", "shared", "per item", "zeros"]),
 )
-def test_the_wasserstein_rule_over_the_powerset_is_mwb(experts: Experts, options: dict[str, Any], lam: str) -> None:
+def test_custom_wasserstein_rule_over_powerset_equals_mwb(experts: Experts, options: dict[str, Any], lam: str) -> None:
     if "mine" not in aggregations():
-        register_aggregation("mine", subsets="powerset")(wasserstein_rule)
+        register_aggregation("mine", WeightedWassersteinRule, subsets="powerset")
     weights = None
     if lam != "none":
         shape = experts.mask.shape if lam == "per item" else experts.mask.shape[-1:]
         weights = torch.rand(shape, generator=torch.Generator().manual_seed(0)).double()
         weights = weights * (weights > 0.5) if lam == "zeros" else weights
-    got: Any = aggregate(experts, "mine", weights=weights, **options)
-    wanted: Any = aggregate(experts, "mwb", weights=weights, **options)
+    got: Any = aggregate(experts, "mine", expert_weights=weights, **options)
+    wanted: Any = aggregate(experts, "mwb", expert_weights=weights, **options)
     assert isinstance(got, SubsetMixture)
     same(got, wanted)
     torch.testing.assert_close(got.probs, wanted.probs)
     torch.manual_seed(1)
-    drawn = draw_component(experts, "mine", weights=weights, **options)
+    drawn = draw_component(experts, "mine", expert_weights=weights, **options)
     torch.manual_seed(1)
-    same(drawn, draw_component(experts, "mwb", weights=weights, **options))
-    same(full_component(experts, "mine", weights=weights), full_component(experts, "mwb", weights=weights))
+    same(drawn, draw_component(experts, "mwb", expert_weights=weights, **options))
+    same(
+        joint_component(experts, "mine", expert_weights=weights),
+        joint_component(experts, "mwb", expert_weights=weights),
+    )
 
 
 @pytest.mark.parametrize(("family", "built_in"), [("all", "wb"), ("singletons", "moe"), ("powerset", "mwb")])
-def test_the_wasserstein_rule_over_each_family(family: str, built_in: str) -> None:
+def test_custom_wasserstein_rule_over_named_families_equals_built_ins(family: str, built_in: str) -> None:
     register_aggregation("mine", subsets=family)(wasserstein_rule)
     experts = random_experts(2, 5, 3, 2)
     same(aggregate(experts, "mine"), aggregate(experts, built_in))
     assert draw_component(experts, "mine").batch_shape == (2, 5)
 
 
-def test_batched_options_reach_every_component() -> None:
-    """Lambda and prior of each item, beside one more dimension for the subsets."""
+def test_mixture_over_subsets_hands_weights_and_prior_of_each_item_to_an_aggregation() -> None:
+    class Mine(Aggregation):
+        def forward(self, experts: Experts) -> Any:
+            weights, prior = self.expert_weights_for(experts), self.prior_for(experts)
+            assert weights is not None
+            assert prior[0].shape == (*experts.batch_shape, experts.latent_size)
+            q: Any = wasserstein_rule(experts, weights).base_dist  # type: ignore[attr-defined]
+            nothing = ~(experts.mask & (weights > 0)).any(-1, keepdim=True)
+            return dist.Normal(torch.where(nothing, prior[0], q.loc), torch.where(nothing, prior[1], q.scale)).to_event(
+                1
+            )
 
-    @register_aggregation("mine", subsets="powerset")
-    def mine(experts: Experts, weights: Any = None, prior: Any = None) -> Any:
-        q: Any = wasserstein_rule(experts, weights).base_dist  # type: ignore[attr-defined]
-        nothing = ~(experts.mask & (weights > 0)).any(-1, keepdim=True)
-        return dist.Normal(torch.where(nothing, prior[0], q.loc), torch.where(nothing, prior[1], q.scale)).to_event(1)
-
-    experts = random_experts(5, 3, 2).condition_on(torch.arange(5).unsqueeze(-1) != 2)
-    weights = torch.rand(5, 3).double()
-    for prior in ((torch.randn(5, 2).double(), torch.rand(5, 2).double() + 0.5), (torch.randn(2).double(), 2.0)):
-        same(
-            aggregate(experts, "mine", weights=weights, prior=prior),
-            aggregate(experts, "mwb", weights=weights, prior=prior),
-        )
+    experts = random_experts(7, 3, 2).condition_on(torch.arange(7).unsqueeze(-1) != 2)  # as many items as subsets
+    weights = torch.rand(7, 3).double()
+    for prior in ((torch.randn(7, 2).double(), torch.rand(7, 2).double() + 0.5), (torch.randn(2).double(), 2.0)):
+        expected = aggregate(experts, "mwb", expert_weights=weights, prior=prior)
+        same(MixtureOverSubsets(Mine(), expert_weights=weights, prior=prior)(experts), expected)
+        same(MixtureOverSubsets(Mine(expert_weights=weights, prior=prior))(experts), expected)
 
 
 @pytest.mark.parametrize("family", [PAIRS, lambda count: PAIRS[:, :count]])
-def test_a_family_of_ones_own(family: Any) -> None:
-    """Pairs of three: an item of two has one, an item of one has none and gets the prior."""
+def test_register_aggregation_with_membership_matrix_mixes_its_rows(family: Any) -> None:
+    """Mix pairs of three: an item of two modalities has one pair, an item of one has none and gets the prior."""
     register_aggregation("pairs", subsets=family)(wasserstein_rule)
     present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
     random = random_experts(3, 3, 2, absent=False)
@@ -212,44 +269,51 @@ def test_a_family_of_ones_own(family: Any) -> None:
     drawn: Any = draw_component(experts, "pairs")
     torch.testing.assert_close(drawn.mean[1], q.components.mean[1, 2])
     assert drawn.mean[2].tolist() == [0.0, 0.0]
-    zeros: Any = aggregate(experts, "pairs", weights=torch.tensor([1.0, 0.0, 0.0]))
+    zeros: Any = aggregate(experts, "pairs", expert_weights=torch.tensor([1.0, 0.0, 0.0]))
     assert zeros.probs[0].tolist() == pytest.approx([1 / 2, 0, 1 / 2])
 
 
-def test_a_guide_takes_a_family_of_ones_own() -> None:
+def test_guide_takes_aggregation_over_membership_matrix() -> None:
     register_aggregation("pairs", subsets=PAIRS)(wasserstein_rule)
     for bound in ("mixture", "component"):
         guide = BarycentricGuide(lambda: random_experts(4, 3, 2, absent=False), "pairs", bound=bound)
         assert guide().shape == (4, 2)
 
 
-def test_a_family_of_other_experts_is_refused() -> None:
+def test_membership_matrix_of_other_size_is_refused() -> None:
     register_aggregation("pairs", subsets=PAIRS)(wasserstein_rule)
-    with pytest.raises(ValueError, match="over 3 modalities, the experts 4"):
+    with pytest.raises(ValueError, match="over the 4 modalities of the experts, got 3"):
         aggregate(random_experts(4, 4, 2), "pairs")
 
 
 @pytest.mark.parametrize("family", ["all", "singletons", "powerset"])
-def test_a_subset_of_no_weight_is_dead_whatever_the_rule_makes_of_weights(family: str) -> None:
-    """Both bounds and the full component agree that nothing is left but the prior."""
+def test_custom_rule_with_zero_weights_gives_the_prior(family: str) -> None:
+    """Check that both bounds and the joint component are the prior."""
 
     @register_aggregation("mine", subsets=family)
     def mine(experts: Experts) -> Any:
         return wasserstein_rule(experts)
 
     experts, zeros = random_experts(4, 3, 2, absent=False), torch.zeros(3)
-    for build in (aggregate, draw_component, full_component):
-        same(build(experts, "mine", weights=zeros), dist.Normal(torch.zeros(4, 2).double(), 1.0).to_event(1))
+    for build in (aggregate, draw_component, joint_component):
+        same(build(experts, "mine", expert_weights=zeros), dist.Normal(torch.zeros(4, 2).double(), 1.0).to_event(1))
 
 
-def test_too_many_components_are_refused() -> None:
+def test_custom_rule_over_thirteen_modalities_refuses_mixture() -> None:
     register_aggregation("mine", subsets="powerset")(wasserstein_rule)
     with pytest.raises(ValueError, match="'mine' over 13 modalities is a mixture of 8,191 components"):
         aggregate(random_experts(2, 13, 1), "mine")
     assert draw_component(random_experts(2, 40, 1), "mine").batch_shape == (2,)
 
 
-def test_the_package_exports_the_registry() -> None:
-    for name in ("aggregate", "aggregations", "draw_component", "register_aggregation", "unregister_aggregation"):
+def test_package_exports_the_registry() -> None:
+    for name in (
+        "Aggregation",
+        "aggregate",
+        "aggregations",
+        "draw_component",
+        "make_aggregation",
+        "register_aggregation",
+    ):
         assert getattr(pyro_mmvae, name) is not None
         assert name in dir(pyro_mmvae)

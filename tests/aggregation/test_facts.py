@@ -1,4 +1,4 @@
-"""What the method promises of each aggregation, on any experts."""
+"""Properties that the method promises of each aggregation, on any experts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def points_of(posterior: Any) -> torch.Tensor:
 
 
 def assert_same(got: Any, wanted: Any, rtol: float = 1e-6) -> None:
-    """Equal mean, variance and density around the mean, to what the scales at hand allow."""
+    """Compare mean, variance and density around the mean, with a tolerance that follows the scales."""
     spread = float(wanted.stddev.max()) + float(wanted.mean.abs().max())
     torch.testing.assert_close(got.mean, wanted.mean, rtol=rtol, atol=1e-8 * spread)
     torch.testing.assert_close(got.variance, wanted.variance, rtol=rtol, atol=0)
@@ -34,23 +34,23 @@ def assert_same(got: Any, wanted: Any, rtol: float = 1e-6) -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
 @given(experts=any_experts(), data=st.data())
-def test_the_order_of_modalities_changes_nothing(name: str, experts: Experts, data: st.DataObject) -> None:
+def test_aggregate_is_invariant_to_the_order_of_modalities(name: str, experts: Experts, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(experts.num_modalities)))
     weights = torch.rand(experts.num_modalities, generator=torch.Generator().manual_seed(1)).double()
     permuted = Experts(experts.loc[..., order, :], experts.scale[..., order, :], experts.mask[..., order])
     assert_same(
-        aggregate(permuted, name, weights=weights[order], mixture_weights="size"),
-        aggregate(experts, name, weights=weights, mixture_weights="size"),
+        aggregate(permuted, name, expert_weights=weights[order], subset_weights="by_size"),
+        aggregate(experts, name, expert_weights=weights, subset_weights="by_size"),
     )
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
 @given(experts=any_experts(modalities=(2, 5)), data=st.data())
-def test_absent_is_removed(name: str, experts: Experts, data: st.DataObject) -> None:
+def test_aggregate_of_absent_modality_equals_removed_one(name: str, experts: Experts, data: st.DataObject) -> None:
     count = experts.num_modalities
     kept = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1)))
-    options = data.draw(st.sampled_from([{}, {"mixture_weights": "size"}, {"prior_expert": "full"}]))
+    options = data.draw(st.sampled_from([{}, {"subset_weights": "by_size"}, {"prior_expert": "joint_only"}]))
     removed = Experts(experts.loc[..., kept, :], experts.scale[..., kept, :], experts.mask[..., kept])
     assert_same(aggregate(experts.condition_on(kept), name, **options), aggregate(removed, name, **options))
 
@@ -58,8 +58,8 @@ def test_absent_is_removed(name: str, experts: Experts, data: st.DataObject) -> 
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
 @given(experts=any_experts(all_present=True))
-def test_equal_experts(name: str, experts: Experts) -> None:
-    """They give that expert back; a product does not, it sharpens."""
+def test_aggregate_of_equal_experts_is_idempotent_or_sharper(name: str, experts: Experts) -> None:
+    """Check that they give that expert back, except for products, which sharpen."""
     loc, scale = experts.loc[..., :1, :], experts.scale[..., :1, :]
     same = Experts(loc.expand(experts.loc.shape), scale.expand(experts.loc.shape))
     posterior: Any = aggregate(same, name)
@@ -76,12 +76,12 @@ def test_equal_experts(name: str, experts: Experts) -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
 @given(experts=any_experts(), prior=st.tuples(st.floats(-2, 2), st.floats(0.2, 5)))
-def test_nothing_present_is_the_prior(name: str, experts: Experts, prior: tuple[float, float]) -> None:
+def test_aggregate_of_nothing_present_is_the_prior(name: str, experts: Experts, prior: tuple[float, float]) -> None:
     nothing = experts.condition_on([])
     shape = (*experts.batch_shape, experts.latent_size)
     cases: list[tuple[dict[str, Any], tuple[float, float]]] = [
-        ({"mixture_weights": "size"}, (0.0, 1.0)),
-        ({"prior": prior, "weights": torch.ones(experts.num_modalities)}, prior),
+        ({"subset_weights": "by_size"}, (0.0, 1.0)),
+        ({"prior": prior, "expert_weights": torch.ones(experts.num_modalities)}, prior),
     ]
     for options, (loc, scale) in cases:
         of_prior = torch.distributions.Normal(torch.full(shape, loc).double(), torch.full(shape, scale).double())
@@ -93,9 +93,9 @@ def test_nothing_present_is_the_prior(name: str, experts: Experts, prior: tuple[
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
 @given(experts=any_experts())
-def test_no_weight_is_the_prior(name: str, experts: Experts) -> None:
-    posterior: Any = aggregate(experts, name, weights=torch.zeros(experts.num_modalities))
-    drawn: Any = draw_component(experts, name, weights=torch.zeros(experts.num_modalities))
+def test_aggregate_with_zero_weights_is_the_prior(name: str, experts: Experts) -> None:
+    posterior: Any = aggregate(experts, name, expert_weights=torch.zeros(experts.num_modalities))
+    drawn: Any = draw_component(experts, name, expert_weights=torch.zeros(experts.num_modalities))
     for q in (posterior, drawn):
         torch.testing.assert_close(q.mean, torch.zeros_like(q.mean), rtol=0, atol=1e-12)
         torch.testing.assert_close(q.variance, torch.ones_like(q.mean))
@@ -103,8 +103,8 @@ def test_no_weight_is_the_prior(name: str, experts: Experts) -> None:
 
 @few
 @given(experts=any_experts())
-def test_a_wasserstein_barycenter_is_between_its_experts(experts: Experts) -> None:
-    """Never sharper than the sharpest, never wider than the widest, and its loc is among theirs."""
+def test_wasserstein_barycenter_lies_between_its_experts(experts: Experts) -> None:
+    """Check that its scale and loc lie between the smallest and the largest of the experts."""
     slot = experts.mask.unsqueeze(-1)
     posterior = aggregate(experts, "wb")
     some = experts.mask.any(-1)
@@ -118,7 +118,7 @@ def test_a_wasserstein_barycenter_is_between_its_experts(experts: Experts) -> No
 
 @few
 @given(experts=any_experts())
-def test_a_product_is_never_wider_than_its_narrowest_expert(experts: Experts) -> None:
+def test_product_is_never_wider_than_its_narrowest_expert(experts: Experts) -> None:
     narrowest = experts.scale.masked_fill(~experts.mask.unsqueeze(-1), 1.0).amin(-2).clamp(max=1.0)  # the prior's is 1
     assert (aggregate(experts, "poe").stddev <= narrowest * (1 + 1e-12)).all()
 
@@ -133,7 +133,7 @@ def test_moment_matching_has_the_moments_of_the_mixture(experts: Experts) -> Non
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("build", [aggregate, draw_component])
-def test_nan_where_absent_reaches_nothing(name: str, build: Any) -> None:
+def test_aggregate_ignores_nan_in_absent_slots(name: str, build: Any) -> None:
     present = torch.tensor([[True, False, True], [False, False, True], [False, False, False]])
     results = []
     for filling in (0.3, NAN):
@@ -142,7 +142,7 @@ def test_nan_where_absent_reaches_nothing(name: str, build: Any) -> None:
         scale = torch.linspace(0.5, 2, 18).double().reshape(3, 3, 2).masked_fill(absent, filling).requires_grad_()
         weights = torch.tensor([1.0, 2.0, 0.5]).double().requires_grad_(build is aggregate)
         torch.manual_seed(0)
-        posterior = build(Experts(loc, scale, present), name, weights=weights)
+        posterior = build(Experts(loc, scale, present), name, expert_weights=weights)
         value = posterior.log_prob(torch.full((3, 2), 0.4).double())
         total = value.sum() + posterior.mean.sum() + posterior.variance.sum() + posterior.rsample().sum()
         inputs = (loc, scale, weights) if weights.requires_grad else (loc, scale)
@@ -157,7 +157,7 @@ def test_nan_where_absent_reaches_nothing(name: str, build: Any) -> None:
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
 @given(experts=any_experts())
-def test_items_do_not_see_each_other(name: str, experts: Experts) -> None:
+def test_aggregate_treats_items_independently(name: str, experts: Experts) -> None:
     flat = [t.reshape(-1, *t.shape[len(experts.batch_shape) :]) for t in (experts.loc, experts.scale, experts.mask)]
     whole: Any = aggregate(Experts(*flat), name)
     for b in range(len(flat[0])):

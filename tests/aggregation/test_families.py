@@ -46,12 +46,12 @@ def random_family(family: str, *shape: int, absent: bool = True, seed: int = 0) 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEFINED)
-def test_the_contract(family: str, name: str) -> None:
+def test_check_aggregation_passes_location_scale_families(family: str, name: str) -> None:
     check_aggregation(name, kind=family, samples=4000)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_scale_is_the_familys_own_and_no_standard_deviation(family: str) -> None:
+def test_experts_scale_is_the_scale_parameter_of_the_family(family: str) -> None:
     experts = random_family(family, 3, 2, 2, absent=False)
     wanted = REFERENCE[family](experts.loc.numpy(), experts.scale.numpy())
     np.testing.assert_allclose(experts.stddev, wanted.std(), rtol=1e-12)
@@ -67,11 +67,11 @@ def test_the_scale_is_the_familys_own_and_no_standard_deviation(family: str) -> 
 @pytest.mark.parametrize("family", FAMILIES)
 @few
 @given(seed=st.integers(0, 10**6))
-def test_the_quantiles_of_the_barycenter_are_averages(family: str, seed: int) -> None:
-    """Which is what the W₂ barycenter is on the line, by scipy's quantiles."""
+def test_wasserstein_barycenter_averages_quantiles(family: str, seed: int) -> None:
+    """Compare with averages of scipy's quantiles, which define the W₂ barycenter on the line."""
     experts = random_family(family, 3, 2, absent=False, seed=seed)
     weights = torch.rand(3, generator=torch.Generator().manual_seed(seed)).double() + 0.1
-    posterior: Any = aggregate(experts, "wb", weights=weights)
+    posterior: Any = aggregate(experts, "wb", expert_weights=weights)
     level = np.linspace(0.001, 0.999, 41)[:, None, None]
     quantiles = REFERENCE[family](experts.loc.numpy(), experts.scale.numpy()).ppf(level)
     wanted = (quantiles * (weights / weights.sum()).numpy()[:, None]).sum(1)
@@ -81,7 +81,7 @@ def test_the_quantiles_of_the_barycenter_are_averages(family: str, seed: int) ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["moe", "mwb"])
-def test_mixtures_are_those_of_scipy(family: str, name: str) -> None:
+def test_mixture_density_equals_scipy(family: str, name: str) -> None:
     experts = random_family(family, 3, 2, absent=False)
     mixture: Any = aggregate(experts, name)
     assert isinstance(mixture, SubsetMixture)
@@ -97,10 +97,10 @@ def test_mixtures_are_those_of_scipy(family: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_moment_matching_by_quadrature(family: str) -> None:
+def test_moment_matching_has_moments_by_quadrature(family: str) -> None:
     experts = random_family(family, 3, 1, absent=False)
     weights = torch.tensor([0.2, 0.5, 0.3]).double()
-    posterior: Any = aggregate(experts, "moment", weights=weights)
+    posterior: Any = aggregate(experts, "moment", expert_weights=weights)
     parts = [REFERENCE[family](float(m), float(s)) for m, s in zip(experts.loc, experts.scale, strict=True)]
 
     def density(z: float) -> float:
@@ -119,8 +119,8 @@ def test_moment_matching_by_quadrature(family: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["poe", "mopoe", "pool"])
-def test_a_product_is_refused_with_the_reason(family: str, name: str) -> None:
-    match = f"'{name}' has no rule for experts of kind '{family}'.*product of {family} densities is none of the family"
+def test_product_of_other_families_is_refused_with_the_reason(family: str, name: str) -> None:
+    match = f"'{name}' has no rule for experts of kind '{family}'.*product of {family} densities is not a member"
     experts = random_family(family, 2, 3, 2)
     for builder in (aggregate, draw_component):
         with pytest.raises(ValueError, match=match):
@@ -133,7 +133,7 @@ def test_a_product_is_refused_with_the_reason(family: str, name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEFINED)
-def test_where_nothing_is_present_it_is_the_prior_of_that_family(family: str, name: str) -> None:
+def test_aggregate_of_nothing_is_the_prior_of_the_family(family: str, name: str) -> None:
     experts = random_family(family, 4, 3, 2).condition_on([])
     posterior: Any = aggregate(experts, name, prior=(0.5, torch.tensor([2.0, 0.7]).double()))
     reference = stats.norm if name == "moment" else REFERENCE[family]
@@ -144,7 +144,7 @@ def test_where_nothing_is_present_it_is_the_prior_of_that_family(family: str, na
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEFINED)
-def test_nothing_of_an_absent_slot_gets_through(family: str, name: str) -> None:
+def test_aggregate_ignores_nan_in_absent_slots(family: str, name: str) -> None:
     experts = random_family(family, 4, 3, 2, absent=False)
     present = torch.tensor([True, False, True])
     leaves = [experts.loc.clone().requires_grad_(), experts.scale.clone().requires_grad_()]
@@ -161,7 +161,7 @@ def test_nothing_of_an_absent_slot_gets_through(family: str, name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", ["moe", "wb", "mwb"])
-def test_idempotent_and_in_any_order(family: str, name: str) -> None:
+def test_aggregate_of_equal_experts_is_that_expert(family: str, name: str) -> None:
     one = random_family(family, 4, 1, 2, absent=False)
     same = one.map(lambda t, event_dim: t.repeat_interleave(3, -event_dim))
     z = torch.randn(5, 4, 2).double()
@@ -171,13 +171,13 @@ def test_idempotent_and_in_any_order(family: str, name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", DEFINED)
-def test_finite_differences(family: str, name: str) -> None:
+def test_aggregate_gradients_match_finite_differences(family: str, name: str) -> None:
     experts = random_family(family, 3, 3, 2)
     z = torch.linspace(-1, 2, 6).double().reshape(3, 2)
 
     def value(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         other = Experts(loc, scale, experts.mask, family=family, df=experts.df)
-        return aggregate(other, name, weights=weights).log_prob(z)
+        return aggregate(other, name, expert_weights=weights).log_prob(z)
 
     leaves = [t.clone().requires_grad_() for t in (experts.loc, experts.scale, torch.tensor([0.5, 2.0, 1.2]).double())]
     assert torch.autograd.gradcheck(value, leaves, fast_mode=True)
@@ -185,8 +185,8 @@ def test_finite_differences(family: str, name: str) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("prior", ["normal", "laplace"])
-def test_divergences_from_a_prior_by_quadrature(family: str, prior: str) -> None:
-    """Closed forms from every family to a Normal, and between Laplace densities; elsewhere none is claimed."""
+def test_kl_divergence_from_prior_matches_quadrature(family: str, prior: str) -> None:
+    """Check closed forms from every family to a Normal, and between Laplace densities; others are not implemented."""
     q: Any = location_scale(family, torch.tensor([0.7]).double(), torch.tensor([0.4]).double(), DF)
     p: Any = location_scale(prior, torch.tensor([-0.5]).double(), torch.tensor([1.6]).double())
     if prior == "laplace" and family != "laplace":
@@ -206,7 +206,7 @@ def test_divergences_from_a_prior_by_quadrature(family: str, prior: str) -> None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_no_divergence_without_a_variance(family: str) -> None:
+def test_kl_divergence_of_student_t_without_variance_is_infinite(family: str) -> None:
     heavy = dist.StudentT(torch.tensor([1.0, 2.0, 2.5]), 0.0, 1.0)
     got = kl_divergence(heavy, dist.Normal(0.0, 1.0))
     assert got[:2].tolist() == [math.inf, math.inf]
@@ -216,7 +216,7 @@ def test_no_divergence_without_a_variance(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_mean_field_elbo_is_exact_where_it_can_be(family: str) -> None:
+def test_mean_field_elbo_uses_closed_forms_where_known(family: str) -> None:
     experts = random_family(family, 4, 3, 2)
     losses: dict[str, list[float]] = {}
     for prior in ("normal", family):
@@ -235,8 +235,8 @@ def test_mean_field_elbo_is_exact_where_it_can_be(family: str) -> None:
     assert len(set(losses[family])) == (1 if family == "laplace" else 3)
 
 
-def test_draws_of_a_logistic() -> None:
-    """Finite in single precision, however many, in both tails alike, with the gradient of the quantile."""
+def test_logistic_draws_are_finite_and_reparameterised() -> None:
+    """Check that draws are finite in float32, symmetric in the tails, and have the gradient of the quantile."""
     torch.manual_seed(0)
     loc, scale = torch.tensor(0.5, requires_grad=True), torch.tensor(2.0, requires_grad=True)
     q = Logistic(loc, scale)
@@ -263,12 +263,12 @@ def test_draws_of_a_logistic() -> None:
         ),
     ],
 )
-def test_what_is_no_family_is_refused(options: dict[str, Any], match: str) -> None:
+def test_experts_refuse_invalid_families(options: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         Experts(torch.zeros(2, 3), torch.ones(2, 3), **options)
 
 
-def test_the_prior_of_a_model_is_of_the_posteriors_family() -> None:
+def test_vae_prior_has_the_posterior_family() -> None:
     modalities = [Modality("a", (4,)), Modality("b", (4,))]
     for family, kind in (("laplace", dist.Laplace), ("student_t", dist.StudentT), ("logistic", Logistic)):
         options = NetworkOptions(hidden=8, family=family, df=7.0)
@@ -278,13 +278,13 @@ def test_the_prior_of_a_model_is_of_the_posteriors_family() -> None:
         empty: Any = vae.posterior({"a": torch.zeros(3, 4), "present": torch.zeros(3, 2).bool()})
         z = torch.randn(3, 2)
         torch.testing.assert_close(empty.log_prob(z), prior.log_prob(z))
-        assert vae.guide(size=3).shape == (3, 2)
+        assert vae.guide(num_items=3).shape == (3, 2)
         gaussian: Any = MultimodalVAE(modalities, 2, "moment", network=options).model.prior()
         assert type(gaussian.base_dist) is dist.Normal
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_run_trains_and_is_evaluated(toy_config: Callable[..., Config], tmp_path: Path, family: str) -> None:
+def test_train_with_other_families_evaluates(toy_config: Callable[..., Config], tmp_path: Path, family: str) -> None:
     aggregation = "mwb" if family == "laplace" else "wb"
     config = toy_config(
         model__aggregation=aggregation, model__network__family=family, data__train_size=64, train__epochs=1

@@ -25,12 +25,12 @@ NAN = float("nan")
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_the_contract(name: str) -> None:
+def test_check_aggregation_passes_full_covariances(name: str) -> None:
     check_aggregation(name, kind="full", samples=4000)
 
 
 def merged(name: str, members: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and covariance of equally weighted members, by dense algebra from the definitions."""
+    """Return mean and covariance of equally weighted members, by dense algebra from the definitions."""
     means, sigmas = (np.stack(part) for part in zip(*members, strict=True))
     if name in {"wb", "mwb"}:
         mean, cov = ot.gaussian.bures_wasserstein_barycenter(means, sigmas, num_iter=1000, eps=1e-12)
@@ -45,8 +45,7 @@ def merged(name: str, members: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_brute_force(name: str) -> None:
-    """Every live component of every item, subset by subset."""
+def test_aggregate_matches_brute_force(name: str) -> None:
     experts = random_full_experts(5, 3, 3, seed=4)
     tril: Any = experts.scale_tril
     posterior: Any = aggregate(experts, name)
@@ -69,13 +68,13 @@ def test_brute_force(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_diagonal_covariances_give_the_diagonal_answer(name: str) -> None:
+def test_aggregate_of_diagonal_covariances_equals_diagonal_experts(name: str) -> None:
     diagonal = random_experts(6, 3, 4)
     full = Experts(diagonal.loc, present=diagonal.mask, scale_tril=torch.diag_embed(diagonal.scale))
     weights = torch.tensor([0.5, 2.0, 1.2]).double()
     for expert in (None, "all"):
-        wanted: Any = aggregate(diagonal, name, weights=weights, prior=(0.3, 1.7), prior_expert=expert)
-        got: Any = aggregate(full, name, weights=weights, prior=(0.3, 1.7), prior_expert=expert)
+        wanted: Any = aggregate(diagonal, name, expert_weights=weights, prior=(0.3, 1.7), prior_expert=expert)
+        got: Any = aggregate(full, name, expert_weights=weights, prior=(0.3, 1.7), prior_expert=expert)
         torch.testing.assert_close(got.mean, wanted.mean, rtol=1e-10, atol=1e-10)
         torch.testing.assert_close(got.stddev, wanted.stddev, rtol=1e-10, atol=1e-10)
         if name == "moment":  # which sees that means differ in several dimensions at once
@@ -85,8 +84,7 @@ def test_diagonal_covariances_give_the_diagonal_answer(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_densities_integrate_to_one_with_the_covariance_of_the_draws(name: str) -> None:
-    """In two dimensions, on a grid."""
+def test_posterior_density_integrates_to_one_with_moments_of_draws(name: str) -> None:
     experts = random_full_experts(3, 3, 2, log_scale_std=0.3)
     posterior: Any = aggregate(experts, name)
     axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
@@ -103,7 +101,7 @@ def test_densities_integrate_to_one_with_the_covariance_of_the_draws(name: str) 
         torch.testing.assert_close(posterior.variance[b], wanted.diagonal(), rtol=1e-5, atol=1e-5)
 
 
-def test_mixture_components_are_scipys() -> None:
+def test_mixture_density_equals_scipy() -> None:
     experts = random_full_experts(3, 2, absent=False)
     mixture: Any = aggregate(experts, "mwb")
     z = torch.randn(5, 2).double()
@@ -112,8 +110,7 @@ def test_mixture_components_are_scipys() -> None:
     np.testing.assert_allclose(mixture.log_prob(z).exp(), wanted, rtol=1e-9)
 
 
-def test_a_mixture_draws_whole_matrices() -> None:
-    """The covariance of each draw is that of the component that it was drawn from."""
+def test_mixture_draws_have_the_covariance_of_their_component() -> None:
     loc = torch.tensor([[-9.0, 0.0], [9.0, 0.0]]).double()
     tril = torch.tensor([[[1.0, 0.0], [0.9, 0.2]], [[1.0, 0.0], [-0.9, 0.2]]]).double()
     mixture = SubsetMixture(torch.zeros(2).double(), MultivariateNormal(loc, scale_tril=tril))
@@ -128,7 +125,7 @@ def test_a_mixture_draws_whole_matrices() -> None:
     assert unknown.sample().shape == (2,)
 
 
-def test_a_draw_of_the_component_bound_is_a_multivariate_normal() -> None:
+def test_draw_component_is_a_multivariate_normal() -> None:
     experts = random_full_experts(50, 3, 2, absent=False)
     every: Any = aggregate(experts, "mwb")
     drawn: Any = draw_component(experts, "mwb")
@@ -139,7 +136,7 @@ def test_a_draw_of_the_component_bound_is_a_multivariate_normal() -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_nothing_of_an_absent_slot_gets_through(name: str, dtype: torch.dtype) -> None:
+def test_aggregate_ignores_nan_in_absent_slots(name: str, dtype: torch.dtype) -> None:
     experts = random_full_experts(4, 3, 2, absent=False)
     present = torch.tensor([True, False, True])
     leaves = [t.to(dtype).clone().requires_grad_() for t in (experts.loc, experts.scale_tril) if t is not None]
@@ -156,7 +153,7 @@ def test_nothing_of_an_absent_slot_gets_through(name: str, dtype: torch.dtype) -
 
 
 @pytest.mark.parametrize("name", ["wb", "mwb", "moe", "pool", "moment"])
-def test_idempotent(name: str) -> None:
+def test_aggregate_of_equal_experts_is_that_expert(name: str) -> None:
     one = random_full_experts(4, 1, 3, absent=False)
     tril: Any = one.scale_tril
     posterior: Any = aggregate(Experts(one.loc.expand(4, 3, 3), scale_tril=tril.expand(4, 3, 3, 3)), name)
@@ -166,8 +163,8 @@ def test_idempotent(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["wb", "pool", "moment"])
-def test_a_minimiser_lands_on_the_answer(name: str) -> None:
-    """Of Σ λ D(q, q_m), started elsewhere, with the divergences of POT's definition and of torch."""
+def test_aggregate_minimises_the_weighted_divergence(name: str) -> None:
+    """Minimise Σ λ D(q, q_m) numerically from another start."""
     experts = random_full_experts(3, 2, absent=False, seed=6)
     tril, weights = experts.scale_tril, torch.tensor([0.2, 0.5, 0.3]).double()
     assert tril is not None
@@ -196,14 +193,14 @@ def test_a_minimiser_lands_on_the_answer(name: str) -> None:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    posterior: Any = aggregate(experts, name, weights=weights)
+    posterior: Any = aggregate(experts, name, expert_weights=weights)
     torch.testing.assert_close(loc.detach(), posterior.mean, rtol=1e-5, atol=1e-5)
     found = torch.stack([numbers[0].exp(), numbers[1], numbers[2].exp()]).detach()
     torch.testing.assert_close(found, posterior.scale_tril[[0, 1, 1], [0, 0, 1]], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_finite_differences(name: str) -> None:
+def test_aggregate_gradients_match_finite_differences(name: str) -> None:
     experts = random_full_experts(3, 3, 2, absent=False)
     present = torch.tensor([[True, True, True], [False, True, True], [False, False, False]])
     weights = torch.tensor([0.5, 2.0, 1.2]).double().requires_grad_()
@@ -211,7 +208,7 @@ def test_finite_differences(name: str) -> None:
 
     def value(loc: torch.Tensor, tril: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         full = Experts(loc, present=present, scale_tril=tril.tril(), validate_args=False)
-        return aggregate(full, name, weights=weights).log_prob(z)
+        return aggregate(full, name, expert_weights=weights).log_prob(z)
 
     tril: Any = experts.scale_tril
     leaves = (experts.loc.clone().requires_grad_(), tril.clone().requires_grad_(), weights)
@@ -260,8 +257,8 @@ class LinearGaussian:
         return covariance @ a.T @ (x / noise), covariance, -0.5 * float(energy)
 
 
-def test_the_product_is_the_exact_posterior_of_any_linear_gaussian_model() -> None:
-    """A_mᵀA_m is not diagonal: the experts of independent dimensions miss it, those of full covariance do not."""
+def test_product_of_experts_is_exact_for_linear_gaussian_model() -> None:
+    """Check that full covariances reach the evidence where A_mᵀA_m is not diagonal, and diagonal ones do not."""
     linear = LinearGaussian()
     exact = [linear.exact(i) for i in range(6)]
     posterior: Any = aggregate(linear.experts(), "poe")
@@ -282,7 +279,7 @@ def test_the_product_is_the_exact_posterior_of_any_linear_gaussian_model() -> No
 
 
 @pytest.mark.parametrize("name", [name for name in BUILT_IN if name != "poe"])
-def test_every_other_elbo_lies_below_the_evidence(name: str) -> None:
+def test_elbo_of_other_aggregations_is_below_the_evidence(name: str) -> None:
     linear = LinearGaussian()
     evidence = sum(linear.exact(i)[2] for i in range(6))
     elbo: Any = Trace_ELBO(num_particles=1000, vectorize_particles=True, max_plate_nesting=1)
@@ -290,8 +287,8 @@ def test_every_other_elbo_lies_below_the_evidence(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_the_divergence_from_the_prior_is_exact(name: str) -> None:
-    """TraceMeanField_ELBO of nothing but a prior is the same whatever is drawn, and is torch's for two matrices."""
+def test_kl_divergence_from_prior_is_exact(name: str) -> None:
+    """Check that TraceMeanField_ELBO of a prior alone has no noise, and equals torch's KL of two matrices."""
     experts = random_full_experts(4, 3, 3)
     loc, scale = torch.tensor([0.5, 0.0, -1.0]).double(), torch.tensor([1.5, 0.7, 2.0]).double()
     posterior: Any = aggregate(experts, name, prior=(loc, scale))
@@ -308,13 +305,13 @@ def test_the_divergence_from_the_prior_is_exact(name: str) -> None:
     assert losses == pytest.approx([wanted.sum().item()] * 3, rel=1e-12)
 
 
-def test_no_divergence_where_none_is_known() -> None:
+def test_kl_divergence_from_other_families_is_not_implemented() -> None:
     q = MultivariateNormal(torch.zeros(2), scale_tril=torch.eye(2))
     with pytest.raises(NotImplementedError):
         kl_divergence(q, dist.Laplace(torch.zeros(2), 1.0).to_event(1))
 
 
-def test_experts_by_a_factor_and_by_low_rank() -> None:
+def test_experts_with_cov_factor_have_its_covariance() -> None:
     scale, factor = torch.rand(4, 3, 2).double() + 0.2, torch.randn(4, 3, 2, 1).double()
     present = torch.rand(4, 3) < 0.6
     spoiled = factor.masked_fill(~present[..., None, None], NAN)
@@ -338,25 +335,24 @@ def test_experts_by_a_factor_and_by_low_rank() -> None:
     [
         (
             torch.tensor([[1.0, 0.3], [0.0, 1.0]]),
-            r"lower triangular .* got 0\.3\d* at scale_tril\[1, 0, 1\] \(modality 1\)",
+            r"lower triangular .*got 0\.3\d* at scale_tril\[1, 0, 1\] \(modality 1\)",
         ),
-        (
-            torch.tensor([[1.0, 0.0], [0.5, -1.0]]),
-            r"positive diagonal .* got -1\.0 at scale_tril\[1, 1, 1\] .*; 1 such",
-        ),
-        (torch.tensor([[1.0, 0.0], [NAN, 1.0]]), r"finite .* got nan at scale_tril\[1, 1, 0\]"),
+        (torch.tensor([[1.0, 0.0], [0.5, -1.0]]), r"positive diagonal .*got -1\.0 at scale_tril\[1, 1, 1\] .*; 1 such"),
+        (torch.tensor([[1.0, 0.0], [NAN, 1.0]]), r"finite .*got nan at scale_tril\[1, 1, 0\]"),
     ],
 )
-def test_what_is_no_factor_is_refused(tril: torch.Tensor, match: str) -> None:
+def test_experts_refuse_invalid_scale_tril(tril: torch.Tensor, match: str) -> None:
     both = torch.stack([torch.eye(2), tril])
     with pytest.raises(ValueError, match=match):
         Experts(torch.zeros(2, 2), scale_tril=both)
     Experts(torch.zeros(2, 2), scale_tril=both, present=torch.tensor([True, False]))
 
 
-def test_what_excludes_itself_is_refused() -> None:
+def test_experts_refuse_contradicting_arguments() -> None:
     loc, eye = torch.zeros(2, 2), torch.eye(2)
-    with pytest.raises(ValueError, match="scale and cov_factor must be None if scale_tril"):
+    with pytest.raises(
+        ValueError, match="scale and cov_factor must be None if scale_tril, the factor of the covariance, is set"
+    ):
         Experts(loc, torch.ones(2, 2), scale_tril=eye)
     with pytest.raises(TypeError, match="scale must be a floating point tensor, got NoneType"):
         Experts(loc)
@@ -366,7 +362,7 @@ def test_what_excludes_itself_is_refused() -> None:
         Experts(loc, torch.ones(2, 2), cov_factor=torch.ones(3, 2, 1))
 
 
-def test_a_rule_for_diagonal_gaussians_never_sees_anything_else(registered: None) -> None:
+def test_custom_rule_gets_only_the_kinds_it_accepts(registered: None) -> None:
     seen = []
 
     def mine(experts: Experts) -> Any:
@@ -375,17 +371,17 @@ def test_a_rule_for_diagonal_gaussians_never_sees_anything_else(registered: None
 
     experts = random_full_experts(2, 3, 2)
     register_aggregation("mine")(mine)
-    with pytest.raises(ValueError, match="'mine' has no rule for experts of kind 'full', it has for normal"):
+    with pytest.raises(ValueError, match="'mine' has no rule for experts of kind 'full'; it accepts normal"):
         aggregate(experts, "mine")
     register_aggregation("ours", subsets="powerset", kinds=("normal", "full"))(mine)
     aggregate(experts, "ours")
     draw_component(experts, "ours")
     assert seen == ["full", "full"]
-    with pytest.raises(ValueError, match="kinds must be some of normal, full"):
+    with pytest.raises(ValueError, match="kinds must be a selection of normal, full"):
         register_aggregation("theirs", kinds=("round",))
 
 
-def test_autocast_changes_nothing() -> None:
+def test_aggregate_under_autocast_is_unchanged() -> None:
     experts = random_full_experts(3, 3, 4).map(lambda t, event_dim: t.float() if event_dim > 1 else t)
     posterior: Any = aggregate(experts, "wb")
     torch.manual_seed(0)
@@ -397,7 +393,7 @@ def test_autocast_changes_nothing() -> None:
         assert torch.equal(posterior.log_prob(posterior.mean), density)
 
 
-def test_a_guide_that_subsamples_takes_the_matrices_along() -> None:
+def test_guide_subsamples_scale_tril() -> None:
     experts = random_full_experts(20, 3, 2, absent=False)
 
     def model() -> torch.Tensor:
@@ -412,8 +408,7 @@ def test_a_guide_that_subsamples_takes_the_matrices_along() -> None:
     assert math.isfinite(TraceMeanField_ELBO().loss(model, guide))
 
 
-def test_all_pairs_of_the_powerset_are_there() -> None:
-    """Components of two modalities of three, against those two alone."""
+def test_mixture_components_of_pairs_equal_their_barycenters() -> None:
     experts = random_full_experts(2, 3, 2, absent=False)
     every: Any = aggregate(experts, "mwb")
     for pair in combinations(range(3), 2):

@@ -1,17 +1,25 @@
-"""Numbers worked out by hand, and what is refused."""
+"""Aggregations by name: numbers worked out by hand, options, and errors."""
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import pyro
 import pytest
 import torch
 
-from pyro_mmvae import Experts, SubsetMixture, aggregate, aggregations, draw_component
-from pyro_mmvae.aggregation.functional import full_component, get_aggregation
-from tests.strategies import BUILT_IN, MIXTURES, SINGLE, random_experts, two_experts
+from pyro_mmvae import (
+    Experts,
+    MixtureOverSubsets,
+    ProductOfExperts,
+    SubsetMixture,
+    WassersteinBarycenter,
+    aggregate,
+    aggregations,
+    draw_component,
+)
+from pyro_mmvae.aggregation import describe_aggregation, make_aggregation
+from tests.strategies import BUILT_IN, MIXTURES, SINGLE, joint_component, random_experts, two_experts
 
 # Of N(0, 1) and N(2, 9), with weights (1, 1) and (3, 1): mixture weight, loc, variance of each component, in order.
 GOLDEN = {
@@ -46,14 +54,14 @@ def components(posterior: Any) -> list[tuple[float, float, float]]:
     )
 
 
-def test_every_aggregation_has_golden_numbers() -> None:
+def test_golden_numbers_cover_every_built_in_aggregation() -> None:
     assert set(BUILT_IN) == {name for name, _ in GOLDEN} == set(GOLDEN_MOMENTS)
     assert aggregations()[: len(BUILT_IN)] == BUILT_IN
 
 
 @pytest.mark.parametrize(("name", "weights"), GOLDEN)
-def test_golden_components(name: str, weights: tuple[int, int]) -> None:
-    explicit = aggregate(two_experts(), name, weights=torch.tensor(weights).double())
+def test_aggregate_components_match_hand_calculation(name: str, weights: tuple[int, int]) -> None:
+    explicit = aggregate(two_experts(), name, expert_weights=torch.tensor(weights).double())
     wanted = GOLDEN[name, weights]
     assert sum(components(explicit), ()) == pytest.approx(sum(wanted, ()), rel=1e-12)
     if weights == (1, 1):
@@ -61,7 +69,7 @@ def test_golden_components(name: str, weights: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("name", GOLDEN_MOMENTS)
-def test_golden_moments(name: str) -> None:
+def test_aggregate_moments_match_hand_calculation(name: str) -> None:
     posterior: Any = aggregate(two_experts(), name)
     loc, variance = GOLDEN_MOMENTS[name]
     assert posterior.mean.item() == pytest.approx(loc, rel=1e-12)
@@ -72,36 +80,38 @@ def test_golden_moments(name: str) -> None:
     ("name", "prior_expert", "wanted"),
     [  # the third expert is N(0, 1), of weight 1
         ("poe", "none", [(1, 1 / 5, 9 / 10)]),
-        ("poe", "full", [(1, 2 / 19, 9 / 19)]),
+        ("poe", "joint_only", [(1, 2 / 19, 9 / 19)]),
         ("wb", "all", [(1, 2 / 3, 25 / 9)]),
-        ("wb", "full", [(1, 2 / 3, 25 / 9)]),
+        ("wb", "joint_only", [(1, 2 / 3, 25 / 9)]),
         ("pool", "all", [(1, 2 / 19, 27 / 19)]),
         ("moment", "all", [(1, 2 / 3, 11 / 3 + 8 / 9)]),
         ("moe", "all", [(1 / 2, 0, 1 / 2), (1 / 2, 1 / 5, 9 / 10)]),
-        ("moe", "full", [(1 / 2, 0, 1), (1 / 2, 2, 9)]),  # no singleton is all that is present
+        ("moe", "joint_only", [(1 / 2, 0, 1), (1 / 2, 2, 9)]),  # no singleton is all that is present
         ("mopoe", "none", [(1 / 3, 0, 1), (1 / 3, 2, 9), (1 / 3, 1 / 5, 9 / 10)]),
         ("mopoe", "all", [(1 / 3, 0, 1 / 2), (1 / 3, 1 / 5, 9 / 10), (1 / 3, 2 / 19, 9 / 19)]),
-        ("mwb", "full", [(1 / 3, 0, 1), (1 / 3, 2, 9), (1 / 3, 2 / 3, 25 / 9)]),
+        ("mwb", "joint_only", [(1 / 3, 0, 1), (1 / 3, 2, 9), (1 / 3, 2 / 3, 25 / 9)]),
     ],
 )
-def test_golden_prior_expert(name: str, prior_expert: str, wanted: list[tuple[float, ...]]) -> None:
+def test_aggregate_with_prior_expert_matches_hand_calculation(
+    name: str, prior_expert: str, wanted: list[tuple[float, ...]]
+) -> None:
     posterior = aggregate(two_experts(), name, prior_expert=prior_expert)
     assert sum(components(posterior), ()) == pytest.approx(sum(wanted, ()), rel=1e-12)
 
 
-def test_golden_prior() -> None:
+def test_aggregate_with_prior_matches_hand_calculation() -> None:
     posterior = aggregate(two_experts(), "poe", prior=(1.0, 0.5))  # 1 + 1/9 + 4 = 46/9, loc (2/9 + 4) / (46/9)
     assert sum(components(posterior), ()) == pytest.approx((1, 38 / 46, 9 / 46), rel=1e-12)
 
 
-def test_golden_sizes() -> None:
-    """Three modalities: a third for each size, singletons and pairs a ninth each."""
-    posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", mixture_weights="size")
+def test_aggregate_weighted_by_size_matches_hand_calculation() -> None:
+    """Give each size a third: singletons and pairs a ninth each."""
+    posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", subset_weights="by_size")
     assert posterior.probs.tolist() == pytest.approx([1 / 9, 1 / 9, 1 / 9, 1 / 9, 1 / 9, 1 / 9, 1 / 3], rel=1e-6)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_what_is_returned(name: str) -> None:
+def test_aggregate_returns_batch_and_event_shapes(name: str) -> None:
     posterior = aggregate(random_experts(2, 3, 4, 5), name)
     assert isinstance(posterior, SubsetMixture) == (name in MIXTURES)
     assert posterior.batch_shape == (2, 3)
@@ -113,12 +123,12 @@ def test_what_is_returned(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*SINGLE, "mopoe", "mwb"])
-@pytest.mark.parametrize("prior_expert", [None, "none", "full", "all"])
-def test_the_full_component_is_that_of_everything_present(name: str, prior_expert: str | None) -> None:
+@pytest.mark.parametrize("prior_expert", [None, "none", "joint_only", "all"])
+def test_joint_is_the_component_of_everything_present(name: str, prior_expert: str | None) -> None:
     weights = torch.tensor([0.5, 2.0, 0.0]).double()
     experts = random_experts(6, 3, 2)
-    full = full_component(experts, name, weights=weights, prior_expert=prior_expert)
-    whole: Any = aggregate(experts, name, weights=weights, prior_expert=prior_expert)
+    full = joint_component(experts, name, expert_weights=weights, prior_expert=prior_expert)
+    whole: Any = aggregate(experts, name, expert_weights=weights, prior_expert=prior_expert)
     if name in MIXTURES:
         bits = (experts.mask * torch.tensor([1, 2, 4])).sum(-1) - 1
         alive = (experts.mask & (weights > 0)).any(-1)
@@ -131,71 +141,135 @@ def test_the_full_component_is_that_of_everything_present(name: str, prior_exper
         torch.testing.assert_close(full.variance, whole.variance)
 
 
-def test_the_mixture_of_experts_has_no_full_component() -> None:
+def test_joint_of_mixture_of_experts_is_refused() -> None:
     with pytest.raises(ValueError, match="'moe' has no component of everything present"):
-        full_component(two_experts(), "moe")
+        joint_component(two_experts(), "moe")
 
 
-@pytest.mark.parametrize("function", [aggregate, draw_component, full_component, get_aggregation])
+@pytest.mark.parametrize("function", [aggregate, draw_component, joint_component, make_aggregation])
 @pytest.mark.parametrize("name", ["bop", "", None, []])
-def test_an_unknown_name_lists_all_there_are(function: Any, name: Any) -> None:
-    arguments = (name,) if function is get_aggregation else (two_experts(), name)
+def test_unknown_aggregation_lists_the_names(function: Any, name: Any) -> None:
+    arguments = (name,) if function is make_aggregation else (two_experts(), name)
     with pytest.raises(ValueError, match="unknown aggregation.*" + ", ".join(BUILT_IN) + ".*register_aggregation"):
         function(*arguments)
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"prior_expert": "some"}, "prior_expert must be one of none, full, all, not 'some'"),
-    ({"weights": torch.ones(3)}, r"weights must have shape \(2,\) or \(2,\) .*got \(3,\)"),
-    ({"weights": torch.ones(1, 2)}, r"weights must have shape \(2,\)"),
-    ({"weights": torch.tensor([1.0, -0.5])}, "weights must be finite and not negative, got -0.5"),
-    ({"weights": torch.tensor([1.0, float("nan")])}, "weights must be finite and not negative"),
-    ({"weights": torch.tensor([1.0, float("inf")])}, "weights must be finite and not negative"),
-    ({"prior": (torch.zeros(3), 1.0)}, r"prior loc of shape \(3,\) does not broadcast to \(\*batch, latent\) = \(1,\)"),
-    ({"prior": (0.0, torch.ones(4, 1))}, r"prior scale of shape \(4, 1\) does not broadcast"),
-    ({"mixture_weights": "sizes"}, "mixture_weights must be 'uniform', 'size' or a function, not 'sizes'"),
+    ({"prior_expert": "some"}, "prior_expert must be one of none, joint_only, all, got 'some'"),
+    ({"expert_weights": torch.ones(3)}, r"expert_weights must have shape \(2,\) or \(2,\) .*got \(3,\)"),
+    ({"expert_weights": torch.ones(1, 2)}, r"expert_weights must have shape \(2,\)"),
+    ({"expert_weights": torch.tensor([1.0, -0.5])}, "expert_weights must be finite and not negative, got -0.5"),
+    ({"expert_weights": torch.tensor([1.0, float("nan")])}, "expert_weights must be finite and not negative"),
+    ({"expert_weights": torch.tensor([1.0, float("inf")])}, "expert_weights must be finite and not negative"),
+    ({"prior": (torch.zeros(3), 1.0)}, r"prior loc must broadcast to \(\*batch, latent\) = \(1,\), got shape \(3,\)"),
+    ({"prior": (0.0, torch.ones(4, 1))}, r"prior scale must broadcast .*, got shape \(4, 1\)"),
+    ({"subset_weights": "sizes"}, "subset_weights must be 'uniform', 'by_size', 'learned' or a function, got 'sizes'"),
 ]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("function", [aggregate, draw_component])
 @pytest.mark.parametrize(("options", "match"), REFUSED)
-def test_options_that_do_not_fit_are_refused(function: Any, name: str, options: dict[str, Any], match: str) -> None:
+def test_aggregate_refuses_invalid_options(function: Any, name: str, options: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         function(two_experts(), name, **options)
 
 
-def test_weights_of_batched_experts_are_for_all_items_or_for_each() -> None:
+def test_expert_weights_are_shared_or_per_item() -> None:
     experts = random_experts(4, 3, 2)
     for shape in ((3,), (4, 3)):
-        aggregate(experts, "wb", weights=torch.ones(shape))
+        aggregate(experts, "wb", expert_weights=torch.ones(shape))
     for bad in ((4,), (1, 3), (2, 4, 3)):
-        with pytest.raises(ValueError, match=r"weights must have shape \(3,\) or \(4, 3\)"):
-            aggregate(experts, "wb", weights=torch.ones(bad))
+        with pytest.raises(ValueError, match=r"expert_weights must have shape \(3,\) or \(4, 3\)"):
+            aggregate(experts, "wb", expert_weights=torch.ones(bad))
 
 
-def test_weights_are_checked_where_the_experts_are() -> None:
+def test_expert_weights_are_validated_where_experts_are() -> None:
     bad = torch.tensor([2.0, -0.5]).double()
     loc, scale = two_experts().loc, two_experts().scale
-    aggregate(Experts(loc, scale, validate_args=False), "wb", weights=bad)
+    aggregate(Experts(loc, scale, validate_args=False), "wb", expert_weights=bad)
     with pytest.raises(ValueError, match="not negative"):
-        aggregate(Experts(loc, scale, validate_args=True), "wb", weights=bad)
+        aggregate(Experts(loc, scale, validate_args=True), "wb", expert_weights=bad)
 
 
-def test_the_functions_share_one_signature() -> None:
-    one, two, three = (list(inspect.signature(f).parameters) for f in (aggregate, draw_component, full_component))
-    assert [*one, "members"] == two
-    assert one == three
+def test_aggregate_takes_names_mappings_objects_and_callables() -> None:
+    experts, weights = random_experts(4, 3, 2), torch.tensor([1.0, 2.0, 3.0]).double()
+    expected = aggregate(experts, "mwb", expert_weights=weights)
+    mixture = MixtureOverSubsets(WassersteinBarycenter(expert_weights=weights))
+    for aggregation in ({"name": "mwb", "expert_weights": weights}, mixture, mixture.forward):
+        q = aggregate(experts, aggregation)
+        torch.testing.assert_close((q.mean, q.variance), (expected.mean, expected.variance))
+    torch.manual_seed(0)
+    drawn = draw_component(experts, mixture)
+    torch.manual_seed(0)
+    torch.testing.assert_close(drawn.mean, draw_component(experts, "mwb", expert_weights=weights).mean)
+    members = mixture.draw(experts)
+    torch.testing.assert_close(
+        draw_component(experts, mixture, members=members).mean, aggregate(experts.condition_on(members), "wb",
+                                                                          expert_weights=weights).mean
+    )  # fmt: skip
+
+
+def test_make_aggregation_refuses_options_beside_an_object_and_unknown_options() -> None:
+    with pytest.raises(
+        ValueError, match=r"prior_expert must be given to the aggregation.*WassersteinBarycenter\(prior"
+    ):
+        make_aggregation(WassersteinBarycenter(), prior_expert="all")
+    with pytest.raises(ValueError, match="aggregation 'wb' with options tau: .*'tau'"):
+        make_aggregation("wb", tau=0.5)
+    with pytest.raises(ValueError, match="aggregation 'wb': prior_expert must be given once"):
+        make_aggregation({"name": "wb", "prior_expert": "all"}, prior_expert="all")
+    with pytest.raises(ValueError, match=r"unknown aggregation <class .*WassersteinBarycenter'>"):
+        make_aggregation(WassersteinBarycenter)  # a class is not an object
+
+
+@pytest.mark.parametrize(("name", "parameter", "same"), [("renyi", 0.3, "renyi:0.3"),
+                                                         ("mixture:alpha", -0.5, "mixture:alpha:-0.5")])  # fmt: skip
+def test_make_aggregation_takes_the_parameter_of_a_divergence(name: str, parameter: float, same: str) -> None:
+    experts = random_experts(4, 3, 2)
+    got, expected = make_aggregation({"name": name, "parameter": parameter}), make_aggregation(same)
+    assert got.name == expected.name == same
+    torch.testing.assert_close(got(experts).mean, expected(experts).mean, rtol=0, atol=0)
+    with pytest.raises(ValueError, match="parameter must be given to a divergence by name without one"):
+        make_aggregation(same, parameter=parameter)
+
+
+def test_mixture_over_subsets_takes_each_option_from_itself_or_its_rule() -> None:
+    experts, weights = random_experts(4, 3, 2), [1.0, 2.0, 0.0]
+    inner = ProductOfExperts(expert_weights=weights, prior=(0.5, 2.0), prior_expert="joint_only")
+    outer = MixtureOverSubsets(ProductOfExperts(), expert_weights=weights, prior=(0.5, 2.0), prior_expert="joint_only")
+    expected = aggregate(experts, "mopoe", expert_weights=weights, prior=(0.5, 2.0))
+    for mixture in (MixtureOverSubsets(inner), outer):
+        assert mixture.prior == (0.5, 2.0)
+        q, joint = mixture(experts), mixture.joint(experts)
+        torch.testing.assert_close((q.mean, q.variance), (expected.mean, expected.variance))
+        wanted = joint_component(experts, "mopoe", expert_weights=weights, prior=(0.5, 2.0))
+        torch.testing.assert_close((joint.mean, joint.variance), (wanted.mean, wanted.variance))
+    for option in ({"expert_weights": weights}, {"prior": (0.5, 2.0)}, {"prior_expert": "all"}):
+        with pytest.raises(ValueError, match="must be given to MixtureOverSubsets or to its rule, got both"):
+            MixtureOverSubsets(inner, **option)
+    with pytest.raises(ValueError, match="rule must be a rule for one subset, got the mixture"):
+        MixtureOverSubsets(outer)
+
+
+def test_set_prior_refuses_another_prior_than_the_first() -> None:
+    rule = WassersteinBarycenter()
+    rule.set_prior((0.5, torch.tensor([2.0, 3.0])))
+    rule.set_prior((torch.tensor(0.5), torch.tensor([2.0, 3.0])))
+    assert not rule.state_dict()
+    with pytest.raises(ValueError, match="has another prior than its guide"):
+        rule.set_prior((0.0, 1.0))
+    assert rule(random_experts(4, 3, 2).condition_on([])).stddev[0].tolist() == [2.0, 3.0]
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_each_has_a_summary(name: str) -> None:
-    assert len(get_aggregation(name).summary) > 10
+def test_describe_aggregation_of_built_ins_is_a_sentence(name: str) -> None:
+    assert len(describe_aggregation(name)) > 10
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_no_items(name: str) -> None:
-    """The last batch of a loader; without validation, since torch's own checks cannot reshape nothing."""
+def test_aggregate_of_no_items_gives_no_draws(name: str) -> None:
+    """Aggregate an empty batch; without validation, since torch's checks cannot reshape empty tensors."""
     experts = Experts(torch.zeros(0, 3, 2), torch.ones(0, 3, 2))
     with pyro.validation_enabled(False):
         for posterior in (aggregate(experts, name), draw_component(experts, name)):

@@ -26,28 +26,28 @@ def leaves(*, latent: int = 2) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize(
-    ("what", "prior_expert"), [("log_prob", "full"), ("log_prob", "all"), ("mean", "none"), ("variance", "all")]
+    ("what", "prior_expert"), [("log_prob", "joint_only"), ("log_prob", "all"), ("mean", "none"), ("variance", "all")]
 )
-def test_finite_differences(name: str, what: str, prior_expert: str) -> None:
-    """Of every value in locs, scales and lambda, with absent modalities and an item of nothing."""
+def test_aggregate_gradients_match_finite_differences(name: str, what: str, prior_expert: str) -> None:
+    """Include absent modalities and an item of which nothing is present."""
     z = torch.linspace(-1, 2, 8).double().reshape(4, 2)
 
     def value(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        q: Any = aggregate(Experts(loc, scale, PRESENT), name, weights=weights, prior_expert=prior_expert)
+        q: Any = aggregate(Experts(loc, scale, PRESENT), name, expert_weights=weights, prior_expert=prior_expert)
         return q.log_prob(z) if what == "log_prob" else getattr(q, what)
 
     assert torch.autograd.gradcheck(value, leaves(), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_finite_differences_of_a_draw(name: str) -> None:
-    """With the same random numbers, also in lambda where it only sits inside the barycenter."""
+def test_draw_gradients_match_finite_differences(name: str) -> None:
+    """Fix the random numbers; λ is included where it does not weight the mixture."""
     loc, scale, weights = leaves()
     learned = name != "moe"
 
     def value(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
-        q: Any = aggregate(Experts(loc, scale, PRESENT), name, weights=weights if learned else weights.detach())
+        q: Any = aggregate(Experts(loc, scale, PRESENT), name, expert_weights=weights if learned else weights.detach())
         assert q.has_rsample
         return q.rsample((2,))
 
@@ -56,51 +56,50 @@ def test_finite_differences_of_a_draw(name: str) -> None:
     def component(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(3)
         weights = weights if learned else weights.detach()
-        return draw_component(Experts(loc, scale, PRESENT), name, weights=weights).rsample()
+        return draw_component(Experts(loc, scale, PRESENT), name, expert_weights=weights).rsample()
 
     assert torch.autograd.gradcheck(component, (loc, scale, weights), fast_mode=True)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_weight_of_zero_has_a_finite_gradient(name: str) -> None:
+def test_aggregate_with_zero_weight_has_finite_gradients(name: str) -> None:
     loc, scale, _ = leaves()
     weights = torch.tensor([0.0, 1.0, 0.0]).double().requires_grad_()
-    q: Any = aggregate(Experts(loc, scale, PRESENT), name, weights=weights)
+    q: Any = aggregate(Experts(loc, scale, PRESENT), name, expert_weights=weights)
     total = q.log_prob(torch.zeros(4, 2).double()).sum() + q.mean.sum()
     for gradient in torch.autograd.grad(total, (loc, scale, weights)):
         assert gradient.isfinite().all()
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_lambda_learns_whom_to_trust(name: str) -> None:
-    """Of two experts, one at the target and one far away: gradient ascent gives the first one more weight."""
+def test_expert_weights_gradient_favours_the_better_expert(name: str) -> None:
+    """Check that gradient ascent favours an expert at the target over one far away."""
     experts = Experts(torch.tensor([[0.0], [4.0]]).double(), torch.ones(2, 1).double())
     weights = torch.ones(2).double().requires_grad_()
-    aggregate(experts, name, weights=weights).log_prob(torch.zeros(1).double()).backward()
+    aggregate(experts, name, expert_weights=weights).log_prob(torch.zeros(1).double()).backward()
     assert weights.grad is not None
     assert weights.grad[0] > 0 > weights.grad[1]
 
 
-def test_which_weights_forbid_reparameterisation() -> None:
+def test_has_rsample_is_false_for_learned_mixture_weights() -> None:
     experts, weights = random_experts(3, 2), torch.ones(3).requires_grad_()
     for name in BUILT_IN:
         assert aggregate(experts, name).has_rsample
-        assert aggregate(experts, name, weights=weights.detach()).has_rsample
-        assert aggregate(experts, name, weights=weights).has_rsample == (name != "moe")
+        assert aggregate(experts, name, expert_weights=weights.detach()).has_rsample
+        assert aggregate(experts, name, expert_weights=weights).has_rsample == (name != "moe")
     logits = torch.zeros(7).requires_grad_()
-    assert not aggregate(experts, "mwb", mixture_weights=lambda _: logits.exp()).has_rsample
+    assert not aggregate(experts, "mwb", subset_weights=lambda _: logits.exp()).has_rsample
 
 
-def test_a_lost_gradient_of_the_mixture_weights_is_refused() -> None:
-    """The component bound draws a subset; a gradient of the weights it is drawn with would be lost."""
+def test_draw_component_refuses_to_lose_gradients() -> None:
     experts = random_experts(3, 2, absent=False)
-    with pytest.raises(ValueError, match="'moe' with weights that require a gradient has no component bound"):
-        draw_component(experts, "moe", weights=torch.ones(3).requires_grad_())
-    draw_component(experts, "moe", weights=torch.ones(3))
-    draw_component(experts, "mwb", weights=torch.ones(3).requires_grad_())
+    with pytest.raises(ValueError, match="'moe' with expert_weights that require a gradient has no component bound"):
+        draw_component(experts, "moe", expert_weights=torch.ones(3).requires_grad_())
+    draw_component(experts, "moe", expert_weights=torch.ones(3))
+    draw_component(experts, "mwb", expert_weights=torch.ones(3).requires_grad_())
     logits = torch.zeros(7).requires_grad_()
     with pytest.raises(ValueError, match="gradient"):
-        draw_component(experts, "mwb", mixture_weights=lambda _: logits.exp())
+        draw_component(experts, "mwb", subset_weights=lambda _: logits.exp())
 
 
 X = 1.5  # one item, z ~ N(0, 1), x | z ~ N(z, 1)
@@ -113,7 +112,7 @@ def model() -> None:
 
 
 def fixed_noise_gradient(guide: BarycentricGuide, inputs: tuple[torch.Tensor, ...]) -> tuple[float, list[torch.Tensor]]:
-    """The latent drawn, and the gradient of the ELBO of that draw."""
+    """Return the latent drawn, and the gradient of the ELBO of that draw."""
     torch.manual_seed(0)
     z = poutine.trace(guide).get_trace().nodes["z"]["value"].item()
     torch.manual_seed(0)
@@ -121,14 +120,14 @@ def fixed_noise_gradient(guide: BarycentricGuide, inputs: tuple[torch.Tensor, ..
     return z, [-g for g in torch.autograd.grad(loss, inputs)]
 
 
-def test_elbo_gradient_of_a_wasserstein_barycenter_by_hand() -> None:
-    r"""With z = loc + scale ε, the ELBO has d/dloc = (x - z) - z, and d/dscale = ε·that + 1/scale."""
+def test_elbo_gradient_of_wasserstein_barycenter_matches_hand_calculation() -> None:
+    r"""Use z = loc + scale ε: the ELBO has d/dloc = (x - z) - z, and d/dscale = ε d/dloc + 1/scale."""
     loc = torch.tensor([[[0.5], [-1.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.4], [0.9]]], dtype=torch.float64).requires_grad_()
     weights = torch.tensor([3.0, 1.0]).double().requires_grad_()
     guide = BarycentricGuide(lambda: Experts(loc, scale), "wb")
-    guide.weights = torch.nn.Parameter(weights.detach().clone())
-    z, (by_loc, by_scale, by_weights) = fixed_noise_gradient(guide, (loc, scale, guide.weights))
+    guide.aggregation.expert_weights = torch.nn.Parameter(weights.detach().clone())
+    z, (by_loc, by_scale, by_weights) = fixed_noise_gradient(guide, (loc, scale, guide.aggregation.expert_weights))
     joint_loc, joint_scale = 0.75 * 0.5 - 0.25, 0.75 * 0.4 + 0.25 * 0.9
     noise = (z - joint_loc) / joint_scale
     d_loc = (X - z) - z
@@ -140,8 +139,8 @@ def test_elbo_gradient_of_a_wasserstein_barycenter_by_hand() -> None:
     assert by_weights.tolist() == pytest.approx([slope * 1 / 16, -slope * 3 / 16], rel=1e-10)
 
 
-def test_elbo_gradient_of_one_mixture_component_by_hand() -> None:
-    """The draw comes from one expert, but its density is the mixture's: both parts of -log q have a gradient."""
+def test_elbo_gradient_of_mixture_component_matches_hand_calculation() -> None:
+    """Check both gradients of -log q: through the draw of one expert, and of the density of the mixture."""
     loc = torch.tensor([[[0.5], [-1.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.4], [0.9]]], dtype=torch.float64).requires_grad_()
     guide = BarycentricGuide(lambda: Experts(loc, scale), "moe")
@@ -169,7 +168,7 @@ def test_elbo_gradient_of_one_mixture_component_by_hand() -> None:
 
 
 def exact_elbo(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """By enumeration of the experts and quadrature over z."""
+    """Return the ELBO by enumeration of the experts and quadrature over z."""
     z = torch.linspace(-12, 12, 20_001).double()
     shares = weights / weights.sum()
     log_q_m = torch.distributions.Normal(loc.reshape(2, 1), scale.reshape(2, 1)).log_prob(z)
@@ -182,11 +181,11 @@ def exact_elbo(loc: torch.Tensor, scale: torch.Tensor, weights: torch.Tensor) ->
 
 @pytest.mark.parametrize("learned", [True, False])
 def test_elbo_gradients_are_unbiased(learned: bool) -> None:
-    """Learned weights of the mixture of experts use the score function, fixed ones the pathwise gradient."""
     loc = torch.tensor([[[0.5], [-1.0]]], dtype=torch.float64).requires_grad_()
     scale = torch.tensor([[[0.4], [0.9]]], dtype=torch.float64).requires_grad_()
     weights = torch.nn.Parameter(torch.tensor([2.0, 1.0]).double(), requires_grad=learned)
-    guide = BarycentricGuide(lambda: Experts(loc, scale), "moe", weights=weights)
+    given = weights if learned else weights.detach()  # Pyro warns of frozen parameters
+    guide = BarycentricGuide(lambda: Experts(loc, scale), "moe", expert_weights=given)
     inputs = [loc, scale, weights] if learned else [loc, scale]
     exact = torch.autograd.grad(exact_elbo(loc, scale, weights), inputs)
     elbo = Trace_ELBO(num_particles=2000, vectorize_particles=True, max_plate_nesting=1)
@@ -195,7 +194,7 @@ def test_elbo_gradients_are_unbiased(learned: bool) -> None:
         torch.manual_seed(seed)
         for tensor in inputs:
             tensor.grad = None
-        elbo.loss_and_grads(model, guide)
+        elbo.differentiable_loss(model, guide).backward()
         draws.append(torch.cat([-tensor.grad.flatten() for tensor in inputs if tensor.grad is not None]))
     gradients = torch.stack(draws)
     error = gradients.std(0) / len(draws) ** 0.5

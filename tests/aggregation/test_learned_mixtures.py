@@ -13,7 +13,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
 from pyro_mmvae import BarycentricGuide, Experts, SubsetMixture, aggregate
-from pyro_mmvae.aggregation.weights import LearnedMixtureWeights
+from pyro_mmvae.aggregation.weights import LearnedSubsetWeights
 from pyro_mmvae.training import RecordingELBO
 
 X = 0.8
@@ -30,14 +30,14 @@ def mixture(p: dict[str, Tensor], items: int = 1) -> SubsetMixture:
 
 
 def log_joint(z: Tensor) -> Tensor:
-    """A model that is not conjugate: z ~ N(0, 1), x ~ N(z², 1)."""
+    """Return the log density of a model that is not conjugate: z ~ N(0, 1), x ~ N(z², 1)."""
     one = torch.ones((), dtype=torch.float64)
     prior, likelihood = dist.Normal(0 * one, one), dist.Normal(z.square(), one)
     return prior.log_prob(z) + likelihood.log_prob(X * one)
 
 
 def exact_gradients() -> dict[str, Tensor]:
-    """Of -ELBO = -Σ_k π_k ∫ q_k(z) (log p(x, z) - log q(z)) dz, by the trapezoid rule on a fixed grid."""
+    """Return gradients of -ELBO = -Σ_k π_k ∫ q_k(z) (log p(x, z) - log q(z)) dz, by the trapezoid rule."""
     p = parameters()
     z = torch.linspace(-12, 12, 20001, dtype=torch.float64)
     q = mixture(p)
@@ -57,8 +57,8 @@ def model(items: int) -> None:
 
 @pytest.mark.parametrize("estimator", [Trace_ELBO, RecordingELBO])
 @pytest.mark.parametrize("masked", [False, True])
-def test_the_gradient_is_that_of_exact_enumeration(estimator: Any, masked: bool) -> None:
-    """Of components (pathwise) and weights (score): the mean over many items, within five standard errors."""
+def test_mixture_gradient_matches_exact_enumeration(estimator: Any, masked: bool) -> None:
+    """Compare the mean gradient over many items, within five standard errors."""
     wanted = exact_gradients()
     found: dict[str, list[Tensor]] = {name: [] for name in START}
     items, batches = 4000, 25
@@ -82,7 +82,7 @@ def test_the_gradient_is_that_of_exact_enumeration(estimator: Any, masked: bool)
         assert (error < 0.2 * wanted[name].abs().max()).all()
 
 
-def test_the_pathwise_part_is_there() -> None:
+def test_score_parts_keep_the_pathwise_gradient() -> None:
     q = mixture(parameters(), 5)
     with pyro.plate("data", 5):
         trace = poutine.trace(lambda: pyro.sample("z", q)).get_trace()
@@ -97,7 +97,7 @@ def test_the_pathwise_part_is_there() -> None:
     assert of_logits.abs().sum() > 0
 
 
-def test_mean_field_refuses_learned_weights() -> None:
+def test_mean_field_elbo_refuses_learned_subset_weights() -> None:
     p = parameters()
 
     def guide(items: int) -> None:
@@ -108,8 +108,8 @@ def test_mean_field_refuses_learned_weights() -> None:
         TraceMeanField_ELBO().loss(model, guide, 3)
 
 
-def test_svi_learns_the_weights_of_subsets() -> None:
-    """Modality b is noise that its expert takes for news, so the subset of a alone is what the mixture comes to."""
+def test_svi_learns_subset_weights() -> None:
+    """Check that the mixture comes to the subset of a alone, since modality b is noise."""
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(400, 1, generator=generator)
     a = z + 0.3 * torch.randn(400, 1, generator=generator)
@@ -124,14 +124,14 @@ def test_svi_learns_the_weights_of_subsets() -> None:
         loc = torch.stack([variance * a / 0.3**2, noise], 1)
         return Experts(loc, torch.full_like(loc, variance**0.5))
 
-    weights = LearnedMixtureWeights(3)
-    guide = BarycentricGuide(encode, "mwb", mixture_weights=weights)
+    weights = LearnedSubsetWeights(3)
+    guide = BarycentricGuide(encode, "mwb", subset_weights=weights)
     svi = SVI(sensor, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
     noise = torch.randn(400, 1, generator=generator)
     for _ in range(60):
         svi.step(a, noise)
     with torch.no_grad():
-        posterior = aggregate(encode(a, noise), "mwb", mixture_weights=weights)
+        posterior = aggregate(encode(a, noise), "mwb", subset_weights=weights)
     only_a, only_b, both = posterior.probs[0].tolist()
     assert only_a > 0.9
     assert only_b < 0.05

@@ -40,14 +40,12 @@ def make_weights(kind: str, experts: Experts) -> torch.Tensor | None:
 def check_against_brute_force(
     experts: Experts, name: str, weights: torch.Tensor | None, rtol: float = 1e-10, **options: Any
 ) -> None:
-    """Components, mixture weights, mean, variance and density of every item."""
+    """Compare components, subset weights, mean, variance and density of every item."""
     oracle_options = {k: v for k, v in options.items() if k in {"prior", "prior_expert"}}
-    if "mixture_weights" in options:
-        mixture_weights = options["mixture_weights"]
-        oracle_options["size_of"] = (
-            mixture_weights if isinstance(mixture_weights, str) else lambda s: len(s) ** 2 + s[0]
-        )
-    posterior: Any = aggregate(experts, name, weights=weights, **options)
+    if "subset_weights" in options:
+        subset_weights = options["subset_weights"]
+        oracle_options["size_of"] = subset_weights if isinstance(subset_weights, str) else lambda s: len(s) ** 2 + s[0]
+    posterior: Any = aggregate(experts, name, expert_weights=weights, **options)
     steps = torch.linspace(-3, 3, 5).double().reshape(-1, *(1 for _ in posterior.mean.shape))
     points = posterior.mean + steps * posterior.stddev
     densities = posterior.log_prob(points)
@@ -88,27 +86,29 @@ def check_components(
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
-@given(experts=any_experts(), lam=LAMBDAS, prior_expert=st.sampled_from([None, "none", "full", "all"]))
-def test_brute_force(name: str, experts: Experts, lam: str, prior_expert: str | None) -> None:
+@given(experts=any_experts(), lam=LAMBDAS, prior_expert=st.sampled_from([None, "none", "joint_only", "all"]))
+def test_aggregate_matches_brute_force(name: str, experts: Experts, lam: str, prior_expert: str | None) -> None:
     check_against_brute_force(experts, name, make_weights(lam, experts), prior_expert=prior_expert)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
 @few
 @given(experts=any_experts(log10_scale=1.0), lam=LAMBDAS, by_function=st.booleans())
-def test_brute_force_mixture_weights(name: str, experts: Experts, lam: str, by_function: bool) -> None:
+def test_aggregate_with_subset_weights_matches_brute_force(
+    name: str, experts: Experts, lam: str, by_function: bool
+) -> None:
     def by_members(matrix: torch.Tensor) -> torch.Tensor:
         assert matrix.dtype == torch.bool
         return matrix.sum(-1).double().square() + matrix.int().argmax(-1)
 
     check_against_brute_force(
-        experts, name, make_weights(lam, experts), 1e-6, mixture_weights=by_members if by_function else "size"
+        experts, name, make_weights(lam, experts), 1e-6, subset_weights=by_members if by_function else "by_size"
     )
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-@pytest.mark.parametrize("prior_expert", [None, "none", "full", "all"])
-def test_brute_force_prior(name: str, prior_expert: str | None) -> None:
+@pytest.mark.parametrize("prior_expert", [None, "none", "joint_only", "all"])
+def test_aggregate_with_prior_matches_brute_force(name: str, prior_expert: str | None) -> None:
     prior = (0.7, 2.5)
     experts = random_experts(6, 3, 2)
     experts = experts.condition_on(torch.arange(6).unsqueeze(-1) > 0)  # of the first item nothing is left
@@ -117,7 +117,7 @@ def test_brute_force_prior(name: str, prior_expert: str | None) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_a_prior_of_each_item_and_dimension(name: str) -> None:
+def test_aggregate_with_prior_per_item_treats_items_independently(name: str) -> None:
     experts = random_experts(4, 3, 2).condition_on(torch.arange(4).unsqueeze(-1) > 0)
     prior = torch.randn(4, 2).double(), torch.rand(2).double() + 0.5
     posterior: Any = aggregate(experts, name, prior=prior, prior_expert="all")
@@ -135,7 +135,7 @@ def test_a_prior_of_each_item_and_dimension(name: str) -> None:
 @pytest.mark.parametrize("name", MIXTURES)
 @few
 @given(experts=any_experts(log10_scale=1.5))
-def test_density_and_moments_against_torch(name: str, experts: Experts) -> None:
+def test_mixture_density_and_moments_match_torch(name: str, experts: Experts) -> None:
     posterior: Any = aggregate(experts, name)
     reference = torch.distributions.MixtureSameFamily(
         torch.distributions.Categorical(probs=posterior.probs), posterior.components
@@ -147,8 +147,7 @@ def test_density_and_moments_against_torch(name: str, experts: Experts) -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_quadrature(name: str) -> None:
-    """The density integrates to 1, and its moments are mean and variance."""
+def test_posterior_density_integrates_to_one(name: str) -> None:
     experts = random_experts(5, 4, 1)
     posterior: Any = aggregate(experts, name)
     z = torch.linspace(-40, 40, 80_001).double().unsqueeze(-1).expand(-1, 5)
@@ -159,35 +158,34 @@ def test_quadrature(name: str) -> None:
     torch.testing.assert_close(second - first.square(), posterior.variance.squeeze(-1), rtol=1e-7, atol=0)
 
 
-def test_mixture_weights_keep_double_precision() -> None:
-    posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", mixture_weights="size")
+def test_subset_weights_by_size_keep_float64() -> None:
+    posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", subset_weights="by_size")
     wanted = torch.tensor([1 / 9] * 6 + [1 / 3], dtype=torch.float64)
     torch.testing.assert_close(posterior.probs, wanted, rtol=1e-13, atol=0)
 
 
-def test_mixture_weights_of_a_function_keep_double_precision() -> None:
+def test_subset_weights_function_keeps_float64() -> None:
     def function(matrix: torch.Tensor) -> torch.Tensor:
         return 1.0 / (2.0 + torch.arange(len(matrix)).double())
 
-    posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", mixture_weights=function)
+    posterior: Any = aggregate(random_experts(3, 2, absent=False), "mwb", subset_weights=function)
     wanted = 1.0 / (2.0 + torch.arange(7).double())
     torch.testing.assert_close(posterior.probs, wanted / wanted.sum(), rtol=1e-13, atol=0)
 
 
-def test_mixture_weights_for_each_item() -> None:
+def test_subset_weights_function_may_return_weights_per_item() -> None:
     table = torch.rand(4, 7).double()
-    posterior: Any = aggregate(random_experts(4, 3, 2, absent=False), "mopoe", mixture_weights=lambda _: table)
+    posterior: Any = aggregate(random_experts(4, 3, 2, absent=False), "mopoe", subset_weights=lambda _: table)
     torch.testing.assert_close(posterior.probs, table / table.sum(-1, keepdim=True), rtol=1e-6, atol=0)
 
 
-def test_a_function_of_the_wrong_shape_is_refused() -> None:
+def test_subset_weights_function_of_wrong_shape_is_refused() -> None:
     for wrong, got in ((torch.ones(3), r"\(3,\)"), ([1.0] * 7, "list")):
-        with pytest.raises(ValueError, match=r"mixture_weights must return a tensor \(…, 7\), got " + got):
-            aggregate(random_experts(3, 2), "mwb", mixture_weights=lambda _, wrong=wrong: wrong)
+        with pytest.raises(ValueError, match=r"subset_weights must return a tensor \(…, 7\), got " + got):
+            aggregate(random_experts(3, 2), "mwb", subset_weights=lambda _, wrong=wrong: wrong)
 
 
-def test_components_are_in_the_documented_order() -> None:
-    """Component k of the powerset is the subset of the bits of k + 1, modality 0 the lowest."""
+def test_mixture_components_are_in_the_documented_order() -> None:
     loc = torch.tensor([[1.0], [10.0], [100.0]]).double()
     posterior = aggregate(Experts(loc, torch.ones(3, 1).double()), "mwb")
     assert isinstance(posterior, SubsetMixture)

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from pyro_mmvae import Experts
-from pyro_mmvae.aggregation import subsets
-from pyro_mmvae.aggregation.functional import draw_members
+from pyro_mmvae.aggregation import make_aggregation, subsets
 from tests.strategies import few
 
 PRESENCE = st.lists(st.lists(st.booleans(), min_size=5, max_size=5), min_size=1, max_size=9)
@@ -22,7 +21,7 @@ FAMILIES = ["all", "singletons", "powerset", CHAIN, lambda count: torch.eye(coun
 
 
 def code(drawn: torch.Tensor) -> torch.Tensor:
-    """A subset as a number, modality 0 its lowest bit."""
+    """Return a subset as a number, modality 0 its lowest bit."""
     return (drawn * 2 ** torch.arange(drawn.shape[-1])).sum(-1)
 
 
@@ -31,13 +30,13 @@ def by_members(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def repeated(times: int, *arguments: Any, **keywords: Any) -> torch.Tensor:
-    """Codes of many draws of a batch, `(draw, item)`."""
+    """Return codes of many draws of a batch, `(draw, item)`."""
     torch.manual_seed(0)
     return torch.stack([code(subsets.draw_subset(*arguments, **keywords)) for _ in range(times)])
 
 
 def assert_frequencies(draws: torch.Tensor, wanted: dict[int, float]) -> None:
-    """A chi-square test of each column, with a fixed seed and a level of 1e-4."""
+    """Run a chi-square test of each column, at a level of 1e-4."""
     for column in draws.T:
         counts = {k: int((column == k).sum()) for k in wanted}
         assert sum(counts.values()) == len(column), "something else was drawn"
@@ -46,7 +45,7 @@ def assert_frequencies(draws: torch.Tensor, wanted: dict[int, float]) -> None:
 
 
 def assert_shares(wanted: dict[int, float], *arguments: Any, **keywords: Any) -> None:
-    """One draw of a large complete batch: stratified, so the shares are exact to a row at each end of a stratum."""
+    """Compare the shares in a large complete batch, which stratification makes exact to a row per end of a stratum."""
     rows = 2520
     modalities = max(wanted).bit_length()
     family, *rest = arguments
@@ -59,8 +58,8 @@ def assert_shares(wanted: dict[int, float], *arguments: Any, **keywords: Any) ->
 
 
 @few
-@given(present=PRESENCE, family=st.sampled_from(FAMILIES), kind=st.sampled_from(["uniform", "size", by_members]))
-def test_what_is_drawn_is_a_live_subset(present: list[list[bool]], family: Any, kind: Any) -> None:
+@given(present=PRESENCE, family=st.sampled_from(FAMILIES), kind=st.sampled_from(["uniform", "by_size", by_members]))
+def test_draw_subset_returns_live_subsets(present: list[list[bool]], family: Any, kind: Any) -> None:
     mask = torch.tensor(present)
     drawn = subsets.draw_subset(family, mask, kind)
     assert drawn.dtype == torch.bool
@@ -76,8 +75,8 @@ def test_what_is_drawn_is_a_live_subset(present: list[list[bool]], family: Any, 
 
 @few
 @given(present=PRESENCE, positive=st.lists(st.booleans(), min_size=5, max_size=5), family=st.sampled_from(FAMILIES),
-       kind=st.sampled_from(["uniform", "size", by_members]))  # fmt: skip
-def test_a_subset_without_weight_is_never_drawn(
+       kind=st.sampled_from(["uniform", "by_size", by_members]))  # fmt: skip
+def test_draw_subset_never_returns_subsets_without_weight(
     present: list[list[bool]], positive: list[bool], family: Any, kind: Any
 ) -> None:
     mask, flags = torch.tensor(present), torch.tensor(positive)
@@ -91,14 +90,13 @@ def test_a_subset_without_weight_is_never_drawn(
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (2, 3), (0,)])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_any_batch_shape(family: Any, shape: tuple[int, ...]) -> None:
+def test_draw_subset_takes_any_batch_shape(family: Any, shape: tuple[int, ...]) -> None:
     drawn = subsets.draw_subset(family, torch.ones(*shape, 5).bool())
     assert drawn.shape == (*shape, 5)
     assert drawn.any(-1).all()
 
 
-def test_uniform_over_the_items_own_subsets() -> None:
-    """Of whatever is present, whoever else is in the batch."""
+def test_draw_subset_is_uniform_over_each_items_subsets() -> None:
     present = torch.tensor([[1, 1, 1, 1], [1, 0, 1, 0], [0, 1, 1, 1], [0, 0, 0, 1], [0, 0, 0, 0]]).bool()
     draws = repeated(1200, "powerset", present)
     for column, bits in zip(draws.T, present, strict=True):
@@ -107,15 +105,15 @@ def test_uniform_over_the_items_own_subsets() -> None:
 
 
 @pytest.mark.parametrize("family", ["powerset", "singletons"])
-def test_no_position_in_the_batch_is_special(family: str) -> None:
-    """Each row has the same marginal: a draw that followed the row would pass any test of the whole batch."""
+def test_draw_subset_is_independent_of_position(family: str) -> None:
+    """Test the marginal of each row, since draws that followed the row would pass any test of the whole batch."""
     draws = repeated(800, family, torch.ones(7, 3).bool())
     options = range(1, 8) if family == "powerset" else (1, 2, 4)
     assert_frequencies(draws, {k: 1 / len(options) for k in options})
 
 
-def test_neighbours_are_not_tied() -> None:
-    """Beyond the stratification (which makes equal subsets a little rarer) rows do not know each other."""
+def test_draw_subset_does_not_tie_neighbours() -> None:
+    """Check that rows are independent but for the stratification, which makes equal subsets a little rarer."""
     draws = repeated(600, "powerset", torch.ones(70, 3).bool())
     tied = (draws[:, 1:] == draws[:, :-1]).double().mean(0)
     expected = 9 / 69  # the strata of the same subset among the others
@@ -123,7 +121,7 @@ def test_neighbours_are_not_tied() -> None:
 
 
 @pytest.mark.parametrize("times", [1, 8])
-def test_a_complete_batch_has_each_subset_equally_often(times: int) -> None:
+def test_draw_subset_of_complete_batch_is_stratified(times: int) -> None:
     present = torch.ones(31 * times, 5).bool()
     for seed in range(5):
         torch.manual_seed(seed)
@@ -133,30 +131,30 @@ def test_a_complete_batch_has_each_subset_equally_often(times: int) -> None:
         assert (subsets.draw_subset("singletons", torch.ones(5 * times, 5).bool()).sum(0) - times).abs().max() <= 1
 
 
-def test_two_draws_differ() -> None:
+def test_draw_subset_twice_differs() -> None:
     present = torch.ones(31, 5).bool()
     assert not torch.equal(subsets.draw_subset("powerset", present), subsets.draw_subset("powerset", present))
 
 
-def test_draws_follow_torchs_seed() -> None:
+def test_draw_subset_follows_torchs_seed() -> None:
     present = torch.ones(31, 5).bool()
     first, second = repeated(2, "powerset", present), repeated(2, "powerset", present)
     assert torch.equal(first, second)
 
 
-def test_by_size() -> None:
-    assert_shares({1: 1 / 9, 2: 1 / 9, 4: 1 / 9, 3: 1 / 9, 5: 1 / 9, 6: 1 / 9, 7: 1 / 3}, "powerset", "size")
-    draws = repeated(500, "powerset", torch.tensor([[1, 1, 1], [1, 0, 1]]).bool(), "size")
+def test_draw_subset_by_size_has_expected_frequencies() -> None:
+    assert_shares({1: 1 / 9, 2: 1 / 9, 4: 1 / 9, 3: 1 / 9, 5: 1 / 9, 6: 1 / 9, 7: 1 / 3}, "powerset", "by_size")
+    draws = repeated(500, "powerset", torch.tensor([[1, 1, 1], [1, 0, 1]]).bool(), "by_size")
     assert_frequencies(draws[:, :1], {1: 1 / 9, 2: 1 / 9, 4: 1 / 9, 3: 1 / 9, 5: 1 / 9, 6: 1 / 9, 7: 1 / 3})
     assert_frequencies(draws[:, 1:], {1: 1 / 4, 4: 1 / 4, 5: 1 / 2})
 
 
-def test_by_size_never_enumerated() -> None:
-    """Of 40 modalities, half of them absent in every other item: each size equally often, each member too."""
+def test_draw_subset_by_size_of_forty_modalities_has_uniform_sizes() -> None:
+    """Count sizes and members of 40 modalities, half of them absent in every other item."""
     torch.manual_seed(0)
     present = torch.ones(4000, 40).bool()
     present[1::2, 20:] = False
-    drawn = subsets.draw_subset("powerset", present, "size")
+    drawn = subsets.draw_subset("powerset", present, "by_size")
     assert not (drawn & ~present).any()
     for rows, count in ((slice(0, None, 2), 40), (slice(1, None, 2), 20)):
         sizes = drawn[rows].sum(-1).bincount(minlength=count + 1)[1:]
@@ -166,7 +164,7 @@ def test_by_size_never_enumerated() -> None:
         assert ((members - expected).abs() < 5 * 500**0.5).all()
 
 
-def test_by_function_and_by_weights() -> None:
+def test_draw_subset_by_function_and_factor_has_expected_frequencies() -> None:
     sizes = {1: 1 / 12, 2: 1 / 12, 4: 1 / 12, 3: 1 / 6, 5: 1 / 6, 6: 1 / 6, 7: 1 / 4}
     assert_shares(sizes, "powerset", by_members)
     factor = torch.tensor([1.0, 0.0, 3.0])
@@ -177,7 +175,7 @@ def test_by_function_and_by_weights() -> None:
     assert (draws == 1).all()
 
 
-def test_a_family_of_ones_own() -> None:
+def test_draw_subset_from_membership_matrix_has_expected_frequencies() -> None:
     present = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 1], [1, 0, 1, 0, 1]]).bool()
     assert_shares({3: 1 / 3, 6: 1 / 3, 24: 1 / 3}, CHAIN)
     draws = repeated(500, CHAIN, present)
@@ -187,15 +185,15 @@ def test_a_family_of_ones_own() -> None:
 
 
 @pytest.mark.parametrize("positive", [[True, False, False], [True, True, False]])
-def test_weights_of_zero_leave_only_the_other_subsets(positive: list[bool]) -> None:
+def test_draw_subset_with_zero_weights_has_expected_frequencies(positive: list[bool]) -> None:
     draws = repeated(600, "powerset", torch.ones(2, 3).bool(), "uniform", torch.tensor(positive))
     alive = [k for k in range(1, 8) if any(k >> m & 1 and positive[m] for m in range(3))]
     assert_frequencies(draws, {k: 1 / len(alive) for k in alive})
 
 
 @pytest.mark.parametrize("count", [24, 40, 41, 50, 70])
-def test_many_modalities(count: int) -> None:
-    """Each bit has frequency 2^(M-1) / (2^M - 1), a hair above a half, and no two bits know each other."""
+def test_draw_subset_of_many_modalities_has_fair_bits(count: int) -> None:
+    """Check that each bit has frequency 2^(M-1) / (2^M - 1), and that bits are independent."""
     torch.manual_seed(0)
     rows = 20_000
     drawn = subsets.draw_subset("powerset", torch.ones(rows, count).bool()).double()
@@ -207,15 +205,14 @@ def test_many_modalities(count: int) -> None:
     assert len(drawn.unique(dim=0)) > rows * (0.99 if count > 30 else 0.9)
 
 
-def test_small_powersets_have_the_exact_frequency_of_each_bit() -> None:
-    """In a batch of whole strata: 2 of 3 for two modalities, 4 of 7 for three."""
+def test_draw_subset_of_small_powersets_has_exact_frequencies() -> None:
     for count in (1, 2, 3, 4):
         size = 2**count - 1
         drawn = subsets.draw_subset("powerset", torch.ones(60 * size, count).bool())
         assert (drawn.sum(0) - 60 * 2 ** (count - 1)).abs().max() <= size
 
 
-def test_modalities_of_zero_weight_among_many() -> None:
+def test_draw_subset_with_few_positive_weights_among_many() -> None:
     torch.manual_seed(0)
     positive = torch.zeros(50).bool()
     positive[[3, 47]] = True
@@ -226,9 +223,9 @@ def test_modalities_of_zero_weight_among_many() -> None:
     assert (drawn[:, positive].sum(0) - 4000).abs().max() <= 2  # 2 of the 3 heads, stratified
 
 
-@pytest.mark.parametrize("kind", ["uniform", "size", by_members])
-def test_a_dead_subset_is_not_drawn_at_the_end_of_a_stratum(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the uniform number is exactly the lower end of the first live subset's share, or next to 1."""
+@pytest.mark.parametrize("kind", ["uniform", "by_size", by_members])
+def test_draw_subset_at_ends_of_strata_returns_live_subsets(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fix the uniform number at the lower end of the first live subset's share, or next to 1."""
     present = torch.tensor([[False, True, True], [True, True, False]])
     for u in (0.0, 1.0 - torch.finfo(F64).eps):
         monkeypatch.setattr(subsets, "stratified_uniform", lambda shape, device, u=u: torch.full(shape, u, dtype=F64))
@@ -238,17 +235,17 @@ def test_a_dead_subset_is_not_drawn_at_the_end_of_a_stratum(kind: Any, monkeypat
             assert not (drawn & ~present).any()
 
 
-def test_nothing_is_enumerated_beyond_the_limit() -> None:
+def test_draw_subset_refuses_to_enumerate_beyond_the_limit() -> None:
     present = torch.ones(2, 13).bool()
-    for kind, positive in ((by_members, None), ("size", torch.ones(13).bool())):
-        with pytest.raises(ValueError, match="8,191 subsets needs mixture_weights='uniform', or 'size' without"):
+    for kind, positive in ((by_members, None), ("by_size", torch.ones(13).bool())):
+        with pytest.raises(ValueError, match="8,191 subsets needs subset_weights='uniform', or 'by_size' without"):
             subsets.draw_subset("powerset", present, kind, positive)
     subsets.draw_subset("powerset", present[:, :12], by_members)
-    subsets.draw_subset("powerset", present, "size")
+    subsets.draw_subset("powerset", present, "by_size")
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 5)])
-def test_stratified_numbers(shape: tuple[int, ...]) -> None:
+def test_stratified_uniform_has_one_number_per_stratum(shape: tuple[int, ...]) -> None:
     count = torch.Size(shape).numel()
     draws = torch.stack([subsets.stratified_uniform(torch.Size(shape), torch.device("cpu")) for _ in range(2000)])
     assert draws.dtype == torch.float64
@@ -261,21 +258,16 @@ def test_stratified_numbers(shape: tuple[int, ...]) -> None:
     assert ((draws.mean(0) - 0.5).abs() < 5 * error).all()
 
 
-@pytest.mark.parametrize("modalities", [1, 2, 5, 12, 40])
-def test_where_nothing_is_missing_the_same_is_drawn(modalities: int) -> None:
-    shape = torch.Size([3, 50])
-    torch.manual_seed(0)
-    wanted, after = subsets.draw_subset("powerset", torch.ones(*shape, modalities).bool()), torch.rand(3)
-    torch.manual_seed(0)
-    assert torch.equal(subsets.draw_of_complete(shape, modalities, torch.device("cpu")), wanted)
-    assert torch.equal(torch.rand(3), after)
-
-
-@pytest.mark.parametrize(("modalities", "options"), [(5, {}), (41, {}), (5, {"mixture_weights": "size"})])
-def test_complete_experts_draw_what_a_mask_without_gaps_draws(modalities: int, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("modalities", "options"),
+    [(1, {}), (2, {}), (5, {}), (12, {}), (40, {}), (41, {}), (5, {"subset_weights": "by_size"})],
+)
+def test_draw_of_complete_experts_equals_draw_with_full_mask(modalities: int, options: dict[str, Any]) -> None:
     loc = torch.zeros(30, modalities, 2)
     drawn = []
     for present in (None, torch.ones(30, modalities).bool()):
         torch.manual_seed(0)
-        drawn.append(draw_members(Experts(loc, loc.exp(), present), "mwb", **options))
-    assert torch.equal(*drawn)
+        members = make_aggregation("mwb", **options).draw(Experts(loc, loc.exp(), present))
+        drawn.append((members, torch.rand(3)))  # what is drawn next is equal too
+    assert torch.equal(drawn[0][0], drawn[1][0])
+    assert torch.equal(drawn[0][1], drawn[1][1])

@@ -1,4 +1,4 @@
-"""Learned weights of modalities and subsets."""
+"""Learned expert weights and subset weights."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from pyro.infer import SVI, Trace_ELBO
 
 from pyro_mmvae import BarycentricGuide, Experts, Modality, MultimodalVAE, aggregate, load
 from pyro_mmvae.aggregation.weights import (
-    MODALITY_WEIGHTS,
-    LearnedMixtureWeights,
+    EXPERT_WEIGHTS,
+    LearnedSubsetWeights,
     LearnedWeights,
     PrecisionWeights,
     balanced,
-    make_weights,
+    make_expert_weights,
     weights_entropy,
 )
-from pyro_mmvae.files import read_metrics
 from pyro_mmvae.reports import draw_run
+from pyro_mmvae.run_files import read_metrics
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 from pyro_mmvae.training.learned_weights import learned_weights
@@ -34,7 +34,7 @@ from tests.strategies import few, random_experts
 
 @few
 @given(st.integers(1, 6), st.integers(0, 2**31 - 1))
-def test_weights_are_one_on_average_over_what_is_present(num_modalities: int, seed: int) -> None:
+def test_balanced_is_one_on_average_over_present_modalities(num_modalities: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(5, num_modalities, generator=generator, dtype=torch.float64)
     present = torch.rand(5, num_modalities, generator=generator) < 0.6
@@ -46,12 +46,12 @@ def test_weights_are_one_on_average_over_what_is_present(num_modalities: int, se
     torch.testing.assert_close(weights, shares * present.sum(-1, keepdim=True))
 
 
-@pytest.mark.parametrize("name", MODALITY_WEIGHTS)
-def test_nothing_of_an_absent_modality_reaches_weights_or_gradients(name: str) -> None:
+@pytest.mark.parametrize("name", EXPERT_WEIGHTS)
+def test_learned_weights_ignore_nan_in_absent_slots(name: str) -> None:
     experts = random_experts(6, 3, 2)
     present = experts.mask.clone()
     present[0], present[1] = False, torch.tensor([True, False, True])
-    module = make_weights(name, 3, 2)
+    module = make_expert_weights(name, 3, 2)
     torch.nn.init.normal_(module.logits)
     if name == "gate":
         torch.nn.init.normal_(module.out)
@@ -71,10 +71,13 @@ def test_nothing_of_an_absent_modality_reaches_weights_or_gradients(name: str) -
 
 
 @pytest.mark.parametrize("name", ["learned", "gate"])
-def test_training_starts_from_the_default(name: str) -> None:
+def test_learned_weights_start_from_equal_weights(name: str) -> None:
     experts = random_experts(7, 3, 2)
     for rule in ("poe", "wb", "mopoe", "pool"):
-        plain, weighted = aggregate(experts, rule), aggregate(experts, rule, weights=make_weights(name, 3, 2)(experts))
+        plain, weighted = (
+            aggregate(experts, rule),
+            aggregate(experts, rule, expert_weights=make_expert_weights(name, 3, 2)(experts)),
+        )
         torch.testing.assert_close(weighted.mean, plain.mean)
         torch.testing.assert_close(weighted.variance, plain.variance)
 
@@ -85,7 +88,7 @@ def test_precision_weights_follow_the_precision() -> None:
     torch.testing.assert_close(weights, 3 * torch.tensor([4.0, 1.0, 1.0]) / 6)
 
 
-def test_entropy() -> None:
+def test_weights_entropy_matches_hand_calculation() -> None:
     weights = torch.tensor([[1.0, 1.0, 1.0], [3.0, 0.0, 0.0], [0.0, 0.0, 0.0], [2.0, 2.0, 0.0]], requires_grad=True)
     entropy = weights_entropy(weights)
     torch.testing.assert_close(entropy, torch.tensor([math.log(3), 0.0, 0.0, math.log(2)]))
@@ -94,25 +97,28 @@ def test_entropy() -> None:
     torch.testing.assert_close(gradient[0], torch.zeros(3))  # the largest there is
 
 
-def test_mixture_weights_are_of_the_subsets() -> None:
-    module = LearnedMixtureWeights(7)
+def test_learned_subset_weights_are_one_per_subset() -> None:
+    module = LearnedSubsetWeights(7)
     with torch.no_grad():
         module.logits.copy_(torch.arange(7.0).log1p())
     experts = random_experts(4, 3, 2, absent=False)
-    posterior = aggregate(experts, "mwb", mixture_weights=module)
+    posterior = aggregate(experts, "mwb", subset_weights=module)
     torch.testing.assert_close(posterior.probs[0], torch.arange(1.0, 8.0).double() / 28)
-    with pytest.raises(ValueError, match="mixture weights of 7 subsets, the family has 3"):
-        aggregate(experts, "moe", mixture_weights=module)
+    with pytest.raises(ValueError, match="subset_weights must be for 3 subsets, as the family has, got 7"):
+        aggregate(experts, "moe", subset_weights=module)
 
 
-def test_names() -> None:
-    assert isinstance(make_weights("learned", 2, 1), LearnedWeights)
-    with pytest.raises(ValueError, match="unknown weights 'softmax'; there are learned, precision, gate"):
-        make_weights("softmax", 2, 1)
+def test_make_expert_weights_refuses_unknown_names() -> None:
+    assert isinstance(make_expert_weights("learned", 2, 1), LearnedWeights)
+    with pytest.raises(
+        ValueError,
+        match="expert_weights must be 'learned', 'precision', 'gate', or one number per modality, got 'softmax'",
+    ):
+        make_expert_weights("softmax", 2, 1)
 
 
 def linear_model(x: torch.Tensor) -> None:
-    """Two sensors of z; the second is noise that has nothing to do with z."""
+    """Draw z and two sensors, the second of which is independent of z."""
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
         pyro.sample("a", dist.Normal(z, 0.3).to_event(1), obs=x[:, :1])
@@ -120,18 +126,18 @@ def linear_model(x: torch.Tensor) -> None:
 
 
 def encode(x: torch.Tensor) -> Experts:
-    """A good expert of the first, and a bad one that takes the second for z."""
+    """Return a good expert of the first sensor, and a bad one that takes the second for z."""
     loc = torch.stack([x[:, :1] / 1.09, x[:, 1:]], 1)
     return Experts(loc, torch.full_like(loc, 0.29))
 
 
-@pytest.mark.parametrize("name", MODALITY_WEIGHTS)
-def test_a_guide_learns_to_leave_noise_aside(name: str) -> None:
+@pytest.mark.parametrize("name", EXPERT_WEIGHTS)
+def test_guide_learns_to_ignore_a_noisy_expert(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 2, generator=generator)
-    weights = make_weights(name, 2, 1)
+    weights = make_expert_weights(name, 2, 1)
     assert isinstance(weights, torch.nn.Module)
-    guide = BarycentricGuide(encode, "wb", weights=weights)
+    guide = BarycentricGuide(encode, "wb", expert_weights=weights)
     svi = SVI(linear_model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
     for _ in range(60):
         svi.step(x)
@@ -140,11 +146,11 @@ def test_a_guide_learns_to_leave_noise_aside(name: str) -> None:
     assert second < 0.4
 
 
-def test_entropy_keeps_weights_apart_from_zero_and_is_no_part_of_the_latent_site() -> None:
+def test_expert_weights_entropy_is_added_to_the_elbo() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(200, 2, generator=generator)
     weights = LearnedWeights(2)
-    guide = BarycentricGuide(encode, "wb", weights=weights, weights_entropy=100.0)
+    guide = BarycentricGuide(encode, "wb", expert_weights=weights, expert_weights_entropy=100.0)
     svi = SVI(linear_model, guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO())
     for _ in range(60):
         svi.step(x)
@@ -153,44 +159,47 @@ def test_entropy_keeps_weights_apart_from_zero_and_is_no_part_of_the_latent_site
         weights.logits.copy_(torch.tensor([1.0, -1.0]))
     torch.manual_seed(0)
     with_entropy = Trace_ELBO().loss(linear_model, guide, x)
-    guide.weights_entropy = 0.0
+    guide.expert_weights_entropy = 0.0
     torch.manual_seed(0)
     without = Trace_ELBO().loss(linear_model, guide, x)
     entropy = weights_entropy(weights(encode(x))).sum().item()
     assert without - with_entropy == pytest.approx(100.0 * entropy, rel=1e-4)
 
 
-def test_of_a_model_of_ours() -> None:
+def test_vae_learns_expert_weights_and_subset_weights() -> None:
     modalities = [Modality("a", (3,)), Modality("b", (2,))]
     x = {"a": torch.randn(6, 3), "b": torch.randn(6, 2)}
-    vae = MultimodalVAE(modalities, 2, "wb", weights="gate", weights_entropy=0.5, beta=2.0)
-    assert len(list(vae.guide.weights.parameters())) == 4
+    vae = MultimodalVAE(modalities, 2, "wb", expert_weights="gate", expert_weights_entropy=0.5, beta=2.0)
+    assert len(list(vae.guide.aggregation.expert_weights.parameters())) == 4
     values = []
     for coefficient in (0.5, 0.0):
-        vae.guide.weights_entropy = coefficient
+        vae.guide.expert_weights_entropy = coefficient
         torch.manual_seed(0)
         values.append([Trace_ELBO().loss(vae.model, vae.guide, x, weighted=w) for w in (True, False)])
-    entropy = weights_entropy(vae.guide.modality_weights(vae.guide.experts(x))).sum().item()
+    entropy = weights_entropy(vae.guide.expert_weights(vae.guide.experts(x))).sum().item()
     assert values[1][0] - values[0][0] == pytest.approx(0.5 * entropy, abs=1e-3)  # whatever β is
     assert values[1][1] - values[0][1] == pytest.approx(0.0, abs=1e-6)  # the ELBO itself has no such term
-    learned = MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned")
-    assert learned.guide.mixture_weights.logits.shape == (3,)
+    learned = MultimodalVAE(modalities, 2, "mwb", subset_weights="learned", bound="mixture")
+    assert learned.guide.aggregation.subset_weights.logits.shape == (3,)
     with pytest.raises(ValueError, match="needs bound='mixture'"):
-        MultimodalVAE(modalities, 2, "mwb", mixture_weights="learned", bound="component")
+        MultimodalVAE(modalities, 2, "mwb", subset_weights="learned", bound="component")
     with pytest.raises(ValueError, match="a mixture over subsets"):
-        MultimodalVAE(modalities, 2, "wb", mixture_weights="learned")
+        MultimodalVAE(modalities, 2, "wb", subset_weights="learned", bound="mixture")
 
 
-def test_a_run_says_what_was_learned(toy_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_train_records_learned_weights(toy_config: Callable[..., Config], tmp_path: Path) -> None:
     config = toy_config(
-        model__aggregation="mwb", model__bound="mixture", model__weights="learned", model__mixture_weights="learned"
+        model__aggregation="mwb",
+        model__bound="mixture",
+        model__expert_weights="learned",
+        model__subset_weights="learned",
     )
     run = train(config, tmp_path / "run", progress=False)
     rows = read_metrics(run.path)
-    assert sum(rows[-1]["weights"].values()) == pytest.approx(3, rel=1e-5)
-    assert list(rows[-1]["mixture_weights"]) == ["m0", "m1", "m0+m1", "m2", "m0+m2", "m1+m2", "m0+m1+m2"]
-    assert sum(rows[-1]["mixture_weights"].values()) == pytest.approx(1)
-    assert rows[0]["weights"] != rows[-1]["weights"]
-    assert rows[0]["mixture_weights"] != rows[-1]["mixture_weights"]
+    assert sum(rows[-1]["expert_weights"].values()) == pytest.approx(3, rel=1e-5)
+    assert list(rows[-1]["subset_weights"]) == ["m0", "m1", "m0+m1", "m2", "m0+m2", "m1+m2", "m0+m1+m2"]
+    assert sum(rows[-1]["subset_weights"].values()) == pytest.approx(1)
+    assert rows[0]["expert_weights"] != rows[-1]["expert_weights"]
+    assert rows[0]["subset_weights"] != rows[-1]["subset_weights"]
     assert tmp_path / "run" / "plots" / "weights.png" in draw_run(run.path)
-    assert learned_weights(load(run.path).vae, run.data("val"))["weights"].keys() == {"m0", "m1", "m2"}
+    assert learned_weights(load(run.path).vae, run.data("val"))["expert_weights"].keys() == {"m0", "m1", "m2"}

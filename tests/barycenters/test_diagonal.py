@@ -80,7 +80,7 @@ def test_aggregate_equals_numerical_minimiser_of_divergence(
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    closed = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), name, weights=shares)
+    closed = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), name, expert_weights=shares)
     torch.testing.assert_close(loc.detach().squeeze(0), closed.mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(log_scale.detach().exp().squeeze(0), closed.stddev, rtol=1e-5, atol=1e-5)
 
@@ -103,7 +103,7 @@ def test_moe_minimises_forward_kl_among_all_densities() -> None:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    closed = aggregate(Experts(EXPERT_LOC[:, :1], EXPERT_SCALE[:, :1]), "moe", weights=shares)
+    closed = aggregate(Experts(EXPERT_LOC[:, :1], EXPERT_SCALE[:, :1]), "moe", expert_weights=shares)
     density = logits.detach().softmax(0) / step
     torch.testing.assert_close(density, closed.log_prob(grid.unsqueeze(-1)).exp(), rtol=0, atol=1e-4)
 
@@ -123,7 +123,7 @@ def test_moe_weights_minimise_forward_kl_among_mixtures_of_experts() -> None:
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    posterior = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), "moe", weights=3 * shares)
+    posterior = aggregate(Experts(EXPERT_LOC, EXPERT_SCALE), "moe", expert_weights=3 * shares)
     torch.testing.assert_close(logits.detach().softmax(0), posterior.probs, rtol=1e-4, atol=1e-5)
 
 

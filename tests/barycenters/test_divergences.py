@@ -13,7 +13,7 @@ from scipy.stats import norm
 from torch.distributions import Normal
 
 from pyro_mmvae import aggregations, barycenter, divergences, register_divergence, unregister_divergence
-from pyro_mmvae.aggregation.functional import get_aggregation
+from pyro_mmvae.aggregation import describe_aggregation, make_aggregation
 from pyro_mmvae.barycenters import get_divergence, solve
 from pyro_mmvae.barycenters.fisher_rao import fisher_rao_terms
 from pyro_mmvae.barycenters.registry import terms_of
@@ -153,8 +153,8 @@ def test_divergences_and_their_aggregations_have_names_and_summaries() -> None:
     assert all(name in aggregations() for name in BUILT_IN)
     for name in BUILT_IN:
         assert len(get_divergence(name).summary) > 10
-        assert f"mixture:{name} over every subset" in get_aggregation(name).summary
-        assert "over every subset of barycenters" in get_aggregation(f"mixture:{name}").summary
+        assert f"mixture:{name} over every subset" in describe_aggregation(name)
+        assert "over every subset of barycenters" in describe_aggregation(f"mixture:{name}")
     assert get_divergence("renyi").name == "renyi:0.5"
     assert get_divergence(get_divergence("renyi:2")).name == "renyi:2"
 
@@ -186,13 +186,13 @@ def test_get_divergence_of_wrong_name_raises_one_line(name: Any, match: str) -> 
     if isinstance(name, str) and ":" in name:
         for prefix in ("", "mixture:"):
             with pytest.raises(ValueError, match=match):
-                get_aggregation(prefix + name)
+                make_aggregation(prefix + name)
 
 
 @pytest.mark.parametrize("name", ["mixture:", "mixture:wb", "mixture:mixture:w1", "Renyi:0.5", ":0.5"])
-def test_get_aggregation_of_unknown_mixture_raises(name: str) -> None:
-    with pytest.raises(ValueError, match="unknown aggregation .*mixture:NAME of a divergence"):
-        get_aggregation(name)
+def test_make_aggregation_of_unknown_mixture_raises(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown aggregation .*mixture:DIVERGENCE its mixture"):
+        make_aggregation(name)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -239,9 +239,9 @@ def test_register_divergence_with_parameter_adds_aggregation_and_mixture(pseudo_
     assert divergences()[-1] == "huber"
     assert aggregations()[-1] == "huber"
     assert get_divergence("huber").name == "huber:1"
-    assert get_aggregation("mixture:huber:0.5").summary.endswith("under Be quadratic near and linear far away.")
+    assert describe_aggregation("mixture:huber:0.5").endswith("under Be quadratic near and linear far away.")
     with pytest.raises(ValueError, match="'huber' must be a number between 0 and 10, such as huber:1"):
-        get_aggregation("huber:11")
+        make_aggregation("huber:11")
     experts = random_experts(6, 3, 2)
     for name, width in (("huber", 1.0), ("huber:0.5", 0.5)):
         got = barycenter(experts, divergence=name)

@@ -1,4 +1,4 @@
-"""``pyro-mmvae data``: info, check, build."""
+"""The commands ``pyro-mmvae data info``, ``check`` and ``build``."""
 
 from __future__ import annotations
 
@@ -36,71 +36,76 @@ def sources(elsewhere: Path) -> list[str]:
     return ["--mnist", "mnist", "--photographs", "photographs", "--train-size", "200", "--test-size", "50"]
 
 
-def test_build_info_and_check_go_together(sources: list[str], elsewhere: Path) -> None:
+def test_data_build_info_and_check_agree(sources: list[str], elsewhere: Path) -> None:
     words = ["build", "polymnist", *sources, "--out", "data/mine", "--modalities", "3", "--seed", "5"]
     built = invoke(*words)
     assert built.stdout.splitlines()[:3] == ["m0: a.png", "m1: b.bmp", "m2: c.PNG"]
-    assert "data/mine: train 180, val 20, test 50 tuples" in built.stdout
+    assert "data/mine: train 180, val 20, test 50 items" in built.stdout
     assert "pyro-mmvae train --data data/mine" in built.stdout
     assert len([line for line in built.stderr.splitlines() if line.startswith("warning: ")]) == 4
     assert len(load_data("data/mine", "val")) == 20
-    assert refused(*words) == "error: data/mine exists already, choose another folder"
+    assert refused(*words) == "error: data/mine must not exist yet: choose another folder"
 
-    said = invoke("info", "data/mine", "--sheet", "pictures/sheet.png", "-n", "6").stdout
-    assert said.startswith("data/mine: format polymnist-built\n  splits: train, val, test\n")
-    assert "train: 180 items\n  m0  3 x 28 x 28 uint8, none missing\n" in said
-    assert "labels  10 classes, 0: " in said
-    assert "seed: 5" in said
-    assert said.count("a.png") == 1  # what the splits share is said once
-    assert "val from:" in said
+    described = invoke("info", "data/mine", "--sheet", "pictures/sheet.png", "-n", "6").stdout
+    assert described.startswith("data/mine: format polymnist-built\n  splits: train, val, test\n")
+    assert "train: 180 items\n  m0  3 x 28 x 28 uint8, none missing\n" in described
+    assert "labels  10 classes, 0: " in described
+    assert "seed: 5" in described
+    assert described.count("a.png") == 1  # what the splits share is printed once
+    assert "val from:" in described
     with Image.open(elsewhere / "pictures" / "sheet.png") as sheet:
         assert sheet.width > 6 * 56
     one = invoke("info", "data/mine", "--split", "test").stdout
     assert "test: 50 items" in one
     assert "train: 180 items" not in one
 
-    assert invoke("check", "data/mine").stdout == "data/mine: train, val, test: nothing is wrong\n"
+    assert invoke("check", "data/mine").stdout == "data/mine: train, val, test: no problems\n"
     (elsewhere / "data" / "mine" / "val.safetensors").write_bytes(b"")
-    found = invoke("check", "data/mine", code=1).stdout.splitlines()
-    assert len(found) == 1
-    assert found[0].startswith("val: data/mine/val.safetensors: damaged")
+    problems = invoke("check", "data/mine", code=1).stdout.splitlines()
+    assert len(problems) == 1
+    assert problems[0].startswith("val: data/mine/val.safetensors: must be a readable safetensors file")
 
 
-def test_info_lists_names_and_formats() -> None:
-    said = invoke("info").stdout
-    assert "polymnist-mini" in said.splitlines()[0]
+def test_data_info_lists_names_and_formats() -> None:
+    listed = invoke("info").stdout
+    assert "polymnist-mini" in listed.splitlines()[0]
     for name in ("polymnist-built", "polymnist-pt", "polymnist-png"):
-        assert name in said.splitlines()[1]
+        assert name in listed.splitlines()[1]
 
 
-def test_info_and_check_of_a_published_tree(elsewhere: Path) -> None:
+def test_data_check_published_tree_reports_equal_images(elsewhere: Path) -> None:
     write_tree(elsewhere / "MMNIST" / "train", *random_set(30))
     write_tree(elsewhere / "MMNIST" / "test", *random_set(8))
     assert "MMNIST: format polymnist-png" in invoke("info", "MMNIST").stdout
-    assert "nothing is wrong" in invoke("check", ".").stdout
+    assert "no problems" in invoke("check", ".").stdout
     for file in (elsewhere / "MMNIST" / "test" / "m1").iterdir():
         Image.new("RGB", (28, 28)).save(file)
-    assert invoke("check", "MMNIST", code=1).stdout == "test: modality m1 is the same in every item\n"
-
-
-def test_errors_of_use_are_one_line(sources: list[str]) -> None:
-    assert "unknown data 'nothing'" in refused("info", "nothing")
-    assert "unknown data 'nothing'" in refused("check", "nothing")
     assert (
-        "unknown split 'dev'" in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
+        invoke("check", "MMNIST", code=1).stdout
+        == "test: modality 'm1' must vary between items, got one value in all of them\n"
     )
-    assert refused("info", "--sheet", "a.png") == "error: --split and --sheet need the name or the path of a data set"
+
+
+def test_data_invalid_arguments_fail_in_one_line(sources: list[str]) -> None:
+    assert "unknown data set 'nothing'" in refused("info", "nothing")
+    assert "unknown data set 'nothing'" in refused("check", "nothing")
+    assert (
+        "split of 'polymnist-mini' must be one of train, val, test, got 'dev'"
+        in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
+    )
+    message = refused("info", "--sheet", "a.png")
+    assert message == "error: --split and --sheet must come with the name or the path of a data set"
     words = ["build", "polymnist", "--out", "out"]
-    assert "10 modalities need 10 of them, one each, and photographs has 3" in refused(
+    assert "photographs must hold at least 10 image files, one per modality, got 3" in refused(
         *words, *sources, "--modalities", "10"
     )
-    said = refused(*words, "--mnist", "none", "--photographs", "photographs", "--modalities", "3")
-    assert "put train-images-idx3-ubyte.gz" in said
-    assert "into none/MNIST/raw" in said
+    message = refused(*words, "--mnist", "none", "--photographs", "photographs", "--modalities", "3")
+    assert "put train-images-idx3-ubyte.gz" in message
+    assert "into none/MNIST/raw" in message
     assert not Path("out").exists()
 
 
-def test_nothing_is_downloaded_unless_it_is_asked_for(
+def test_data_build_downloads_only_with_the_flag(
     sources: list[str], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(root: str, *, download: bool) -> None:
@@ -112,7 +117,7 @@ def test_nothing_is_downloaded_unless_it_is_asked_for(
     monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
     sources[1] = "new"
     words = ["build", "polymnist", *sources, "--modalities", "2", "--out", "out"]
-    assert "MNIST: train-images-idx3-ubyte is not in new" in refused(*words)
+    assert "MNIST: new must hold train-images-idx3-ubyte, got no such file" in refused(*words)
     assert not (elsewhere / "new").exists()
     invoke(*words, "--download")
     assert len(load_data("out", "test")) == 50

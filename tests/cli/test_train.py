@@ -1,4 +1,4 @@
-"""The command line from end to end, on toy data that a plugin registers."""
+"""The commands ``train``, ``sample`` and ``aggregations`` on toy data that a plugin registers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def write_plugin(folder: Path, poison: str = "1.0") -> None:
 
 @pytest.fixture
 def place(elsewhere: Path, registered: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A working directory with a configuration and a plugin that can be imported."""
+    """Yield a working directory with a configuration and an importable plugin."""
     (elsewhere / "toy.yaml").write_text(CONFIG)
     write_plugin(elsewhere)
     monkeypatch.syspath_prepend(elsewhere)
@@ -73,7 +73,7 @@ def invoke(*words: str, code: int = 0) -> Result:
 
 
 def refused(*words: str, code: int = 2) -> str:
-    """What a command that cannot be says: one line."""
+    """Return the one-line error of a command that fails."""
     result = invoke(*words, code=code)
     assert result.stdout == ""
     (line,) = result.stderr.splitlines()
@@ -87,7 +87,7 @@ def trained(*more: str) -> Result:
 
 
 @pytest.mark.usefixtures("place")
-def test_from_training_to_pictures() -> None:
+def test_train_writes_a_run_that_can_be_sampled() -> None:
     result = trained("--agg", "mopoe", "--seed", "4", "--set", "train.batch_size=24", "--bound", "mixture")
     out = Path("out")
     assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == {
@@ -104,13 +104,13 @@ def test_from_training_to_pictures() -> None:
     assert (config.train.batch_size, config.train.epochs, config.model.latent_size) == (24, 2, 3)
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
     assert lines[-1].startswith("next: pyro-mmvae ")
-    told = invoke(*lines[-1].removeprefix("next: pyro-mmvae ").split())  # what it says next works
-    assert told.stdout == "grid.png: 8 draws given m0, seed 0\n"
+    sampled = invoke(*lines[-1].removeprefix("next: pyro-mmvae ").split())  # the suggested command works
+    assert sampled.stdout == "grid.png: 8 draws given m0, seed 0\n"
     assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.usefixtures("place")
-def test_samples_from_the_prior_and_given_something() -> None:
+def test_sample_prior_and_given_modalities_write_pictures() -> None:
     trained()
     prior = invoke("sample", "out", "--device", "cpu", "-n", "3", "--seed", "5")
     assert prior.stdout == "samples.png: 3 draws from the prior, seed 5\n"
@@ -126,7 +126,7 @@ def test_samples_from_the_prior_and_given_something() -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_a_plugged_aggregation_trains_and_is_listed() -> None:
+def test_train_plugin_aggregation_trains_and_is_listed() -> None:
     trained("--agg", "outsider", "--plugin", "toy_plugin")
     assert load("out").config.model.aggregation == "outsider"
     listed = invoke("aggregations", "--plugin", "toy_plugin").stdout.splitlines()
@@ -137,7 +137,7 @@ def test_a_plugged_aggregation_trains_and_is_listed() -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_resuming() -> None:
+def test_train_resume_continues_and_refuses_other_settings() -> None:
     trained("--epochs", "1")
     result = invoke("train", "--resume", "out", "--epochs", "3", "--quiet")
     assert "run directory: out" in result.stdout
@@ -146,11 +146,11 @@ def test_resuming() -> None:
     assert "leave out aggregation" in refused("train", "--resume", "out", "--agg", "wb")
     assert "leave out overrides" in refused("train", "--resume", "out", "--set", "train.lr=1")
     assert "leave out --out" in refused("train", "--resume", "out", "--out", "elsewhere")
-    assert "no run directory" in refused("train", "--resume", "nowhere")
+    assert "is not a run directory" in refused("train", "--resume", "nowhere")
 
 
 @pytest.mark.usefixtures("place")
-def test_ctrl_c_saves_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_ctrl_c_saves_and_prints_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.step
 
     def interrupted(self: Trainer, batch: Any) -> Tensor:
@@ -162,14 +162,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> 
         patch.setattr(Trainer, "step", interrupted)
         result = invoke("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=130)
     assert result.stderr == (
-        "interrupted in epoch 1; everything is saved in out\ngo on with: pyro-mmvae train --resume out\n"
+        "interrupted in epoch 1; everything is saved in out\ncontinue with: pyro-mmvae train --resume out\n"
     )
     invoke("train", "--resume", "out", "--quiet")
     assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.parametrize("poison", ["float('nan')", "float('inf')"])
-def test_data_that_are_not_finite(place: Path, poison: str) -> None:
+def test_train_non_finite_data_fails_in_one_line(place: Path, poison: str) -> None:
     write_plugin(place, poison)
     line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=1)
     assert "step 0 (epoch 1)" in line
@@ -179,13 +179,16 @@ def test_data_that_are_not_finite(place: Path, poison: str) -> None:
 
 
 REFUSALS = [
-    (("--agg", "web"), "unknown aggregation 'web'; there are poe, moe, mopoe, wb, mwb"),
-    (("--data", "mnist"), "unknown data 'mnist', expected a path or one of: "),
-    (("--set", "model.modality_weights={m9: 1}"), "model.modality_weights names 'm9', the data has m0, m1"),
+    (("--agg", "web"), "unknown aggregation 'web', did you mean 'wb'? Available: poe, moe, mopoe, wb, mwb"),
+    (("--data", "mnist"), "unknown data set 'mnist'. Available: "),
+    (
+        ("--set", "model.reconstruction_weights={m9: 1}"),
+        "model.reconstruction_weights names 'm9', the data has m0, m1",
+    ),
     (("--set", "train.rate=1"), "train.rate: no such setting"),
     (("--set", "train.lr=fast"), "train.lr: "),
     (("--set", "train.lr"), "is not of the form section.key=value"),
-    (("--set", "model.weights=[1]"), "1 weights for 2 modalities"),
+    (("--set", "model.expert_weights=[1]"), "one number per modality, in the order m0, m1, got 1"),
     (("--device", "warp"), "device 'warp' is unavailable"),
     (("--plugin", "no_such_plugin"), "plugin 'no_such_plugin' cannot be imported"),
     (("--config", "missing.yaml"), "cannot read the configuration missing.yaml: No such file or directory"),
@@ -194,26 +197,24 @@ REFUSALS = [
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("words", "expected"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
-def test_what_cannot_be_trained_is_answered_in_one_line_and_leaves_nothing(
-    words: tuple[str, ...], expected: str
-) -> None:
+def test_train_invalid_settings_fail_in_one_line_without_files(words: tuple[str, ...], expected: str) -> None:
     assert expected in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
     assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("place")
-def test_too_many_components_are_refused_under_the_mixture_bound() -> None:
+def test_train_too_many_components_advise_the_component_bound() -> None:
     words = ("--agg", "mwb", "--bound", "mixture", "--set", "data.modalities=13", "--set", "data.train_size=4")
     assert "bound='component'" in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
     assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("place")
-def test_an_existing_folder_is_refused_and_left_alone() -> None:
+def test_train_existing_folder_is_refused_and_unchanged() -> None:
     Path("out").mkdir()
     Path("out/thesis.txt").write_text("mine")
     line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet")
-    assert line == "error: out exists already: give another --out, or go on with --resume out"
+    assert line == "error: out exists already: give another --out, or continue it with --resume out"
     assert [file.name for file in Path("out").iterdir()] == ["thesis.txt"]
     invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
     invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
@@ -221,13 +222,13 @@ def test_an_existing_folder_is_refused_and_left_alone() -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_what_cannot_be_sampled_is_answered_in_one_line() -> None:
+def test_sample_invalid_arguments_fail_in_one_line() -> None:
     trained("--epochs", "0")
     for words, expected in (
         (("out", "--given", "m9"), "unknown modality 'm9'; the run has m0, m1"),
         (("out", "--generate", "m9"), "unknown modality 'm9'"),
-        (("out", "--given", "m0", "-n", "13"), "only 12 test items have m0, 13 were asked for"),
-        (("nowhere",), "nowhere: no run directory"),
+        (("out", "--given", "m0", "-n", "13"), "count must be at most 12, the test items with m0, got 13"),
+        (("nowhere",), "nowhere is not a run directory"),
         (("out", "--device", "warp"), "device 'warp' is unavailable"),
     ):
         assert expected in refused("sample", *words)
@@ -237,7 +238,7 @@ def test_what_cannot_be_sampled_is_answered_in_one_line() -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_clicks_own_refusals_and_help() -> None:
+def test_commands_show_usage_for_help_and_invalid_options() -> None:
     for words in (("train", "--epochs", "-1"), ("train", "--bound", "x"), ("sample",), ("fly",), ("train", "--fast")):
         result = invoke(*words, code=2)
         assert "Usage: " in result.stderr
@@ -246,13 +247,13 @@ def test_clicks_own_refusals_and_help() -> None:
 
 
 @pytest.mark.usefixtures("place")
-def test_a_traceback_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_errors_debug_variable_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRO_MMVAE_DEBUG", "1")
     result = CliRunner().invoke(main, ["train", "--config", "toy.yaml", "--agg", "web"])
     assert isinstance(result.exception, ValueError)
 
 
-def test_torch_threads_are_left_alone(place: Path) -> None:
+def test_train_threads_option_is_restored(place: Path) -> None:
     before = torch.get_num_threads()
     trained("--epochs", "0", "--threads", "2")
     assert torch.get_num_threads() == before

@@ -1,4 +1,4 @@
-"""CelebA's official folder in small: images of noise and gradients under genuine lists."""
+"""A small folder in CelebA's official layout: images of noise and gradients, with lists in the official format."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PARTITION = [0] * 18 + [1] * 5 + [2] * 7
 
 
 def attributes() -> np.ndarray:
-    found = np.random.default_rng(0).random((COUNT, len(NAMES))) < 0.4
-    found[0] = False
-    found[1] = True
-    return found
+    flags = np.random.default_rng(0).random((COUNT, len(NAMES))) < 0.4
+    flags[0] = False
+    flags[1] = True
+    return flags
 
 
 def files() -> list[str]:
@@ -41,7 +41,7 @@ def partition_lines() -> list[str]:
 
 
 def write(parent: Path) -> Path:
-    """Write it into ``celeba`` in a folder, and give that."""
+    """Write the folder ``celeba`` into a folder, and return its path."""
     home = parent / "celeba"
     (home / "img_align_celeba").mkdir(parents=True)
     (home / "list_attr_celeba.txt").write_text("\n".join(attribute_lines()) + "\n")
@@ -52,7 +52,7 @@ def write(parent: Path) -> Path:
 
 
 def write_npz(home: Path, path: Path, **changes: np.ndarray | None) -> Path:
-    """The same as arrays."""
+    """Write the content of the folder as an archive of arrays."""
     parts = [(home / "img_align_celeba" / file).read_bytes() for file in files()]
     arrays = {
         "jpeg": np.frombuffer(b"".join(parts), dtype=np.uint8),

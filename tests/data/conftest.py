@@ -1,4 +1,4 @@
-"""No test of this folder reads or writes the user's own cache."""
+"""Isolation of the tests of data from the user's cache."""
 
 from __future__ import annotations
 

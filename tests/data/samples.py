@@ -1,4 +1,4 @@
-"""Small genuine files: MNIST in IDX, photographs, and PolyMNIST in the layouts it is published in."""
+"""Small files in published formats: MNIST in IDX, photographs, and PolyMNIST in both layouts."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ def idx_bytes(array: Bytes) -> bytes:
 
 
 def numbered_digits(count: int, start: int = 0) -> Bytes:
-    """Digit images whose ink spells their number in binary, so that an image tells which one it was."""
+    """Return digit images whose ink encodes their number in binary, so that images can be identified."""
     digits = np.zeros((count, 28, 28), dtype=np.uint8)
     digits[:, 0, :16] = (((start + np.arange(count))[:, np.newaxis] >> np.arange(16)) & 1) * 255
     return digits
 
 
 def read_numbers(images: torch.Tensor, colour: int) -> NDArray[np.int64]:
-    """Numbers of the digits on a photograph of one colour."""
+    """Return the numbers of the digits on a photograph of one colour."""
     ink = images[:, 0, 0, :16].numpy() == 255 - colour
     numbers: NDArray[np.int64] = (ink << np.arange(16)).sum(axis=1)
     return numbers
 
 
 def mnist_arrays(train: int = 200, test: int = 50) -> dict[str, Bytes]:
-    """Arrays of the four files: classes of unequal sizes, every digit image with a number of its own."""
+    """Return the arrays of the four files: classes of unequal sizes, and numbered digit images."""
     generator = np.random.default_rng(0)
     train_labels = np.minimum(generator.integers(0, 12, train), 9).astype(np.uint8)
     test_labels = generator.integers(0, 10, test).astype(np.uint8)
@@ -56,7 +56,7 @@ def write_mnist(folder: Path, arrays: dict[str, Bytes], *, packed: bool = False)
 
 
 def write_photographs(folder: Path, colours: Sequence[int]) -> Path:
-    """Photographs of one colour each, of different sizes and kinds of files."""
+    """Write photographs of one colour each, of different sizes and file formats."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, colour in enumerate(colours):
         picture = Image.fromarray(np.full((30 + number, 40, 3), colour, dtype=np.uint8))
@@ -65,7 +65,7 @@ def write_photographs(folder: Path, colours: Sequence[int]) -> Path:
 
 
 def random_set(items: int, modalities: int = 3, seed: int = 0) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Images of noise by modality, and labels."""
+    """Return images of noise by modality, and labels."""
     generator = torch.Generator().manual_seed(seed)
     images = {
         f"m{m}": torch.randint(0, 256, (items, 3, 28, 28), generator=generator).to(torch.uint8)
@@ -75,17 +75,17 @@ def random_set(items: int, modalities: int = 3, seed: int = 0) -> tuple[dict[str
 
 
 def tree_keys(labels: torch.Tensor) -> list[tuple[int, int]]:
-    """Index within its class and label of each item, as the published set numbers its files."""
-    seen: dict[int, int] = {}
+    """Return each item's index within its class and its label, as the published set numbers its files."""
+    counts: dict[int, int] = {}
     keys = []
     for label in labels.tolist():
-        seen[label] = seen.get(label, -1) + 1
-        keys.append((seen[label], label))
+        counts[label] = counts.get(label, -1) + 1
+        keys.append((counts[label], label))
     return keys
 
 
 def write_tree(folder: Path, images: dict[str, torch.Tensor], labels: torch.Tensor, seed: int = 0) -> Path:
-    """Files ``{index}.{label}.png`` in ``m0``, …, written in another order in each."""
+    """Write files ``{index}.{label}.png`` in ``m0``, …, in a random order per modality."""
     generator = np.random.default_rng(seed)
     keys = tree_keys(labels)
     for name, tensor in images.items():

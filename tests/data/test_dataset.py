@@ -1,4 +1,4 @@
-"""MultimodalDataset: what it refuses, and what it hands on."""
+"""Tests of MultimodalDataset: checks, selection, and devices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def make(**changes: Any) -> MultimodalDataset:  # noqa: ANN401
     return MultimodalDataset(**(parts | changes))
 
 
-def test_length_names_and_one_line_repr() -> None:
+def test_data_set_has_length_names_and_a_one_line_repr() -> None:
     data = make()
     assert len(data) == 4
     assert data.names == ("a", "b")
@@ -37,42 +37,42 @@ def test_length_names_and_one_line_repr() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"modalities": {}}, "modalities: found none, expected at least one"),
+        ({"modalities": {}}, "modalities must hold at least one modality, got none"),
         (
             {"modalities": {"a": torch.zeros(4, 1), "b": torch.zeros(3, 1)}},
-            "modality 'b': found 3 items, expected 4 as in 'a'",
+            "modality 'b' must have 4 items as 'a' has, got 3",
         ),
         (
             {"modalities": {"a": torch.zeros(0, 1), "b": torch.zeros(0, 1)}},
-            "modality 'a': found 0 items, expected at least one",
+            "modality 'a' must have at least one item, got 0 items",
         ),
-        ({"modalities": {"a": [1, 2], "b": torch.zeros(2)}}, "modality 'a': found list, expected a tensor (item, ...)"),
+        ({"modalities": {"a": [1, 2], "b": torch.zeros(2)}}, "modality 'a' must be a tensor (item, ...), got list"),
         (
             {"present": torch.ones(4, 3, dtype=torch.bool)},
-            "present: found (4, 3) of torch.bool, expected (item, modality) = (4, 2) of torch.bool",
+            "present must be (item, modality) = (4, 2) of torch.bool, got (4, 3) of torch.bool",
         ),
         (
             {"present": torch.ones(4, 2)},
-            "present: found (4, 2) of torch.float32, expected (item, modality) = (4, 2) of torch.bool",
+            "present must be (item, modality) = (4, 2) of torch.bool, got (4, 2) of torch.float32",
         ),
         (
             {"labels": torch.zeros(5, dtype=torch.int64)},
-            "labels: found (5,) of torch.int64, expected (item,) = (4,) of torch.int64",
+            "labels must be (item,) = (4,) of torch.int64, got (5,) of torch.int64",
         ),
         (
             {"labels": torch.zeros(4, dtype=torch.int32)},
-            "labels: found (4,) of torch.int32, expected (item,) = (4,) of torch.int64",
+            "labels must be (item,) = (4,) of torch.int64, got (4,) of torch.int32",
         ),
     ],
 )
-def test_parts_that_do_not_fit_are_refused_in_one_line(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="found") as error:
+def test_data_set_of_unfit_parts_raises_in_one_line(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="must") as error:
         make(**changes)
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("index", [[2, 0], torch.tensor([2, 0])])
-def test_subset_takes_the_same_items_of_every_part_in_the_order_of_the_index(index: list[int] | torch.Tensor) -> None:
+def test_subset_selects_the_items_of_every_part_in_order(index: list[int] | torch.Tensor) -> None:
     data = make()
     part = data.subset(index)
     assert part.labels is not None
@@ -83,7 +83,7 @@ def test_subset_takes_the_same_items_of_every_part_in_the_order_of_the_index(ind
     assert (part.name, part.split, part.provenance, part.names) == (data.name, data.split, data.provenance, data.names)
 
 
-def test_subset_by_mask_and_its_copies() -> None:
+def test_subset_by_mask_returns_copies() -> None:
     data = make(labels=None)
     part = data.subset(torch.tensor([False, True, False, True]))
     assert part.labels is None
@@ -93,13 +93,13 @@ def test_subset_by_mask_and_its_copies() -> None:
 
 
 @pytest.mark.parametrize("index", [[], torch.zeros(0, dtype=torch.int64), torch.zeros(4, dtype=torch.bool)])
-def test_an_empty_subset_is_refused(index: list[int] | torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="expected at least one"):
+def test_subset_of_no_item_raises(index: list[int] | torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="must select at least one item"):
         make().subset(index)
 
 
 @pytest.mark.parametrize("index", [[4], [0.5]])
-def test_an_index_out_of_range_or_not_whole_is_refused(index: list[int]) -> None:
+def test_subset_of_an_invalid_index_raises(index: list[int]) -> None:
     with pytest.raises(IndexError):
         make().subset(index)
 
@@ -112,22 +112,22 @@ def test_to_moves_every_tensor(labels: torch.Tensor | None) -> None:
     assert len(tensors) == (3 if labels is None else 4)
 
 
-def test_labels_may_be_attributes() -> None:
+def test_data_set_with_attributes_checks_their_shape_and_names() -> None:
     attributes = torch.tensor([[True, False], [False, False], [True, True], [False, True]])
     data = make(labels=attributes, label_names=("Bald", "Smiling"))
-    some = data.subset([2, 0]).to("cpu")
-    assert some.label_names == ("Bald", "Smiling")
-    assert some.labels is not None
-    assert some.labels.tolist() == [[True, True], [True, False]]
+    part = data.subset([2, 0]).to("cpu")
+    assert part.label_names == ("Bald", "Smiling")
+    assert part.labels is not None
+    assert part.labels.tolist() == [[True, True], [True, False]]
     wrong = {
-        r"labels: found \(4, 2\) of torch.bool, expected \(item,\)": {"labels": attributes},
-        r"labels: found \(4, 2\) of torch.bool, expected \(item, attribute\) = \(4, 3\) of torch.bool": {
+        r"labels must be \(item,\) = \(4,\) of torch.int64, got \(4, 2\) of torch.bool": {"labels": attributes},
+        r"labels must be \(item, attribute\) = \(4, 3\) of torch.bool, got \(4, 2\) of torch.bool": {
             "labels": attributes, "label_names": ("a", "b", "c"),
         },
-        r"labels: found \(4, 2\) of torch.int64, expected \(item, attribute\)": {
+        r"labels must be \(item, attribute\) = \(4, 2\) of torch.bool, got \(4, 2\) of torch.int64": {
             "labels": attributes.long(), "label_names": ("a", "b"),
         },
-        r"label_names: found 2 names, expected no two alike": {"labels": attributes, "label_names": ("a", "a")},
+        r"label_names must be distinct, got 'a' twice": {"labels": attributes, "label_names": ("a", "a")},
     }  # fmt: skip
     for message, changes in wrong.items():
         with pytest.raises(ValueError, match=message):

@@ -1,15 +1,24 @@
-"""What is said of a data set, and what is found wrong with one."""
+"""Tests of summaries, checks and contact sheets of data sets."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, Traits, find_data, register_data, register_format, registry
+from pyro_mmvae.data import (
+    ModalitySpec,
+    MultimodalDataset,
+    find_data,
+    load_polymnist_mini,
+    register_data,
+    register_format,
+    registry,
+)
 from pyro_mmvae.data.inspection import ModalitySummary, check_data, contact_sheet, summarise
 
 
@@ -28,13 +37,13 @@ def make(split: str = "train", *, items: int = 12, **changes: Any) -> Multimodal
 
 @pytest.fixture
 def sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The splits of ``toy``: data sets, or errors to raise."""
-    monkeypatch.setattr(registry, "_ENTRIES", {})
+    """Register ``toy``, and return its splits: data sets, or errors to raise."""
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", {})
     splits: dict[str, Any] = {"train": make(), "val": make("val"), "test": make("test")}
 
     @register_data("toy")
     def load_toy(split: str, *, cache: bool = True) -> MultimodalDataset:
-        assert not cache  # a check goes to the sources
+        assert not cache  # a check must read the sources
         if isinstance(splits[split], Exception):
             raise splits[split]
         return splits[split]
@@ -42,7 +51,7 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return splits
 
 
-def test_a_split_is_summarised() -> None:
+def test_summarise_counts_items_labels_and_missing_modalities() -> None:
     present = torch.ones(12, 2, dtype=torch.bool)
     present[:3, 1] = False
     summary = summarise(make(present=present))
@@ -54,7 +63,7 @@ def test_a_split_is_summarised() -> None:
     assert summarise(make(labels=None)).labels == {}
 
 
-def test_nothing_is_wrong_with_what_is_right(sets: dict[str, Any]) -> None:
+def test_check_data_of_correct_splits_reports_nothing(sets: dict[str, Any]) -> None:
     assert list(check_data("toy")) == []
     assert {sets[split].split for split in sets} == {"train", "val", "test"}
 
@@ -81,50 +90,68 @@ BROKEN = noise().index_fill(0, torch.tensor(7), torch.inf)
 @pytest.mark.parametrize(
     ("changes", "findings"),
     [
-        ({"labels": torch.arange(12) % 3 - 1}, ["label -1 was found, expected none below 0", "labels -1 were found"]),
-        ({"labels": torch.arange(12) % 5}, ["labels 3, 4 were found that train never has"]),
-        ({"labels": None}, ["has no labels, unlike train"]),
-        ({"present": absent((4, 0), (4, 1))}, ["item 4 has no modality at all, and so have 0 others"]),
-        ({"present": absent((slice(None), 1))}, ["modality vector was never observed"]),
-        ({"modalities": changed(vector=BROKEN)}, ["modality vector: item 7 holds a value that is not finite"]),
+        (
+            {"labels": torch.arange(12) % 3 - 1},
+            ["labels must be at least 0, got -1", "labels must be among those of train, got -1 as well"],
+        ),
+        ({"labels": torch.arange(12) % 5}, ["labels must be among those of train, got 3, 4 as well"]),
+        ({"labels": None}, ["labels must be present as in train, got none"]),
+        (
+            {"present": absent((4, 0), (4, 1))},
+            ["every item must have a modality, got none for item 4 and for 0 others"],
+        ),
+        ({"present": absent((slice(None), 1))}, ["modality 'vector' must be present in some item, got none"]),
+        ({"modalities": changed(vector=BROKEN)}, ["modality 'vector': values must be finite, got others in item 7"]),
         (
             {"modalities": changed(vector=BROKEN), "present": absent((2, 1))},
-            ["modality vector: item 7 holds a value that is not finite"],
+            ["modality 'vector': values must be finite, got others in item 7"],
         ),
         ({"modalities": changed(vector=BROKEN), "present": absent((7, 1))}, []),
-        ({"modalities": changed(vector=torch.ones(12, 4))}, ["modality vector is the same in every item"]),
+        (
+            {"modalities": changed(vector=torch.ones(12, 4))},
+            ["modality 'vector' must vary between items, got one value in all of them"],
+        ),
         (
             {
                 "modalities": changed(vector=torch.ones(12, 4).index_fill(0, torch.tensor(3), 2)),
                 "present": absent((3, 1)),
             },
-            ["modality vector is the same in every item"],
+            ["modality 'vector' must vary between items, got one value in all of them"],
         ),
-        ({"modalities": changed(vector=noise()[:, :3])}, ["modality vector: ((3,), 'float32'), expected ((4,), "]),
-        ({"modalities": changed(vector=noise().double())}, ["modality vector: ((4,), 'float64'), expected ((4,), "]),
-        ({"modalities": dict(reversed(changed().items()))}, ["modalities vector, image, expected image, vector as in"]),
+        (
+            {"modalities": changed(vector=noise()[:, :3])},
+            ["modality 'vector' must be (4,) of float32 as in train, got (3,) of float32"],
+        ),
+        (
+            {"modalities": changed(vector=noise().double())},
+            ["modality 'vector' must be (4,) of float32 as in train, got (4,) of float64"],
+        ),
+        (
+            {"modalities": dict(reversed(changed().items()))},
+            ["modalities must be image, vector as in train, got vector, image"],
+        ),
     ],
     ids=range(13),
 )
-def test_what_is_wrong_with_one_split_is_found(
+def test_check_data_of_a_faulty_split_reports_each_fault(
     changes: dict[str, Any], findings: list[str], sets: dict[str, Any]
 ) -> None:
     sets["test"] = make("test", **changes)
-    found = list(check_data("toy"))
-    assert len(found) == len(findings)
-    for line, expected in zip(found, findings, strict=True):
+    lines = list(check_data("toy"))
+    assert len(lines) == len(findings)
+    for line, expected in zip(lines, findings, strict=True):
         assert line.startswith(f"test: {expected}")
         assert "\n" not in line
 
 
-def test_every_split_is_opened_whatever_the_others_say(sets: dict[str, Any]) -> None:
+def test_check_data_with_unreadable_splits_opens_the_others(sets: dict[str, Any]) -> None:
     sets["train"] = ValueError("cannot\n be read")
     sets["val"] = OSError("gone")
     assert list(check_data("toy")) == ["train: cannot be read", "val: gone"]
 
 
-def test_a_source_is_described_without_being_opened(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_FORMATS", {})
+def test_find_data_describes_a_source_without_opening_it(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.FORMATS, "_parts", {})
 
     @register_format("dots", detect=lambda path: path.suffix == ".dots", splits=("train",))
     def load_dots(path: Any, split: str, *, cache: bool = True, scale: float = 1.0) -> MultimodalDataset:
@@ -133,14 +160,14 @@ def test_a_source_is_described_without_being_opened(tmp_path: Any, monkeypatch: 
     (tmp_path / "a.dots").touch()
     source = find_data(str(tmp_path / "a.dots"))
     assert (source.format, source.splits, source.options[:1]) == ("dots", ("train",), ("scale",))
-    known = find_data("polymnist-mini")
-    assert (known.format, known.splits) == (None, ("train", "val", "test"))
-    assert "photographs" in known.options
-    with pytest.raises(ValueError, match="unknown data 'nothing'"):
+    mini = find_data("polymnist-mini")
+    assert (mini.format, mini.splits) == (None, ("train", "val", "test"))
+    assert "photographs" in mini.options
+    with pytest.raises(ValueError, match="unknown data set 'nothing'"):
         find_data("nothing")
 
 
-def test_a_sheet_shows_every_class_in_turn() -> None:
+def test_contact_sheet_with_classes_shows_each_in_turn() -> None:
     labels = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1, 1, 0, 2, 1])
     data = make(labels=labels)
     ((name, images),) = contact_sheet(data, 5)
@@ -152,18 +179,18 @@ def test_a_sheet_shows_every_class_in_turn() -> None:
     np.testing.assert_array_equal(contact_sheet(make(labels=None), 4)[0][1], data.modalities["image"][:4].numpy())
 
 
-def test_a_sheet_is_grey_where_nothing_was_observed_and_takes_floats() -> None:
+def test_contact_sheet_of_absent_items_is_grey_and_accepts_floats() -> None:
     grey = torch.linspace(0, 1, 12).reshape(12, 1, 1, 1).expand(12, 1, 8, 8)
     data = make(modalities={"grey": grey, "vector": noise()}, present=absent((1, 0)), labels=None)
     ((_, images),) = contact_sheet(data, 12)
     assert images is not None
     assert images.dtype == np.uint8
     assert images[:, 0, 0, 0].tolist() == [0, 128, *[round(255 * i / 11) for i in range(2, 12)]]
-    with pytest.raises(ValueError, match="no modality holds images"):
+    with pytest.raises(ValueError, match="a modality must hold text, or images"):
         contact_sheet(make(modalities={"vector": noise()}, present=torch.ones(12, 1, dtype=torch.bool)))
 
 
-def test_attributes_are_counted_compared_and_no_order_of_a_sheet(sets: dict[str, Any]) -> None:
+def test_attributes_are_counted_and_compared_but_do_not_order_a_contact_sheet(sets: dict[str, Any]) -> None:
     labels = torch.tensor([[True, False], [True, True], [False, False]]).repeat(4, 1)
     marked = make(labels=labels, label_names=("Old", "Never"))
     summary = summarise(marked)
@@ -173,15 +200,20 @@ def test_attributes_are_counted_compared_and_no_order_of_a_sheet(sets: dict[str,
     sets["train"] = marked
     sets["val"] = make("val", labels=labels, label_names=("Old", "Never"))
     sets["test"] = make("test", labels=labels, label_names=("Old", "New"))
-    assert list(check_data("toy")) == ["test: labels attributes Old, New, expected attributes Old, Never as in train"]
+    assert list(check_data("toy")) == [
+        "test: labels must be attributes Old, Never as in train, got attributes Old, New"
+    ]
     sets["test"] = make("test")
-    assert list(check_data("toy")) == ["test: labels classes 0, 1, 2, expected attributes Old, Never as in train"]
+    assert list(check_data("toy")) == ["test: labels must be attributes Old, Never as in train, got classes 0, 1, 2"]
 
 
-def test_a_sheet_shows_texts() -> None:
+def test_contact_sheet_of_tokens_shows_texts() -> None:
     tokens = torch.tensor([[1, 2, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]])
-    traits = {"words": Traits("tokens", alphabet="*ab", padding="*"), "other": Traits("tokens")}
-    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "traits": traits, "labels": None}
+    specs = {
+        "words": ModalitySpec(data_type="tokens", alphabet="*ab", padding="*"),
+        "other": ModalitySpec(data_type="tokens"),
+    }
+    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "modality_specs": specs, "labels": None}
     data = make(present=torch.tensor([[True, True], [False, True], [True, True]]), **parts)
     ((name, texts),) = contact_sheet(data)
     assert texts is not None
@@ -189,5 +221,8 @@ def test_a_sheet_shows_texts() -> None:
     assert contact_sheet(replace(data, present=torch.ones(3, 2, dtype=torch.bool)))[0][1].tolist() == ["ab", "b*a", ""]  # type: ignore[union-attr]
 
 
-def test_the_embedded_set_is_right() -> None:
-    assert list(check_data("polymnist-mini")) == []
+def test_check_data_of_polymnist_mini_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", {})
+    # The default sizes would take seconds to build.
+    register_data("mini")(partial(load_polymnist_mini, train_size=600, val_size=100, test_size=200))
+    assert list(check_data("mini")) == []

@@ -1,4 +1,4 @@
-"""The registry of loaders."""
+"""Tests of the registry of loaders and formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARED = "missing_rate, missing_by_label, missing_seed, missing_splits, allow_em
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int]]:
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
     seen: list[tuple[str, bool, int]] = []
 
     @register_data("toy", splits=("train", "test"))
@@ -35,7 +35,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool, int]]:
     return seen
 
 
-def test_a_registered_loader_gets_split_cache_and_options(calls: list[tuple[str, bool, int]]) -> None:
+def test_load_data_of_a_registered_loader_passes_split_cache_and_options(calls: list[tuple[str, bool, int]]) -> None:
     assert data_names() == ("celeba", "mnist-svhn-text", "polymnist-mini", "toy")
     assert len(load_data("toy")) == 2
     assert load_data("toy", "test", cache=False, items=5).split == "test"
@@ -43,38 +43,42 @@ def test_a_registered_loader_gets_split_cache_and_options(calls: list[tuple[str,
 
 
 @pytest.mark.usefixtures("calls")
-def test_a_taken_name_is_refused_and_keeps_its_loader() -> None:
-    before = registry._ENTRIES["toy"]
-    with pytest.raises(ValueError, match="data 'toy' is registered already"):
+def test_register_data_with_a_taken_name_raises_and_keeps_the_loader() -> None:
+    before = registry.DATA_SETS["toy"]
+    with pytest.raises(ValueError, match="data set 'toy' is already registered"):
         register_data("toy")(lambda split: load_data("toy", split))
-    assert registry._ENTRIES["toy"] is before
+    assert registry.DATA_SETS["toy"] is before
 
 
 def message(*args: str, **options: int) -> str:
-    with pytest.raises(ValueError, match="unknown") as error:
+    with pytest.raises(ValueError, match="unknown|must be one of") as error:
         load_data(*args, **options)  # type: ignore[arg-type]
     return str(error.value)
 
 
 @pytest.mark.usefixtures("calls")
-def test_an_unknown_name_split_or_option_is_answered_in_one_line_with_what_is_allowed() -> None:
+def test_load_data_with_an_unknown_name_split_or_option_lists_the_allowed_ones() -> None:
     assert message("polymnist") == (
-        "unknown data 'polymnist', expected a path or one of: celeba, mnist-svhn-text, polymnist-mini, toy "
-        "(add your own with pyro_mmvae.data.register_data)"
+        "unknown data set 'polymnist', did you mean 'polymnist-mini'? Available: celeba, mnist-svhn-text, "
+        "polymnist-mini, toy. A path to existing files works too, and pyro_mmvae.data.register_data adds a custom data "
+        "set."
     )
-    assert message("toy", "val") == "unknown split 'val' of 'toy', expected one of: train, test"
-    assert message("toy", "test", item=3) == f"unknown option 'item' of 'toy', expected one of: items, {SHARED}"
+    assert message("toy", "val") == "split of 'toy' must be one of train, test, got 'val'"
+    assert message("toy", "test", item=3) == f"option of 'toy' must be one of items, {SHARED}, got 'item'"
 
 
-def test_the_embedded_set_names_its_splits_and_options() -> None:
-    assert message("polymnist-mini", "dev").endswith("expected one of: train, val, test")
-    assert message("polymnist-mini", size=3).endswith(
-        f"expected one of: modalities, train_size, val_size, test_size, photographs, seed, {SHARED}"
+def test_load_data_of_polymnist_mini_lists_its_splits_and_options() -> None:
+    assert message("polymnist-mini", "dev") == "split of 'polymnist-mini' must be one of train, val, test, got 'dev'"
+    assert message("polymnist-mini", size=3) == (
+        "option of 'polymnist-mini' must be one of modalities, train_size, val_size, test_size, photographs, seed, "
+        f"{SHARED}, got 'size'"
     )
 
 
-def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_FORMATS", {})
+def test_load_data_of_a_path_uses_the_first_format_that_detects_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry.FORMATS, "_parts", {})
 
     @register_format("dots", detect=lambda path: path.suffix == ".dots", splits=("train",))
     def load_dots(path: Path, split: str, *, cache: bool = True, scale: float = 1.0) -> MultimodalDataset:
@@ -85,18 +89,18 @@ def test_a_path_is_read_by_the_first_format_that_knows_it(tmp_path: Path, monkey
     (tmp_path / "a.dots").write_text("...")
     data = load_data(str(tmp_path / "a.dots"), scale=2.0)
     assert (len(data), float(data.modalities["x"].sum())) == (3, 6.0)
-    assert message(str(tmp_path / "a.dots"), "val").startswith("unknown split 'val'")
-    assert message(str(tmp_path / "a.dots"), size=3).endswith(f"expected one of: scale, {SHARED}")
-    assert "expected a path or one of" in message(str(tmp_path / "missing.dots"))
+    assert message(str(tmp_path / "a.dots"), "val").endswith("must be one of train, got 'val'")
+    assert message(str(tmp_path / "a.dots"), size=3).endswith(f"must be one of scale, {SHARED}, got 'size'")
+    assert "A path to existing files works too" in message(str(tmp_path / "missing.dots"))
     (tmp_path / "a.dashes").write_text("---")
-    with pytest.raises(ValueError, match="in none of the known formats: dots"):
+    with pytest.raises(ValueError, match="the files must be in one of the formats dots, got none of them"):
         load_data(str(tmp_path / "a.dashes"))
-    with pytest.raises(ValueError, match="data format 'dots' is registered already"):
+    with pytest.raises(ValueError, match="data format 'dots' is already registered"):
         register_format("dots", detect=Path.is_dir)(load_dots)
 
 
-def test_a_special_case_is_tried_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_FORMATS", {})
+def test_register_format_with_first_is_tried_before_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry.FORMATS, "_parts", {})
     for name, first in (("files", False), ("special", True)):
 
         @register_format(name, detect=Path.is_file, first=first)
@@ -106,9 +110,7 @@ def test_a_special_case_is_tried_first(tmp_path: Path, monkeypatch: pytest.Monke
     assert format_names() == ("special", "files")
 
 
-def test_paths_among_the_options_are_made_absolute(
-    calls: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resolve_options_makes_paths_absolute(calls: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @register_data("rooted")
     def load_rooted(split: str, *, cache: bool = True, root: Path | None = None) -> MultimodalDataset:
         raise NotImplementedError

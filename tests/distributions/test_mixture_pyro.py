@@ -104,7 +104,7 @@ def test_trace_log_prob_is_scaled_and_masked(name: str) -> None:
 
 def test_score_parts_of_sample_with_learned_weights_is_log_prob() -> None:
     weights = torch.ones(3).double().requires_grad_()
-    q = aggregate(random_experts(ITEMS, 3, LATENT), "moe", weights=weights)
+    q = aggregate(random_experts(ITEMS, 3, LATENT), "moe", expert_weights=weights)
     z = q.sample()
     parts = q.score_parts(z)
     torch.testing.assert_close(parts.score_function, q.log_prob(z))

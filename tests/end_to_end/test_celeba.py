@@ -1,4 +1,4 @@
-"""CelebA from the command line to figures, on a small folder of its official layout."""
+"""CelebA from the command line to figures, on a small folder of the official layout."""
 
 from __future__ import annotations
 
@@ -25,13 +25,11 @@ def invoke(*words: str, code: int = 0) -> str:
     return result.output
 
 
-def test_train_and_evaluate(elsewhere: Path) -> None:
+def test_celeba_folder_trains_samples_and_evaluates(elsewhere: Path) -> None:
     home = made.write(elsewhere)
     configs = Path(made.__file__).parents[2] / "configs"
-    small = {"model": {"latent_size": 4, "network": {"name": "residual", "width": 4}}}
-    recipe = configs / "celeba-cpu.yaml"
-    tree = yaml.safe_load(recipe.read_text()) if recipe.exists() else {"data": {"name": "celeba"}, "model": {}}
-    tree["model"] |= small["model"]
+    tree = yaml.safe_load((configs / "celeba-cpu.yaml").read_text())
+    tree["model"] |= {"latent_size": 4, "network": {"name": "residual", "width": 4}}
     tree["train"] = {"epochs": 1, "batch_size": 8, "device": "cpu", "threads": 1, "precision": "fp32"}
     Path("small.yaml").write_text(yaml.safe_dump(tree))
     words = ["--config", "small.yaml", "--agg", "mwb", "--set", "data.memory_map=true", "--quiet"]
@@ -40,11 +38,11 @@ def test_train_and_evaluate(elsewhere: Path) -> None:
     assert (data["name"], data["root"]) == ("celeba", str(home.parent))
     run = load("out")
     assert run.names == ("image", "text")
-    pictures(run)
-    samples(run)
-    fast = ["--samples", "2", "--likelihood-items", "3", "--khat-items", "0", "--threads", "1", "--quiet"]
-    shown = invoke("evaluate", "out", *fast)
-    assert "classifiers' test mean average precision: image" in shown
+    check_pictures(run)
+    check_samples(run)
+    options = ["--samples", "2", "--likelihood-items", "3", "--khat-items", "0", "--threads", "1", "--quiet"]
+    printed = invoke("evaluate", "out", *options)
+    assert "classifiers' test mean average precision: image" in printed
     with Path("out/evaluation/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     probes = [row for row in rows if row["metric"] == "probe" and row["protocol"].startswith("joint")]
@@ -62,11 +60,11 @@ def test_train_and_evaluate(elsewhere: Path) -> None:
 def texts_of(run: Run, split: str) -> list[str]:
     rows = made.attributes()[[row for row, part in enumerate(made.PARTITION) if part == SPLITS.index(split)]]
     names = [name.replace("_", " ").lower() for name in made.NAMES]
-    return [", ".join(name for name, there in zip(names, row, strict=True) if there) for row in rows]
+    return [", ".join(name for name, present in zip(names, row, strict=True) if present) for row in rows]
 
 
-def pictures(run: Run) -> None:
-    """Text is shown as text, without its padding, in the pictures of a training."""
+def check_pictures(run: Run) -> None:
+    """Check that the pictures of a training show text as text, without its padding."""
     with np.load(run.path / "samples.npz", allow_pickle=False) as file:
         arrays = dict(file)
     assert arrays["observed.text"].tolist() == texts_of(run, "val")
@@ -75,21 +73,22 @@ def pictures(run: Run) -> None:
     assert arrays["generated.text.image"].shape == (5, 3, 64, 64)
 
 
-def samples(run: Run) -> None:
-    """``sample`` writes strings, into an npz beside the picture or into one alone, and says some of them."""
+def check_samples(run: Run) -> None:
+    """Check that ``sample`` writes strings to an npz beside the picture or alone, and prints some of them."""
     words = ["sample", str(run.path), "--given", "text", "--generate", "text,image", "-n", "7", "--device", "cpu"]
-    said = invoke(*words, "--out", "grid.png")
+    printed = invoke(*words, "--out", "grid.png")
     with np.load("grid.npz", allow_pickle=False) as file:
         beside = dict(file)
     assert set(beside) == {"given.text", "given.text.string", "generated.text", "generated.text.string"}
     assert sorted(beside["given.text.string"]) == sorted(texts_of(run, "test"))
     for part in ("given", "generated"):
-        whole = ["".join(ALPHABET[token] for token in row) for row in beside[f"{part}.text"]]
-        assert beside[f"{part}.text.string"].tolist() == [text.rstrip("*") for text in whole]
+        strings = ["".join(ALPHABET[token] for token in row) for row in beside[f"{part}.text"]]
+        assert beside[f"{part}.text.string"].tolist() == [text.rstrip("*") for text in strings]
     assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
     for number, text in enumerate(beside["given.text.string"]):
         assert (
-            f"  {number}\n    given text  {text}\n    text        {beside['generated.text.string'][number]}\n" in said
+            f"  {number}\n    given text  {text}\n    text        {beside['generated.text.string'][number]}\n"
+            in printed
         )
     invoke(*words, "--out", "alone.npz")
     assert not Path("alone.png").exists()
@@ -99,4 +98,4 @@ def samples(run: Run) -> None:
     assert "labels  4 attributes, 5_o_Clock_Shadow: " in invoke(
         "data", "info", "./celeba", "--split", "test", "--sheet", "sheet.png"
     )
-    assert "nothing is wrong" in invoke("data", "check", "./celeba")
+    assert "no problems" in invoke("data", "check", "./celeba")

@@ -18,12 +18,11 @@ from torch import Tensor
 import pyro_mmvae
 from pyro_mmvae import load, runs, train
 from pyro_mmvae.cli import main
-from pyro_mmvae.data import make_batch
-from pyro_mmvae.data.modality_spec import Traits
+from pyro_mmvae.data import cache_folder, make_batch
 from pyro_mmvae.data.text import ALPHABET
-from pyro_mmvae.evaluation import train_classifiers
+from pyro_mmvae.evaluation import classifiers, train_classifiers
 from pyro_mmvae.evaluation.ppc import posterior_predictive
-from pyro_mmvae.likelihoods import CategoricalLikelihood
+from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.run import Run, build_vae
 from pyro_mmvae.runs.sampling import draw_samples
@@ -35,33 +34,33 @@ CONFIGS = Path(pyro_mmvae.__file__).parents[1] / "configs"
 RECIPE, SHORT = CONFIGS / "mnist-svhn-text.yaml", CONFIGS / "mnist-svhn-text-cpu.yaml"
 SHAPES = {"mnist": [1, 28, 28], "svhn": [3, 32, 32], "text": [8]}
 TRAITS = {
-    "mnist": Traits("image", pixels=True),
-    "svhn": Traits("image", pixels=True),
-    "text": Traits("tokens", classes=71, alphabet=ALPHABET),
+    "mnist": ModalitySpec(data_type="image", pixels=True),
+    "svhn": ModalitySpec(data_type="image", pixels=True),
+    "text": ModalitySpec(data_type="tokens", classes=71, alphabet=ALPHABET),
 }
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_configuration_is_read(path: Path) -> None:
+def test_make_config_every_shipped_configuration_is_valid(path: Path) -> None:
     assert make_config(path).data.name
 
 
 @pytest.mark.parametrize("path", [RECIPE, SHORT], ids=lambda path: path.stem)
-def test_a_configuration_makes_the_model_of_the_recipe(path: Path) -> None:
+def test_build_vae_configuration_matches_the_published_model(path: Path) -> None:
     config = make_config(path)
-    vae = build_vae(config, SHAPES, runs.settle_traits(config, TRAITS))
-    found = {
+    vae = build_vae(config, SHAPES, runs.resolve_modalities(config, TRAITS))
+    networks = {
         group[0]: type(net).__name__
         for group, net in zip(vae.guide.encode.groups, vae.guide.encode.networks, strict=True)
     }
-    assert found == {"mnist": "MLPEncoder", "svhn": "Conv4Encoder", "text": "TextEncoder"}
+    assert networks == {"mnist": "MLPEncoder", "svhn": "Conv4Encoder", "text": "TextEncoder"}
     for name, shape in SHAPES.items():
-        assert vae.model.weights[name] == pytest.approx(3072 / np.prod(shape), rel=1e-4)
+        assert vae.model.reconstruction_weights[name] == pytest.approx(3072 / np.prod(shape), rel=1e-4)
     assert (vae.latent_size, vae.model.beta, vae.guide.bound) == (20, 2.5, "component")
     likelihoods: dict[str, Any] = dict(vae.model.likelihoods.items())
     assert [likelihoods[name].scale for name in ("mnist", "svhn")] == [0.75, 0.75]
     assert [likelihoods[name].output for name in ("mnist", "svhn")] == ["sigmoid", "identity"]
-    assert isinstance(likelihoods["text"], CategoricalLikelihood)
+    assert likelihoods["text"].is_categorical
     with torch.no_grad():
         decoded = vae.decode(50 * torch.randn(20, 20))
     assert 0 <= decoded["mnist"].min() < decoded["mnist"].max() <= 1
@@ -69,21 +68,22 @@ def test_a_configuration_makes_the_model_of_the_recipe(path: Path) -> None:
     torch.testing.assert_close(decoded["text"].sum(-1), torch.ones(20, 8))
 
 
-def test_the_optimisation_of_the_recipe() -> None:
+def test_make_config_recipe_matches_the_published_optimisation() -> None:
     train = make_config(RECIPE).train
     assert (train.batch_size, train.lr, train.epochs, train.betas) == (256, 1e-3, 200, (0.9, 0.999))
     assert (train.schedule, train.precision) == ("constant", "fp32")
     assert make_config(RECIPE).data.pairings == 20
 
 
-def test_settings_that_do_not_fit_are_refused() -> None:
+def test_make_config_unfit_modality_settings_raise() -> None:
     config = make_config(RECIPE, {"model.modalities.text.output": "sigmoid"})
-    with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' has no output"):
-        runs.settle_traits(config, TRAITS)
-    with pytest.raises(ConfigError, match=r"model.modalities.mnist.output"):
+    with pytest.raises(ValueError, match=r"model.modalities.text: likelihood 'categorical' does not take output"):
+        runs.resolve_modalities(config, TRAITS)
+    with pytest.raises(ConfigError, match=r"model.modalities.mnist: output must be one of identity, sigmoid, got"):
         make_config(RECIPE, {"model.modalities.mnist.output": "tanh"})
-    with pytest.raises(ConfigError, match=r"model.modalities.mnist.network"):
-        make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
+    config = make_config(RECIPE, {"model.modalities.mnist.network": "resnet"})
+    with pytest.raises(ValueError, match=r"model.modalities.mnist: unknown network 'resnet'"):
+        runs.resolve_modalities(config, TRAITS)
 
 
 def small(root: Path, **changes: Any) -> Config:
@@ -104,11 +104,9 @@ def root(tmp_path: Path) -> Path:
     return write_mat(write_idx(folder))
 
 
-def test_a_training_taken_up_again_redraws_the_same_text(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_redraws_the_same_text(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small(root)
-    whole = train(config, tmp_path / "whole", progress=False)
+    uninterrupted = train(config, tmp_path / "uninterrupted", progress=False)
     step, texts = Trainer.step, list[Tensor]()
 
     def interrupted(self: Trainer, batch: Any) -> Tensor:
@@ -122,18 +120,21 @@ def test_a_training_taken_up_again_redraws_the_same_text(
         with pytest.raises(Interrupted):
             train(config, tmp_path / "parts", progress=False)
     resume(tmp_path / "parts", progress=False)
-    ours, theirs = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("whole", "parts"))
-    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    data = whole.data("train")
+    values, resumed = (load_file(tmp_path / run / "checkpoint.safetensors") for run in ("uninterrupted", "parts"))
+    assert all(torch.equal(value, resumed[name]) for name, value in values.items())
+    data = uninterrupted.data("train")
     for epoch, number, seen in ((0, 0, texts[0]), (0, 2, texts[2]), (1, 0, texts[3])):
         index = batches(len(data), 64, 0, epoch)[number]
         assert torch.equal(seen, data.at_epoch(epoch).modalities["text"][index])
         assert torch.equal(seen, data.at_epoch(1 - epoch).modalities["text"][index]) is False
-    assert whole.alphabet("text") == ALPHABET
-    assert whole.alphabet("mnist") is None
+    assert uninterrupted.alphabet("text") == ALPHABET
+    assert uninterrupted.alphabet("mnist") is None
 
 
-def test_train_sample_evaluate_and_check(root: Path, tmp_path: Path) -> None:
+def test_mnist_svhn_text_trains_samples_evaluates_and_checks(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(classifiers, "_MAX_ITEMS", 128)  # a few steps for images, whose accuracy does not matter
     run = train(small(root, **{"train.epochs": 1}), tmp_path / "run", progress=False)
     with np.load(run.path / "samples.npz", allow_pickle=False) as file:
         pictures = dict(file)
@@ -143,29 +144,29 @@ def test_train_sample_evaluate_and_check(root: Path, tmp_path: Path) -> None:
     }  # fmt: skip
     assert all(len(text) == 8 for text in pictures["generated.mnist.text"])
     assert pictures["generated.text.svhn"].shape == (10, 3, 32, 32)
-    samples(run.path, tmp_path)
-    evaluation(run.path)
-    check(load(run.path))
+    check_samples(run.path, tmp_path)
+    check_evaluation(run.path)
+    check_ppc(load(run.path))
 
 
-def check(run: Run) -> None:
-    """Replicated texts have statistics."""
+def check_ppc(run: Run) -> None:
+    """Check the statistics of replicated texts."""
     train, test = run.data("train"), run.data("test").subset(range(20))
-    judges = train_classifiers(train, test, epochs=1)
+    judges = train_classifiers(train, run.data("test"), cache=cache_folder() / train.fingerprint)
     batch = make_batch(test, slice(None))
-    found = posterior_predictive(run.vae, batch, ("mnist",), samples=3, classifiers=judges)
-    keys = [key for key in found.replicated if key.startswith("text.")]
+    predictive = posterior_predictive(run.vae, batch, ("mnist",), samples=3, classifiers=judges)
+    keys = [key for key in predictive.replicated if key.startswith("text.")]
     assert keys == ["text.predicted_class", *(f"text.token_frequency.{token}" for token in range(71))]
     assert test.labels is not None
-    assert np.array_equal(found.observed["text.predicted_class"], test.labels.numpy())
+    assert np.array_equal(predictive.observed["text.predicted_class"], test.labels.numpy())
     letters = (test.tensors["text"] == ALPHABET.index("e")).double().mean(-1)
-    assert np.array_equal(found.observed[f"text.token_frequency.{ALPHABET.index('e')}"], letters.numpy())
-    frequencies = sum(found.replicated[key] for key in keys[1:])
+    assert np.array_equal(predictive.observed[f"text.token_frequency.{ALPHABET.index('e')}"], letters.numpy())
+    frequencies = sum(predictive.replicated[key] for key in keys[1:])
     assert np.allclose(frequencies, 1.0)
 
 
-def samples(run: Path, folder: Path) -> None:
-    """``sample`` shows text in the grid and in the terminal, and keeps its tokens."""
+def check_samples(run: Path, folder: Path) -> None:
+    """Check that ``sample`` shows text in the grid and in the terminal, and stores its tokens."""
     out = folder / "grid.png"
     words = ["sample", str(run), "--given", "mnist,text", "-n", "4", "--out", str(out)]
     result = CliRunner().invoke(main, words)
@@ -181,13 +182,13 @@ def samples(run: Path, folder: Path) -> None:
     drawn = draw_samples(load(run), (), ("text", "svhn"), 3)
     assert drawn.generated["text"].dtype.kind == "U"
     assert drawn.generated["svhn"].shape == (3, 3, 32, 32)
-    alone = CliRunner().invoke(main, ["sample", str(run), "--generate", "text", "-n", "2", "--out", str(out)])
-    assert alone.exit_code == 0, alone.output
+    text_only = CliRunner().invoke(main, ["sample", str(run), "--generate", "text", "-n", "2", "--out", str(out)])
+    assert text_only.exit_code == 0, text_only.output
     assert matplotlib.image.imread(out).shape[1] == 92 + 2 * (96 + 2) + 6
 
 
-def evaluation(run: Path) -> None:
-    """``evaluate`` judges text."""
+def check_evaluation(run: Path) -> None:
+    """Check that ``evaluate`` judges text."""
     words = ["evaluate", str(run), "--khat-items", "0", "--likelihood-items", "20", "--samples", "4",
              "--no-diagnostics", "--quiet"]  # fmt: skip
     result = CliRunner().invoke(main, words)

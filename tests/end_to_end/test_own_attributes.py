@@ -1,4 +1,4 @@
-"""Attributes of a user's own data from a folder to figures: average precision, as of CelebA's."""
+"""User data with attributes from a folder to figures of average precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def invoke(*words: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """An image whose halves are bright or not, and a vector that says the same; two attributes never vary."""
+    """Write images whose halves are bright or not, and a vector that encodes them; two attributes never vary."""
     generator = np.random.default_rng(0)
     labels = generator.random((160, 4)) < np.array([0.5, 0.3, 2.0, 0.0])
     image = generator.integers(0, 60, (160, 1, 8, 8), dtype=np.uint8)
@@ -34,24 +34,24 @@ def write(folder: Path) -> None:
     (folder / "meta.yaml").write_text(f"label_names: {json.dumps(NAMES)}\n")
 
 
-def test_probe_and_coherence_are_average_precision(elsewhere: Path) -> None:
+def test_folder_with_attributes_evaluates_average_precision(elsewhere: Path) -> None:
     write(elsewhere / "mine")
-    said = invoke("data", "info", "mine", "--split", "train")
-    assert "labels  4 attributes, left: " in said
-    assert ", always: 128, never: 0\n" in said
-    assert "nothing is wrong" in invoke("data", "check", "mine")
-    small = [f"--set=model.{word}" for word in ("latent_size=3", "network.width=4", "network.hidden=8")]
-    fast = ("--quiet", "--threads", "1", "--device", "cpu")
-    small += ["--epochs", "2", "--precision", "fp32"]
-    invoke("train", "--data", "mine", "--agg", "wb", "--out", "out", *fast, *small)
-    less = ("--khat-items", "0", "--likelihood-items", "0", "--no-quality", "--no-diagnostics")
-    shown = invoke("evaluate", "out", *fast, *less)
-    assert "classifiers' test mean average precision: image 1.000" in shown
+    described = invoke("data", "info", "mine", "--split", "train")
+    assert "labels  4 attributes, left: " in described
+    assert ", always: 128, never: 0\n" in described
+    assert "no problems" in invoke("data", "check", "mine")
+    settings = [f"--set=model.{word}" for word in ("latent_size=3", "network.width=4", "network.hidden=8")]
+    cpu = ("--quiet", "--threads", "1", "--device", "cpu")
+    settings += ["--epochs", "2", "--precision", "fp32"]
+    invoke("train", "--data", "mine", "--agg", "wb", "--out", "out", *cpu, *settings)
+    parts = ("--khat-items", "0", "--likelihood-items", "0", "--no-quality", "--no-diagnostics")
+    printed = invoke("evaluate", "out", *cpu, *parts)
+    assert "classifiers' test mean average precision: image 1.000" in printed
     with Path("out/evaluation/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     probes = [row for row in rows if row["metric"] == "probe"]
     assert all(row["protocol"].endswith("points, average precision") for row in probes)
-    assert {row["target"] for row in probes} == {"", "left", "right", "always"}  # no test item has the fourth
+    assert {row["target"] for row in probes} == {"", "left", "right", "always"}  # no test item has "never"
     assert {float(row["value"]) for row in probes if row["target"] == "always"} == {1.0}
     given_vector = {row["target"]: float(row["value"]) for row in probes if row["given"] == "vector"}
     assert given_vector["left"] > 0.9

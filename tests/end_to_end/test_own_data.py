@@ -1,4 +1,4 @@
-"""A user's own data from the command line to figures, and what missing modalities do to training and evaluation."""
+"""User data from the command line to figures, and the effect of missing modalities on training and evaluation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.experiments import make_cells
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig, make_config
-from pyro_mmvae.runs.pictures import sample_pictures
+from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training import Trainer, evaluate_elbo, session
 
 N = 90
@@ -32,8 +32,8 @@ SMALL = [f"--set={word}" for word in ("model.latent_size=3", "model.network.widt
 
 
 @pytest.fixture
-def own(elsewhere: Path) -> Path:
-    """A folder with an image, counts and tokens of the same four classes, some of each missing."""
+def folder(elsewhere: Path) -> Path:
+    """Return a folder with an image, counts and tokens of four shared classes, some of each missing."""
     generator = np.random.default_rng(0)
     labels = generator.integers(0, 4, N)
     image = generator.integers(0, 40, (N, 3, 10, 8), dtype=np.uint8)
@@ -70,37 +70,37 @@ def trained(*words: str) -> Any:
     return invoke("train", "--data", "mine", "--out", "out", *FAST, *SMALL, *words)
 
 
-@pytest.mark.usefixtures("own")
-def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
+@pytest.mark.usefixtures("folder")
+def test_folder_of_three_data_types_trains_samples_and_evaluates(folder: Path) -> None:
     trained("--agg", "mwb", "--set", "data.missing_rate={rna: 3e-1}", "--set", "data.split_seed=2")
     data = yaml.safe_load(Path("out/config.yaml").read_text())["data"]
     assert data == {
-        "name": str(own), "kinds": None, "missing_nan": None, "allow_constant": None, "split_seed": 2,
+        "name": str(folder), "kinds": None, "missing_nan": None, "allow_constant": None, "split_seed": 2,
         "memory_map": None, "missing_rate": {"rna": 0.3}, "missing_by_label": None, "missing_seed": 0,
         "missing_splits": ["train", "val"], "allow_empty": False,
     }  # fmt: skip
     run = load("out")
-    kinds = {m.name: (m.likelihood, m.network, m.scale, m.weight, m.classes) for m in run.vae.modalities}
+    kinds = {m.name: (m.likelihood, m.network, m.scale, m.reconstruction_weight, m.classes) for m in run.vae.modalities}
     assert kinds["image"] == ("laplace", "auto", 0.75, 1.0, None)
     assert kinds["rna"][0] == "negative_binomial"
     assert kinds["rna"][3] == 0.5
     assert kinds["words"][::4] == ("categorical", 5)
     gaps = run.data("train")
     assert gaps.present[:, 1].float().mean() < 0.7
-    values = next(m for m in run.vae.modalities if m.name == "rna").size
+    values = next(m for m in run.vae.modalities if m.name == "rna").reference_total
     totals = gaps.tensors["rna"][gaps.present[:, 1]].sum(-1)
     assert values == totals[totals > 0].median()
 
-    told = invoke("sample", "out", "--given", "image", "-n", "3", "--device", "cpu").stdout.splitlines()
-    assert told == [
+    printed = invoke("sample", "out", "--given", "image", "-n", "3", "--device", "cpu").stdout.splitlines()
+    assert printed == [
         "samples.png: 3 draws given image, seed 0",
         "samples.npz: generated.rna, generated.words; 3 draws given image, seed 0",
     ]
     with np.load("samples.npz") as arrays:
         assert {name: arrays[name].shape for name in arrays} == {"generated.rna": (3, 6), "generated.words": (3, 4)}
         assert ((arrays["generated.words"] >= 0) & (arrays["generated.words"] < 5)).all()
-    told = invoke("sample", "out", "--given", "rna,words", "--generate", "words", "-n", "2", "--out", "b.png").stdout
-    assert told == "b.npz: given.rna, given.words, generated.words; 2 draws given rna, words, seed 0\n"
+    printed = invoke("sample", "out", "--given", "rna,words", "--generate", "words", "-n", "2", "--out", "b.png").stdout
+    assert printed == "b.npz: given.rna, given.words, generated.words; 2 draws given rna, words, seed 0\n"
     assert not Path("b.png").exists()
 
     invoke("evaluate", "out", "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--khat-items", "5")
@@ -115,65 +115,73 @@ def test_train_sample_and_evaluate_a_folder_of_three_kinds(own: Path) -> None:
     invoke("train", "--resume", "out", "--epochs", "2", "--quiet")
     assert yaml.safe_load(Path("out/config.yaml").read_text())["data"] == data
     Path("mine/rna.npy").unlink()
-    assert load("out").names == ("image", "rna", "words")  # a run opens without its data
+    assert load("out").names == ("image", "rna", "words")  # a run can be loaded without its data
 
 
-@pytest.mark.usefixtures("own")
+@pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (("--set", "data.splitseed=1"), "unknown option 'splitseed' of 'mine', expected one of: kinds, missing_nan, "),
-        (("--set", "data.split_seed=x"), "option 'split_seed' of 'mine': found 'x', expected int"),
-        (("--set", "data.missing_rate=2"), "missing_rate: found 2.0, expected a share from 0 to 1"),
-        (("--set", "data.missing_rate={rnb: 0.1}"), "missing_rate: unknown modality 'rnb', the data has image, rna"),
-        (("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"), "unknown split 'trian'"),
-        (("--set", "model.modalities.rnb.weight=1"), "model.modalities names 'rnb', the data has image, rna, words"),
+        (("--set", "data.splitseed=1"), "option of 'mine' must be one of kinds, missing_nan, "),
+        (("--set", "data.split_seed=x"), "option 'split_seed' of 'mine' must be of type int, got 'x'"),
+        (("--set", "data.missing_rate=2"), "missing_rate must be a number from 0 to 1, got 2.0"),
+        (
+            ("--set", "data.missing_rate={rnb: 0.1}"),
+            "missing_rate: modality must be one of image, rna, words, got 'rnb'",
+        ),
+        (
+            ("--set", "data.missing_splits=[trian]", "--set", "data.missing_rate=0.1"),
+            "missing_splits must be some of train, val, test, got 'trian'",
+        ),
+        (
+            ("--set", "model.modalities.rnb.reconstruction_weight=1"),
+            "model.modalities names 'rnb', the data has image, rna, words",
+        ),
         (("--set", "model.modalities.rna.likelihood=normal"), "model.modalities.rna: likelihood 'normal' does not fit"),
-        (("--set", "model.modalities.words.classes=3"), "model.modalities.words: 3 classes, the data has 5"),
+        (
+            ("--set", "model.modalities.words.classes=3"),
+            "model.modalities.words: classes must be at least 5 as in the data, got 3",
+        ),
         (("--set", "model.modalities.rna.network=conv"), "network 'conv' needs images"),
-        (("--data", "theirs"), "unknown data 'theirs', expected a path or one of: "),
+        (("--data", "theirs"), "unknown data set 'theirs'. Available: "),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line_before_anything_is_written(
-    words: tuple[str, ...], expected: str
-) -> None:
+def test_train_unfit_settings_fail_in_one_line_without_files(words: tuple[str, ...], expected: str) -> None:
     assert expected in refused("train", "--data", "mine", "--out", "out", *FAST, *SMALL, *words)
     assert not Path("out").exists()
 
 
-def test_settings_of_a_modality_go_before_what_the_data_says(own: Path) -> None:
+def test_train_modality_settings_override_the_data(folder: Path) -> None:
     modalities = {
-        "rna": {"likelihood": "poisson", "weight": "2"},
+        "rna": {"likelihood": "poisson", "reconstruction_weight": "2"},
         "image": {"likelihood": "normal", "scale": "learned", "network": "mlp"},
         "words": {"classes": 9},
     }
     config = make_config(
         None,
         {
-            "data.name": str(own), "model.modalities": modalities, "model.modality_weights": {"rna": 5, "words": 3},
+            "data.name": str(folder), "model.modalities": modalities,
+            "model.reconstruction_weights": {"rna": 5, "words": 3},
             "model.network.hidden": 8, "model.scale": 0.2, "train.epochs": 0, "train.threads": 1,
         },
     )  # fmt: skip
     run = train(config, "out", progress=False)
-    found = {m.name: m for m in run.vae.modalities}
-    assert (found["rna"].likelihood, found["rna"].weight) == ("poisson", 2.0)
-    assert (found["image"].likelihood, found["image"].scale, found["image"].network) == ("normal", "learned", "mlp")
-    assert (found["words"].classes, found["words"].weight) == (9, 3.0)
-    assert run.model.weights == {"image": 1.0, "rna": 2.0, "words": 3.0}
-    shared = make_config(None, {"data.name": str(own), "model.likelihood": "normal", "model.scale": 0.2})
-    settled = runs.settle_traits(shared, session.infer_traits(run.data("train")))
+    by_name = {m.name: m for m in run.vae.modalities}
+    assert (by_name["rna"].likelihood, by_name["rna"].reconstruction_weight) == ("poisson", 2.0)
+    image = by_name["image"]
+    assert (image.likelihood, image.scale, image.network) == ("normal", "learned", "mlp")
+    assert (by_name["words"].classes, by_name["words"].reconstruction_weight) == (9, 3.0)
+    assert run.model.reconstruction_weights == {"image": 1.0, "rna": 2.0, "words": 3.0}
+    shared = make_config(None, {"data.name": str(folder), "model.likelihood": "normal", "model.scale": 0.2})
+    settled = runs.resolve_modalities(shared, session.infer_specs(run.data("train")))
     assert {name: (t.likelihood, t.scale) for name, t in settled.items()} == {
         "image": ("normal", 0.2), "rna": ("negative_binomial", None), "words": ("categorical", None)
     }  # fmt: skip
 
 
-def test_a_run_of_before_the_options_were_the_loaders_still_opens(
-    toy_config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(session._Session, "about_modalities", lambda self: {"shapes": self.shapes})
-        config = toy_config(train__epochs=1)
-        before = train(config, tmp_path / "wb-seed0", progress=False)
+def test_load_run_with_partial_configuration_fills_in_defaults(toy_config: Any, tmp_path: Path) -> None:
+    config = toy_config(train__epochs=1)
+    before = train(config, tmp_path / "wb-seed0", progress=False)
     file = tmp_path / "wb-seed0" / "config.yaml"
     tree = yaml.safe_load(file.read_text())
     old = ("name", "modalities", "train_size", "val_size", "test_size", "photographs", "seed")
@@ -190,13 +198,13 @@ def test_a_run_of_before_the_options_were_the_loaders_still_opens(
     assert resolved.data == runs.resolve(config).data
     assert make_cells(tmp_path, {("wb", 0): resolved})[0].path == tmp_path / "wb-seed0"
     other = toy_config(train__epochs=1, data__seed=1, model__likelihood="laplace", model__scale=0.75)
-    with pytest.raises(runs.RunError, match="was made with other settings"):
+    with pytest.raises(runs.RunError, match="must have the settings of this comparison"):
         make_cells(tmp_path, {("wb", 0): other})
     session.resume(tmp_path / "wb-seed0", epochs=2, progress=False)
     assert make_config(file).data == resolved.data
 
 
-def test_resolving_is_idempotent_and_converts(toy_config: Any) -> None:
+def test_resolve_converts_and_is_idempotent(toy_config: Any) -> None:
     config = toy_config(data__train_size="48", data__missing_by_label={"3": "1e-1"}, data__photographs=["x"])
     resolved = runs.resolve(config)
     assert resolved.data.options()["train_size"] == 48
@@ -210,7 +218,7 @@ def test_resolving_is_idempotent_and_converts(toy_config: Any) -> None:
 
 KINDS: dict[str, dict[str, Any]] = {
     "a": {"shape": (1, 8, 8)},
-    "c": {"shape": (5,), "likelihood": "negative_binomial", "size": 9.0},
+    "c": {"shape": (5,), "likelihood": "negative_binomial", "reference_total": 9.0},
     "t": {"shape": (3,), "likelihood": "categorical", "classes": 4},
     "v": {"shape": (2,), "likelihood": "normal", "scale": "learned"},
 }
@@ -241,9 +249,9 @@ def masked(batch: Batch) -> Batch:
 
 @pytest.mark.parametrize("aggregation", ["poe", "moe", "mopoe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_an_all_true_mask_changes_no_bit(aggregation: str, bound: str) -> None:
+def test_batch_all_true_mask_equals_no_mask(aggregation: str, bound: str) -> None:
     batch = make_batch(dataset(), slice(None))
-    found = []
+    results = []
     for given in (batch, masked(batch)):
         vae = make(aggregation, bound)
         trainer = Trainer(vae, SETTINGS, total_steps=5)
@@ -255,18 +263,18 @@ def test_an_all_true_mask_changes_no_bit(aggregation: str, bound: str) -> None:
             drawn = sample_importance(vae, experts, given, (0, 2), 4)
             check = posterior_predictive(vae, given, ("c",), samples=3)
         replicated = [torch.from_numpy(value) for value in check.replicated.values()]
-        found.append([*losses, *vae.state_dict().values(), drawn.log_weights(vae.names), *replicated])
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*found, strict=True))
+        results.append([*losses, *vae.state_dict().values(), drawn.log_weights(vae.names), *replicated])
+    assert all(torch.equal(without, masked_value) for without, masked_value in zip(*results, strict=True))
 
 
 @pytest.mark.parametrize("aggregation", ["poe", "moe", "mopoe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, bound: str) -> None:
+def test_trainer_empty_items_contribute_zero(aggregation: str, bound: str) -> None:
     vae = make(aggregation, bound)
     data = dataset(torch.zeros(24, 4, dtype=torch.bool))
     data.tensors["v"][:] = math.nan
     batch = make_batch(data, slice(0, 8))
-    loss = Trainer(vae, SETTINGS, total_steps=5).elbo(batch)
+    loss = Trainer(vae, SETTINGS, total_steps=5).loss(batch)
     loss.backward()
     assert abs(float(loss.detach())) < 1e-5
     for parameter in vae.parameters():
@@ -274,21 +282,21 @@ def test_items_of_which_nothing_is_there_contribute_only_zero(aggregation: str, 
     assert abs(evaluate_elbo(vae, data)["elbo"]) < 1e-5
 
 
-def test_pictures_do_not_look_at_what_is_absent(toy_config: Any, tmp_path: Path) -> None:
+def test_training_samples_ignore_absent_values(toy_config: Any, tmp_path: Path) -> None:
     run = train(toy_config(train__epochs=0, data__missing_rate=0.5), tmp_path / "run", progress=False)
     data = run.data("val")
     poisoned = dataclasses.replace(data, modalities={name: value.clone() for name, value in data.tensors.items()})
     for number, value in enumerate(poisoned.tensors.values()):
         value[~data.present[:, number]] = 255
-    ours, theirs = sample_pictures(run, data), sample_pictures(run, poisoned)
-    assert set(ours) == set(theirs)
-    assert all((ours[name] == theirs[name]).all() for name in ours)
-    chosen = ours["observed.m0"].reshape(10, -1)
-    assert (chosen == 0).all(1).any()  # black where it is absent
+    pictures, poisoned_pictures = training_samples(run, data), training_samples(run, poisoned)
+    assert set(pictures) == set(poisoned_pictures)
+    assert all((pictures[name] == poisoned_pictures[name]).all() for name in pictures)
+    chosen = pictures["observed.m0"].reshape(10, -1)
+    assert (chosen == 0).all(1).any()  # absent images are black
 
 
-def test_training_and_evaluation_with_gaps_of_every_shape() -> None:
-    """Whole batches without a modality, single items with one or none, and rubbish in absent slots."""
+def test_trainer_missing_modalities_stay_finite() -> None:
+    """Train on batches without a modality, items with one or none, and invalid values in absent slots."""
     missing = Missing(missing_rate=0.6, allow_empty=True)
     data = missing.apply(dataset())
     assert (~data.present).all(-1).any()
@@ -303,7 +311,7 @@ def test_training_and_evaluation_with_gaps_of_every_shape() -> None:
         assert trainer.step(make_batch(data, rows)).isfinite()
     assert all(parameter.isfinite().all() for parameter in vae.parameters())
     elbo = evaluate_elbo(vae, data)
-    assert all(math.isfinite(value) for value in elbo.values())
+    assert all(math.isfinite(value) for value in (elbo["elbo"], elbo["kl"], *elbo["log_likelihood"].values()))
     clean = MultimodalDataset(dataset().modalities, data.labels, data.present, "kinds", "train")
     assert evaluate_elbo(vae, clean)["elbo"] == elbo["elbo"]
     each = [evaluate_elbo(vae, data.subset([i]))["elbo"] for i in range(24)]

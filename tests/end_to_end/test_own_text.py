@@ -1,4 +1,4 @@
-"""A user's own text and images with means in [0, 1], from a folder to pictures."""
+"""User data with text and images with means in [0, 1], from a folder to pictures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def invoke(*words: str) -> str:
     return result.output
 
 
-def test_an_alphabet_and_an_output_of_meta_yaml_reach_model_and_pictures(elsewhere: Path) -> None:
+def test_meta_yaml_alphabet_and_output_reach_model_and_pictures(elsewhere: Path) -> None:
     generator = np.random.default_rng(0)
     tokens = generator.integers(1, 6, (60, 12))
     for row, length in enumerate(generator.integers(1, 13, 60)):
@@ -30,21 +30,21 @@ def test_an_alphabet_and_an_output_of_meta_yaml_reach_model_and_pictures(elsewhe
     Path("mine/meta.yaml").write_text(
         f'modalities: {{words: {{alphabet: "{ALPHABET}", padding: "."}}, image: {{output: sigmoid}}}}\n'
     )
-    small = [f"--set=model.{word}" for word in ("latent_size=3", "network.width=4", "network.hidden=8")]
-    invoke("train", "--data", "mine", "--out", "out", "--epochs", "0", "--quiet", "--device", "cpu", *small)
+    settings = [f"--set=model.{word}" for word in ("latent_size=3", "network.width=4", "network.hidden=8")]
+    invoke("train", "--data", "mine", "--out", "out", "--epochs", "0", "--quiet", "--device", "cpu", *settings)
     run = load("out", device="cpu")
-    found = {modality.name: modality for modality in run.vae.modalities}
-    assert (found["image"].output, found["words"].classes, run.alphabet("words")) == ("sigmoid", 6, ALPHABET)
+    modalities = {modality.name: modality for modality in run.vae.modalities}
+    assert (modalities["image"].output, modalities["words"].classes, run.alphabet("words")) == ("sigmoid", 6, ALPHABET)
     decoded = run.decode(100 * run.model.prior().sample((50,)))["image"]
     assert 0 <= decoded.min() < decoded.max() <= 1
-    said = invoke("sample", "out", "--given", "words", "-n", "4", "--device", "cpu", "--out", "a.npz")
+    printed = invoke("sample", "out", "--given", "words", "-n", "4", "--device", "cpu", "--out", "a.npz")
     with np.load("a.npz") as file:
         arrays = dict(file)
     texts = arrays["given.words.string"].tolist()
-    whole = {"".join(ALPHABET[token] for token in row).rstrip(".") for row in tokens}
-    assert set(texts) <= whole
-    assert f"  given words  |{'|'.join(texts)}|\n" in said
+    strings = {"".join(ALPHABET[token] for token in row).rstrip(".") for row in tokens}
+    assert set(texts) <= strings
+    assert f"  given words  |{'|'.join(texts)}|\n" in printed
     invoke("data", "info", "mine", "--split", "val", "--sheet", "sheet.png", "-n", "3")
     assert Path("sheet.png").read_bytes().startswith(b"\x89PNG")
     with np.load("out/samples.npz") as file:
-        assert set(file["observed.words"].tolist()) <= whole
+        assert set(file["observed.words"].tolist()) <= strings

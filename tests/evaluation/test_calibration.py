@@ -1,4 +1,4 @@
-"""p-values, PIT and coverage, on replicates made by hand and on a model whose posterior is known."""
+"""p-values, PIT and coverage of hand-made replicates and of a model whose posterior is known."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def model(a: Tensor, b: Tensor) -> None:
 
 
 def guide_given_a(scale: float = 1.0, shift: float = 0.0) -> Callable[..., None]:
-    """The exact posterior given a alone: precision 1 + 1/0.25 = 5, mean 4/5 a; or one that is wrong."""
+    """Return the exact posterior given a alone (precision 1 + 1/0.25 = 5, mean 4/5 a), or a wrong one."""
 
     def guide(a: Tensor, b: Tensor) -> None:
         with pyro.plate("data", len(a)):
@@ -55,23 +55,23 @@ def rows(data: tuple[Tensor, Tensor], guide: Callable[..., None]) -> dict[str, C
     return {row.statistic: row for row in calibrate(check)}
 
 
-def test_the_exact_posterior_is_calibrated_for_what_it_did_not_see(data: tuple[Tensor, Tensor]) -> None:
-    found = rows(data, guide_given_a())
+def test_calibrate_exact_posterior_held_out_modality_is_calibrated(data: tuple[Tensor, Tensor]) -> None:
+    calibrations = rows(data, guide_given_a())
     for key in ("b.mean", "b.contrast"):
-        row = found[key]
+        row = calibrations[key]
         assert not row.in_sample
         assert row.ks_p_value is not None
         assert row.ks_p_value > 0.02
         assert row.verdict.startswith("no departure")
         assert row.p_value > 0.02
-        assert (row.n, row.samples, row.given, row.bound) == (ITEMS, 99, ("a",), "guide")
+        assert (row.n, row.samples, row.given, row.density) == (ITEMS, 99, ("a",), "guide")
         for c in row.coverage:
             assert abs(c.value - c.level) < 3 * c.error
             assert c.error == pytest.approx((c.level * (1 - c.level) / ITEMS) ** 0.5)
         assert stats.kstest(row.pit, "uniform").pvalue == row.ks_p_value
 
 
-def test_what_it_saw_is_conservative_labelled_and_not_judged(data: tuple[Tensor, Tensor]) -> None:
+def test_calibrate_in_sample_modality_is_not_judged(data: tuple[Tensor, Tensor]) -> None:
     row = rows(data, guide_given_a())["a.mean"]
     assert row.in_sample
     assert row.ks_p_value is None
@@ -82,7 +82,7 @@ def test_what_it_saw_is_conservative_labelled_and_not_judged(data: tuple[Tensor,
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.5), (4.0, 0.0)])
-def test_a_wrong_posterior_is_noticed(data: tuple[Tensor, Tensor], scale: float, shift: float) -> None:
+def test_calibrate_wrong_posterior_is_miscalibrated(data: tuple[Tensor, Tensor], scale: float, shift: float) -> None:
     row = rows(data, guide_given_a(scale, shift))["b.mean"]
     assert row.ks_p_value is not None
     assert row.ks_p_value < 1e-4
@@ -92,7 +92,7 @@ def test_a_wrong_posterior_is_noticed(data: tuple[Tensor, Tensor], scale: float,
         assert row.p_value < 0.03
 
 
-def test_a_posterior_too_narrow_covers_too_little() -> None:
+def test_calibrate_narrow_posterior_covers_too_little() -> None:
     # Little noise in b, so that its predictive distribution is as narrow as the guide.
     generator = torch.Generator().manual_seed(3)
     z, *noise = torch.randn(3, ITEMS, 2, generator=generator)
@@ -110,7 +110,7 @@ def test_a_posterior_too_narrow_covers_too_little() -> None:
         assert all((c.value > c.level - 3 * c.error) == calibrated for c in row.coverage)
 
 
-def test_p_values_of_replicates_made_by_hand() -> None:
+def test_bayesian_p_value_matches_hand_values() -> None:
     replicated = np.arange(10.0)
     assert bayesian_p_value(replicated, 4.5) == 1
     assert bayesian_p_value(replicated, 7.5) == pytest.approx(0.4)
@@ -120,44 +120,44 @@ def test_p_values_of_replicates_made_by_hand() -> None:
     assert bayesian_p_value(np.ones(10), 1.0) == 1  # all ties
 
 
-def test_pit_by_hand() -> None:
+def test_pit_values_match_hand_values() -> None:
     replicated = np.array([[0.0, 1.0], [1.0, 1.0], [2.0, 1.0]])
     v = np.random.default_rng((5, 1)).random(3)
-    found = pit_values(np.c_[replicated, replicated[:, 1]], np.array([1.5, 1.0, np.nan]), seed=5)
-    np.testing.assert_allclose(found[:2], [(2 + v[0]) / 4, (0 + v[1] * 4) / 4])
-    assert np.isnan(found[2])
+    pit = pit_values(np.c_[replicated, replicated[:, 1]], np.array([1.5, 1.0, np.nan]), seed=5)
+    np.testing.assert_allclose(pit[:2], [(2 + v[0]) / 4, (0 + v[1] * 4) / 4])
+    assert np.isnan(pit[2])
 
 
 @pytest.mark.parametrize("samples", [3, 50])
-def test_pit_is_uniform_however_few_the_values_and_the_draws(samples: int) -> None:
+def test_pit_values_discrete_statistics_are_uniform(samples: int) -> None:
     coins = np.random.default_rng(0).binomial(2, 0.3, (samples + 1, 4000)).astype(float)
     assert stats.kstest(pit_values(coins[1:], coins[0]), "uniform").pvalue > 0.02
     assert stats.kstest(pit_values(coins[1:], coins[0] + 1), "uniform").pvalue < 1e-9
 
 
-def test_coverage_by_hand() -> None:
+def test_interval_coverage_matches_hand_values() -> None:
     pit = np.array([0.1, 0.3, 0.5, 0.74, 0.9])
     half, most = interval_coverage(pit, [0.5, 0.81])
     assert (half.value, most.value) == (0.6, 1.0)
     assert half.error == pytest.approx((0.25 / 5) ** 0.5)
 
 
-def test_classes_are_scored_by_how_frequent_they_are() -> None:
+def test_nominal_scores_are_frequencies_in_the_pool() -> None:
     replicated = np.array([[7.0, 0.0], [7.0, 1.0], [3.0, 2.0]])
     scores, observed = nominal_scores(replicated, np.array([7.0, 5.0]))
     np.testing.assert_allclose(scores, [[0.75, 0.25], [0.75, 0.25], [0.25, 0.25]])
     np.testing.assert_allclose(observed, [0.75, 0.25])
 
 
-def test_the_names_of_classes_do_not_matter() -> None:
+def test_calibrate_renamed_classes_give_equal_results() -> None:
     def check(rename: list[float]) -> Calibration:
         classes = np.random.default_rng(1).choice(3, (81, 300), p=[0.7, 0.2, 0.1])
         named = np.array(rename)[classes]
-        some = PredictiveCheck(
+        predictive = PredictiveCheck(
             np.zeros((80, 300, 1)), {"m.c": named[1:]}, {"m.c": named[0]}, {}, {"m": np.ones(300, dtype=bool)},
             np.arange(300), (), "guide", 0, frozenset({"m.c"}),
         )  # fmt: skip
-        return calibrate(some)[0]
+        return calibrate(predictive)[0]
 
     first, second = check([0.0, 1.0, 2.0]), check([1.0, 9.0, 0.0])
     assert first.coverage == second.coverage
@@ -167,7 +167,7 @@ def test_the_names_of_classes_do_not_matter() -> None:
     assert first.ks_p_value > 0.02
 
 
-def test_items_that_lack_a_modality_are_left_out() -> None:
+def test_calibrate_items_without_the_modality_are_left_out() -> None:
     replicated, observed = np.random.default_rng(0).normal(size=(50, 6)), np.zeros(6)
     observed[[1, 4]] = replicated[:, [1, 4]] = np.nan
     check = PredictiveCheck(

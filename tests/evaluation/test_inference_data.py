@@ -1,4 +1,4 @@
-"""ppc.nc: what is in it under which names, and that it is always whole."""
+"""The netCDF files of checks: names and dimensions, and atomic writing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pyro_mmvae.evaluation.sbc import SimulationCalibration, simulation_calibrat
 ITEMS = 9
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def results() -> tuple[PredictiveCheck, SimulationCalibration]:
     vae = MultimodalVAE([Modality("m0", (1, 4, 4)), Modality("m1", (3,))], 2).eval()
     present = torch.ones(ITEMS, 2, dtype=torch.bool)
@@ -29,7 +29,7 @@ def results() -> tuple[PredictiveCheck, SimulationCalibration]:
     return check, simulation_calibration(vae, ["m1"], simulations=100, draws=19, seed=6)
 
 
-def test_round_trip_with_names_for_everything(
+def test_write_inference_data_round_trip_keeps_values_and_dimensions(
     results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
 ) -> None:
     check, sbc = results
@@ -55,7 +55,9 @@ def test_round_trip_with_names_for_everything(
         assert group["item"].values.tolist() == list(range(20, 29))
 
 
-def test_constants_and_provenance(results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path) -> None:
+def test_to_inference_data_constants_and_attributes_match_the_check(
+    results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
+) -> None:
     check, sbc = results
     data = read_inference_data(write_inference_data(to_inference_data(check, sbc), tmp_path / "ppc.nc"))
     constants = data.constant_data
@@ -75,14 +77,16 @@ def test_constants_and_provenance(results: tuple[PredictiveCheck, SimulationCali
     np.testing.assert_array_equal(constants["sbc_rank"].values, sbc.ranks)
     assert constants["sbc_rank"].dims == ("simulation", "quantity")
     expected = {
-        "given": "m0", "bound": "mixture", "samples": 7, "items": 9, "seed": 5, "protocol": check.protocol,
+        "given": "m0", "density": "mixture", "samples": 7, "items": 9, "seed": 5, "protocol": check.protocol,
         "sbc_given": "m1", "sbc_draws": 19, "sbc_simulations": 100, "sbc_seed": 6,
     }  # fmt: skip
     for attributes in (data.attrs, data.posterior.attrs, data.posterior_predictive.attrs, constants.attrs):
         assert {key: attributes[key] for key in expected} == expected
 
 
-def test_without_simulations_or_pixels(results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path) -> None:
+def test_to_inference_data_without_sbc_or_images_omits_them(
+    results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
+) -> None:
     vae = MultimodalVAE([Modality("a", (3,))], 2).eval()
     check = posterior_predictive(vae, {"a": torch.randn(5, 3)}, samples=4)
     data = read_inference_data(write_inference_data(to_inference_data(check), tmp_path / "ppc.nc"))
@@ -91,7 +95,7 @@ def test_without_simulations_or_pixels(results: tuple[PredictiveCheck, Simulatio
     assert data.attrs["given"] == ""
 
 
-def test_a_crash_leaves_the_old_file_and_no_other(
+def test_write_inference_data_crash_keeps_the_old_file(
     results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = to_inference_data(results[0])
@@ -109,13 +113,12 @@ def test_a_crash_leaves_the_old_file_and_no_other(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_it_can_be_written_again_while_it_is_open(
+def test_read_inference_data_leaves_the_file_writable(
     results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
 ) -> None:
     path = write_inference_data(to_inference_data(results[0]), tmp_path / "ppc.nc")
-    for _ in range(2):
-        data = read_inference_data(path)
-        write_inference_data(data, path)
+    data = read_inference_data(path)
+    write_inference_data(data, path)
     assert read_inference_data(path).posterior.z.shape == (1, 7, ITEMS, 2)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_inference_data(tmp_path / "other.nc")

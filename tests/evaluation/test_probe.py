@@ -1,4 +1,4 @@
-"""The linear probe on features whose answer is known."""
+"""The linear probe on features whose accuracy is known."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def labels_of(count: int) -> Tensor:
     return torch.arange(count) % CLASSES
 
 
-def told(labels: Tensor, first: int = 0) -> Tensor:
-    """Features in which the class is one of the dimensions from ``first`` on."""
+def informative(labels: Tensor, first: int = 0) -> Tensor:
+    """Return features in which the class is one of the dimensions from ``first`` on."""
     spread = 0.05 * torch.randn(len(labels), LATENT)
     spread[torch.arange(len(labels)), (first + labels) % LATENT] += 1
     return spread
@@ -47,11 +47,13 @@ def probe(vae: MultimodalVAE, train: Any, test: Any, **options: Any) -> dict[tup
 
 
 @pytest.mark.parametrize("protocol", ["per-subset", "joint"])
-def test_perfect_shuffled_and_constant_features(vae: MultimodalVAE, protocol: str) -> None:
+def test_linear_probe_perfect_random_and_constant_features(vae: MultimodalVAE, protocol: str) -> None:
     train, test = labels_of(400), labels_of(200)
     noise = torch.randn
     shuffled = probe(
-        vae, (experts_of(told(train), noise(400, LATENT)), train), (experts_of(told(test), noise(200, LATENT)), test)
+        vae,
+        (experts_of(informative(train), noise(400, LATENT)), train),
+        (experts_of(informative(test), noise(200, LATENT)), test),
     )
     assert shuffled[("a",)].value == 1
     assert shuffled[("b",)].value == pytest.approx(0.25, abs=0.12)
@@ -63,50 +65,56 @@ def test_perfect_shuffled_and_constant_features(vae: MultimodalVAE, protocol: st
     assert {row.value for row in constant.values()} == {0.25}
     both = probe(
         vae,
-        (experts_of(told(train), told(train)), train),
-        (experts_of(told(test), told(test)), test),
+        (experts_of(informative(train), informative(train)), train),
+        (experts_of(informative(test), informative(test)), test),
         protocol=protocol,
     )
     assert {row.value for row in both.values()} == {1.0}
     assert all(row.protocol == f"{protocol}, 400 points" for row in both.values())
 
 
-def test_joint_probe_fails_where_a_subset_speaks_another_language(vae: MultimodalVAE) -> None:
+def test_linear_probe_joint_protocol_misreads_a_differently_encoded_subset(vae: MultimodalVAE) -> None:
     train, test = labels_of(400), labels_of(200)
-    # b tells the class too, two dimensions on: a probe of its own reads it, the joint one, which a rules, misreads it.
+    # b has the class two dimensions further on: its separate probe reads it, the joint one, ruled by a, misreads it.
     data = (
-        (experts_of(3 * told(train), told(train, 2)), train),
-        (experts_of(3 * told(test), told(test, 2)), test),
+        (experts_of(3 * informative(train), informative(train, 2)), train),
+        (experts_of(3 * informative(test), informative(test, 2)), test),
     )
-    own, joint = probe(vae, *data), probe(vae, *data, protocol="joint")
-    assert own[("b",)].value == 1
+    per_subset, joint = probe(vae, *data), probe(vae, *data, protocol="joint")
+    assert per_subset[("b",)].value == 1
     assert joint[("b",)].value < 0.6
-    assert joint[("a", "b")].value == own[("a", "b")].value == 1
+    assert joint[("a", "b")].value == per_subset[("a", "b")].value == 1
 
 
-def test_items_with_none_of_the_subset_are_left_out(vae: MultimodalVAE) -> None:
+def test_linear_probe_items_without_the_subset_are_left_out(vae: MultimodalVAE) -> None:
     train, test = labels_of(400), labels_of(200)
     present = torch.ones(200, 2, dtype=torch.bool)
     present[:50, 0] = present[50:70, 1] = False
     present[:10] = False
-    loc = told(test)
+    loc = informative(test)
     loc[~present[:, 0]] = torch.nan
     rows = probe(
-        vae, (experts_of(told(train), told(train)), train), (experts_of(loc, told(test), present=present), test)
+        vae,
+        (experts_of(informative(train), informative(train)), train),
+        (experts_of(loc, informative(test), present=present), test),
     )
     assert [rows[given].n for given in (("a",), ("b",), ("a", "b"))] == [150, 170, 190]
     assert rows[("a",)].value == rows[("a", "b")].value == 1
     nothing = present & torch.tensor([True, False])
-    found = probe(vae, (experts_of(told(train), told(train)), train), (experts_of(loc, loc, present=nothing), test))
-    assert set(found) == {("a",), ("a", "b")}
-    absent = torch.tensor([True, False]).expand(400, 2)
-    found = probe(
-        vae, (experts_of(told(train), told(train), present=absent), train), (experts_of(told(test), told(test)), test)
+    rows = probe(
+        vae, (experts_of(informative(train), informative(train)), train), (experts_of(loc, loc, present=nothing), test)
     )
-    assert set(found) == {("a",), ("a", "b")}
+    assert set(rows) == {("a",), ("a", "b")}
+    absent = torch.tensor([True, False]).expand(400, 2)
+    rows = probe(
+        vae,
+        (experts_of(informative(train), informative(train), present=absent), train),
+        (experts_of(informative(test), informative(test)), test),
+    )
+    assert set(rows) == {("a",), ("a", "b")}
 
 
-def test_attributes_are_judged_by_average_precision(vae: MultimodalVAE) -> None:
+def test_linear_probe_attributes_match_average_precision(vae: MultimodalVAE) -> None:
     torch.manual_seed(1)
     train, test = torch.randn(300, LATENT), torch.randn(150, LATENT)
     attributes = [(x[:, :3] + torch.randn(len(x), 3) > 0.5).long() for x in (train, test)]
@@ -120,7 +128,7 @@ def test_attributes_are_judged_by_average_precision(vae: MultimodalVAE) -> None:
     data = ((experts_of(train, train), attributes[0]), (experts_of(test, test), attributes[1]))
     assert probe(vae, *data)[("a",)].value == pytest.approx(np.mean(expected), abs=1e-6)
     assert 0.4 < np.mean(expected) < 0.95
-    # An attribute that no test item has is left out; one that no training item has is scored alike for all.
+    # An attribute that no test item has is left out; one that no training item has gets a constant score.
     rare = [torch.cat([a, torch.zeros(len(a), 1).long()], 1) for a in attributes]
     data = ((data[0][0], rare[0]), (data[1][0], rare[1]))
     assert probe(vae, *data)[("a",)].value == pytest.approx(np.mean(expected), abs=1e-6)
@@ -128,13 +136,13 @@ def test_attributes_are_judged_by_average_precision(vae: MultimodalVAE) -> None:
     assert probe(vae, *data)[("a",)].value == pytest.approx(np.mean([*expected, 0.1]), abs=1e-6)
 
 
-def test_points_are_chosen_by_the_seed(vae: MultimodalVAE) -> None:
+def test_linear_probe_points_depend_on_the_seed(vae: MultimodalVAE) -> None:
     train, test = labels_of(400), labels_of(200)
-    loc = told(train) + torch.randn(400, LATENT)
-    data = ((experts_of(loc, loc), train), (experts_of(*[told(test) + torch.randn(200, LATENT)] * 2), test))
-    few = probe(vae, *data, points=40)
-    assert few == probe(vae, *data, points=40, workers=1)
-    assert few[("a",)].protocol == "per-subset, 40 points"
-    assert few[("a",)].value != probe(vae, *data, points=40, seed=1)[("a",)].value
-    with pytest.raises(ValueError, match="per-subset, joint"):
+    loc = informative(train) + torch.randn(400, LATENT)
+    data = ((experts_of(loc, loc), train), (experts_of(*[informative(test) + torch.randn(200, LATENT)] * 2), test))
+    sampled = probe(vae, *data, points=40)
+    assert sampled == probe(vae, *data, points=40, workers=1)
+    assert sampled[("a",)].protocol == "per-subset, 40 points"
+    assert sampled[("a",)].value != probe(vae, *data, points=40, seed=1)[("a",)].value
+    with pytest.raises(ValueError, match="protocol must be one of 'per-subset', 'joint', got 'own'"):
         probe(vae, *data, protocol="own")

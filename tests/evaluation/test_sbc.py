@@ -1,4 +1,4 @@
-"""Simulation-based calibration notices a wrong guide, and only that."""
+"""Simulation-based calibration of exact and of wrong guides."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def model(x: Tensor) -> None:
 
 
 def run(scale: float = 1.0, shift: float = 0.0, seed: int = 0) -> SimulationCalibration:
-    """Of the exact posterior, precision 5 and mean (4 x + prior mean) / 5, or of one that is wrong in z[0]."""
+    """Calibrate the exact posterior (precision 5, mean (4 x + prior mean) / 5), or one that is wrong in z[0]."""
 
     def guide(x: Tensor) -> None:
         loc = (4 * x + torch.tensor([0.0, 1.0])) / 5 + torch.tensor([shift, 0.0])
@@ -39,7 +39,7 @@ def run(scale: float = 1.0, shift: float = 0.0, seed: int = 0) -> SimulationCali
     return calibrate_by_simulation(model, guide, lambda values: ((values["x"],), {}), dummy, seed=seed)
 
 
-def test_the_exact_posterior_has_uniform_ranks() -> None:
+def test_calibrate_by_simulation_exact_posterior_has_uniform_ranks() -> None:
     result = run()
     assert result.quantities == ("z[0]", "z[1]", "log_p")
     assert result.ranks.shape == (ITEMS, 3)
@@ -50,20 +50,20 @@ def test_the_exact_posterior_has_uniform_ranks() -> None:
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(0.5, 0.0), (2.0, 0.0), (1.0, 0.3)])
-def test_a_wrong_guide_is_noticed_where_it_is_wrong(scale: float, shift: float) -> None:
+def test_calibrate_by_simulation_wrong_guide_is_detected_in_its_dimension(scale: float, shift: float) -> None:
     result = run(scale, shift)
     assert result.chi_square()[0] < 1e-4
     assert result.chi_square()[1] > 0.01
     outer = np.isin(result.ranks[:, 0] // 5, [0, 19]).mean()
     if shift:
         assert result.ks()[0] < 1e-6
-        assert result.ranks[:, 0].mean() < 45  # the draws lie above the truth
+        assert result.ranks[:, 0].mean() < 45  # the draws lie above the true value
     else:
         assert result.chi_square()[2] < 1e-4
-        assert (outer > 0.15) == (scale < 1)  # ∪ where it is too narrow, ∩ where it is too wide
+        assert (outer > 0.15) == (scale < 1)  # ∪ if the guide is too narrow, ∩ if it is too wide
 
 
-def test_seeds_are_local_and_reproduce() -> None:
+def test_calibrate_by_simulation_seed_is_reproducible_and_local() -> None:
     state = torch.get_rng_state()
     first, again, other = run(seed=4), run(seed=4), run(seed=5)
     assert torch.equal(torch.get_rng_state(), state)
@@ -71,8 +71,8 @@ def test_seeds_are_local_and_reproduce() -> None:
     assert (first.ranks != other.ranks).any()
 
 
-def test_log_p_counts_only_what_was_given() -> None:
-    # Given nothing the guide is the prior, so log p(z) has uniform ranks too; with x in it, it would not.
+def test_simulation_calibration_log_p_uses_given_modalities_only() -> None:
+    # Given nothing the guide is the prior, so log p(z) has uniform ranks; log p(x, z) would not.
     vae = MultimodalVAE([Modality("a", (3,), scale=0.1), Modality("b", (2,))], 2, "poe", beta=3.0).eval()
     result = simulation_calibration(vae, (), simulations=300, draws=59)
     assert result.given == ()
@@ -80,29 +80,29 @@ def test_log_p_counts_only_what_was_given() -> None:
     assert result.note == ""
 
 
-def test_our_own_model_says_what_images_are_worth() -> None:
+def test_simulation_calibration_images_add_a_note() -> None:
     vae = MultimodalVAE([Modality("a", (1, 4, 4)), Modality("b", (2,))], 2, "mopoe").eval()
     result = simulation_calibration(vae, ("a",), simulations=100, draws=19)
     assert result.note == IMAGE_NOTE
-    assert "nothing the encoder ever saw" in result.protocol
-    assert result.bound == "mixture"
+    assert "the encoder never saw" in result.protocol
+    assert result.density == "mixture"
     assert simulation_calibration(vae, ("b",), simulations=100, draws=19).note == ""
     for row in result.metrics():
         assert (row.given, row.n, row.seed) == (("a",), 100, 0)
         assert "19 draws" in row.protocol
     assert [row.target for row in result.metrics()] == ["z[0]", "z[1]", "log_p"] * 2
-    with pytest.raises(ValueError, match="unknown modality 'c'; the model has a, b"):
+    with pytest.raises(ValueError, match=r"given must name modalities of the model \(a, b\), got 'c'"):
         simulation_calibration(vae, ("c",))
 
 
 @pytest.mark.parametrize(
     ("draws", "simulations", "bins"), [(99, 1000, 20), (99, 60, 10), (18, 200, 19), (63, 1000, 16)]
 )
-def test_bins_are_equal_and_full_enough(draws: int, simulations: int, bins: int) -> None:
+def test_rank_bins_returns_the_largest_valid_number(draws: int, simulations: int, bins: int) -> None:
     assert rank_bins(draws, simulations) == bins
 
 
 @pytest.mark.parametrize(("draws", "simulations"), [(22, 100), (99, 9)])
-def test_too_few_are_refused(draws: int, simulations: int) -> None:
-    with pytest.raises(ValueError, match="take draws"):
+def test_rank_bins_too_few_simulations_raise(draws: int, simulations: int) -> None:
+    with pytest.raises(ValueError, match="choose draws"):
         rank_bins(draws, simulations)

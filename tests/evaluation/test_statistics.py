@@ -1,4 +1,4 @@
-"""Test statistics, by hand and by name."""
+"""Test statistics against hand-computed values, and their registry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae.evaluation import statistics
+from pyro_mmvae.evaluation.statistic_registry import STATISTICS
 from pyro_mmvae.evaluation.statistics import (
     StatisticContext,
     make_statistics,
@@ -21,11 +21,11 @@ from pyro_mmvae.evaluation.statistics import (
 
 @pytest.fixture(autouse=True)
 def registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(statistics, "_REGISTRY", dict(statistics._REGISTRY))
+    monkeypatch.setattr(STATISTICS, "_parts", STATISTICS.snapshot())
 
 
 class Brightness:
-    """Classifies an image by its brightness, in tenths."""
+    """A classifier of images by their brightness, in tenths."""
 
     networks = {"m0": torch.nn.Identity()}
 
@@ -36,7 +36,7 @@ class Brightness:
 
 
 @pytest.mark.parametrize("lead", [(), (4,), (2, 4)])
-def test_of_images_they_are_what_numpy_says(lead: tuple[int, ...]) -> None:
+def test_make_statistics_images_match_numpy(lead: tuple[int, ...]) -> None:
     images = torch.rand(*lead, 3, 5, 6, dtype=torch.float64)
     made = make_statistics(None, "image", StatisticContext("m0"))
     assert set(made) == {"mean", "contrast", "sparsity", "edge_energy"}  # no classifier, no predicted class
@@ -55,34 +55,34 @@ def test_of_images_they_are_what_numpy_says(lead: tuple[int, ...]) -> None:
         np.testing.assert_allclose(result.numpy(), np.reshape(values, lead), rtol=1e-12)
 
 
-def test_one_pixel_has_no_edges_and_a_step_has_one() -> None:
+def test_edge_energy_single_pixel_and_step_match_hand_values() -> None:
     edge = make_statistics(["edge_energy"], "image", StatisticContext("m0"))["edge_energy"]
     assert edge(torch.ones(2, 1, 1, 1), 3).tolist() == [0, 0]
     step = torch.tensor([[[0.0, 0.0, 3.0]]])
     assert edge(step, 3).item() == pytest.approx(9 / 2)
 
 
-def test_negative_pixels_are_not_sparse() -> None:
+def test_sparsity_negative_values_are_not_counted() -> None:
     sparsity = make_statistics(["sparsity"], "vector", StatisticContext("a"))["sparsity"]
     assert sparsity(torch.tensor([-5.0, 0.05, -0.05, 0.2]), 1).item() == 0.5
 
 
-def test_vectors_of_any_dimensions_and_single_numbers() -> None:
+def test_mean_vectors_of_any_event_dimension_match_torch() -> None:
     mean = make_statistics(["mean"], "vector", StatisticContext("a"))["mean"]
     x = torch.rand(7, 2, 3)
     torch.testing.assert_close(mean(x, 2), x.double().mean((1, 2)))
     torch.testing.assert_close(mean(x, 0), x.double())
 
 
-def test_token_frequencies_count_positions() -> None:
+def test_token_frequency_texts_match_hand_counts() -> None:
     made = statistics_of("text", dist.Categorical(torch.ones(2, 4, 3)).to_event(1))
     assert list(made) == ["token_frequency.0", "token_frequency.1", "token_frequency.2"]
     text = torch.tensor([[0, 0, 2, 0], [1, 1, 1, 1]])
-    found = torch.stack([s(text, 1) for s in made.values()], -1)
-    assert found.tolist() == [[0.75, 0, 0.25], [0, 1, 0]]
+    frequencies = torch.stack([s(text, 1) for s in made.values()], -1)
+    assert frequencies.tolist() == [[0.75, 0, 0.25], [0, 1, 0]]
 
 
-def test_predicted_class_of_any_leading_dimensions() -> None:
+def test_predicted_class_leading_dimensions_are_kept() -> None:
     made = make_statistics(["predicted_class"], "image", StatisticContext("m0", classifiers=Brightness()))
     images = torch.tensor([0.25, 0.95])[None, :, None, None, None].expand(3, 2, 3, 4, 4)
     assert made["predicted_class"].nominal
@@ -91,7 +91,7 @@ def test_predicted_class_of_any_leading_dimensions() -> None:
 
 
 class Sums:
-    """A judge by the sum of tokens, or of numbers."""
+    """A classifier of texts and vectors by their sums."""
 
     networks = {"text": torch.nn.Identity()}
 
@@ -100,7 +100,7 @@ class Sums:
         return images.sum(-1).long()
 
 
-def test_predicted_class_of_texts_and_vectors() -> None:
+def test_predicted_class_texts_and_vectors_use_the_classifier() -> None:
     made = statistics_of("text", dist.Categorical(torch.ones(2, 4, 3)).to_event(1), classifiers=Sums())
     assert list(made)[0] == "predicted_class"
     assert made["predicted_class"].nominal
@@ -122,11 +122,11 @@ def test_predicted_class_of_texts_and_vectors() -> None:
         (dist.Bernoulli(torch.full((5, 4), 0.5)).to_event(1), {"mean", "contrast", "sparsity"}),
     ],
 )
-def test_the_kind_is_read_from_the_likelihood(fn: object, labels: set[str]) -> None:
+def test_statistics_of_likelihood_selects_the_kind(fn: object, labels: set[str]) -> None:
     assert set(statistics_of("a", fn)) == labels
 
 
-def test_a_users_own() -> None:
+def test_register_statistic_user_defined_can_be_made_and_removed() -> None:
     @register_statistic("brightest", kinds=("image", "vector"))
     def brightest(values: Tensor) -> Tensor:
         return values.flatten(1).amax(1)
@@ -136,37 +136,42 @@ def test_a_users_own() -> None:
     x = torch.rand(3, 1, 2, 2)
     made = make_statistics(["brightest"], "image", StatisticContext("m0"))
     torch.testing.assert_close(made["brightest"](x, 3), x.double().amax((1, 2, 3)))
-    with pytest.raises(ValueError, match="'brightest' is registered already for kind 'vector'"):
+    with pytest.raises(ValueError, match="'brightest' is already registered for kind 'vector'"):
         register_statistic("brightest", kinds=("vector",))(brightest)
     unregister_statistic("brightest")
     assert "brightest" not in statistic_names()
 
 
-def test_a_built_in_cannot_be_replaced_and_a_refusal_registers_nothing() -> None:
-    with pytest.raises(ValueError, match="'edge_energy' is registered already"):
+def test_register_statistic_built_in_name_raises_and_registers_nothing() -> None:
+    with pytest.raises(ValueError, match="'edge_energy' is already registered"):
         register_statistic("edge_energy", kinds=("vector", "image"))(torch.sum)
     assert "edge_energy" not in statistic_names("vector")
 
 
 @pytest.mark.parametrize("name", ["", "raw", "a.b", "a/b"])
-def test_names_that_would_be_confused_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="name must not"):
+def test_register_statistic_ambiguous_name_raises(name: str) -> None:
+    with pytest.raises(ValueError, match="name of a statistic must not"):
         register_statistic(name)(torch.sum)
 
 
-def test_unknown_names_are_answered_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="unknown statistic 'men'; there are mean, contrast, .*register_statistic"):
+def test_make_statistics_unknown_name_lists_available_names() -> None:
+    with pytest.raises(
+        ValueError,
+        match="unknown statistic 'men', did you mean 'mean'.* Available: mean, contrast, .*register_statistic",
+    ):
         make_statistics(["men"], "image", StatisticContext("m0"))
     with pytest.raises(ValueError, match="unknown statistic 'men'"):
         unregister_statistic("men")
-    with pytest.raises(ValueError, match="unknown kind 'sound', there are image, vector, categorical"):
+    with pytest.raises(
+        ValueError, match="kinds of statistic 'loudness' must be among image, vector, categorical, got 'sound'"
+    ):
         register_statistic("loudness", kinds=("sound",))(torch.sum)
 
 
-def test_a_statistic_of_the_wrong_shape_is_named() -> None:
+def test_statistic_wrong_output_shape_raises() -> None:
     @register_statistic("everything")
     def everything(images: Tensor) -> Tensor:
         return images.sum()
 
-    with pytest.raises(ValueError, match=r"'everything' gave shape \(\), expected \(3,\)"):
+    with pytest.raises(ValueError, match=r"'everything' must return shape \(3,\), got \(\)"):
         make_statistics(["everything"], "image", StatisticContext("m0"))["everything"](torch.rand(3, 1, 2, 2), 3)

@@ -26,7 +26,7 @@ OTHERS = [name for name in aggregations() if name != "poe"]
 
 @dataclass
 class Linear:
-    """The model, with columns of A_m orthogonal, so that the experts are diagonal."""
+    """A linear model whose columns of A_m are orthogonal, so that the experts are diagonal."""
 
     a: list[Tensor]
     b: list[Tensor]
@@ -41,7 +41,7 @@ class Linear:
                 pyro.sample(f"x{m}", likelihood.mask(self.present[:, m]), obs=x)
 
     def experts(self) -> Experts:
-        """Each proportional to the likelihood of its modality, as a function of z."""
+        """Return experts proportional to the likelihood of their modality, as a function of z."""
         locs, scales = [], []
         for m, (a, b, x) in enumerate(zip(self.a, self.b, self.x, strict=True)):
             squares = a.square().sum(0)
@@ -50,7 +50,7 @@ class Linear:
         return Experts(torch.stack(locs, 1), torch.stack(scales, 1), self.present)
 
     def exact(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Mean, covariance and log evidence of each item, by dense linear algebra on what it has."""
+        """Return mean, covariance and log evidence of each item, by dense linear algebra."""
         means, covariances, evidence = [], [], []
         for i, row in enumerate(self.present):
             members = [m for m in range(len(SIZES)) if row[m]]
@@ -79,7 +79,7 @@ def linear() -> Linear:
 
 
 def joint_and_guide(linear: Linear, aggregation: str, draws: int, bound: str = "mixture") -> tuple[Tensor, Tensor]:
-    """Log p(x, z) and log q(z), `(draw, item)`; every draw of the component bound is of its own subset."""
+    """Return log p(x, z) and log q(z), `(draw, item)`; each draw of the component bound has its own subset."""
     tiled = Linear(linear.a, linear.b, [x.repeat(draws, 1) for x in linear.x], linear.present.repeat(draws, 1))
     guide_trace = poutine.trace(BarycentricGuide(tiled.experts, aggregation, bound=bound)).get_trace()
     model_trace = poutine.trace(poutine.replay(tiled.model, trace=guide_trace)).get_trace()
@@ -90,12 +90,12 @@ def joint_and_guide(linear: Linear, aggregation: str, draws: int, bound: str = "
 
 
 def elbos(linear: Linear, aggregation: str, draws: int, bound: str = "mixture") -> Tensor:
-    """ELBO of each item, `(draw, item)`."""
+    """Return the ELBO of each item, `(draw, item)`."""
     joint, guide = joint_and_guide(linear, aggregation, draws, bound)
     return joint - guide
 
 
-def test_product_of_experts_is_the_exact_posterior_whatever_is_missing(linear: Linear) -> None:
+def test_product_of_experts_is_the_exact_posterior(linear: Linear) -> None:
     mean, covariance, _ = linear.exact()
     posterior = BarycentricGuide(linear.experts, "poe").posterior(linear.experts())
     torch.testing.assert_close(posterior.mean, mean, rtol=1e-10, atol=1e-10)
@@ -104,7 +104,7 @@ def test_product_of_experts_is_the_exact_posterior_whatever_is_missing(linear: L
     assert (posterior.variance[-1] == 1).all()
 
 
-def test_its_elbo_is_the_evidence_without_any_variance(linear: Linear) -> None:
+def test_elbo_of_exact_posterior_equals_the_evidence(linear: Linear) -> None:
     *_, evidence = linear.exact()
     guide = BarycentricGuide(linear.experts, "poe")
     for seed in range(5):
@@ -114,7 +114,7 @@ def test_its_elbo_is_the_evidence_without_any_variance(linear: Linear) -> None:
     torch.testing.assert_close(each, evidence.expand(20, ITEMS), rtol=1e-10, atol=1e-10)
 
 
-def test_given_fewer_modalities_it_is_their_evidence(linear: Linear) -> None:
+def test_elbo_given_fewer_modalities_equals_their_evidence(linear: Linear) -> None:
     guide = BarycentricGuide(linear.experts, "poe")
     losses = []
     for members in ([0], [0, 1], [0, 1, 2]):
@@ -126,7 +126,7 @@ def test_given_fewer_modalities_it_is_their_evidence(linear: Linear) -> None:
 
 @pytest.mark.parametrize("bound", ["mixture", "component"])
 @pytest.mark.parametrize("aggregation", OTHERS)
-def test_every_other_elbo_lies_below_the_evidence(linear: Linear, aggregation: str, bound: str) -> None:
+def test_elbo_of_other_aggregations_is_below_the_evidence(linear: Linear, aggregation: str, bound: str) -> None:
     *_, evidence = linear.exact()
     draws = elbos(linear, aggregation, 4000, bound)
     error = draws.std(0) / len(draws) ** 0.5
@@ -138,7 +138,7 @@ def test_every_other_elbo_lies_below_the_evidence(linear: Linear, aggregation: s
 
 
 @pytest.mark.parametrize("aggregation", ["moe", "mopoe", "mwb"])
-def test_the_mixture_is_the_tighter_bound(linear: Linear, aggregation: str) -> None:
+def test_mixture_bound_is_tighter_than_component_bound(linear: Linear, aggregation: str) -> None:
     # z has the same distribution under both, so the bounds differ by log q(z) alone, which has little noise.
     joint, component = joint_and_guide(linear, aggregation, 4000, "component")
     joint_of_mixture, mixture = joint_and_guide(linear, aggregation, 4000)
@@ -150,7 +150,7 @@ def test_the_mixture_is_the_tighter_bound(linear: Linear, aggregation: str) -> N
     assert (gain.abs() <= 5 * error)[~several].all()  # one subset only: the same
 
 
-def test_importance_weighting_climbs_to_the_evidence(linear: Linear) -> None:
+def test_importance_weighted_bound_increases_to_the_evidence(linear: Linear) -> None:
     linear.present = torch.ones_like(PRESENT)
     linear.x, linear.present = [x[:1] for x in linear.x], linear.present[:1]
     evidence = linear.exact()[2].sum().item()

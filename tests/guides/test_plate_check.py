@@ -1,4 +1,4 @@
-"""BarycentricGuide and plates: scales under subsampling, nested plates, particles, and the check of the two sizes."""
+"""BarycentricGuide and plates: scales under subsampling, nested plates, particles, and the check of plate sizes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ITEMS, LATENT = 12, 3
 
 
 def exact(x: Tensor, _size: int | None = None) -> Experts:
-    """The likelihood term of :func:`model`, whose product with the prior is its posterior: an ELBO without noise."""
+    """Return the likelihood term of :func:`model`, whose product with the prior is the posterior."""
     return Experts(x.unsqueeze(-2), torch.full_like(x, SIGMA).unsqueeze(-2))
 
 
@@ -31,13 +31,13 @@ def draw(x: Tensor) -> None:
 
 
 def model(x: Tensor, size: int | None = None) -> None:
-    """Given some of ``size`` items, or all there are."""
+    """Run on some of ``size`` items, or on all of them."""
     with pyro.plate("data", size or len(x), subsample_size=len(x)):
         draw(x)
 
 
 def evidence(x: Tensor) -> float:
-    """Log p(x) of all items under :func:`model`."""
+    """Return log p(x) of all items under :func:`model`."""
     return float(dist.Normal(x.new_zeros(()), (1 + SIGMA**2) ** 0.5).log_prob(x).sum())
 
 
@@ -46,7 +46,7 @@ def x() -> Tensor:
     return torch.randn(ITEMS, LATENT, dtype=torch.float64)
 
 
-def test_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
+def test_guide_scales_minibatches_as_the_model(x: Tensor) -> None:
     full = -Trace_ELBO().loss(model, BarycentricGuide(exact, "poe"), x)
     assert full == pytest.approx(evidence(x), rel=1e-12)
     guide = BarycentricGuide(exact, "poe", plate_size=ITEMS)
@@ -56,7 +56,7 @@ def test_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
     assert poutine.trace(guide).get_trace(x[:3]).nodes["z"]["scale"] == ITEMS / 3
 
 
-def test_a_model_that_subsamples_by_itself_draws_the_same_items_as_the_guide(x: Tensor) -> None:
+def test_subsampling_model_draws_the_items_of_the_guide(x: Tensor) -> None:
     drawn: list[tuple[int, ...]] = []
 
     def subsampling(x: Tensor) -> None:
@@ -71,7 +71,7 @@ def test_a_model_that_subsamples_by_itself_draws_the_same_items_as_the_guide(x: 
     assert len(set(drawn)) == 4
 
 
-def test_encode_gets_the_indices_where_it_asks_for_them(x: Tensor) -> None:
+def test_encode_with_subsample_gets_the_indices(x: Tensor) -> None:
     asked: list[Tensor] = []
 
     def encode(x: Tensor, subsample: Tensor | None = None) -> Experts:
@@ -94,13 +94,13 @@ def test_encode_gets_the_indices_where_it_asks_for_them(x: Tensor) -> None:
         BarycentricGuide(encode, "poe")(x)
 
 
-def test_a_subsample_of_everything_is_everything(x: Tensor) -> None:
+def test_subsample_of_all_items_equals_the_full_elbo(x: Tensor) -> None:
     guide = BarycentricGuide(exact, "poe", plate_size=ITEMS, subsample_size=ITEMS)
     assert -Trace_ELBO().loss(model, guide, x) == pytest.approx(evidence(x), rel=1e-12)
 
 
 @pytest.mark.parametrize("plate_size", [None, ITEMS + 1, ITEMS - 1])
-def test_another_plate_size_than_the_models_is_refused(x: Tensor, plate_size: int | None) -> None:
+def test_other_plate_size_than_the_models_is_refused(x: Tensor, plate_size: int | None) -> None:
     guide = BarycentricGuide(exact, "poe", plate_size=plate_size)
     for _ in range(2):
         with pytest.raises(ValueError, match=rf"size 12 in the model and {plate_size or 4} .* pass plate_size=12"):
@@ -110,14 +110,14 @@ def test_another_plate_size_than_the_models_is_refused(x: Tensor, plate_size: in
     assert -Trace_ELBO().loss(model, right, x[:4], ITEMS) == pytest.approx(3 * evidence(x[:4]), rel=1e-12)
 
 
-def test_another_plate_size_is_refused_with_particles_in_one_go(x: Tensor) -> None:
+def test_other_plate_size_is_refused_with_vectorized_particles(x: Tensor) -> None:
     elbo = Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1)
     with pytest.raises(ValueError, match="pass plate_size=12"):
         elbo.loss(model, BarycentricGuide(exact, "poe"), x[:4], ITEMS)
 
 
 @pytest.mark.parametrize("x_of_model", [3, ITEMS, 2 * ITEMS])
-def test_an_unrelated_model_with_a_plate_of_that_name_is_left_alone(x: Tensor, x_of_model: int) -> None:
+def test_unrelated_model_with_equal_plate_name_is_not_checked(x: Tensor, x_of_model: int) -> None:
     guide = BarycentricGuide(exact, "poe")
     kept = poutine.trace(guide).get_trace(x)
     other = torch.zeros(x_of_model, LATENT)
@@ -131,7 +131,7 @@ def test_an_unrelated_model_with_a_plate_of_that_name_is_left_alone(x: Tensor, x
     assert not _PYRO_STACK
 
 
-def test_the_guide_alone_leaves_nothing_behind(x: Tensor) -> None:
+def test_guide_without_model_leaves_no_handler(x: Tensor) -> None:
     guide = BarycentricGuide(exact, "poe")
     guide(x)
     assert not _PYRO_STACK
@@ -140,7 +140,7 @@ def test_the_guide_alone_leaves_nothing_behind(x: Tensor) -> None:
     assert draws["z"].shape == (5, ITEMS, LATENT)
 
 
-def test_a_model_that_fails_leaves_nothing_behind(x: Tensor) -> None:
+def test_failing_model_leaves_no_handler(x: Tensor) -> None:
     def broken(x: Tensor) -> None:
         raise ZeroDivisionError
 
@@ -149,7 +149,7 @@ def test_a_model_that_fails_leaves_nothing_behind(x: Tensor) -> None:
     assert not _PYRO_STACK
 
 
-def test_without_validation_nothing_is_checked(x: Tensor) -> None:
+def test_plate_size_is_not_checked_without_validation(x: Tensor) -> None:
     with pyro.validation_enabled(False):
         Trace_ELBO().loss(model, BarycentricGuide(exact, "poe"), x[:4], ITEMS)
 
@@ -164,7 +164,7 @@ ESTIMATORS: list[tuple[str, Callable[[], Any]]] = [
 
 @pytest.mark.parametrize("make", [make for _, make in ESTIMATORS], ids=[name for name, _ in ESTIMATORS])
 @pytest.mark.parametrize("subsampling", [False, True])
-def test_every_estimator_is_exact_at_the_exact_posterior(x: Tensor, make: Callable[[], Any], subsampling: bool) -> None:
+def test_estimators_are_exact_at_the_exact_posterior(x: Tensor, make: Callable[[], Any], subsampling: bool) -> None:
     part, size = (x[:4], ITEMS) if subsampling else (x, None)
     guide = BarycentricGuide(exact, "poe", plate_size=size)
     expected = evidence(part) * (ITEMS / 4 if subsampling else 1)
@@ -172,7 +172,7 @@ def test_every_estimator_is_exact_at_the_exact_posterior(x: Tensor, make: Callab
 
 
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_mean_field_elbo_takes_a_normal_posterior(x: Tensor, bound: str) -> None:
+def test_mean_field_elbo_of_normal_posterior_equals_the_evidence(x: Tensor, bound: str) -> None:
     guide = BarycentricGuide(exact, "poe", bound=bound)
     elbo = TraceMeanField_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
     assert -elbo.loss(model, guide, x) == pytest.approx(evidence(x), abs=0.5)
@@ -181,7 +181,7 @@ def test_mean_field_elbo_takes_a_normal_posterior(x: Tensor, bound: str) -> None
 @pytest.mark.parametrize("aggregation", ["poe", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
 @pytest.mark.parametrize("parallel", [False, True])
-def test_predictive(x: Tensor, aggregation: str, bound: str, parallel: bool) -> None:
+def test_predictive_draws_from_the_guide(x: Tensor, aggregation: str, bound: str, parallel: bool) -> None:
     def generate(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(LATENT), 1.0).to_event(1))
@@ -195,7 +195,7 @@ def test_predictive(x: Tensor, aggregation: str, bound: str, parallel: bool) -> 
 
 
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_inside_an_outer_plate(x: Tensor, bound: str) -> None:
+def test_guide_inside_outer_plate_equals_the_evidence(x: Tensor, bound: str) -> None:
     both = torch.stack([x, -x + 1, 2 * x])
     inner = BarycentricGuide(exact, "poe", bound=bound)
 
@@ -214,7 +214,9 @@ def test_inside_an_outer_plate(x: Tensor, bound: str) -> None:
 
 @pytest.mark.parametrize("aggregation", ["poe", "mopoe"])
 @pytest.mark.parametrize("subsample_size", [None, 5])
-def test_items_in_another_dimension(x: Tensor, aggregation: str, subsample_size: int | None) -> None:
+def test_guide_with_plate_in_other_dimension_equals_the_evidence(
+    x: Tensor, aggregation: str, subsample_size: int | None
+) -> None:
     rows = torch.stack([x, x + 1], 1)  # (item, time, latent)
     seen: list[Tensor] = []
     size = None if subsample_size is None else ITEMS

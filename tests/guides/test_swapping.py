@@ -1,4 +1,4 @@
-"""BarycentricGuide where a Pyro guide goes: parts of a guide, enumeration, and every estimator, by value."""
+"""BarycentricGuide as a Pyro guide: in guide lists, under enumeration, and with every estimator."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from pyro.infer.autoguide import AutoDelta, AutoGuideList, AutoNormal
 from torch import Tensor
 
 from pyro_mmvae import BarycentricGuide, Experts
-from pyro_mmvae.aggregation.weights import LearnedMixtureWeights
+from pyro_mmvae.aggregation.weights import LearnedSubsetWeights
 
 ITEMS, LATENT, SIGMA = 12, 2, 0.7
 VECTORISED: dict[str, Any] = {"vectorize_particles": True, "max_plate_nesting": 1}
 
 
 def exact(x: Tensor, _size: int | None = None) -> Experts:
-    """The likelihood term of :func:`model`; its product with the prior is the posterior of z where b is 0."""
+    """Return the likelihood term of :func:`model`; its product with the prior is the posterior of z where b is 0."""
     return Experts(x.unsqueeze(-2), torch.full_like(x, SIGMA).unsqueeze(-2))
 
 
 def two(x: Tensor, _size: int | None = None) -> Experts:
-    """Experts that no aggregation makes the posterior of."""
+    """Return experts that no aggregation turns into the posterior."""
     return Experts(torch.stack([x - 0.5, x + 0.3], -2), x.new_tensor([[0.4], [1.1]]).expand(len(x), 2, LATENT))
 
 
@@ -43,14 +43,14 @@ def model(x: Tensor, size: int | None = None) -> None:
 
 
 def with_global(x: Tensor, size: int | None = None) -> None:
-    """An offset b ~ N(0, 1) of all items at once."""
+    """Draw an offset b ~ N(0, 1) that all items share."""
     b = pyro.sample("b", dist.Normal(x.new_zeros(()), 1.0))
     with pyro.plate("data", size or len(x), subsample_size=len(x)):
         local(x, b[..., None])
 
 
 def evidence(x: Tensor, shift: float = 0.0) -> float:
-    """Log p(x) of all items given b."""
+    """Return log p(x) of all items given b."""
     return float(dist.Normal(x.new_zeros(()), (1 + SIGMA**2) ** 0.5).log_prob(x - shift).sum())
 
 
@@ -62,7 +62,7 @@ def list_of(model: Any, guide: BarycentricGuide, **options: Any) -> AutoGuideLis
 
 
 def held_at_zero(guides: AutoGuideList, x: Tensor, *args: Any) -> float:
-    """The ELBO with the draw of b put at 0, less b's own terms: what the local part has come to."""
+    """Return the local part of the ELBO: b is held at 0 and its terms are left out."""
     trace = poutine.trace(poutine.condition(guides, data={"b_unconstrained": x.new_zeros(())})).get_trace(x, *args)
     replayed = poutine.trace(poutine.replay(poutine.condition(with_global, {"b": x.new_zeros(())}), trace=trace))
     found = replayed.get_trace(x, *args)
@@ -77,7 +77,7 @@ def x() -> Tensor:
     return torch.randn(ITEMS, LATENT, dtype=torch.float64)
 
 
-def test_in_a_list_its_site_has_the_density_and_plate_it_has_alone(x: Tensor) -> None:
+def test_guide_in_list_has_the_density_and_plate_it_has_alone(x: Tensor) -> None:
     guide = BarycentricGuide(two, "mwb")
     guides = list_of(with_global, guide)
     trace = poutine.trace(guides).get_trace(x)
@@ -93,11 +93,11 @@ def test_in_a_list_its_site_has_the_density_and_plate_it_has_alone(x: Tensor) ->
     assert isinstance(BarycentricGuide(two, "mwb")(x), Tensor)
 
 
-def test_in_a_list_the_local_elbo_is_the_evidence(x: Tensor) -> None:
+def test_guide_in_list_has_the_evidence_as_local_elbo(x: Tensor) -> None:
     assert held_at_zero(list_of(with_global, BarycentricGuide(exact, "poe")), x) == pytest.approx(evidence(x), rel=1e-9)
 
 
-def test_in_a_list_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
+def test_guide_in_list_scales_minibatches_as_the_model(x: Tensor) -> None:
     for part in (x[:3], x[4:8]):  # a list whose plate follows the batch
         guides = list_of(
             with_global,
@@ -109,7 +109,7 @@ def test_in_a_list_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
             assert held_at_zero(guides, batch, ITEMS) == pytest.approx(expected, rel=1e-9)
 
 
-def test_in_a_list_a_model_that_subsamples_draws_the_same_items(x: Tensor) -> None:
+def test_guide_in_list_subsamples_the_items_of_the_model(x: Tensor) -> None:
     drawn: list[Tensor] = []
 
     def subsampling(x: Tensor) -> None:
@@ -140,7 +140,7 @@ def test_in_a_list_a_model_that_subsamples_draws_the_same_items(x: Tensor) -> No
         ({"plate_size": ITEMS + 1}, 5, ITEMS, r"\(12, 5, -1\) in the AutoGuideList and \(13, 5, -1\)"),
     ],
 )
-def test_in_a_list_a_plate_that_does_not_fit_is_refused(
+def test_guide_in_list_refuses_a_plate_that_does_not_fit(
     x: Tensor, options: dict[str, Any], batch: int, size: int | None, message: str
 ) -> None:
     guides = list_of(with_global, BarycentricGuide(two, "wb", **options))
@@ -149,14 +149,14 @@ def test_in_a_list_a_plate_that_does_not_fit_is_refused(
     assert "\n" not in str(error.value)
 
 
-def test_in_a_list_another_number_of_items_than_the_first_asks_for_create_plates(x: Tensor) -> None:
+def test_guide_in_list_asks_for_create_plates_if_items_change(x: Tensor) -> None:
     guides = list_of(with_global, BarycentricGuide(two, "wb"))
     guides(x)
     with pytest.raises(ValueError, match="create_plates to the list if the number of items changes"):
         guides(x[:5])
 
 
-def test_a_list_is_trained_copied_and_has_no_median(x: Tensor) -> None:
+def test_guide_list_trains_copies_and_has_no_median(x: Tensor) -> None:
     class Encode(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -180,8 +180,7 @@ def test_a_list_is_trained_copied_and_has_no_median(x: Tensor) -> None:
     torch.testing.assert_close(twin(x)["z"], first)
 
 
-def test_beside_another_guide_in_a_plain_function(x: Tensor) -> None:
-    """Without a list: the global part hidden from the local one, and the ELBO as in closed form."""
+def test_guide_beside_autodelta_matches_closed_form(x: Tensor) -> None:
     delta = AutoDelta(poutine.block(with_global, expose=["b"]), init_loc_fn=lambda site: x.new_tensor(0.4))
     inner = BarycentricGuide(lambda x: exact(x - 0.4), "poe")
 
@@ -193,7 +192,7 @@ def test_beside_another_guide_in_a_plain_function(x: Tensor) -> None:
     assert -Trace_ELBO().loss(with_global, guide, x) == pytest.approx(expected, rel=1e-6)
 
 
-def test_a_block_hides_its_site_and_leaves_the_rest(x: Tensor) -> None:
+def test_block_hides_the_site_of_the_guide(x: Tensor) -> None:
     guide = BarycentricGuide(exact, "poe")
     assert set(poutine.trace(poutine.block(guide, hide=["z"])).get_trace(x).stochastic_nodes) == {"data"}
     assert set(poutine.trace(poutine.block(guide, expose=["z"])).get_trace(x).stochastic_nodes) == {"z"}
@@ -215,7 +214,7 @@ def groups(x: Tensor, size: int | None = None) -> None:
 
 
 def by_hand(x: Tensor, z: Tensor) -> Tensor:
-    """Log p(x, z) of each item with the group summed out."""
+    """Return log p(x, z) of each item with the group summed out."""
     terms = [s.log() + dist.Normal(c, 1.0).log_prob(z).sum(-1) for s, c in zip(SHARES, CENTRES, strict=True)]
     return torch.stack(terms).logsumexp(0) + dist.Normal(z, SIGMA).log_prob(x).sum(-1)
 
@@ -223,7 +222,7 @@ def by_hand(x: Tensor, z: Tensor) -> Tensor:
 @pytest.mark.parametrize("aggregation", ["poe", "wb", "mwb"])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
 @pytest.mark.parametrize("particles", [1, 7])
-def test_enumerated_is_summed_out_by_hand(x: Tensor, aggregation: str, bound: str, particles: int) -> None:
+def test_trace_enum_elbo_matches_hand_summation(x: Tensor, aggregation: str, bound: str, particles: int) -> None:
     guide = BarycentricGuide(two, aggregation, bound=bound)
     elbo = TraceEnum_ELBO(num_particles=particles, **VECTORISED)
     nodes: list[Any] = []
@@ -238,7 +237,7 @@ def test_enumerated_is_summed_out_by_hand(x: Tensor, aggregation: str, bound: st
     assert -loss == pytest.approx(float(expected), rel=1e-10)
 
 
-def test_enumerated_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
+def test_trace_enum_elbo_scales_minibatches_as_the_model(x: Tensor) -> None:
     guide = BarycentricGuide(two, "wb", plate_size=ITEMS)
     torch.manual_seed(3)
     loss = TraceEnum_ELBO(max_plate_nesting=1).loss(groups, guide, x[:4], ITEMS)
@@ -248,7 +247,7 @@ def test_enumerated_minibatches_have_the_scale_of_the_model(x: Tensor) -> None:
     assert -loss == pytest.approx(float(ITEMS / 4 * (by_hand(x[:4], z) - q.log_prob(z)).sum()), rel=1e-10)
 
 
-def test_enumerated_gradients_are_those_of_the_sum_by_hand(x: Tensor) -> None:
+def test_trace_enum_elbo_gradients_match_hand_summation(x: Tensor) -> None:
     scale = torch.nn.Parameter(x.new_tensor(0.6))
     guide = BarycentricGuide(lambda x: Experts(two(x).loc, scale.expand(len(x), 2, LATENT)), "wb")
     torch.manual_seed(3)
@@ -261,7 +260,7 @@ def test_enumerated_gradients_are_those_of_the_sum_by_hand(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("aggregation", ["wb", "mwb"])
-def test_particles_in_one_go_are_draws_of_the_same_estimator(x: Tensor, aggregation: str) -> None:
+def test_vectorized_particles_have_the_mean_of_sequential_ones(x: Tensor, aggregation: str) -> None:
     guide = BarycentricGuide(two, aggregation)
     losses = {go: [] for go in (False, True)}
     for go, values in losses.items():
@@ -272,7 +271,7 @@ def test_particles_in_one_go_are_draws_of_the_same_estimator(x: Tensor, aggregat
     assert abs(first.mean() - second.mean()) < 4 * ((first.var() + second.var()) / 10).sqrt()
 
 
-def test_mean_field_is_the_closed_form(x: Tensor) -> None:
+def test_mean_field_elbo_matches_the_closed_form(x: Tensor) -> None:
     guide = BarycentricGuide(two, "wb")
     q = guide.posterior(two(x)).base_dist
     kl = torch.distributions.kl_divergence(torch.distributions.Normal(q.loc, q.scale), torch.distributions.Normal(0, 1))
@@ -291,7 +290,7 @@ def test_mean_field_is_the_closed_form(x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("vectorised", [False, True])
-def test_renyi_is_the_log_mean_of_the_weights(x: Tensor, vectorised: bool) -> None:
+def test_renyi_elbo_is_the_log_mean_of_importance_weights(x: Tensor, vectorised: bool) -> None:
     guide, particles = BarycentricGuide(two, "mwb"), 6
     drawn: list[Any] = []
 
@@ -312,7 +311,7 @@ def test_renyi_is_the_log_mean_of_the_weights(x: Tensor, vectorised: bool) -> No
 
 
 @pytest.mark.parametrize("parallel", [False, True])
-def test_predictive_with_a_list_uses_one_draw_of_all_sites(x: Tensor, parallel: bool) -> None:
+def test_predictive_with_guide_list_uses_joint_draws(x: Tensor, parallel: bool) -> None:
     def generate(x: Tensor) -> None:
         b = pyro.sample("b", dist.Normal(x.new_zeros(()), 1.0))
         with pyro.plate("data", len(x), dim=-1):
@@ -330,7 +329,7 @@ def test_predictive_with_a_list_uses_one_draw_of_all_sites(x: Tensor, parallel: 
     torch.testing.assert_close(z.std(0), q.stddev, atol=0.2, rtol=0)
 
 
-def test_estimators_that_cannot_learn_mixture_weights_say_so(x: Tensor) -> None:
+def test_estimators_without_score_term_refuse_learned_subset_weights(x: Tensor) -> None:
     class Encode(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -339,11 +338,11 @@ def test_estimators_that_cannot_learn_mixture_weights_say_so(x: Tensor) -> None:
         def forward(self, x: Tensor) -> Experts:
             return two(x + self.shift)
 
-    guide = BarycentricGuide(Encode(), "mwb", mixture_weights=LearnedMixtureWeights(3).double())
+    guide = BarycentricGuide(Encode(), "mwb", subset_weights=LearnedSubsetWeights(3).double())
     with pytest.raises(NotImplementedError, match="must be fully reparameterized"):
         TraceMeanField_ELBO().loss_and_grads(model, guide, x)
     with pytest.raises(NotImplementedError):
         RenyiELBO(alpha=0, num_particles=2).loss_and_grads(model, guide, x)
     Trace_ELBO().loss_and_grads(model, guide, x)
-    assert guide.mixture_weights.logits.grad is not None
-    assert guide.mixture_weights.logits.grad.abs().sum() > 0
+    assert guide.aggregation.subset_weights.logits.grad is not None
+    assert guide.aggregation.subset_weights.logits.grad.abs().sum() > 0

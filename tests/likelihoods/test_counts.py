@@ -17,11 +17,11 @@ from pyro_mmvae.likelihoods import LogRatePoisson, NegativeBinomialLikelihood, m
 from pyro_mmvae.networks import NetworkOptions
 
 COUNTS = pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
-SIZE = 30.0
+TOTAL = 30.0
 
 
 def make(name: str, shape: tuple[int, ...] = (5,)) -> Any:
-    likelihood = make_likelihood(name, shape, size=SIZE).double()
+    likelihood = make_likelihood(name, shape, reference_total=TOTAL).double()
     if isinstance(likelihood, NegativeBinomialLikelihood):
         likelihood.log_theta.data = torch.linspace(-1, 2, math.prod(shape), dtype=torch.float64).reshape(shape)
     return likelihood
@@ -39,13 +39,13 @@ def log_pmf(likelihood: Any, x: Tensor, rate: Tensor) -> Tensor:
 
 @COUNTS
 @pytest.mark.parametrize("shape", [(5,), (2, 3)])
-def test_the_density_is_scipys_with_the_items_total_as_size_factor(name: str, shape: tuple[int, ...]) -> None:
+def test_log_prob_counts_equals_scipy_with_totals_as_size_factors(name: str, shape: tuple[int, ...]) -> None:
     likelihood = make(name, shape)
     logits = torch.randn(4, *shape, dtype=torch.float64)
     x = torch.poisson(torch.rand(4, *shape, dtype=torch.float64) * 9)
     x[2] = 0  # a total of nothing: the reference size
     total = x.reshape(4, -1).sum(-1)
-    size = torch.where(total > 0, total, SIZE)
+    size = torch.where(total > 0, total, TOTAL)
     share = logits.reshape(4, -1).softmax(-1).reshape(4, *shape)
     rate = share * size.reshape(4, *[1] * len(shape))
     ours = likelihood(logits, x)
@@ -53,9 +53,9 @@ def test_the_density_is_scipys_with_the_items_total_as_size_factor(name: str, sh
     torch.testing.assert_close(ours.log_prob(x), log_pmf(likelihood, x, rate), rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(ours.mean, rate)
     torch.testing.assert_close(
-        likelihood(logits).log_prob(x), log_pmf(likelihood, x, share * SIZE), rtol=1e-10, atol=1e-10
+        likelihood(logits).log_prob(x), log_pmf(likelihood, x, share * TOTAL), rtol=1e-10, atol=1e-10
     )
-    torch.testing.assert_close(likelihood.mean(logits), share * SIZE)
+    torch.testing.assert_close(likelihood.mean(logits), share * TOTAL)
     more = logits + torch.randn(3, 1, *shape, dtype=torch.float64)  # draws before items
     assert likelihood(more, x).log_prob(x).shape == (3, 4)
     torch.testing.assert_close(likelihood(more, x).log_prob(x)[1], likelihood(more[1], x).log_prob(x))
@@ -64,7 +64,7 @@ def test_the_density_is_scipys_with_the_items_total_as_size_factor(name: str, sh
 
 
 @COUNTS
-def test_draws_have_the_moments_of_the_density(name: str) -> None:
+def test_sample_counts_has_the_moments_of_the_density(name: str) -> None:
     likelihood = make(name)
     logits = torch.linspace(-1, 1, 5, dtype=torch.float64)
     given = torch.full((1, 5), 8.0, dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_draws_have_the_moments_of_the_density(name: str) -> None:
 
 
 @COUNTS
-def test_expanding_and_masking(name: str) -> None:
+def test_expand_and_mask_counts_keep_the_density(name: str) -> None:
     likelihood, x = make(name), torch.ones(3, 5, dtype=torch.float64)
     ours = likelihood(torch.randn(3, 5, dtype=torch.float64), x)
     more = ours.expand([2, 3])
@@ -93,8 +93,8 @@ def test_expanding_and_masking(name: str) -> None:
 
 
 @COUNTS
-def test_extreme_logits_and_absent_items_leave_values_and_gradients_finite(name: str) -> None:
-    likelihood = make_likelihood(name, (3,), size=SIZE)
+def test_log_prob_extreme_logits_and_absent_items_is_finite(name: str) -> None:
+    likelihood = make_likelihood(name, (3,), reference_total=TOTAL)
     logits = torch.tensor([[200.0, -200.0, 0.0], [0.0, 0.0, 0.0]], requires_grad=True)
     x = torch.tensor([[1.0, 7.0, 0.0], [0.0, 0.0, 0.0]])  # the second is absent
     loss = likelihood(logits, x).mask(torch.tensor([True, False])).log_prob(x).sum()
@@ -108,41 +108,44 @@ def test_extreme_logits_and_absent_items_leave_values_and_gradients_finite(name:
     assert half.log_prob(x).dtype == torch.float32
 
 
-def test_the_dispersion_is_learned_and_starts_at_one() -> None:
+def test_negative_binomial_dispersion_starts_at_one_and_has_a_gradient() -> None:
     likelihood = make_likelihood("negative_binomial", (3,))
     assert torch.equal(likelihood.log_theta, torch.zeros(3))
     likelihood(torch.zeros(2, 3), torch.ones(2, 3)).log_prob(torch.ones(2, 3)).sum().backward()
     assert (likelihood.log_theta.grad != 0).all()
 
 
-def test_validation_is_off_unless_asked_for() -> None:
+def test_log_rate_poisson_validates_on_request_only() -> None:
     assert LogRatePoisson(torch.zeros(2)).log_prob(torch.full((2,), 0.5)).isfinite().all()
     with pytest.raises(ValueError, match="within the support"):
         LogRatePoisson(torch.zeros(2), validate_args=True).log_prob(torch.full((2,), 0.5))
 
 
 @COUNTS
-@pytest.mark.parametrize("size", [0.0, -1.0, math.nan, math.inf])
-def test_a_size_must_be_positive(name: str, size: float) -> None:
-    with pytest.raises(ValueError, match="reference size of counts must be positive and finite"):
-        make_likelihood(name, (3,), size=size)
+@pytest.mark.parametrize("total", [0.0, -1.0, math.nan, math.inf])
+def test_make_likelihood_wrong_reference_total_is_refused(name: str, total: float) -> None:
+    with pytest.raises(ValueError, match="reference_total of counts must be positive and finite"):
+        make_likelihood(name, (3,), reference_total=total)
 
 
 @COUNTS
-def test_a_model_keeps_each_items_size_and_generates(name: str) -> None:
+def test_model_counts_keep_observed_totals_when_generated(name: str) -> None:
     vae = MultimodalVAE(
-        [Modality("rna", (6,), likelihood=name, size=SIZE), Modality("v", (2,), likelihood="normal", scale="learned")],
+        [
+            Modality("rna", (6,), likelihood=name, reference_total=TOTAL),
+            Modality("v", (2,), likelihood="normal", scale="learned"),
+        ],
         3,
         network=NetworkOptions(hidden=8),
     )
     x = torch.tensor([[100.0, 0, 0, 0, 0, 0], [1.0, 1, 0, 0, 0, 0], [5.0] * 6])
     batch = {"rna": x, "v": torch.zeros(3, 2), "present": torch.tensor([[True, True], [True, True], [False, True]])}
     trace = pyro.poutine.trace(vae.model).get_trace(batch, generate=True)
-    torch.testing.assert_close(trace.nodes["rna"]["fn"].mean.sum(-1), torch.tensor([100.0, 2.0, SIZE]))
+    torch.testing.assert_close(trace.nodes["rna"]["fn"].mean.sum(-1), torch.tensor([100.0, 2.0, TOTAL]))
     drawn = Predictive(vae.model, guide=vae.guide, num_samples=7)(batch, generate=("rna",))
     assert drawn["rna"].shape == (7, 3, 6)
     assert (drawn["rna"] >= 0).all()
     assert abs(drawn["rna"][:, 0].sum(-1).mean() - 100) < 60
-    prior = Predictive(vae.model, num_samples=2)(size=4)
+    prior = Predictive(vae.model, num_samples=2)(num_items=4)
     assert prior["rna"].shape == (2, 4, 6)
-    torch.testing.assert_close(vae.decode(torch.randn(5, 3))["rna"].sum(-1), torch.full((5,), SIZE))
+    torch.testing.assert_close(vae.decode(torch.randn(5, 3))["rna"].sum(-1), torch.full((5,), TOTAL))

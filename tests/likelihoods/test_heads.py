@@ -42,7 +42,7 @@ class Ops(TorchDispatchMode):
 @LOCATION
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("scale", [0.75, "learned"])
-def test_density_is_that_of_independent_pixels(name: str, shape: tuple[int, ...], scale: float | str) -> None:
+def test_log_prob_shared_scale_equals_scipy(name: str, shape: tuple[int, ...], scale: float | str) -> None:
     loc, x = parameters(shape), parameters(shape)
     likelihood = make_likelihood(name, shape, scale=scale).double()
     number = 1.0 if scale == "learned" else float(scale)
@@ -57,12 +57,14 @@ def test_density_is_that_of_independent_pixels(name: str, shape: tuple[int, ...]
     assert torch.equal(ours.mean, loc)
     torch.testing.assert_close(ours.variance, FAMILIES[name](loc, number).variance, check_dtype=False)
     assert torch.equal(likelihood.mean(loc), loc)
-    assert likelihood.parameter_shape == shape
+    assert likelihood.parameter_shape == likelihood.feature_shape == shape
     assert likelihood.features(x) is x
+    assert likelihood.point(loc) is loc
+    assert not likelihood.is_categorical
 
 
 @LOCATION
-def test_a_fixed_scale_is_as_exact_as_the_floating_type_of_loc(name: str) -> None:
+def test_log_prob_fixed_scale_has_the_precision_of_loc(name: str) -> None:
     loc, x = parameters((5,)), parameters((5,))
     ours, theirs = make_likelihood(name, (5,), scale=0.1)(loc), FAMILIES[name](loc, 0.1)
     torch.testing.assert_close(ours.log_prob(x), theirs.log_prob(x).sum(-1), rtol=1e-12, atol=1e-12)
@@ -71,7 +73,7 @@ def test_a_fixed_scale_is_as_exact_as_the_floating_type_of_loc(name: str) -> Non
 
 @LOCATION
 @pytest.mark.parametrize("shape", SHAPES)
-def test_expanding_and_masking(name: str, shape: tuple[int, ...]) -> None:
+def test_expand_and_mask_shared_scale_keep_the_density(name: str, shape: tuple[int, ...]) -> None:
     loc, x = parameters(shape), parameters(shape)
     ours = make_likelihood(name, shape, scale=0.3)(loc)
     more = ours.expand([4, 6])
@@ -87,8 +89,8 @@ def test_expanding_and_masking(name: str, shape: tuple[int, ...]) -> None:
 
 
 @LOCATION
-def test_a_pyro_site_counts_each_item_once(name: str) -> None:
-    """A scalar modality too: a sum over no dimension must not become a sum over the batch."""
+def test_sample_site_counts_each_item_once(name: str) -> None:
+    """Check scalar modalities too: a sum over no dimension must not become a sum over the batch."""
     for shape in SHAPES:
         loc, x = parameters(shape), parameters(shape)
 
@@ -105,7 +107,7 @@ def test_a_pyro_site_counts_each_item_once(name: str) -> None:
 
 
 @LOCATION
-def test_samples_have_the_density(name: str) -> None:
+def test_sample_shared_scale_has_the_density(name: str) -> None:
     loc = torch.tensor([-1.0, 0.0, 2.0])
     draws = make_likelihood(name, (3,), scale=0.6)(loc.expand(20000, 3)).sample()
     for pixel in range(3):
@@ -116,7 +118,7 @@ def test_samples_have_the_density(name: str) -> None:
 
 
 @LOCATION
-def test_draws_carry_gradients(name: str) -> None:
+def test_rsample_shared_scale_has_pathwise_gradients(name: str) -> None:
     loc = parameters((4,)).requires_grad_()
     likelihood = make_likelihood(name, (4,), scale="learned")
     draws = likelihood(loc).rsample()
@@ -128,7 +130,7 @@ def test_draws_carry_gradients(name: str) -> None:
 
 
 @LOCATION
-def test_a_fixed_scale_takes_no_logarithm_and_a_learned_one_a_single_one(name: str) -> None:
+def test_log_prob_shared_scale_takes_at_most_one_logarithm(name: str) -> None:
     x = torch.rand(16, 3, 28, 28)
     for scale, expected in ((0.75, []), ("learned", [1])):
         likelihood = make_likelihood(name, (3, 28, 28), scale=scale)
@@ -138,7 +140,7 @@ def test_a_fixed_scale_takes_no_logarithm_and_a_learned_one_a_single_one(name: s
 
 
 @LOCATION
-def test_a_learned_scale_starts_at_one_and_finds_the_maximum(name: str) -> None:
+def test_learned_scale_starts_at_one_and_is_stationary_at_the_maximum(name: str) -> None:
     x = torch.randn(500, 3, dtype=torch.float64) * 0.2
     likelihood = make_likelihood(name, (3,), scale="learned").double()
     assert likelihood.log_scale.item() == 0
@@ -154,7 +156,7 @@ def test_a_learned_scale_starts_at_one_and_finds_the_maximum(name: str) -> None:
 
 
 @pytest.mark.parametrize("family", [SharedScaleLaplace, SharedScaleNormal])
-def test_validation_is_off_unless_asked_for(family: Any) -> None:
+def test_log_prob_shared_scale_validates_on_request_only(family: Any) -> None:
     loc, bad = torch.zeros(2, 3), torch.full((2, 3), torch.nan)
     assert family(loc, 1.0).log_prob(bad).isnan().all()
     with pytest.raises(ValueError, match="within the support"):
@@ -164,7 +166,7 @@ def test_validation_is_off_unless_asked_for(family: Any) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_bernoulli(shape: tuple[int, ...]) -> None:
+def test_bernoulli_log_prob_equals_cross_entropy(shape: tuple[int, ...]) -> None:
     logits, x = parameters(shape), torch.rand(6, *shape, dtype=torch.float64)
     likelihood = make_likelihood("bernoulli", shape)
     ours = likelihood(logits)
@@ -177,7 +179,7 @@ def test_bernoulli(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3)])
-def test_categorical(shape: tuple[int, ...]) -> None:
+def test_categorical_log_prob_equals_cross_entropy(shape: tuple[int, ...]) -> None:
     likelihood = make_likelihood("categorical", shape, classes=4)
     assert likelihood.parameter_shape == (*shape, 4)
     logits, x = torch.randn(6, *shape, 4), torch.randint(0, 4, (6, *shape))
@@ -186,7 +188,10 @@ def test_categorical(shape: tuple[int, ...]) -> None:
     expected = -torch.nn.functional.cross_entropy(logits.movedim(-1, 1), x, reduction="none").reshape(6, -1).sum(-1)
     torch.testing.assert_close(ours.log_prob(x), expected)
     torch.testing.assert_close(likelihood.mean(logits), logits.softmax(-1))
+    assert torch.equal(likelihood.point(likelihood.mean(logits)), logits.argmax(-1))
+    assert likelihood.is_categorical
     features = likelihood.features(x)
+    assert features.shape[1:] == likelihood.feature_shape
     assert features.shape == (6, *shape, 4)
     assert features.dtype == torch.get_default_dtype()
     assert torch.equal(features.argmax(-1), x)
@@ -197,30 +202,30 @@ def test_categorical(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("gauss", {}, "unknown likelihood 'gauss'; there are laplace, normal, bernoulli, categorical"),
-        ("laplace", {"scale": 0.0}, "scale must be a positive number or 'learned', not 0.0"),
-        ("normal", {"scale": -1.0}, "scale must be"),
-        ("normal", {"scale": float("nan")}, "scale must be"),
-        ("normal", {"scale": float("inf")}, "scale must be"),
-        ("laplace", {"scale": "free"}, "scale must be a positive number or 'learned', not 'free'"),
-        ("categorical", {}, "needs classes, two or more, got None"),
-        ("categorical", {"classes": 1}, "needs classes, two or more, got 1"),
+        ("gauss", {}, "unknown likelihood 'gauss'.* Available: laplace, normal, bernoulli, categorical"),
+        ("laplace", {"scale": 0.0}, "scale of a likelihood must be a positive number or 'learned', got 0.0"),
+        ("normal", {"scale": -1.0}, "scale of a likelihood must be"),
+        ("normal", {"scale": float("nan")}, "scale of a likelihood must be"),
+        ("normal", {"scale": float("inf")}, "scale of a likelihood must be"),
+        ("laplace", {"scale": "free"}, "scale of a likelihood must be a positive number or 'learned', got 'free'"),
+        ("categorical", {}, "classes of likelihood 'categorical' must be at least 2, got None"),
+        ("categorical", {"classes": 1}, "classes of likelihood 'categorical' must be at least 2, got 1"),
     ],
 )
-def test_bad_options_are_answered_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
+def test_make_likelihood_wrong_option_is_refused_in_one_line(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         make_likelihood(name, (3,), **options)
     assert "\n" not in str(error.value)
 
 
-def test_every_likelihood_of_the_list_can_be_made() -> None:
+def test_make_likelihood_every_name_gives_a_distribution() -> None:
     for name in LIKELIHOODS:
         made = make_likelihood(name, (3,), classes=2)
         assert isinstance(made(torch.zeros(2, *made.parameter_shape)), dist.Distribution)
 
 
 @pytest.mark.parametrize("name", sorted(FAMILIES))
-def test_a_decoder_may_give_the_logit_of_the_mean(name: str) -> None:
+def test_likelihood_output_sigmoid_takes_logits_of_the_mean(name: str) -> None:
     logits = parameters((3, 4), torch.float64).requires_grad_()
     likelihood = make_likelihood(name, (3, 4), scale=0.3, output="sigmoid")
     value = torch.rand(6, 3, 4, dtype=torch.float64)
@@ -233,8 +238,13 @@ def test_a_decoder_may_give_the_logit_of_the_mean(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "output"), [("bernoulli", "sigmoid"), ("categorical", "sigmoid"), ("laplace", "tanh")]
+    ("name", "output", "message"),
+    [
+        ("bernoulli", "sigmoid", "likelihood 'bernoulli' does not take output, got 'sigmoid'; laplace, normal do"),
+        ("categorical", "sigmoid", "likelihood 'categorical' does not take output, got 'sigmoid'; laplace, normal do"),
+        ("laplace", "tanh", "output must be one of identity, sigmoid, got 'tanh'"),
+    ],
 )
-def test_an_output_of_no_use_is_refused(name: str, output: str) -> None:
-    with pytest.raises(ValueError, match=f"likelihood '{name}' has no output '{output}'; there are identity, sigmoid"):
+def test_make_likelihood_wrong_output_is_refused(name: str, output: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         make_likelihood(name, (3,), classes=4, output=output)

@@ -129,7 +129,7 @@ def test_vae_with_correlated_experts_handles_absent_modalities_and_items(covaria
     posterior: Any = vae.posterior({**batch, "present": torch.cat([present, torch.zeros(3, 1).bool()], 1)})
     assert torch.equal(posterior.mean[2], torch.zeros(3))
     torch.testing.assert_close(posterior.variance[2], torch.ones(3))
-    assert vae.guide(size=4).shape == (4, 3)
+    assert vae.guide(num_items=4).shape == (4, 3)
     assert vae.guide.experts(None, 4).kind == "full"
 
 
@@ -153,7 +153,7 @@ def test_run_with_correlated_experts_trains_and_is_evaluated(
     assert len(experts.loc) == len(data)
     assert posterior_means(run.vae, experts, (0, 2)).isfinite().all()
     rows = latent_usage(run.vae, experts, subset=(0, 1, 2), draws=20)
-    protocol = "closed form" if aggregation == "wb" else "16 draws an item"
+    protocol = "closed form" if aggregation == "wb" else "16 draws per item"
     assert {row.metric: row.protocol for row in rows}["kl"] == protocol
     geometry = expert_geometry(run.vae, experts)
     assert all(math.isfinite(row.value) for row in (*rows, *geometry))

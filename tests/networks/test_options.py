@@ -68,7 +68,9 @@ def test_network_options_conv_sets_channels_norm_activation_and_hidden_layers() 
 
 
 def test_network_options_conv_without_norm_and_decoder_hidden_has_neither() -> None:
-    _, decoder = make_networks("conv", IMAGE, IMAGE, LATENT, NetworkOptions(width=4, hidden=16))
+    _, decoder = make_networks(
+        "conv", IMAGE, IMAGE, LATENT, NetworkOptions(width=4, hidden=16, norm="none", activation="relu")
+    )
     assert not layers_of_type(decoder, GroupedLinear)
     assert not layers_of_type(decoder, nn.GroupNorm)
     assert not isinstance(list(decoder.modules())[-1], nn.ReLU)

@@ -79,7 +79,7 @@ def test_residual_block_keeps_the_variance_at_initialisation(sides: list[int], u
 @pytest.mark.parametrize("shape", [(3, 64, 64), (256, 7)])
 def test_residual_outputs_and_gradients_are_of_order_one_at_initialisation(shape: tuple[int, ...], norm: str) -> None:
     torch.manual_seed(0)
-    options = NetworkOptions(width=8, norm=norm)
+    options = NetworkOptions(width=8, norm=norm, activation="relu")
     encoder, decoder = ResidualEncoder(shape, 16, options), ResidualDecoder(shape, 16, options)
     items = torch.randn(8, 1, *shape)
     loc, _ = encoder(items)

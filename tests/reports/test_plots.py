@@ -1,4 +1,4 @@
-"""Pictures from the files of a run directory alone."""
+"""Pictures drawn from the files of a run directory alone."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ZOOM, PAD, GAP, MARGIN = 2, 2, 8, 92
 
 
 def pixels_of(file: Path) -> NDArray[np.uint8]:
-    """A PNG as uint8 `(height, width, rgb)`."""
+    """Return a PNG as uint8 pixels `(height, width, rgb)`."""
     return (matplotlib.image.imread(file)[..., :3] * 255).round().astype(np.uint8)
 
 
 def picture(images: NDArray[np.uint8], item: int) -> NDArray[np.uint8]:
-    """One image as it should stand in a grid."""
+    """Return one image as it should appear in a grid."""
     one = np.moveaxis(images[item], 0, -1)
     one = np.repeat(one, 3, -1) if one.shape[-1] == 1 else one
     return one.repeat(ZOOM, 0).repeat(ZOOM, 1)
@@ -37,40 +37,41 @@ def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("title", "note"), [("", ""), ("Title", "a note")])
-def test_a_grid_shows_every_pixel_where_it_belongs(tmp_path: Path, channels: int, title: str, note: str) -> None:
+def test_image_grid_places_every_pixel(tmp_path: Path, channels: int, title: str, note: str) -> None:
     first, second = noise(4, channels, 9, 7), noise(3, channels, 9, 7, seed=1)
     rows = [("first", first), ("", None), ("second", second)]
     file = image_grid(rows, tmp_path / "grid.png", title=title, note=note)
     assert file == tmp_path / "grid.png"
     assert [entry.name for entry in tmp_path.iterdir()] == ["grid.png"]
-    found = pixels_of(file)
+    drawn = pixels_of(file)
     head, foot = (26, 20) if title else (6, 6)
     height, width = 9 * ZOOM, 7 * ZOOM
-    assert found.shape == (head + 2 * (height + PAD) + GAP + foot, MARGIN + 4 * (width + PAD) + 6, 3)
+    assert drawn.shape == (head + 2 * (height + PAD) + GAP + foot, MARGIN + 4 * (width + PAD) + 6, 3)
     for images, top in ((first, head), (second, head + height + PAD + GAP)):
         for item in range(len(images)):
             left = MARGIN + item * (width + PAD)
-            assert (found[top : top + height, left : left + width] == picture(images, item)).all()
+            assert (drawn[top : top + height, left : left + width] == picture(images, item)).all()
     beside = MARGIN + 3 * (width + PAD)
-    assert (found[head + height + PAD + GAP :][:height, beside : beside + width] == 255).all()  # a row of three
+    below = drawn[head + height + PAD + GAP :][:height, beside : beside + width]
+    assert (below == 255).all()  # the second row has three images only
 
 
-def test_images_of_different_sizes_and_channels_in_one_grid(tmp_path: Path) -> None:
+def test_image_grid_different_sizes_and_channels(tmp_path: Path) -> None:
     large, small = noise(2, 3, 12, 10), noise(2, 1, 5, 4, seed=1)
-    found = pixels_of(image_grid([("large", large), ("small", small)], tmp_path / "grid.png"))
+    drawn = pixels_of(image_grid([("large", large), ("small", small)], tmp_path / "grid.png"))
     top = 6 + 12 * ZOOM + PAD
-    assert (found[6 : 6 + 24, MARGIN : MARGIN + 20] == picture(large, 0)).all()
+    assert (drawn[6 : 6 + 24, MARGIN : MARGIN + 20] == picture(large, 0)).all()
     for item in range(2):
         left = MARGIN + item * (10 * ZOOM + PAD)
-        assert (found[top : top + 10, left : left + 8] == picture(small, item)).all()
+        assert (drawn[top : top + 10, left : left + 8] == picture(small, item)).all()
 
 
-def test_labels_title_and_note_are_written(tmp_path: Path) -> None:
+def test_image_grid_writes_labels_title_and_note(tmp_path: Path) -> None:
     images = noise(2, 3, 8, 8)
     plain = pixels_of(image_grid([("", images)], tmp_path / "a.png", title=" ", note=" "))
-    told = pixels_of(image_grid([("label", images)], tmp_path / "b.png", title="Title", note="note"))
-    assert plain.shape == told.shape
-    differ = (plain != told).any(-1)
+    labelled = pixels_of(image_grid([("label", images)], tmp_path / "b.png", title="Title", note="note"))
+    assert plain.shape == labelled.shape
+    differ = (plain != labelled).any(-1)
     height = plain.shape[0]
     assert differ[: 26 - 2].any()
     assert differ[height - 18 :].any()
@@ -78,28 +79,28 @@ def test_labels_title_and_note_are_written(tmp_path: Path) -> None:
     assert not differ[26 : height - 20, MARGIN:].any()
 
 
-def test_texts_stand_under_the_images_they_belong_to(tmp_path: Path) -> None:
+def test_image_grid_texts_stand_under_their_images(tmp_path: Path) -> None:
     images, texts = noise(3, 1, 30, 30), np.array(["  seven ", "", "$x_1$"])
-    found = pixels_of(image_grid([("images", images), ("text", texts)], tmp_path / "grid.png"))
+    drawn = pixels_of(image_grid([("images", images), ("text", texts)], tmp_path / "grid.png"))
     width, text = 30 * ZOOM + PAD, 10 + 4  # screen pixels of an item and of a line
-    assert found.shape == (6 + 30 * ZOOM + PAD + text + PAD + 6, MARGIN + 3 * width + 6, 3)
-    below = found[6 + 30 * ZOOM + PAD :]
+    assert drawn.shape == (6 + 30 * ZOOM + PAD + text + PAD + 6, MARGIN + 3 * width + 6, 3)
+    below = drawn[6 + 30 * ZOOM + PAD :]
     ink = [(below[:, MARGIN + i * width : MARGIN + (i + 1) * width] < 128).any(-1) for i in range(3)]
     assert not ink[1].any()
     columns = np.flatnonzero(ink[0].any(0))
     assert 8 <= columns[0] <= 14  # after two spaces of five pixels
     assert 30 <= columns[-1] <= 36  # five letters later
-    assert np.flatnonzero(ink[2].any(0))[-1] >= 20  # all of it: no formula
+    assert np.flatnonzero(ink[2].any(0))[-1] >= 20  # the dollar signs are drawn too, not read as a formula
     with_other = pixels_of(image_grid([("images", images), ("text", texts[::-1])], tmp_path / "other.png"))
-    assert (with_other != found).any()
+    assert (with_other != drawn).any()
 
 
-def test_long_texts_are_broken_and_texts_can_be_alone(tmp_path: Path) -> None:
+def test_image_grid_texts_alone_are_broken_into_lines(tmp_path: Path) -> None:
     texts = np.array(["a" * 45, "b"])
-    found = pixels_of(image_grid([("text", texts)], tmp_path / "grid.png"))
-    width = 48 * ZOOM + PAD  # of which 19 letters go into a line
-    assert found.shape == (6 + 3 * 10 + 4 + PAD + 6, MARGIN + 2 * width + 6, 3)
-    rows = (found[:, MARGIN : MARGIN + width] < 128).any((1, 2))
+    drawn = pixels_of(image_grid([("text", texts)], tmp_path / "grid.png"))
+    width = 48 * ZOOM + PAD  # wide enough for 19 letters per line
+    assert drawn.shape == (6 + 3 * 10 + 4 + PAD + 6, MARGIN + 2 * width + 6, 3)
+    rows = (drawn[:, MARGIN : MARGIN + width] < 128).any((1, 2))
     assert int((np.diff(rows.astype(int)) == 1).sum()) == 3  # lines
 
 
@@ -108,30 +109,30 @@ def run_path(toy_config: Callable[..., Config], tmp_path: Path) -> Path:
     return train(toy_config(), tmp_path / "run", progress=False).path
 
 
-def test_a_run_is_drawn_from_its_files_alone(run_path: Path) -> None:
+def test_draw_run_needs_metrics_and_samples_only(run_path: Path) -> None:
     for file in (*run_path.glob("*.safetensors"), run_path / "config.yaml", run_path / "environment.json"):
         file.unlink()
-    drawn = draw_run(run_path)
-    assert [file.name for file in drawn] == ["curves.png", "reconstructions.png", "cross_generation.png"]
-    assert set(drawn) == set((run_path / "plots").iterdir())
+    files = draw_run(run_path)
+    assert [file.name for file in files] == ["curves.png", "reconstructions.png", "cross_generation.png"]
+    assert set(files) == set((run_path / "plots").iterdir())
     with np.load(run_path / "samples.npz") as file:
         arrays: dict[str, Any] = dict(file)
-    found = pixels_of(run_path / "plots" / "reconstructions.png")
+    drawn = pixels_of(run_path / "plots" / "reconstructions.png")
     row, column = 8 * ZOOM + PAD, 8 * ZOOM + PAD
-    assert found.shape == (26 + 6 * row + 2 * GAP + 20, MARGIN + 10 * column + 6, 3)
+    assert drawn.shape == (26 + 6 * row + 2 * GAP + 20, MARGIN + 10 * column + 6, 3)
     for m in range(3):
         for below, name in enumerate((f"observed.m{m}", f"reconstruction.m{m}")):
             top = 26 + (2 * m + below) * row + m * GAP
             left = MARGIN + 3 * column
-            assert (found[top : top + 16, left : left + 16] == picture(arrays[name], 3)).all()
-    found = pixels_of(run_path / "plots" / "cross_generation.png")
-    assert found.shape == (26 + 12 * row + 2 * GAP + 20, MARGIN + 10 * column + 6, 3)
-    top = 26 + (4 + 3) * row + GAP  # given m1: its own row, then m0, m1, m2
-    assert (found[top : top + 16, MARGIN : MARGIN + 16] == picture(arrays["generated.m1.m2"], 0)).all()
+            assert (drawn[top : top + 16, left : left + 16] == picture(arrays[name], 3)).all()
+    drawn = pixels_of(run_path / "plots" / "cross_generation.png")
+    assert drawn.shape == (26 + 12 * row + 2 * GAP + 20, MARGIN + 10 * column + 6, 3)
+    top = 26 + (4 + 3) * row + GAP  # given m1: the row of m1 itself, then m0, m1, m2
+    assert (drawn[top : top + 16, MARGIN : MARGIN + 16] == picture(arrays["generated.m1.m2"], 0)).all()
     assert pixels_of(run_path / "plots" / "curves.png").std() > 5
 
 
-def test_drawing_again_replaces_what_is_there(run_path: Path) -> None:
+def test_draw_run_again_replaces_pictures(run_path: Path) -> None:
     draw_run(run_path)
     before = (run_path / "plots" / "curves.png").read_bytes()
     lines = (run_path / "metrics.jsonl").read_text().splitlines()
@@ -141,7 +142,7 @@ def test_drawing_again_replaces_what_is_there(run_path: Path) -> None:
     assert {file.suffix for file in (run_path / "plots").iterdir()} == {".png"}
 
 
-def test_a_run_of_which_there_is_nothing_to_draw(tmp_path: Path) -> None:
+def test_draw_run_without_samples_draws_curves_only(tmp_path: Path) -> None:
     assert draw_run(tmp_path) == []
     row = {
         "epoch": 0, "objective": -1.0, "beta": 1.0, "kl": 0.1, "log_likelihood": {"v": -0.9},

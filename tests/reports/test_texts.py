@@ -1,4 +1,4 @@
-"""Texts in a grid of pictures: short ones in a line, long ones broken between words, none lost without a sign."""
+"""Texts in a grid of pictures: short ones in one line, long ones broken between words, cuts marked by an ellipsis."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ PAD, MARGIN = 2, 92
 
 
 @given(st.text("ab,* ", max_size=300), st.integers(4, 60))
-def test_lines_hold_all_words_in_order_or_end_in_an_ellipsis(text: str, letters: int) -> None:
+def test_break_lines_keeps_all_words_or_ends_in_an_ellipsis(text: str, letters: int) -> None:
     lines = break_lines(text, letters)
     assert 1 <= len(lines) <= 14
     assert all(len(line) <= letters for line in lines)
-    shown, whole = "".join("".join(lines).split()), "".join(text.split())
+    kept, letters_of_text = "".join("".join(lines).split()), "".join(text.split())
     if len(text) <= letters:
         assert lines == [text]
-    elif shown.endswith("…"):
+    elif kept.endswith("…"):
         assert len(lines) == 14
-        assert whole.startswith(shown[:-1])
-        assert len(shown) - 1 < len(whole)
+        assert letters_of_text.startswith(kept[:-1])
+        assert len(kept) - 1 < len(letters_of_text)
     else:
-        assert shown == whole
+        assert kept == letters_of_text
 
 
-def test_words_stay_whole_where_they_fit() -> None:
+def test_break_lines_breaks_between_words_if_possible() -> None:
     assert break_lines("big lips, big nose, male, young", 12) == ["big lips,", "big nose,", "male, young"]
     assert break_lines("  seven ", 8) == ["  seven "]
     assert break_lines("a" * 9, 4) == ["aaaa", "aaaa", "a"]
@@ -39,7 +39,7 @@ def test_words_stay_whole_where_they_fit() -> None:
     assert break_lines(" " * 9, 5) == [""]
 
 
-def test_a_cell_is_wider_than_its_image_where_a_text_is_long() -> None:
+def test_cell_size_long_text_widens_the_cell() -> None:
     assert cell_size(["  seven "], 64) == (64, 12)
     assert cell_size(["a" * 64], 96) == (96, 19)
     assert cell_size([], 56) == (56, 11)
@@ -50,19 +50,19 @@ def test_a_cell_is_wider_than_its_image_where_a_text_is_long() -> None:
         assert len(break_lines("a" * 256, letters)) <= 10
 
 
-def test_texts_of_256_characters_stand_under_their_images_and_do_not_touch(tmp_path: Path) -> None:
+def test_image_grid_long_texts_stand_under_their_images_without_touching(tmp_path: Path) -> None:
     images = np.full((3, 1, 64, 64), 200, dtype=np.uint8)
     texts = np.array(["w" * 256, "bald", "x" * 2000])
     file = image_grid([("image", images), ("text", texts)], tmp_path / "grid.png")
-    found = (matplotlib.image.imread(file)[..., :3] * 255).round().astype(np.uint8)
+    drawn = (matplotlib.image.imread(file)[..., :3] * 255).round().astype(np.uint8)
     cell, letters = cell_size(texts, 128)
     lines = [break_lines(text, letters) for text in texts]
     assert [len(one) for one in lines] == [10, 1, 14]
     assert lines[2][-1].endswith("…")
-    assert found.shape[:2] == (6 + 128 + PAD + 14 * 10 + 4 + PAD + 6, MARGIN + 3 * (cell + PAD) + 6)
+    assert drawn.shape[:2] == (6 + 128 + PAD + 14 * 10 + 4 + PAD + 6, MARGIN + 3 * (cell + PAD) + 6)
     for column in range(3):
         left = MARGIN + column * (cell + PAD)
-        assert (found[6 : 6 + 128, left : left + 128] == 200).all()
-        ink = (found[6 + 128 + PAD :, left : left + cell + PAD] < 128).any(-1)
+        assert (drawn[6 : 6 + 128, left : left + 128] == 200).all()
+        ink = (drawn[6 + 128 + PAD :, left : left + cell + PAD] < 128).any(-1)
         assert not ink[:, letters * CHARACTER[0] + 2 :].any()
         assert int((np.diff(ink.any(1).astype(int)) == 1).sum()) == len(lines[column])

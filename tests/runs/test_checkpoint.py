@@ -1,4 +1,4 @@
-"""Checkpoints: what goes in comes out, and a file that is no good says so in one line."""
+"""Checkpoints: saving and loading, and the errors for files that cannot be used."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from pyro_mmvae import __version__
+from pyro_mmvae.files import write_atomically
 from pyro_mmvae.networks import ConvEncoder, NetworkOptions
 from pyro_mmvae.runs.checkpoint import (
     FORMAT_VERSION,
     CheckpointError,
     load_checkpoint,
+    read_extra,
     read_state,
     save_checkpoint,
-    write_atomically,
 )
 
 
@@ -48,7 +50,7 @@ KINDS: dict[str, Callable[[Any], torch.optim.Optimizer]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, kind: str) -> None:
+def test_load_checkpoint_with_an_optimizer_resumes_training_exactly(tmp_path: Path, kind: str) -> None:
     module = network(0)
     optimizer = KINDS[kind](module.parameters())
     steps(module, optimizer, 3)
@@ -59,7 +61,8 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, kind: str) 
     other_optimizer = KINDS[kind](other.parameters())
     torch.manual_seed(99)
     state = load_checkpoint(tmp_path / "a", other, other_optimizer)
-    assert state == {"format_version": FORMAT_VERSION, "epoch": 3, "best": None, "shapes": {"m0": [3, 8, 8]}}
+    versions = {"format_version": FORMAT_VERSION, "package_version": __version__}
+    assert state == {**versions, "epoch": 3, "best": None, "shapes": {"m0": [3, 8, 8]}}
     assert read_state(tmp_path / "a") == state
     steps(other, other_optimizer, 3)
     assert torch.equal(torch.rand(2), after)
@@ -70,7 +73,7 @@ def test_training_goes_on_as_if_nothing_had_happened(tmp_path: Path, kind: str) 
                 assert torch.equal(torch.as_tensor(other_optimizer.state[ours][slot]), torch.as_tensor(value))
 
 
-def test_without_an_optimiser_only_the_weights_are_put_back(tmp_path: Path) -> None:
+def test_load_checkpoint_without_an_optimizer_restores_the_weights_only(tmp_path: Path) -> None:
     module = network(0)
     save_checkpoint(tmp_path / "a", module)
     before = torch.get_rng_state()
@@ -79,7 +82,7 @@ def test_without_an_optimiser_only_the_weights_are_put_back(tmp_path: Path) -> N
     load_checkpoint(tmp_path / "a", other)
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(v, other.state_dict()[k]) for k, v in module.state_dict().items())
-    with pytest.raises(CheckpointError, match="holds no optimiser"):
+    with pytest.raises(CheckpointError, match="holds no optimizer"):
         load_checkpoint(tmp_path / "a", other, KINDS["Adam"](other.parameters()))
 
 
@@ -99,7 +102,7 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-def somebody_elses(path: Path) -> None:
+def other_content(path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, path)
 
 
@@ -111,11 +114,11 @@ def metadata(text: str) -> Callable[[Path], None]:
     return write
 
 
-BAD = [cut, behead, garbage, empty, somebody_elses, Path.unlink, *map(metadata, ("{", "{}", "3"))]
+BAD = [cut, behead, garbage, empty, other_content, Path.unlink, *map(metadata, ("{", "{}", "3"))]
 
 
 @pytest.mark.parametrize("damage", BAD, ids=lambda damage: damage.__name__)
-def test_a_file_that_is_no_checkpoint_says_so(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+def test_load_checkpoint_of_a_damaged_file_raises_in_one_line(tmp_path: Path, damage: Callable[[Path], None]) -> None:
     path = tmp_path / "run" / "checkpoint.safetensors"
     path.parent.mkdir()
     module = network(0)
@@ -128,29 +131,56 @@ def test_a_file_that_is_no_checkpoint_says_so(tmp_path: Path, damage: Callable[[
         assert "\n" not in str(error.value)
 
 
-def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="damaged, or no checkpoint"):
+def test_read_state_of_a_folder_raises(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="damaged, or not a checkpoint"):
         read_state(tmp_path)
 
 
-def test_a_later_format_is_refused(tmp_path: Path) -> None:
-    meta = json.dumps({"format_version": FORMAT_VERSION + 1})
-    save_file({"model.weight": torch.zeros(2)}, tmp_path / "a", metadata={"pyro_mmvae": meta})
-    with pytest.raises(CheckpointError, match=f"format {FORMAT_VERSION + 1}, this version reads up to"):
-        read_state(tmp_path / "a")
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"format_version": 1},
+            "written by pyro_mmvae 0.1 (format 1), this version reads format 2: train again or open it with "
+            "pyro_mmvae 0.1",
+        ),
+        (
+            {"format_version": 3, "package_version": "0.9"},
+            "written by pyro_mmvae 0.9 (format 3), this version reads format 2: update pyro_mmvae",
+        ),
+    ],
+    ids=["earlier", "later"],
+)
+def test_read_state_of_another_format_raises_and_names_the_version(
+    tmp_path: Path, metadata: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "a"
+    save_file({"model.weight": torch.zeros(2)}, path, metadata={"pyro_mmvae": json.dumps(metadata)})
+    with pytest.raises(CheckpointError) as error:
+        read_state(path)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_read_extra_returns_the_extra_tensors(tmp_path: Path) -> None:
+    module = nn.Linear(3, 2)
+    save_checkpoint(tmp_path / "a", module, extra={"log_scale": torch.tensor(2.0)})
+    assert read_extra(tmp_path / "a") == {"log_scale": torch.tensor(2.0)}
+    load_checkpoint(tmp_path / "a", module)
+    save_checkpoint(tmp_path / "b", module)
+    assert read_extra(tmp_path / "b") == {}
 
 
 @pytest.mark.parametrize("other", [nn.Linear(3, 4), nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))])
-def test_another_model_is_refused_in_one_line(tmp_path: Path, other: nn.Module) -> None:
+def test_load_checkpoint_of_another_model_raises_in_one_line(tmp_path: Path, other: nn.Module) -> None:
     save_checkpoint(tmp_path / "a", nn.Linear(3, 2))
-    with pytest.raises(CheckpointError, match="made for another model") as error:
+    with pytest.raises(CheckpointError, match="do not fit the model") as error:
         load_checkpoint(tmp_path / "a", other)
     assert str(error.value).startswith(str(tmp_path / "a"))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("where", ["replace", "fsync"])
-def test_a_crash_while_writing_leaves_the_old_file_whole(
+def test_save_checkpoint_after_a_crash_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     path = tmp_path / "a"
@@ -174,7 +204,7 @@ def test_a_crash_while_writing_leaves_the_old_file_whole(
     assert read_state(path)["epoch"] == 2
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_atomically_creates_the_file_after_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, seen = tmp_path / "a", []
     fsync = os.fsync
 
@@ -188,7 +218,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.
     assert path.read_bytes() == b"content"
 
 
-def test_nothing_in_it_is_a_pickle(tmp_path: Path) -> None:
+def test_save_checkpoint_writes_no_pickle(tmp_path: Path) -> None:
     module = network(0)
     optimizer = KINDS["fused Adam"](module.parameters())
     steps(module, optimizer, 1)

@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from pyro_mmvae.runs.config import Config, ConfigError, DataConfig, dump_config, make_config, parse_overrides
 
 
-def test_defaults() -> None:
+def test_make_config_without_file_has_the_defaults() -> None:
     assert make_config() == Config()
     assert Config().data.name == "polymnist-mini"
 
 
-def test_a_file_then_overrides(tmp_path: Path) -> None:
+def test_make_config_overrides_take_precedence_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("model: {aggregation: mwb, network: {width: 8}}\ntrain:\n  lr: 1e-3\n  epochs: 7\nplugins: [a.b]\n")
     config = make_config(file, {"train.epochs": 9, "model.network.hidden": "32", "data.photographs": ["a", "b"]})
@@ -29,7 +29,7 @@ def test_a_file_then_overrides(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
-def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
+def test_make_config_empty_file_has_the_defaults(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
     assert make_config(tmp_path / "a.yaml") == Config()
 
@@ -38,28 +38,28 @@ def test_an_empty_file_is_the_defaults(tmp_path: Path, text: str) -> None:
     "overrides",
     [
         {},
-        {"train.lr": "1e-3", "model.scale": "learned", "model.weights": [1, 2], "plugins": ["x"]},
-        {"model.modality_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
+        {"train.lr": "1e-3", "model.scale": "learned", "model.expert_weights": [1, 2], "plugins": ["x"]},
+        {"model.reconstruction_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
         {"data.photographs": ["coffee"], "train.lr": 3.0000000000000004e-05},
         {"data.missing_by_label": {"m0": {3: 0.5}}, "data.missing_rate": 0.25, "data.anything": None},
         {
             "model.modalities": {
-                "m0": {"likelihood": "poisson", "weight": 0},
+                "m0": {"likelihood": "poisson", "reconstruction_weight": 0},
                 "m1": {"scale": "learned", "network": "mlp", "width": 3, "hidden": "9", "depth": 0},
             }
         },
     ],
 )
-def test_a_written_configuration_is_read_back_the_same(tmp_path: Path, overrides: dict[str, Any]) -> None:
+def test_dump_config_is_read_back_unchanged(tmp_path: Path, overrides: dict[str, Any]) -> None:
     config = make_config(None, overrides)
     (tmp_path / "a.yaml").write_text(dump_config(config))
     assert make_config(tmp_path / "a.yaml") == config
     assert dump_config(make_config(tmp_path / "a.yaml")) == dump_config(config)
 
 
-def test_overrides_are_words() -> None:
-    assert parse_overrides(["train.lr=1e-3", "model.weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
-        "train.lr": "1e-3", "model.weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
+def test_parse_overrides_reads_values_and_refuses_other_words() -> None:
+    assert parse_overrides(["train.lr=1e-3", "model.expert_weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
+        "train.lr": "1e-3", "model.expert_weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
     }  # fmt: skip
     for word in ("train.lr", "=3", " =3"):
         with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
@@ -80,7 +80,10 @@ def message(path: Path | None = None, **overrides: Any) -> str:
     [
         ({"trian__lr": 1}, "trian: no such setting; there are data, model, train, plugins"),
         ({"train__learning_rate": 1}, "train.learning_rate: no such setting; there are epochs, batch_size, lr"),
-        ({"model__network__depht": 1}, "model.network.depht: no such setting; there are name, width, hidden, depth"),
+        (
+            {"model__network__depht": 1},
+            "model.network.depht: no such setting; there are width, hidden, depth, decoder_hidden, norm",
+        ),
         ({"train__lr": "fast"}, "train.lr: "),
         ({"train__lr": 0}, "train.lr: "),
         ({"train__lr": "nan"}, "train.lr: "),
@@ -95,29 +98,45 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__latent_size": 0}, "model.latent_size: "),
         ({"model__bound": "full"}, "model.bound: "),
         ({"model__scale": "free"}, "model.scale"),
-        ({"model__weights": "equal"}, "model.weights: "),
-        ({"model__weights": [1, "x"]}, "model.weights.1: "),
-        ({"model__modality_weights": {"m0": "x"}}, "model.modality_weights.m0: "),
+        ({"model__expert_weights": "equal"}, "model.expert_weights: "),
+        ({"model__expert_weights": [1, "x"]}, "model.expert_weights.1: "),
+        ({"model__reconstruction_weights": {"m0": "x"}}, "model.reconstruction_weights.m0: "),
         ({"data__name": 3}, "data.name: "),
         (
             {"model__modalities": {"m0": {"likelyhood": "normal"}}},
             "model.modalities.m0.likelyhood: no such setting; there",
         ),
-        ({"model__modalities": {"m0": {"likelihood": "gamma"}}}, "model.modalities.m0.likelihood: "),
-        ({"model__modalities": {"m0": {"scale": 0}}}, "model.modalities.m0.scale"),
-        ({"model__modalities": {"m0": {"weight": -1}}}, "model.modalities.m0.weight: "),
-        ({"model__modalities": {"m0": {"classes": 1}}}, "model.modalities.m0.classes: "),
-        ({"model__modalities": {"m0": {"width": 0}}}, "model.modalities.m0.width: "),
-        ({"model__modalities": {"m0": {"hidden": 0}}}, "model.modalities.m0.hidden: "),
-        ({"model__modalities": {"m0": {"depth": -1}}}, "model.modalities.m0.depth: "),
+        ({"model__modalities": {"m0": {"likelihood": 3}}}, "model.modalities.m0.likelihood: "),
+        (
+            {"model__modalities": {"m0": {"scale": 0}}},
+            "model.modalities.m0: scale must be a positive number or 'learned'",
+        ),
+        (
+            {"model__modalities": {"m0": {"reconstruction_weight": -1}}},
+            "model.modalities.m0: reconstruction_weight must be finite and not negative, got -1.0",
+        ),
+        ({"model__modalities": {"m0": {"classes": 1}}}, "model.modalities.m0: classes must be at least 2, got 1"),
+        ({"model__modalities": {"m0": {"width": 0}}}, "model.modalities.m0: width must be at least 1, got 0"),
+        ({"model__modalities": {"m0": {"hidden": 0}}}, "model.modalities.m0: hidden must be at least 1, got 0"),
+        ({"model__modalities": {"m0": {"depth": -1}}}, "model.modalities.m0: depth must be at least 0, got -1"),
+        ({"model__network__width": 0}, "model.network: width must be at least 1, got 0"),
+        ({"model__network__norm": "batch"}, "model.network: norm must be one of none, group, "),
+        (
+            {"model__modality_weights": {"m0": 2}},
+            "model.modality_weights: no such setting, it is called reconstruction_weights now",
+        ),
+        (
+            {"model__modalities": {"m0": {"weight": 2}}},
+            "model.modalities.m0.weight: no such setting, it is called reconstruction_weight now",
+        ),
         ({"train__lr__x": 1}, "train.lr: "),
     ],
 )
-def test_a_wrong_key_or_value_is_named(overrides: dict[str, Any], expected: str) -> None:
+def test_make_config_wrong_key_or_value_is_named(overrides: dict[str, Any], expected: str) -> None:
     assert message(**overrides).startswith(expected)
 
 
-def test_an_override_below_a_value_of_the_file(tmp_path: Path) -> None:
+def test_make_config_override_below_a_value_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("train: {lr: 0.1}")
     assert message(file, train__lr__x=1) == "train.lr.x: lr is a value, not a section"
@@ -128,12 +147,12 @@ def test_an_override_below_a_value_of_the_file(tmp_path: Path) -> None:
     [
         ("train: [1", ", line 1: not valid YAML"),
         ("train:\n\tlr: 1", ", line 2: not valid YAML"),
-        ("- a\n- b", ": expected sections data, model, train, found a list"),
-        ("just words", ": expected sections data, model, train, found a str"),
+        ("- a\n- b", ": the file must hold sections data, model, train, got a list"),
+        ("just words", ": the file must hold sections data, model, train, got a str"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: str) -> None:
+def test_make_config_file_without_sections_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     file = tmp_path / "a.yaml"
     file.write_text(text)
     found = message(file)
@@ -141,7 +160,7 @@ def test_a_file_that_is_no_configuration(tmp_path: Path, text: str, expected: st
     assert expected in found
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_make_config_unreadable_file_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "missing.yaml"
     assert message(missing) == f"cannot read the configuration {missing}: No such file or directory"
     assert message(tmp_path).startswith(f"cannot read the configuration {tmp_path}: ")
@@ -151,7 +170,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     assert f"(from {tmp_path / 'b.yaml'} and the overrides)" in message(tmp_path / "b.yaml")
 
 
-def test_a_configuration_is_frozen_and_gives_the_loaders_options() -> None:
+def test_config_is_frozen_and_keeps_options_of_the_loader() -> None:
     config = make_config()
     with pytest.raises(ValidationError):
         config.train.lr = 3.0  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""Run directories: opening them, posteriors and decoding, drawing from them."""
+"""Trained runs: loading, posteriors, decoding and samples."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from torch import Tensor
 
 from pyro_mmvae import Run, load, runs, train
 from pyro_mmvae.data import register_data
-from pyro_mmvae.runs import RunError, append_metrics, read_metrics, write_arrays
+from pyro_mmvae.runs import RunError
 from pyro_mmvae.runs.checkpoint import CheckpointError
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
-from pyro_mmvae.runs.pictures import sample_pictures, to_pixels
-from pyro_mmvae.runs.sampling import draw_samples
+from pyro_mmvae.runs.sampling import draw_samples, to_pixels, training_samples
 
 MakeConfig = Callable[..., Config]
 LATENT = 4
@@ -34,7 +33,7 @@ def values() -> dict[str, Tensor]:
     return {f"m{m}": torch.randint(0, 256, (5, 3, 8, 8), dtype=torch.uint8) for m in range(3)}
 
 
-def test_opening_gives_the_same_model_in_eval_mode(run: Run, values: dict[str, Tensor]) -> None:
+def test_load_returns_the_trained_model_in_eval_mode(run: Run, values: dict[str, Tensor]) -> None:
     before = torch.get_rng_state()
     again = load(run.path, device="cpu")
     assert torch.equal(torch.get_rng_state(), before)
@@ -48,14 +47,16 @@ def test_opening_gives_the_same_model_in_eval_mode(run: Run, values: dict[str, T
     assert load(str(run.path)).state == run.state
 
 
-def test_a_run_can_be_moved(run: Run, tmp_path: Path, values: dict[str, Tensor]) -> None:
+def test_load_of_a_moved_run_returns_the_trained_model(run: Run, tmp_path: Path, values: dict[str, Tensor]) -> None:
     shutil.move(run.path, tmp_path / "elsewhere")
     moved = load(tmp_path / "elsewhere", device="cpu")
     assert torch.equal(moved.posterior(values).mean, run.posterior(values).mean)
 
 
 @pytest.mark.parametrize("given", [None, ("m0",), ["m2", "m0"], ("m1", "m2"), ("m0", "m1", "m2")])
-def test_posterior_of_some_modalities(run: Run, values: dict[str, Tensor], given: Any) -> None:
+def test_posterior_given_some_modalities_equals_that_of_the_model(
+    run: Run, values: dict[str, Tensor], given: Any
+) -> None:
     posterior = run.posterior(values, given)
     assert (posterior.batch_shape, posterior.event_shape) == ((5,), (LATENT,))
     chosen = {name: value for name, value in values.items() if given is None or name in given}
@@ -67,20 +68,20 @@ def test_posterior_of_some_modalities(run: Run, values: dict[str, Tensor], given
     alive = (posterior.probs[0] > 0).sum()
     assert alive == 2 ** len(chosen) - 1
     assert not posterior.mean.requires_grad
-    full = run.posterior(values, given, bound="full")
-    torch.testing.assert_close(full.mean, run.vae.posterior(chosen, "full").mean.detach())
+    full = run.posterior(values, given, density="joint")
+    torch.testing.assert_close(full.mean, run.vae.posterior(chosen, "joint").mean.detach())
     assert torch.equal(run.posterior(chosen).mean, posterior.mean)
 
 
-def test_given_nothing_it_is_the_prior(run: Run, values: dict[str, Tensor]) -> None:
-    for bound in ("mixture", "full"):
-        posterior = run.posterior(values, (), bound=bound)
+def test_posterior_given_nothing_is_the_prior(run: Run, values: dict[str, Tensor]) -> None:
+    for density in ("mixture", "joint"):
+        posterior = run.posterior(values, (), density=density)
         assert posterior.batch_shape == (5,)
         torch.testing.assert_close(posterior.mean, torch.zeros(5, LATENT))
         torch.testing.assert_close(posterior.variance, torch.ones(5, LATENT))
 
 
-def test_pixels_as_bytes_or_floats_of_any_width(run: Run, values: dict[str, Tensor]) -> None:
+def test_posterior_of_pixels_accepts_bytes_and_floats(run: Run, values: dict[str, Tensor]) -> None:
     expected = run.posterior(values).mean
     for convert in (lambda v: v / 255, lambda v: v.double() / 255):
         posterior = run.posterior({name: convert(value) for name, value in values.items()})
@@ -88,7 +89,7 @@ def test_pixels_as_bytes_or_floats_of_any_width(run: Run, values: dict[str, Tens
         torch.testing.assert_close(posterior.mean, expected)
 
 
-def test_a_mask_in_the_values(run: Run, values: dict[str, Tensor]) -> None:
+def test_posterior_with_a_mask_leaves_absent_modalities_out(run: Run, values: dict[str, Tensor]) -> None:
     mask = torch.ones(5, 3, dtype=torch.bool)
     mask[2:, 1:] = False
     posterior = run.posterior({**values, "present": mask})
@@ -96,33 +97,35 @@ def test_a_mask_in_the_values(run: Run, values: dict[str, Tensor]) -> None:
     torch.testing.assert_close(posterior.mean[2:], run.posterior(values, ("m0",)).mean[2:])
 
 
-def test_names_that_do_not_fit_are_answered_in_one_line(run: Run, values: dict[str, Tensor]) -> None:
+def test_posterior_with_wrong_names_or_shapes_raises_in_one_line(run: Run, values: dict[str, Tensor]) -> None:
     for arguments, message in (
-        ((values, ("m0", "m7")), "given modality 'm7' is unknown, the run has m0, m1, m2"),
-        (({"m0": values["m0"]}, ("m0", "m1")), "given modality 'm1' has no values"),
+        ((values, ("m0", "m7")), "given: unknown modality 'm7'; the run has m0, m1, m2"),
+        (({"m0": values["m0"]}, ("m0", "m1")), "given: modality 'm1' has no values"),
         (({**values, "m7": values["m0"]},), "unknown modality 'm7'"),
         (({"m0": values["m0"][:, :, :4]},), "modality 'm0' has items of shape"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             run.posterior(*arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="bound must be one of mixture, component, full, not 'best'"):
-        run.posterior(values, bound="best")
+    with pytest.raises(ValueError, match="density must be one of mixture, component, joint, got 'best'"):
+        run.posterior(values, density="best")
 
 
-def test_a_posterior_of_too_many_components_says_how_to_have_one(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_posterior_with_too_many_components_raises_and_suggests_joint(toy_config: MakeConfig, tmp_path: Path) -> None:
     config = toy_config(
         data__modalities=13, model__aggregation="mwb", train__epochs=1, data__train_size=8, data__val_size=4
     )
     run = train(config, tmp_path / "run", progress=False)
     values = {name: torch.rand(2, 3, 8, 8) for name in run.names}
-    with pytest.raises(ValueError, match="use bound='full' for the component of everything given") as error:
+    with pytest.raises(
+        ValueError, match="use density='joint' for the component of all modalities to condition on"
+    ) as error:
         run.posterior(values, ("m0",))
     assert "8,191 components" in str(error.value)
-    assert run.posterior(values, ("m0", "m5"), bound="full").batch_shape == (2,)
+    assert run.posterior(values, ("m0", "m5"), density="joint").batch_shape == (2,)
 
 
-def test_decoding_any_leading_dimensions_without_gradients(run: Run) -> None:
+def test_decode_keeps_leading_dimensions_without_gradients(run: Run) -> None:
     z = torch.randn(2, 5, LATENT, dtype=torch.float64, requires_grad=True)
     decoded = run.decode(z)
     assert {name: value.shape for name, value in decoded.items()} == dict.fromkeys(run.names, (2, 5, 3, 8, 8))
@@ -133,64 +136,48 @@ def test_decoding_any_leading_dimensions_without_gradients(run: Run) -> None:
         torch.testing.assert_close(value, decoded[name][1, 3], rtol=1e-4, atol=1e-5)
 
 
-def test_the_data_of_a_run(run: Run) -> None:
+def test_data_loads_a_split(run: Run) -> None:
     assert (run.data("test").split, len(run.data("val"))) == ("test", 32)
-    with pytest.raises(ValueError, match="unknown split 'dev'"):
+    with pytest.raises(ValueError, match="must be one of .*, got 'dev'"):
         run.data("dev")
 
 
-def test_folders_that_are_no_runs(run: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=f"{tmp_path}: no run directory"):
+def test_load_of_unusable_folders_raises(run: Run, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=f"{tmp_path} is not a run directory"):
         load(tmp_path)
-    with pytest.raises(RunError, match="no run directory"):
+    with pytest.raises(RunError, match="is not a run directory"):
         load(tmp_path / "nothing")
-    with pytest.raises(ValueError, match="checkpoint must be 'best' or 'last', not 'first'"):
+    with pytest.raises(ValueError, match="checkpoint must be 'best' or 'last', got 'first'"):
         load(run.path, checkpoint="first")
     with pytest.raises(ValueError, match="device 'warp' is unavailable"):
         load(run.path, device="warp")
     (run.path / "best.safetensors").unlink()
     assert load(run.path).state["epoch"] == 1  # falls back on the last one
     (run.path / "checkpoint.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: no such checkpoint"):
+    with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: there is no such checkpoint"):
         load(run.path)
 
 
-def test_a_checkpoint_of_another_configuration(run: Run) -> None:
+def test_load_with_another_configuration_raises(run: Run) -> None:
     config = (run.path / "config.yaml").read_text()
     (run.path / "config.yaml").write_text(config.replace("latent_size: 4", "latent_size: 5"))
-    with pytest.raises(CheckpointError, match=r"best\.safetensors: made for another model"):
+    with pytest.raises(CheckpointError, match=r"best\.safetensors: the parameters do not fit the model"):
         load(run.path)
     (run.path / "config.yaml").write_text("model: {latent: 3}")
     with pytest.raises(ConfigError, match=r"model\.latent: no such setting"):
         load(run.path)
 
 
-def test_plugins_are_imported_and_their_absence_is_told(run: Run) -> None:
+def test_load_with_a_missing_plugin_raises(run: Run) -> None:
     config = make_config(run.path / "config.yaml", {"plugins": ["no_such_module_anywhere"]})
     (run.path / "config.yaml").write_text(runs.dump_config(config))
     with pytest.raises(RunError, match="plugin 'no_such_module_anywhere' cannot be imported"):
         load(run.path)
 
 
-def test_metrics_keep_the_last_word_on_each_epoch_and_bear_a_torn_line(tmp_path: Path) -> None:
-    assert read_metrics(tmp_path) == []
-    for row in ({"epoch": 1, "loss": 1}, {"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 3}):
-        append_metrics(tmp_path, row)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 2, "lo')
-    assert read_metrics(tmp_path) == [{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 3}]
-
-
-def test_arrays_are_written_without_pickles(tmp_path: Path) -> None:
-    write_arrays(tmp_path / "a.npz", {"x.y": np.arange(3, dtype=np.uint8)})
-    with np.load(tmp_path / "a.npz", allow_pickle=False) as file:
-        assert file["x.y"].tolist() == [0, 1, 2]
-    assert [file.name for file in tmp_path.iterdir()] == ["a.npz"]
-
-
-def test_pictures_are_of_one_item_a_class_and_of_the_right_modalities(run: Run) -> None:
+def test_training_samples_show_one_item_per_class_and_every_pair_of_modalities(run: Run) -> None:
     data = run.data("val")
-    arrays = sample_pictures(run, data, 4)
+    arrays = training_samples(run, data, 4)
     names = run.names
     assert set(arrays) == {
         *(f"observed.{n}" for n in names), *(f"reconstruction.{n}" for n in names),
@@ -201,13 +188,13 @@ def test_pictures_are_of_one_item_a_class_and_of_the_right_modalities(run: Run) 
     values = {name: data.modalities[name][rows] for name in names}
     for name in names:
         assert (arrays[f"observed.{name}"] == values[name].numpy()).all()
-    decoded = run.decode(run.posterior(values, bound="full").mean)
+    decoded = run.decode(run.posterior(values, density="joint").mean)
     assert (arrays["reconstruction.m1"] == to_pixels(decoded["m1"])).all()
-    decoded = run.decode(run.posterior(values, ("m2",), bound="full").mean)
+    decoded = run.decode(run.posterior(values, ("m2",), density="joint").mean)
     assert (arrays["generated.m2.m0"] == to_pixels(decoded["m0"])).all()
 
 
-def test_samples_given_something_and_from_the_prior(run: Run, opened: list[str]) -> None:
+def test_draw_samples_conditions_on_test_items_or_draws_from_the_prior(run: Run, opened: list[str]) -> None:
     opened.clear()
     samples = draw_samples(run, ("m0",), (), count=6, seed=3)
     assert opened == ["test"]
@@ -229,14 +216,14 @@ def test_samples_given_something_and_from_the_prior(run: Run, opened: list[str])
     for arguments, message in (
         ((("m9",), ()), "unknown modality 'm9'; the run has m0, m1, m2"),
         (((), ("m9",)), "unknown modality 'm9'"),
-        ((("m0",), (), 33), "only 32 test items have m0, 33 were asked for"),
+        ((("m0",), (), 33), "count must be at most 32, the test items with m0, got 33"),
     ):
         with pytest.raises(ValueError, match=message):
             draw_samples(run, *arguments)
 
 
 @pytest.mark.usefixtures("registered")
-def test_vectors_train_and_have_no_pictures(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_draw_samples_of_vectors_returns_arrays_only(toy_config: MakeConfig, tmp_path: Path) -> None:
     from pyro_mmvae import MultimodalDataset
 
     @register_data("vectors")

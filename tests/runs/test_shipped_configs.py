@@ -16,19 +16,19 @@ if not CONFIGS:  # installed without a checkout around it
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_a_configuration_is_read_and_data_can_be_overridden(path: Path) -> None:
+def test_make_config_data_name_is_overridden(path: Path) -> None:
     config = make_config(path)
     assert config.data.name
     assert make_config(path, {"data.name": "elsewhere"}).data.name == "elsewhere"
 
 
 @pytest.mark.parametrize("path", [path for path in CONFIGS if path.stem.startswith("polymnist")], ids=lambda p: p.stem)
-def test_a_polymnist_configuration_makes_a_model_of_its_images(path: Path) -> None:
+def test_build_vae_polymnist_has_five_modalities(path: Path) -> None:
     vae = build_vae(make_config(path), {f"m{m}": [3, 28, 28] for m in range(5)})
     assert vae.names == ("m0", "m1", "m2", "m3", "m4")
 
 
-def test_the_recipe_is_that_of_mopoe() -> None:
+def test_make_config_polymnist_has_the_settings_of_mopoe() -> None:
     config = make_config(next(path for path in CONFIGS if path.stem == "polymnist"))
     model, train = config.model, config.train
     assert (model.latent_size, model.beta, model.likelihood, model.scale) == (512, 2.5, "laplace", 0.75)
@@ -37,7 +37,7 @@ def test_the_recipe_is_that_of_mopoe() -> None:
     assert train.schedule == "constant"
 
 
-def test_the_short_one_has_the_settings_of_the_embedded_set() -> None:
+def test_make_config_polymnist_cpu_has_the_defaults() -> None:
     config, default = make_config(next(path for path in CONFIGS if path.stem == "polymnist-cpu")), Config()
     assert config.model.network == default.model.network
     assert (config.model.latent_size, config.model.beta) == (default.model.latent_size, default.model.beta)

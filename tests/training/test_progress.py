@@ -1,4 +1,4 @@
-"""How far a training is: a bar in a terminal, and few lines anywhere else."""
+"""The progress of a training: a bar in a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pyro_mmvae import train
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.progress import Lines, make_progress
+from pyro_mmvae.training.progress import LineProgress, make_progress
 
 
 class Terminal(io.StringIO):
@@ -21,7 +21,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_file_gets_a_line_an_epoch(
+def test_train_into_a_file_writes_one_line_per_epoch(
     toy_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = io.StringIO()
@@ -36,7 +36,7 @@ def test_a_file_gets_a_line_an_epoch(
         assert re.fullmatch(rf"epoch {number + 1}/3: 96/96 items, \d+ s, {figures}", line)
 
 
-def test_a_terminal_gets_a_bar(
+def test_train_in_a_terminal_shows_a_bar(
     toy_config: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = Terminal()
@@ -53,9 +53,9 @@ def test_a_terminal_gets_a_bar(
     assert hidden.disable
 
 
-def test_a_long_epoch_says_where_it_is_every_30_seconds() -> None:
+def test_line_progress_in_a_long_epoch_writes_every_30_seconds() -> None:
     file, seconds = io.StringIO(), [100.0]
-    lines = Lines("epoch 2/9", 1000, 200, file, clock=lambda: seconds[0])
+    lines = LineProgress("epoch 2/9", 1000, 200, file, clock=lambda: seconds[0])
     for step in range(80):
         seconds[0] += 1.0
         lines.set_postfix({"loss": str(step)})
@@ -71,7 +71,7 @@ def test_a_long_epoch_says_where_it_is_every_30_seconds() -> None:
     ]
 
 
-def test_an_epoch_broken_off_says_how_far_it_came() -> None:
+def test_line_progress_closed_early_writes_the_items_completed() -> None:
     file = io.StringIO()
     lines = make_progress("epoch 1/1", 30, 0, file)
     lines.update(10)

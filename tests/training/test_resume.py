@@ -1,4 +1,4 @@
-"""Training interrupted by Ctrl-C and taken up again: to the last bit what it would have been."""
+"""Training that is interrupted by Ctrl-C and resumed, compared bit by bit with the uninterrupted one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pyro_mmvae import runs, train
 from pyro_mmvae.runs import RunError, read_metrics
 from pyro_mmvae.runs.checkpoint import CheckpointError, read_state
 from pyro_mmvae.runs.config import Config, ConfigError
-from pyro_mmvae.training import Interrupted, resume, session
+from pyro_mmvae.training import ElboEstimate, Interrupted, resume, session
 from pyro_mmvae.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -30,7 +30,7 @@ def ctrl_c() -> None:
 
 
 def interrupt_at_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Ctrl-C while the step of that number is at work."""
+    """Send Ctrl-C during the step of that number."""
     step = Trainer.step
 
     def interrupted(self: Trainer, batch: Any) -> Tensor:
@@ -59,7 +59,7 @@ def same(path: Path, other: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 2, 4])  # the first, the last of an epoch, one in the middle
-def test_resuming_gives_what_an_uninterrupted_training_gives(
+def test_resume_after_an_interruption_equals_the_uninterrupted_training(
     toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     config = toy_config(**SETTINGS)
@@ -79,26 +79,25 @@ def test_resuming_gives_what_an_uninterrupted_training_gives(
     same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_interrupted_in_the_very_last_step(
+def test_train_interrupted_in_the_last_step_finishes(
     toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = toy_config(**SETTINGS)
     train(config, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patch:
         interrupt_at_step(patch, STEPS - 1)
-        try:
-            train(config, tmp_path / "cut", progress=False)
-        except Interrupted:
-            resume(tmp_path / "cut", progress=False)
+        train(config, tmp_path / "cut", progress=False)
     same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_interrupted_between_epochs(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_after_an_interruption_between_epochs_equals_the_uninterrupted_training(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = toy_config(**SETTINGS)
     train(config, tmp_path / "whole", progress=False)
     evaluate = session.evaluate_elbo
 
-    def interrupted(*args: Any, **keywords: Any) -> dict[str, float]:
+    def interrupted(*args: Any, **keywords: Any) -> ElboEstimate:
         ctrl_c()
         return evaluate(*args, **keywords)
 
@@ -111,7 +110,9 @@ def test_interrupted_between_epochs(toy_config: MakeConfig, tmp_path: Path, monk
     same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_interrupted_again_and_again(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_after_several_interruptions_equals_the_uninterrupted_training(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     config = toy_config(**SETTINGS)
     train(config, tmp_path / "whole", progress=False)
     for go, number in ((lambda: train(config, tmp_path / "cut", progress=False), 1),) + tuple(
@@ -125,7 +126,9 @@ def test_interrupted_again_and_again(toy_config: MakeConfig, tmp_path: Path, mon
     same(tmp_path / "cut", tmp_path / "whole")
 
 
-def test_the_best_so_far_is_remembered(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_keeps_the_best_checkpoint_so_far(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores, evaluate = iter([-1.0, -5.0, -3.0]), session.evaluate_elbo
     monkeypatch.setattr(session, "evaluate_elbo", lambda *a, **k: {**evaluate(*a, **k), "elbo": next(scores)})
     with monkeypatch.context() as patch:
@@ -136,7 +139,7 @@ def test_the_best_so_far_is_remembered(toy_config: MakeConfig, tmp_path: Path, m
     assert (run.state["epoch"], run.state["best"]) == (1, -1.0)
 
 
-def test_a_second_ctrl_c_is_the_usual_one(
+def test_train_on_a_second_ctrl_c_raises_keyboard_interrupt(
     toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = signal.getsignal(signal.SIGINT)
@@ -152,7 +155,7 @@ def test_a_second_ctrl_c_is_the_usual_one(
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-def test_more_epochs_go_on_from_the_last(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_resume_with_more_epochs_continues_from_the_last(toy_config: MakeConfig, tmp_path: Path) -> None:
     path = tmp_path / "run"
     train(toy_config(train__epochs=1), path, progress=False)
     first = tensors(path)
@@ -166,7 +169,9 @@ def test_more_epochs_go_on_from_the_last(toy_config: MakeConfig, tmp_path: Path)
     assert runs.load(path).config.train.epochs == 3
 
 
-def test_with_a_constant_rate_more_epochs_are_the_longer_training(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_resume_with_more_epochs_at_a_constant_rate_equals_the_longer_training(
+    toy_config: MakeConfig, tmp_path: Path
+) -> None:
     settings = {"train__schedule": "constant"}
     train(toy_config(**settings, train__epochs=3), tmp_path / "whole", progress=False)
     train(toy_config(**settings, train__epochs=1), tmp_path / "grown", progress=False)
@@ -174,7 +179,7 @@ def test_with_a_constant_rate_more_epochs_are_the_longer_training(toy_config: Ma
     same(tmp_path / "grown", tmp_path / "whole")
 
 
-def test_a_finished_run_is_left_as_it_is(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_resume_of_a_finished_run_changes_nothing(toy_config: MakeConfig, tmp_path: Path) -> None:
     path = tmp_path / "run"
     train(toy_config(), path, progress=False)
     before = {file.name: file.read_bytes() for file in path.iterdir() if file.suffix == ".safetensors"}
@@ -184,8 +189,8 @@ def test_a_finished_run_is_left_as_it_is(toy_config: MakeConfig, tmp_path: Path)
     assert (path / "metrics.jsonl").read_text() == metrics
 
 
-def test_what_cannot_be_resumed(toy_config: MakeConfig, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no run directory"):
+def test_resume_of_unusable_runs_raises(toy_config: MakeConfig, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is not a run directory"):
         resume(tmp_path / "nothing")
     path = tmp_path / "run"
     train(toy_config(train__epochs=1), path, progress=False)
@@ -195,10 +200,10 @@ def test_what_cannot_be_resumed(toy_config: MakeConfig, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"checkpoint\.safetensors: damaged"):
         resume(path, progress=False)
     file.write_bytes((path / "best.safetensors").read_bytes())
-    with pytest.raises(CheckpointError, match="holds no optimiser"):
+    with pytest.raises(CheckpointError, match="holds no optimizer"):
         resume(path, progress=False)
     file.unlink()
-    with pytest.raises(CheckpointError, match="no such checkpoint"):
+    with pytest.raises(CheckpointError, match="there is no such checkpoint"):
         resume(path, progress=False)
     (path / "config.yaml").write_text("train: {epochs: many}")
     with pytest.raises(ConfigError, match=r"train\.epochs"):

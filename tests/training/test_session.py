@@ -1,4 +1,4 @@
-"""Whole trainings on toy data: what they reach, what they depend on, what they leave, and how they fail."""
+"""Whole trainings on toy data: their results, their files, and their errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae import MultimodalDataset, aggregations, load, runs, train
+from pyro_mmvae import MultimodalDataset, __version__, aggregations, load, runs, train
 from pyro_mmvae.data import register_data
 from pyro_mmvae.runs import RunError, read_metrics
-from pyro_mmvae.runs.checkpoint import read_state
+from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, read_state
 from pyro_mmvae.runs.config import Config, make_config
 from pyro_mmvae.training import TrainingError, evaluate_elbo, session
 from pyro_mmvae.training.trainer import Trainer
@@ -30,7 +30,9 @@ def weights(path: Path) -> dict[str, Tensor]:
     return dict(load(path, checkpoint="last", device="cpu").vae.state_dict())
 
 
-def test_training_lowers_the_loss_and_leaves_a_run(toy_config: MakeConfig, opened: list[str], tmp_path: Path) -> None:
+def test_train_improves_the_objective_and_writes_a_run_directory(
+    toy_config: MakeConfig, opened: list[str], tmp_path: Path
+) -> None:
     config = toy_config(train__epochs=12, train__lr=1e-2, model__aggregation="mwb", train__schedule="constant")
     run = train(config, tmp_path / "run", progress=False)
     assert {file.name for file in run.path.iterdir()} == {
@@ -45,17 +47,25 @@ def test_training_lowers_the_loss_and_leaves_a_run(toy_config: MakeConfig, opene
         parts = sum(row["log_likelihood"].values()) - row["kl"]
         assert row["objective"] == pytest.approx(parts, rel=1e-4)
         assert set(row["log_likelihood"]) == {"m0", "m1", "m2"}
-        assert (row["bound"], row["beta"], row["val"]["items"]) == ("component", 1.0, 32)
+        assert (row["bound"], row["beta"], row["penalties"]) == ("component", 1.0, {})
+        val = row["val"]
+        assert set(val) == {"elbo", "kl", "log_likelihood", "items", "seed", "samples", "density", "seconds"}
+        assert (val["items"], val["seed"], val["samples"], val["density"]) == (32, 0, 1, "mixture")
+        assert val["elbo"] == pytest.approx(sum(val["log_likelihood"].values()) - val["kl"])
+        assert set(val["log_likelihood"]) == {"m0", "m1", "m2"}
         assert row["items_per_second"] > 0
     assert set(opened) == {"train", "val"}  # never the test split
     environment = json.loads((run.path / "environment.json").read_text())
     assert environment["data"] == {"seed": 0}
     assert environment["device"] == "cpu"
+    assert (environment["format_version"], environment["versions"]["pyro_mmvae"]) == (FORMAT_VERSION, __version__)
     assert torch.__version__.startswith(environment["versions"]["torch"])
     assert not run.vae.training
 
 
-def test_best_and_last_checkpoint(toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_returns_the_best_checkpoint_or_the_last(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scores = iter([-5.0, -1.0, -3.0, -2.0])
     evaluate = evaluate_elbo
     monkeypatch.setattr(session, "evaluate_elbo", lambda *a, **k: {**evaluate(*a, **k), "elbo": next(scores)})
@@ -69,7 +79,7 @@ def test_best_and_last_checkpoint(toy_config: MakeConfig, tmp_path: Path, monkey
     assert different
 
 
-def test_the_best_checkpoint_has_the_elbo_it_says(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_train_records_the_elbo_of_the_best_checkpoint(toy_config: MakeConfig, tmp_path: Path) -> None:
     run = train(toy_config(model__aggregation="mopoe"), tmp_path / "run", progress=False)
     again = evaluate_elbo(run.vae, run.data("val"), seed=run.config.train.seed)
     assert again["elbo"] == pytest.approx(run.state["best"], rel=1e-5)
@@ -78,7 +88,9 @@ def test_the_best_checkpoint_has_the_elbo_it_says(toy_config: MakeConfig, tmp_pa
 
 @pytest.mark.parametrize("aggregation", aggregations())
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_every_aggregation_trains(toy_config: MakeConfig, tmp_path: Path, aggregation: str, bound: str) -> None:
+def test_train_with_each_aggregation_gives_a_finite_elbo(
+    toy_config: MakeConfig, tmp_path: Path, aggregation: str, bound: str
+) -> None:
     config = toy_config(
         model__aggregation=aggregation, model__bound=bound, train__epochs=1, data__train_size=32, data__val_size=8
     )
@@ -86,7 +98,7 @@ def test_every_aggregation_trains(toy_config: MakeConfig, tmp_path: Path, aggreg
     assert math.isfinite(run.state["best"])
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_one_others(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_train_with_equal_seeds_gives_equal_bits(toy_config: MakeConfig, tmp_path: Path) -> None:
     settings = {"model__aggregation": "mwb"}
     torch.manual_seed(1)
     train(toy_config(**settings), tmp_path / "a", progress=False)
@@ -103,8 +115,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others(toy_config: Ma
     assert rows[0] == rows[1]
 
 
-def test_global_state_is_put_back(toy_config: MakeConfig, tmp_path: Path) -> None:
-    """Threads, handlers, Pyro's settings and denormal numbers are looked at by the guard around every test."""
+def test_train_restores_global_state(toy_config: MakeConfig, tmp_path: Path) -> None:
+    """The fixture around every test checks threads, handlers, Pyro's settings and denormal numbers."""
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()  # noqa: NPY002
     train(toy_config(train__threads=2, train__epochs=1), tmp_path / "run", progress=False)
     assert torch.equal(torch.get_rng_state(), before[0])
@@ -113,14 +125,14 @@ def test_global_state_is_put_back(toy_config: MakeConfig, tmp_path: Path) -> Non
     assert not list(pyro.get_param_store())
 
 
-def test_no_epochs_leave_a_run_that_can_be_opened(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_train_for_no_epochs_writes_a_run_that_can_be_loaded(toy_config: MakeConfig, tmp_path: Path) -> None:
     run = train(toy_config(train__epochs=0), tmp_path / "run", progress=False)
     assert run.state["epoch"] == 0
     assert run.state["best"] is None
     assert run.posterior({"m0": torch.rand(2, 3, 8, 8)}, ("m0",)).batch_shape == (2,)
 
 
-def test_progress_goes_to_standard_error_or_nowhere(
+def test_train_writes_progress_to_standard_error_only(
     toy_config: MakeConfig, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     train(toy_config(train__epochs=1), tmp_path / "quiet", progress=False)
@@ -132,11 +144,11 @@ def test_progress_goes_to_standard_error_or_nowhere(
     assert "val_elbo" in err
 
 
-def test_an_existing_folder_is_refused_and_left_alone(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_train_into_an_existing_folder_raises_and_changes_nothing(toy_config: MakeConfig, tmp_path: Path) -> None:
     full = tmp_path / "full"
     full.mkdir()
     (full / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match=rf"{full} exists already: give another --out, or go on with --resume"):
+    with pytest.raises(RunError, match=rf"{full} exists already: give another --out, or continue it with --resume"):
         train(toy_config(), full, progress=False)
     assert [file.name for file in full.iterdir()] == ["thesis.txt"]
     assert (full / "thesis.txt").read_text() == "mine"
@@ -150,13 +162,13 @@ def test_an_existing_folder_is_refused_and_left_alone(toy_config: MakeConfig, tm
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_runs_without_a_name_get_one_of_their_own(toy_config: MakeConfig) -> None:
+def test_train_without_out_chooses_a_free_path(toy_config: MakeConfig) -> None:
     paths = [train(toy_config(train__epochs=0, train__seed=3), progress=False).path for _ in range(3)]
     assert [str(path) for path in paths] == ["runs/toy-wb-seed3", "runs/toy-wb-seed3-2", "runs/toy-wb-seed3-3"]
 
 
 def broken(name: str, value: float) -> None:
-    """Register float data in which one value of one modality is not finite."""
+    """Register data in which one value of one modality is not finite."""
 
     @register_data(name)
     def load_broken(
@@ -172,7 +184,7 @@ def broken(name: str, value: float) -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("aggregation", ["wb", "poe", "moe"])
-def test_data_that_are_not_finite_stop_the_training_by_name(
+def test_train_on_data_that_are_not_finite_raises_and_names_the_modality(
     toy_config: MakeConfig, tmp_path: Path, value: float, aggregation: str
 ) -> None:
     broken("broken", value)
@@ -188,7 +200,7 @@ def test_data_that_are_not_finite_stop_the_training_by_name(
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
-def test_a_gradient_that_is_not_finite_stops_the_training(
+def test_train_with_a_gradient_that_is_not_finite_raises(
     toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = Trainer.step
@@ -210,14 +222,22 @@ def test_a_gradient_that_is_not_finite_stops_the_training(
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 
-def test_a_configuration_that_does_not_fit_the_data_leaves_no_folder(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_train_with_settings_that_do_not_fit_raises_and_creates_no_folder(
+    toy_config: MakeConfig, tmp_path: Path
+) -> None:
     for settings, message in (
-        ({"model__modality_weights": {"m7": 1.0}}, "model.modality_weights names 'm7', the data has m0, m1, m2"),
-        ({"model__weights": [1.0, 2.0]}, "2 weights for 3 modalities"),
-        ({"model__network__name": "conv", "data__name": "absent"}, "unknown data 'absent'"),
+        (
+            {"model__reconstruction_weights": {"m7": 1.0}},
+            "model.reconstruction_weights names 'm7', the data has m0, m1, m2",
+        ),
+        (
+            {"model__expert_weights": [1.0, 2.0]},
+            "expert_weights must have one number per modality, in the order m0, m1, m2, got 2",
+        ),
+        ({"model__network__name": "conv", "data__name": "absent"}, "unknown data set 'absent'"),
         ({"train__device": "cuda:99"}, "device 'cuda:99' is unavailable"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
-        ({"model__scale": -1.0}, "likelihood scale must be a positive number"),
+        ({"model__scale": -1.0}, "model: scale must be a positive number or 'learned', got -1.0"),
     ):
         with pytest.raises(ValueError, match=message) as error:
             train(toy_config(**settings), tmp_path / "run", progress=False)
@@ -225,27 +245,29 @@ def test_a_configuration_that_does_not_fit_the_data_leaves_no_folder(toy_config:
         assert not (tmp_path / "run").exists()
 
 
-def test_every_likelihood_of_the_configuration_can_be_trained(toy_config: MakeConfig, tmp_path: Path) -> None:
-    for likelihood in ("laplace", "normal", "bernoulli", "categorical"):
-        try:
-            config = toy_config(model__likelihood=likelihood, train__epochs=1, data__train_size=32)
-        except ValueError:
-            continue  # a name that the configuration does not have
+def test_train_with_each_likelihood_gives_a_finite_elbo(toy_config: MakeConfig, tmp_path: Path) -> None:
+    for likelihood in ("laplace", "normal", "bernoulli"):
+        config = toy_config(model__likelihood=likelihood, train__epochs=1, data__train_size=32)
         assert math.isfinite(train(config, tmp_path / likelihood, progress=False).state["best"])
+    with pytest.raises(
+        ValueError, match=r"model.modalities.m0: likelihood 'categorical' does not fit data_type 'image'"
+    ):
+        train(toy_config(model__likelihood="categorical"), tmp_path / "categorical", progress=False)
 
 
-def test_settings_reach_the_model(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_train_passes_settings_to_the_model(toy_config: MakeConfig, tmp_path: Path) -> None:
     config = toy_config(
-        model__beta=2.0, model__scale="learned", model__weights=[1, 2, 0], model__modality_weights={"m1": 0.5},
-        model__network__isotropic=True, model__prior_expert="all", model__mixture_weights="size",
+        model__beta=2.0, model__scale="learned", model__expert_weights=[1, 2, 0],
+        model__reconstruction_weights={"m1": 0.5},
+        model__network__isotropic=True, model__prior_expert="all", model__subset_weights="by_size",
         model__aggregation="mwb", train__epochs=0,
     )  # fmt: skip
     run = train(config, tmp_path / "run", progress=False)
     guide, model = run.guide, run.model
     assert (guide.beta, model.beta, guide.bound) == (2.0, 2.0, "component")
-    assert torch.equal(guide.weights, torch.tensor([1.0, 2.0, 0.0]))
-    assert (guide.prior_expert, guide.mixture_weights) == ("all", "size")
-    assert model.weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
+    assert torch.equal(guide.aggregation.expert_weights, torch.tensor([1.0, 2.0, 0.0]))
+    assert (guide.aggregation.prior_expert, guide.aggregation.subset_weights) == ("all", "by_size")
+    assert model.reconstruction_weights == {"m0": 1.0, "m1": 0.5, "m2": 1.0}
     assert {name for name, _ in model.named_parameters() if "log_scale" in name}
     _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))
     assert (scale.amax(-1) == scale.amin(-1)).all()

@@ -1,4 +1,4 @@
-"""MultimodalVAE: kinds of modalities, pixels, what is refused and in which words, and its state."""
+"""MultimodalVAE: types of modalities, pixels, errors, and its state."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor
 from pyro_mmvae import Batch, Modality, MultimodalVAE
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.stacked import side_by_side
 
 ITEMS, LATENT = 6, 3
 SMALL = NetworkOptions(width=4, hidden=8)
@@ -25,7 +24,8 @@ MODALITIES = [
 
 
 def make(modalities: list[Modality] | None = None, aggregation: str = "wb", **options: Any) -> MultimodalVAE:
-    return MultimodalVAE(modalities or MODALITIES, LATENT, aggregation, network=SMALL, **options)
+    options = {"bound": "mixture", "network": SMALL} | options
+    return MultimodalVAE(modalities or MODALITIES, LATENT, aggregation, **options)
 
 
 @pytest.fixture
@@ -42,11 +42,11 @@ def loss_of(vae: MultimodalVAE, batch: Any) -> Tensor:
     return Trace_ELBO()(vae.model, vae.guide)(batch)
 
 
-def test_images_vectors_and_labelsside_by_side(batch: dict[str, Tensor]) -> None:
+def test_multimodal_vae_images_vectors_and_labels_have_the_elbo_of_their_sites(batch: dict[str, Tensor]) -> None:
     vae = make()
     posterior = vae.posterior(batch)
     assert (posterior.batch_shape, posterior.event_shape) == ((ITEMS,), (LATENT,))
-    trace = poutine.trace(vae.model).get_trace(size=4)
+    trace = poutine.trace(vae.model).get_trace(num_items=4)
     assert trace.nodes["label"]["value"].shape == (4,)
     assert trace.nodes["label"]["value"].dtype == torch.int64
     torch.manual_seed(7)
@@ -57,9 +57,11 @@ def test_images_vectors_and_labelsside_by_side(batch: dict[str, Tensor]) -> None
     torch.testing.assert_close(loss_of(vae, batch), kl - sum(terms))
 
 
-@pytest.mark.parametrize("likelihood", ["normal", "laplace", "bernoulli"])
-def test_a_modality_of_single_numbers(likelihood: str) -> None:
-    vae = make([Modality("number", (), likelihood=likelihood), Modality("vector", (5,))])
+@pytest.mark.parametrize(("likelihood", "scale"), [("normal", 0.75), ("laplace", 0.75), ("bernoulli", None)])
+def test_generative_model_modality_of_numbers_has_the_density_of_its_family(
+    likelihood: str, scale: float | None
+) -> None:
+    vae = make([Modality("number", (), likelihood=likelihood, scale=scale), Modality("vector", (5,))])
     batch = {"number": torch.rand(ITEMS), "vector": torch.randn(ITEMS, 5)}
     mask = torch.ones(ITEMS, 2, dtype=torch.bool)
     mask[: ITEMS // 2, 0] = False
@@ -77,7 +79,7 @@ def test_a_modality_of_single_numbers(likelihood: str) -> None:
     torch.testing.assert_close(trace.nodes["number"]["log_prob_sum"], expected.sum())
 
 
-def test_pixels_are_bytes_over_255(batch: dict[str, Tensor]) -> None:
+def test_batch_bytes_have_the_loss_of_bytes_over_255(batch: dict[str, Tensor]) -> None:
     vae = make()
     pixels = torch.randint(0, 256, (ITEMS, 3, 8, 8), dtype=torch.uint8)
     as_bytes, as_floats = ({**batch, "image": image} for image in (pixels, pixels / 255))
@@ -101,7 +103,7 @@ def test_pixels_are_bytes_over_255(batch: dict[str, Tensor]) -> None:
         ),
     ],
 )
-def test_a_batch_that_does_not_fit_is_answered_in_one_line(
+def test_batch_wrong_shape_is_refused_in_one_line(
     batch: dict[str, Tensor], change: dict[str, Tensor], message: str
 ) -> None:
     vae = make()
@@ -111,7 +113,7 @@ def test_a_batch_that_does_not_fit_is_answered_in_one_line(
         assert "\n" not in str(error.value)
 
 
-def test_a_batch_of_the_wrong_types_is_answered_in_one_line(batch: dict[str, Tensor]) -> None:
+def test_batch_wrong_type_is_refused_in_one_line(batch: dict[str, Tensor]) -> None:
     vae = make()
     for wrong, message in (
         ({**batch, "image": [1.0]}, "modality 'image' must be a tensor .*, got list"),
@@ -124,7 +126,7 @@ def test_a_batch_of_the_wrong_types_is_answered_in_one_line(batch: dict[str, Ten
         assert "\n" not in str(error.value)
 
 
-def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
+def test_model_unknown_name_to_generate_is_refused(batch: dict[str, Tensor]) -> None:
     with pytest.raises(ValueError, match="unknown modality 'sound' to generate; the model has image, vector, label"):
         make().model(batch, generate=("image", "sound"))
 
@@ -134,46 +136,54 @@ def test_names_to_generate_are_checked(batch: dict[str, Tensor]) -> None:
     [
         ([], {}, "at least one modality"),
         ([Modality("a", (4,)), Modality("a", (5,))], {}, "different names, got a, a"),
-        ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, not 0"),
-        ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, not 0.0"),
+        ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, got 0"),
+        ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, got 0.0"),
         ([Modality("a", (4,))], {"beta": float("inf")}, "beta must be positive and finite"),
-        ([Modality("a", (4,))], {"weights": (1.0, 2.0)}, "2 weights for 1 modalities: one each, in the order a"),
+        ([Modality("a", (4,))], {"expert_weights": (1.0, 2.0)}, "one number per modality, in the order a, got 2"),
         ([Modality("a", (4,))], {"aggregation": "web"}, "unknown aggregation 'web'"),
-        ([Modality("a", (4,))], {"bound": "full"}, "bound must be one of"),
+        ([Modality("a", (4,))], {"bound": "joint"}, "bound must be one of"),
         ([Modality("a", (4,), network="conv")], {}, "network 'conv' needs images"),
-        ([Modality("a", (4,), network="resnet")], {}, "unknown network 'resnet'"),
-        ([Modality("a", (4,), likelihood="gamma")], {}, "unknown likelihood 'gamma'"),
+        ([Modality("a", (4,), network="resnet")], {}, "modality 'a': unknown network 'resnet'"),
+        ([Modality("a", (4,), likelihood="gamma")], {}, "modality 'a': unknown likelihood 'gamma'"),
     ],
 )
-def test_a_model_that_cannot_be_is_refused(modalities: list[Modality], options: dict[str, Any], message: str) -> None:
+def test_multimodal_vae_wrong_argument_is_refused(
+    modalities: list[Modality], options: dict[str, Any], message: str
+) -> None:
     keywords = {"latent_size": LATENT, **options}
     with pytest.raises(ValueError, match=message):
         MultimodalVAE(modalities, **keywords)
 
 
-@pytest.mark.parametrize("name", ["z", "data", "present", "", "a b", "a.b", "1a"])
-def test_names_that_are_taken_or_no_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="a modality's name must be an identifier other than"):
+@pytest.mark.parametrize("name", ["z", "data", "present", "z_weights_entropy", "", "a b", "a.b", "1a"])
+def test_modality_name_of_a_site_or_no_identifier_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="the name of a modality must be an identifier other than"):
         Modality(name, (4,))
 
 
 @pytest.mark.parametrize("name", ["type", "train", "training", "values", "keys", "forward"])
-def test_a_name_that_torchs_modules_have_is_a_name_like_any_other_or_refused(name: str) -> None:
-    try:
-        vae = make([Modality(name, (4,))])
-    except ValueError as error:
-        assert name in str(error)  # noqa: PT017
-    else:
-        assert loss_of(vae, {name: torch.rand(ITEMS, 4)}).isfinite()
+def test_modality_name_of_an_attribute_of_modules_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"an identifier other than .*, got '{name}'"):
+        Modality(name, (4,))
+
+
+@pytest.mark.parametrize("name", ["kl", "loss", "elbo", "seconds", "label", "a_private"])
+def test_modality_name_of_a_term_has_the_loss_of_any_other_name(name: str) -> None:
+    batch = torch.rand(ITEMS, 4)
+    losses = []
+    for other in (name, "harmless"):
+        torch.manual_seed(0)
+        losses.append(loss_of(make([Modality(other, (4,))]), {other: batch}))
+    assert torch.equal(*losses)
 
 
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf")])
-def test_weights_that_are_none_are_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match="modality 'a': weight must be finite and not negative"):
-        Modality("a", (4,), weight=weight)
+def test_modality_wrong_reconstruction_weight_is_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="modality 'a': reconstruction_weight must be finite and not negative"):
+        Modality("a", (4,), reconstruction_weight=weight)
 
 
-def test_mixtures_of_too_many_components() -> None:
+def test_multimodal_vae_mixture_of_too_many_components_is_refused() -> None:
     many = [Modality(f"m{i}", (4,)) for i in range(13)]
     with pytest.raises(ValueError, match="'mwb' over 13 modalities is a mixture of 8,191 components"):
         make(many, "mwb")
@@ -181,24 +191,24 @@ def test_mixtures_of_too_many_components() -> None:
     vae = make(many, "mwb", bound="component")
     batch = {f"m{i}": torch.rand(ITEMS, 4) for i in range(13)}
     assert loss_of(vae, batch).isfinite()
-    assert vae.posterior(batch, "full").batch_shape == (ITEMS,)
+    assert vae.posterior(batch, "joint").batch_shape == (ITEMS,)
     with pytest.raises(ValueError, match="8,191 components"):
         vae.posterior(batch, "mixture")
 
 
-def test_options_reach_the_guide(batch: dict[str, Tensor]) -> None:
+def test_multimodal_vae_prior_and_weights_change_the_posterior(batch: dict[str, Tensor]) -> None:
     nothing = {**batch, "present": torch.zeros(ITEMS, 3, dtype=torch.bool)}
     prior = make(prior=(2.0, 0.5))
     assert (prior.posterior(nothing).mean == 2).all()
     assert (prior.model.prior().stddev == 0.5).all()
     torch.manual_seed(1)
-    weighted = make(weights=(0.0, 1.0, 0.0))
+    weighted = make(expert_weights=(0.0, 1.0, 0.0))
     torch.manual_seed(1)
     alone = make().posterior({"vector": batch["vector"]})
     torch.testing.assert_close(weighted.posterior(batch).mean, alone.mean, rtol=1e-5, atol=1e-6)
 
 
-def test_decode_with_leading_dimensions() -> None:
+def test_decode_leading_dimensions_are_kept() -> None:
     vae = make()
     z = torch.randn(2, 4, LATENT)
     decoded = vae.decode(z)
@@ -211,16 +221,16 @@ def test_decode_with_leading_dimensions() -> None:
 
 
 @pytest.mark.parametrize("scale", [0.75, "learned"])
-def test_state_dict_round_trip(scale: float | str) -> None:
+def test_load_state_dict_other_model_has_the_same_loss(scale: float | str) -> None:
     modalities = [Modality("image", (3, 8, 8), scale=scale), Modality("vector", (5,), likelihood="normal", scale=scale)]
     batch = {"image": torch.rand(ITEMS, 3, 8, 8), "vector": torch.randn(ITEMS, 5)}
-    one, other = (make(modalities, "mwb", weights=(1.0, 2.0)) for _ in range(2))
+    one, other = (make(modalities, "mwb", expert_weights=(1.0, 2.0)) for _ in range(2))
     assert not torch.equal(loss_of(one, batch), loss_of(other, batch))
     other.load_state_dict(one.state_dict())
     assert torch.equal(loss_of(one, batch), loss_of(other, batch))
 
 
-def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) -> None:
+def test_batch_given_keeps_items_and_masks(batch: dict[str, Tensor]) -> None:
     mask = torch.arange(ITEMS) < 2
     whole = Batch(batch, {"image": mask, "vector": ~mask})
     assert len(whole) == ITEMS
@@ -230,7 +240,7 @@ def test_a_batch_knows_its_length_and_what_is_given(batch: dict[str, Tensor]) ->
     assert (part.values["image"][2:] == 0).all()
 
 
-def test_pixels_of_one_shape_are_gathered_as_one_by_one() -> None:
+def test_make_batch_images_of_one_shape_are_scaled_and_masked() -> None:
     generator = torch.Generator().manual_seed(0)
     images = {n: torch.randint(0, 256, (6, 1, 3, 2), generator=generator, dtype=torch.uint8) for n in "abc"}
     present = torch.ones(6, 3, dtype=torch.bool)
@@ -245,25 +255,3 @@ def test_pixels_of_one_shape_are_gathered_as_one_by_one() -> None:
     mixed = make_batch(MultimodalDataset(unlike, data.labels, present, "noise", "train"), index)
     assert torch.equal(mixed.values["a"], batch.values["a"])
     assert mixed.values["b"].shape == (3, 1, 3, 1)
-
-
-def test_valuesside_by_side_are_stacked_without_a_copy_or_with_one() -> None:
-    whole = torch.arange(24.0).reshape(3, 2, 4)
-    parts = list(whole.unbind())
-    found = side_by_side(parts)
-    assert torch.equal(found, torch.stack(parts, 1))
-    assert found.data_ptr() == whole.data_ptr()
-    elsewhere = [
-        parts[::-1], [parts[0], parts[2]], [parts[0], parts[1].clone()], [parts[0], parts[0]],
-        [part[:, :2] for part in parts], [parts[0].requires_grad_(), parts[1]],
-    ]  # fmt: skip
-    for values in elsewhere:
-        assert torch.equal(side_by_side(values), torch.stack(values, 1))
-    beyond = [whole[0, 0], whole[0, 1], whole[1, 0]]
-    assert torch.equal(side_by_side(beyond), torch.stack(beyond, 1))
-
-
-def test_gradients_of_valuesside_by_side_are_each_their_own() -> None:
-    parts = [part.requires_grad_() for part in torch.arange(24.0).reshape(3, 2, 4).unbind()]
-    found = torch.autograd.grad(side_by_side(parts).sum(), parts, allow_unused=True)
-    assert all(gradient is not None and torch.equal(gradient, torch.ones(2, 4)) for gradient in found)

@@ -1,4 +1,4 @@
-"""Sizes of networks that one modality has for itself."""
+"""Sizes of networks that belong to one modality."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def make(*modalities: Modality, **options: int) -> MultimodalVAE:
 
 
 def networks(vae: MultimodalVAE, name: str) -> tuple[nn.Module, nn.Module]:
-    """Encoder and decoder of a modality that is alone in its group."""
+    """Return encoder and decoder of a modality that is alone in its group."""
     (place,) = [number for number, group in enumerate(vae.guide.encode.groups) if group == (name,)]
     return vae.guide.encode.networks[place], vae.model.decoders.networks[place]
 
@@ -40,13 +40,13 @@ def shapes(network: nn.Module) -> list[tuple[int, ...]]:
         ((7,), "mlp", {"hidden": 5, "depth": 0}),
     ],
 )
-def test_a_modality_has_the_networks_that_a_model_of_these_sizes_would_have(
+def test_modality_sizes_give_the_networks_of_a_model_with_these_sizes(
     shape: tuple[int, ...], network: str, sizes: dict[str, int]
 ) -> None:
-    own = Modality("own", shape, network, **sizes)
-    vae = make(Modality("a", shape, network), own, Modality("b", shape, network))
+    own = Modality("own", shape, network=network, **sizes)
+    vae = make(Modality("a", shape, network=network), own, Modality("b", shape, network=network))
     assert vae.guide.encode.groups == vae.model.decoders.groups == (("a", "b"), ("own",))
-    alone, plain = make(Modality("own", shape, network), **sizes), make(Modality("own", shape, network))
+    alone, plain = (make(Modality("own", shape, network=network), **kind) for kind in (sizes, {}))
     for ours, expected in zip(*(networks(model, "own") for model in (vae, alone)), strict=True):
         assert shapes(ours) == shapes(expected)
     assert shapes(networks(vae, "own")[0]) != shapes(networks(plain, "own")[0])
@@ -54,18 +54,18 @@ def test_a_modality_has_the_networks_that_a_model_of_these_sizes_would_have(
     assert vae.decode(vae.guide(batch))["own"].shape == (5, *shape)
 
 
-def test_modalities_of_the_same_sizes_of_their_own_share_a_network() -> None:
+def test_group_modalities_equal_sizes_share_a_network() -> None:
     vae = make(*(Modality(name, (7,), hidden=hidden) for name, hidden in zip("abcd", (5, None, 5, 6), strict=True)))
     assert vae.guide.encode.groups == (("a", "c"), ("b",), ("d",))
 
 
 @pytest.mark.parametrize(("size", "value"), [("width", 0), ("hidden", 0), ("depth", -1)])
-def test_sizes_that_cannot_be_are_refused(size: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"modality 'a': {size} must be at least {value + 1}, not {value}"):
+def test_modality_size_out_of_range_is_refused(size: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"modality 'a': {size} must be at least {value + 1}, got {value}"):
         Modality("a", (7,), **{size: value})
 
 
-def test_settings_reach_the_networks_and_a_run_opens(toy_config: Callable[..., Config], tmp_path: Path) -> None:
+def test_train_modality_sizes_are_built_and_loaded(toy_config: Callable[..., Config], tmp_path: Path) -> None:
     own = {"m1": {"width": 6, "hidden": 9}, "m2": {"network": "mlp", "depth": 2}}
     run = train(toy_config(model__modalities=own, train__epochs=1), tmp_path / "run", progress=False)
     assert {m.name: (m.width, m.hidden, m.depth) for m in run.vae.modalities} == {

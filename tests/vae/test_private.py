@@ -1,4 +1,4 @@
-"""Private latents: densities, what the guide sees, and generation, for any aggregation."""
+"""Private latents: densities, the guide, and generation, for every aggregation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from pyro.infer import Trace_ELBO
 
 from pyro_mmvae import Batch, Modality, MultimodalVAE, aggregations, load, train
 from pyro_mmvae.cli import main
-from pyro_mmvae.evaluation.likelihood import importance_weights, log_mean_exp, sample_importance
+from pyro_mmvae.evaluation.importance import importance_weights, log_mean_exp, sample_importance
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import calibrate_by_simulation, simulation_calibration
 from pyro_mmvae.networks import NETWORKS, NetworkOptions, make_networks
 from pyro_mmvae.runs.config import Config, TrainConfig
-from pyro_mmvae.runs.pictures import sample_pictures
-from pyro_mmvae.runs.sampling import draw_samples
+from pyro_mmvae.runs.sampling import draw_samples, training_samples
 from pyro_mmvae.training import Trainer, evaluate_elbo
 
 ITEMS = 12
@@ -56,7 +55,7 @@ def make_batch(present: torch.Tensor | None = None) -> Batch:
 
 @pytest.mark.parametrize("bound", ["mixture", "component"])
 @pytest.mark.parametrize("aggregation", PLAIN)
-def test_the_objective_is_that_of_all_sites(aggregation: str, bound: str) -> None:
+def test_private_latents_objective_is_the_sum_over_all_sites(aggregation: str, bound: str) -> None:
     vae, batch = make_vae(aggregation, bound, beta=2.0), make_batch()
     guide = poutine.trace(vae.guide).get_trace(batch)
     model = poutine.trace(poutine.replay(vae.model, trace=guide)).get_trace(batch)
@@ -77,7 +76,7 @@ def test_the_objective_is_that_of_all_sites(aggregation: str, bound: str) -> Non
     torch.testing.assert_close(found, wanted, rtol=1e-10, atol=0)
 
 
-def test_the_private_posterior_is_the_prior_where_a_modality_is_absent() -> None:
+def test_private_posterior_absent_modality_has_the_prior() -> None:
     vae, present = make_vae(), torch.ones(ITEMS, 4, dtype=torch.bool)
     present[3:6, 1] = False
     batch = make_batch(present)
@@ -91,7 +90,7 @@ def test_the_private_posterior_is_the_prior_where_a_modality_is_absent() -> None
     assert (posterior["a"].stddev < 0.9).all()
 
 
-def test_what_stands_in_an_absent_slot_does_not_matter() -> None:
+def test_private_latents_absent_values_change_no_gradient() -> None:
     vae, present = make_vae(), torch.rand(ITEMS, 4) < 0.6
     batch = make_batch(present)
     other = Batch(
@@ -110,7 +109,7 @@ def test_what_stands_in_an_absent_slot_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("aggregation", ["moe", "mopoe", "mwb"])
-def test_in_the_component_bound_one_subset_is_all_that_is_seen(aggregation: str) -> None:
+def test_guide_component_bound_depends_on_the_drawn_subset_only(aggregation: str) -> None:
     vae = make_vae(aggregation, "component", prior_expert="none")
     batch = make_batch(torch.ones(ITEMS, 4, dtype=torch.bool))
     experts, private = vae.guide.experts(batch), vae.private_posterior(batch)
@@ -139,7 +138,7 @@ def _component(aggregation: str, loc: torch.Tensor, scale: torch.Tensor) -> torc
     return (precision * loc).sum(0) / precision.sum(0)
 
 
-def test_importance_weighting_finds_the_evidence_of_a_linear_model() -> None:
+def test_importance_weights_linear_model_give_its_evidence() -> None:
     modalities = [
         Modality("a", (2,), private_size=1, likelihood="normal", scale=1.0),
         Modality("b", (3,), likelihood="normal", scale=1.0),
@@ -182,7 +181,7 @@ def _gaussian(values: torch.Tensor, mean: torch.Tensor, covariance: torch.Tensor
     return torch.distributions.MultivariateNormal(mean.detach(), covariance.detach()).log_prob(values)
 
 
-def test_a_modality_generated_from_others_has_a_private_latent_from_its_prior() -> None:
+def test_private_draws_unknown_ones_follow_the_prior() -> None:
     vae = make_vae()
     z = torch.randn(3, dtype=torch.float64).expand(4000, 3)
     drawn = vae.model.private_draws(z, ("a", "b", "c"), {"a": torch.ones(4000, 2, dtype=torch.float64)})
@@ -199,7 +198,7 @@ def test_a_modality_generated_from_others_has_a_private_latent_from_its_prior() 
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if name != "auto"])
-def test_private_latents_reach_their_own_modality_and_no_other(name: str) -> None:
+def test_make_networks_private_latent_reaches_its_modality_only(name: str) -> None:
     shape = {"mlp": (5,), "text": (8, 6), "conv4": (3, 32, 32)}.get(name, (3, 16, 16))
     options = NetworkOptions(width=8, hidden=8, norm="group", decoder_hidden=True)
     encoder, decoder = make_networks(name, shape, shape, 3, options, 3, private_size=2)
@@ -217,7 +216,7 @@ def test_private_latents_reach_their_own_modality_and_no_other(name: str) -> Non
 
 
 @pytest.mark.parametrize("options", [{"covariance": "full"}, {"covariance": "low_rank"}, {"family": "laplace"}])
-def test_private_latents_beside_other_experts(options: dict[str, str]) -> None:
+def test_private_latents_stay_normal_with_other_experts(options: dict[str, str]) -> None:
     modalities = [Modality("a", (4,), private_size=2), Modality("b", (6,), private_size=3)]
     vae = MultimodalVAE(modalities, 3, "wb", network=NetworkOptions(hidden=8, **options))  # type: ignore[arg-type]
     batch = {"a": torch.randn(6, 4), "b": torch.randn(6, 6)}
@@ -229,8 +228,8 @@ def test_private_latents_beside_other_experts(options: dict[str, str]) -> None:
     assert torch.isfinite(loss)
 
 
-def test_modalities_left_out_of_the_objective_have_no_private_site_in_it() -> None:
-    modalities = [Modality("a", (4,), private_size=2), Modality("b", (6,), private_size=3, weight=0.0)]
+def test_guide_modality_of_weight_zero_has_no_private_site() -> None:
+    modalities = [Modality("a", (4,), private_size=2), Modality("b", (6,), private_size=3, reconstruction_weight=0.0)]
     vae = MultimodalVAE(modalities, 3, "wb", network=NetworkOptions(hidden=8))
     batch = {"a": torch.randn(6, 4), "b": torch.randn(6, 6)}
     guide = poutine.trace(vae.guide).get_trace(batch)
@@ -240,7 +239,7 @@ def test_modalities_left_out_of_the_objective_have_no_private_site_in_it() -> No
     assert "b_private" in poutine.trace(vae.guide).get_trace(batch, weighted=False).nodes
 
 
-def test_predictive_checks_reconstruct_what_is_given_with_its_own_private_latent() -> None:
+def test_posterior_predictive_given_modality_uses_its_private_posterior() -> None:
     vae, batch = make_vae(), make_batch(torch.ones(ITEMS, 4, dtype=torch.bool))
     with torch.no_grad():  # the private latents of a and d are known to be near 3, and shown
         head = vae.guide.encode.networks[0].head.linear  # type: ignore[index, union-attr]
@@ -262,7 +261,7 @@ def test_predictive_checks_reconstruct_what_is_given_with_its_own_private_latent
     assert len(set(check.raw["b"][:, 0, 0].tolist())) == 200
 
 
-def test_calibration_by_simulation_takes_all_latents_of_the_guide() -> None:
+def test_calibrate_by_simulation_uses_all_latents_of_the_guide() -> None:
     size = 400
 
     def model(x: torch.Tensor | None = None, size: int = size) -> None:
@@ -288,20 +287,20 @@ def test_calibration_by_simulation_takes_all_latents_of_the_guide() -> None:
     assert run(0.1) < 1e-6  # u alone is wrong, which log p tells if u is the guide's
 
 
-def test_calibration_of_a_model_with_private_latents() -> None:
+def test_simulation_calibration_private_latents_give_ranks() -> None:
     vae = make_vae("wb").float()
     found = simulation_calibration(vae, ("a", "b"), simulations=100, draws=19)
     assert found.ranks.shape == (100, 4)
 
 
-def test_refusals() -> None:
-    with pytest.raises(ValueError, match="private_size must not be negative, not -1"):
+def test_private_latents_wrong_size_or_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="modality 'a': private_size must be at least 0, got -1"):
         Modality("a", (4,), private_size=-1)
-    with pytest.raises(ValueError, match="cannot be called 'a_private' beside 'a'"):
+    with pytest.raises(ValueError, match="names that differ from 'a_private', the site of the private latent of 'a'"):
         MultimodalVAE([Modality("a", (4,)), Modality("a_private", (4,))], 2)
 
 
-def test_a_step_trains_every_parameter() -> None:
+def test_trainer_step_private_latents_change_every_parameter() -> None:
     vae = make_vae("mwb", "component").float()
     settings = TrainConfig(lr=1e-2, schedule="constant", device="cpu", precision="fp32", threads=1)
     trainer = Trainer(vae, settings, total_steps=3)
@@ -309,10 +308,12 @@ def test_a_step_trains_every_parameter() -> None:
     batch = make_batch(torch.ones(ITEMS, 4, dtype=torch.bool))
     trainer.step(Batch({n: v.float() for n, v in batch.values.items()}, {}))
     assert {name for name, value in vae.named_parameters() if torch.equal(value, before[name])} == set()
-    assert set(trainer.estimator.terms) == {"a", "b", "c", "d", "kl"}
+    assert set(trainer.terms.log_likelihood) == {"a", "b", "c", "d"}
 
 
-def test_a_run_with_private_latents(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_train_private_latents_run_is_loaded_sampled_and_evaluated(
+    toy_config: Callable[..., Config], elsewhere: Path
+) -> None:
     config = toy_config(
         train__epochs=1, model__aggregation="mwb", model__private_size=2, model__modalities={"m1": {"private_size": 0}}
     )
@@ -328,7 +329,7 @@ def test_a_run_with_private_latents(toy_config: Callable[..., Config], elsewhere
     assert set(posterior) == {"m0"}
     one = again.decode(again.posterior(values).mean, {"m0": posterior["m0"].mean})
     assert one["m0"].shape[0] == 6
-    pictures, more = sample_pictures(again, data), sample_pictures(again, data)
+    pictures, more = training_samples(again, data), training_samples(again, data)
     assert all((pictures[name] == more[name]).all() for name in pictures)
     samples = draw_samples(again, ("m0",), ("m0", "m2"), count=4, seed=1)
     assert set(samples.generated) == {"m0", "m2"}

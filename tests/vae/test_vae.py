@@ -1,8 +1,9 @@
-"""MultimodalVAE: what is missing costs nothing, weights of terms, and generation."""
+"""MultimodalVAE: missing modalities, weights of terms, and generation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -29,8 +30,9 @@ EACH = pytest.mark.parametrize("aggregation", aggregations())
 
 def make(aggregation: str = "wb", weights: dict[str, float] | None = None, **options: Any) -> MultimodalVAE:
     torch.manual_seed(0)
-    modalities = [Modality(**{**vars(m), "weight": (weights or {}).get(m.name, 1.0)}) for m in MODALITIES]
-    return MultimodalVAE(modalities, LATENT, aggregation, network=NetworkOptions(width=4, hidden=8), **options)
+    modalities = [replace(m, reconstruction_weight=(weights or {}).get(m.name, 1.0)) for m in MODALITIES]
+    options = {"bound": "mixture", "network": NetworkOptions(width=4, hidden=8)} | options
+    return MultimodalVAE(modalities, LATENT, aggregation, **options)
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ ABSENT: dict[str, Callable[[dict[str, Tensor], tuple[str, ...]], Any]] = {
 @pytest.mark.parametrize("how", ABSENT)
 @pytest.mark.parametrize("names", [("a",), ("v",), ("c", "s"), ("a", "b"), NAMES[1:], NAMES])
 @pytest.mark.parametrize("options", [{}, {"aggregation": "mopoe"}, {"aggregation": "mwb", "bound": "component"}])
-def test_a_masked_modality_is_no_modality(
+def test_loss_masked_modality_equals_that_without_it(
     batch: dict[str, Tensor], how: str, names: tuple[str, ...], options: dict[str, Any]
 ) -> None:
     vae = make(**options)
@@ -97,7 +99,9 @@ def test_a_masked_modality_is_no_modality(
 
 
 @EACH
-def test_modalities_missing_for_some_items_only(batch: dict[str, Tensor], aggregation: str) -> None:
+def test_loss_modalities_missing_for_some_items_ignores_their_values(
+    batch: dict[str, Tensor], aggregation: str
+) -> None:
     vae = make(aggregation)
     present = torch.rand(ITEMS, len(NAMES)) < 0.5
     present[0], present[1] = True, False
@@ -118,14 +122,14 @@ def test_modalities_missing_for_some_items_only(batch: dict[str, Tensor], aggreg
 
 
 @EACH
-def test_a_mask_of_true_changes_nothing(batch: dict[str, Tensor], aggregation: str) -> None:
+def test_loss_mask_of_true_changes_nothing(batch: dict[str, Tensor], aggregation: str) -> None:
     vae = make(aggregation)
     plain = loss_and_gradients(vae, batch)
     agree(plain, loss_and_gradients(vae, {**batch, "present": mask_without()}))
     agree(plain, loss_and_gradients(vae, Batch(batch)))
 
 
-def test_beta_weighs_the_latent_in_model_and_guide(batch: dict[str, Tensor]) -> None:
+def test_beta_weighs_the_kl_term_in_model_and_guide(batch: dict[str, Tensor]) -> None:
     one, four = make(beta=1.0), make(beta=4.0)
     posterior = one.posterior(batch)
     kl = torch.distributions.kl_divergence(posterior, one.model.prior().expand([ITEMS])).sum()
@@ -141,7 +145,7 @@ def test_beta_weighs_the_latent_in_model_and_guide(batch: dict[str, Tensor]) -> 
     torch.testing.assert_close(loss_of(four, batch, weighted=False), loss_of(one, batch))
 
 
-def test_weights_of_modalities_scale_their_terms(batch: dict[str, Tensor]) -> None:
+def test_reconstruction_weights_scale_the_terms_of_their_modalities(batch: dict[str, Tensor]) -> None:
     plain, weighted = make(), make(weights={"v": 2.5, "b": 0.0})
 
     def terms(vae: MultimodalVAE, **keywords: Any) -> dict[str, Tensor]:
@@ -167,32 +171,32 @@ def test_weights_of_modalities_scale_their_terms(batch: dict[str, Tensor]) -> No
 
 
 @pytest.mark.parametrize("aggregation", ["wb", "mwb"])
-def test_generation_without_any_observation(aggregation: str) -> None:
+def test_model_and_guide_without_observations_draw_from_the_prior(aggregation: str) -> None:
     vae = make(aggregation, weights={"b": 0.0})
     for run in (vae.model, vae.guide):
-        assert run(size=4).shape == (4, LATENT)
-    trace = poutine.trace(vae.model).get_trace(size=4, weighted=False)
+        assert run(num_items=4).shape == (4, LATENT)
+    trace = poutine.trace(vae.model).get_trace(num_items=4, weighted=False)
     assert [trace.nodes[name]["value"].shape for name in NAMES] == [(4, *m.shape) for m in MODALITIES]
     assert not trace.observation_nodes
-    draws = torch.cat([vae.guide(size=500), vae.model(size=500), vae.guide({}, size=500)])
+    draws = torch.cat([vae.guide(num_items=500), vae.model(num_items=500), vae.guide({}, num_items=500)])
     for part in draws.split(500):
         torch.testing.assert_close(part.mean(0), torch.zeros(LATENT), atol=0.2, rtol=0)
         torch.testing.assert_close(part.std(0), torch.ones(LATENT), atol=0.15, rtol=0)
     for run in (vae.model, vae.guide):
-        with pytest.raises(ValueError, match="nothing observed: say how many items with size="):
+        with pytest.raises(ValueError, match="num_items must be given if nothing is observed, got None"):
             run()
 
 
-def test_a_modality_of_weight_zero_is_drawn_where_it_is_asked_for(batch: dict[str, Tensor]) -> None:
+def test_model_modality_of_weight_zero_is_generated_on_request(batch: dict[str, Tensor]) -> None:
     vae = make(weights={"b": 0.0})
-    assert set(poutine.trace(vae.model).get_trace(size=4).stochastic_nodes) == {"data", "z", *NAMES}
+    assert set(poutine.trace(vae.model).get_trace(num_items=4).stochastic_nodes) == {"data", "z", *NAMES}
     given = {name: batch[name] for name in ("a", "v")}
     draws = Predictive(vae.model, guide=vae.guide, num_samples=2)(given, generate=("b",))
     assert draws["b"].shape == (2, ITEMS, 1, 8, 8)
 
 
 @pytest.mark.parametrize("generate", [("a",), "a", ["a", "v"], True])
-def test_what_is_generated_is_drawn_and_what_is_given_is_observed(batch: dict[str, Tensor], generate: Any) -> None:
+def test_model_generate_draws_and_observes_the_rest(batch: dict[str, Tensor], generate: Any) -> None:
     vae = make()
     drawn = NAMES if generate is True else tuple(generate)
     trace = poutine.trace(vae.model).get_trace(batch, generate=generate)
@@ -208,9 +212,7 @@ def test_what_is_generated_is_drawn_and_what_is_given_is_observed(batch: dict[st
 
 @pytest.mark.parametrize("parallel", [False, True])
 @pytest.mark.parametrize("bound", ["mixture", "component"])
-def test_predictive_draws_what_is_asked_for_given_the_rest(
-    batch: dict[str, Tensor], bound: str, parallel: bool
-) -> None:
+def test_predictive_generate_draws_given_the_rest(batch: dict[str, Tensor], bound: str, parallel: bool) -> None:
     vae = make("mwb", bound=bound)
     given = {name: batch[name] for name in ("v", "b")}
     predictive = Predictive(vae.model, guide=vae.guide, num_samples=5, parallel=parallel)
@@ -222,7 +224,7 @@ def test_predictive_draws_what_is_asked_for_given_the_rest(
 
 
 @pytest.mark.parametrize("local", [False, True])
-def test_a_torch_optimiser_trains_every_parameter(batch: dict[str, Tensor], local: bool) -> None:
+def test_torch_optimiser_changes_every_parameter(batch: dict[str, Tensor], local: bool) -> None:
     vae = make()
     before = {name: value.detach().clone() for name, value in vae.named_parameters()}
     losses = []
@@ -240,7 +242,7 @@ def test_a_torch_optimiser_trains_every_parameter(batch: dict[str, Tensor], loca
     assert not [name for name, value in vae.named_parameters() if torch.equal(value, before[name])]
 
 
-def test_svi_trains_every_parameter(batch: dict[str, Tensor]) -> None:
+def test_svi_changes_every_parameter(batch: dict[str, Tensor]) -> None:
     vae = make()
     before = {name: value.detach().clone() for name, value in vae.named_parameters()}
     svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())

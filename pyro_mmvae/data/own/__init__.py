@@ -1,1 +1,1 @@
-"""Data sets of the user's own: folders and archives of arrays, items, and omics files."""
+"""Data of the user: arrays, folders and archives of arrays, items of any iterable, and omics files."""

@@ -1,4 +1,4 @@
-"""Data sets from Python: arrays."""
+"""Data sets made of arrays in Python."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.meta import Meta, make_meta
-from pyro_mmvae.data.own.raw_arrays import Source
+from pyro_mmvae.data.own.raw_arrays import RawArrays
 
 
 def from_arrays(
@@ -27,59 +27,69 @@ def from_arrays(
     label_names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> MultimodalDataset:
-    """A data set of arrays, checked like files are. All items are taken: which split they are is for you to say.
+    """Make a data set of arrays, with the checks that files undergo.
 
-    An array that is mapped from a large file (``numpy.load(…, mmap_mode="c")``) stays there.
+    All arrays are used completely: ``split`` only names the result. An array that is mapped from a large file
+    (``numpy.load(…, mmap_mode="c")``) stays on disk.
 
     Args:
-        modalities: name to `(item, …)`. Images are channel first; uint8 is divided by 255 in a batch.
-        labels: class of each item, integers `(item,)`; or which attributes it has, bool or 0 and 1
-            `(item, attribute)`.
-        present: bool, `(item, modality)`, columns in the order of ``modalities``.
-        name: of the data.
-        split: what to call it.
-        meta: what ``meta.yaml`` would say: ``{"modalities": {NAME: {"kind": "counts"}}, "missing_nan": True}``.
-        label_names: of the attributes; goes before what ``meta`` says. By default ``attribute 0``, ….
-        provenance: what identifies the content, fit for JSON; what is computed from data is cached by it.
+        modalities: Observations by modality name, `(item, …)`. Images have their channels first; uint8 pixels are
+            divided by 255 in a batch.
+        labels: Class of each item, integers `(item,)`; or its attributes, bool or 0 and 1, `(item, attribute)`; none
+            by default.
+        present: True where an item's modality is present, bool, `(item, modality)`, columns in the order of
+            ``modalities``; True everywhere by default.
+        name: Name of the data, ``"arrays"`` by default.
+        split: Name of the split, ``"train"`` by default.
+        meta: The description that ``meta.yaml`` would hold, such as
+            ``{"modalities": {NAME: {"kind": "counts"}}, "missing_nan": True}``; by default everything is inferred.
+        label_names: Names of the attributes, overriding those in ``meta``. By default ``attribute 0``, ….
+        provenance: Everything that identifies the content, serialisable as JSON; results computed from the data are
+            cached under it. Empty by default.
 
     Raises:
-        ValueError: for whatever does not fit; the message names modality, item and what was expected.
+        ValueError: If the arrays do not fit together or a value is not allowed; the message names modality, item and
+            what was expected.
 
     Example:
         >>> import numpy as np
         >>> counts = np.random.default_rng(0).poisson(3.0, (6, 4))
         >>> data = from_arrays({"rna": counts}, meta={"modalities": {"rna": {"kind": "counts"}}})
-        >>> data.traits["rna"].kind, data.modalities["rna"].dtype
+        >>> data.modality_specs["rna"].data_type, data.modalities["rna"].dtype
         ('counts', torch.float32)
     """
-    arrays = {key: array_of(value) for key, value in modalities.items()}
-    source = Source(
+    arrays = {key: to_numpy(value) for key, value in modalities.items()}
+    raw = RawArrays(
         where=name,
         files={},
         modalities=arrays,
-        labels=None if labels is None else array_of(labels),
-        present=None if present is None else array_of(present),
+        labels=None if labels is None else to_numpy(labels),
+        present=None if present is None else to_numpy(present),
         split=None,
-        meta=make_said(meta, label_names),
+        meta=meta_from_arguments(meta, label_names),
         name=name,
         provenance={} if provenance is None else dict(provenance),
     )
-    data = assemble(source, None)
-    return replace(data, name=name, split=split, provenance=source.provenance)
+    data = assemble(raw, None)
+    return replace(data, name=name, split=split, provenance=raw.provenance)
 
 
-def array_of(value: Any) -> NDArray[Any]:
-    """A tensor, an array, a number or a list as an array."""
+def to_numpy(value: Any) -> NDArray[Any]:
+    """Convert a tensor, an array, a number or a list to an array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asanyarray(value)
 
 
-def make_said(meta: Mapping[str, Any] | None, label_names: Sequence[str] | None) -> Meta:
-    """What is said of data from Python.
+def meta_from_arguments(meta: Mapping[str, Any] | None, label_names: Sequence[str] | None) -> Meta:
+    """Check a description of data that was passed from Python.
+
+    Args:
+        meta: The content of a ``meta.yaml``, or None for an empty one.
+        label_names: Names of the attributes, overriding those in ``meta``, or None.
 
     Raises:
-        ValueError: for an unknown key or a wrong value, named.
+        ValueError: If a key is unknown or a value is not allowed; the message names the key.
     """
-    said = {} if meta is None else dict(meta)
+    content = {} if meta is None else dict(meta)
     if label_names is not None:
-        said["label_names"] = label_names if isinstance(label_names, str) else list(label_names)
-    return make_meta("meta", said)
+        content["label_names"] = label_names if isinstance(label_names, str) else list(label_names)
+    return make_meta("meta", content)

@@ -1,4 +1,4 @@
-"""From arrays, in memory or on disk, to one split of a data set: all that every format of a user's own data shares."""
+"""Assembly of one split of a data set from arrays in memory or on disk, shared by all formats of a user's data."""
 
 from __future__ import annotations
 
@@ -10,146 +10,163 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import Traits, infer_kind
+from pyro_mmvae.data.options import check_split
 from pyro_mmvae.data.own.labels import read_labels
-from pyro_mmvae.data.own.raw_arrays import Source
-from pyro_mmvae.data.storage import mapped as columns
+from pyro_mmvae.data.own.raw_arrays import RawArrays
+from pyro_mmvae.data.storage import mapped
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor
+from pyro_mmvae.modality_spec import ModalitySpec, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
+
 SHARES = (0.8, 0.1, 0.1)
+"""The fractions of the items in the splits of a random split."""
 
 
 def assemble(
-    source: Source, split: str | None, *, split_seed: int = 0, memory_map: bool | None = None
+    raw: RawArrays, split: str | None, *, split_seed: int = 0, memory_map: bool | None = None
 ) -> MultimodalDataset:
-    """Check arrays, and make one split of them.
+    """Check arrays and make one split of them.
 
     Args:
-        source: what was found.
-        split: ``train``, ``val`` or ``test``; None for all items, whose split is then called ``train``.
-        split_seed: of the shares where none are given: 80, 10 and 10 in a hundred items, at random.
-        memory_map: leave arrays on disk, checked as they are read; by default those of ``LARGE`` bytes or more.
+        raw: The arrays as they were read.
+        split: ``train``, ``val`` or ``test``; None for all items, in a split named ``train``.
+        split_seed: Seed of the random split into 80, 10 and 10 percent, used if the data does not give the split of
+            each item; 0 by default.
+        memory_map: If True, mapped arrays stay on disk and are checked as they are read; if False, they are read into
+            memory; by default those of ``LARGE`` bytes or more stay on disk.
 
     Returns:
-        The split, items in the order of the arrays.
+        The split, with items in the order of the arrays.
 
     Raises:
-        ValueError: for whatever does not fit; the message names file, modality, item and what was expected.
+        ValueError: If the arrays do not fit together or a value is not allowed; the message names file, modality, item
+            and what was expected.
     """
-    count = _count(source)
-    source.meta.check_names(source.where, list(source.modalities))
-    present = _present(source, count)
-    labels, label_names = read_labels(source, count)
-    rows = np.arange(count) if split is None else _rows(source, count, split, split_seed)
-    found, traits = {}, {}
-    for number, (name, array) in enumerate(source.modalities.items()):
-        column, traits[name] = _column(source, name, array, present[:, number])
+    count = _count_items(raw)
+    raw.meta.check_names(raw.where, list(raw.modalities))
+    present = _read_present(raw, count)
+    labels, label_names = read_labels(raw, count)
+    rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
+    modalities, specs = {}, {}
+    for number, (name, array) in enumerate(raw.modalities.items()):
+        column, specs[name] = _make_column(raw, name, array, present[:, number])
         present[:, number] = column.present
-        stays = columns.is_mapped(array) and (memory_map or (memory_map is None and array.nbytes >= columns.LARGE))
-        column, traits[name] = _settle(source, name, column, traits[name], scan=not stays)
-        if stays:
-            columns.expect_random_access(array)
-        found[name] = MappedTensor(column, rows) if stays else column.read(rows)
-    about = {**source.provenance, "split": {"name": split, "given": source.split is not None, "seed": split_seed}}
+        stays_on_disk = mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map)
+        column, specs[name] = _check_values(raw, name, column, specs[name], scan=not stays_on_disk)
+        if stays_on_disk:
+            mapped.expect_random_access(array)
+        modalities[name] = MappedTensor(column, rows) if stays_on_disk else column.read(rows)
+    provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
-        found,
+        modalities,
         None if labels is None else torch.from_numpy(labels[rows]),
         torch.from_numpy(present[rows]),
-        source.name,
+        raw.name,
         split or "train",
-        about,
-        traits,
+        provenance,
+        specs,
         label_names,
     )
 
 
-def _count(source: Source) -> int:
-    if not source.modalities:
-        raise ValueError(f"{source.where}: found no modality, expected at least one array")
-    first = next(iter(source.modalities))
-    for name, array in source.modalities.items():
+def _count_items(raw: RawArrays) -> int:
+    """Return the number of items, and check names, types and lengths of the modalities."""
+    if not raw.modalities:
+        raise ValueError(f"{raw.where}: must hold at least one array of a modality, got none")
+    first = next(iter(raw.modalities))
+    for name, array in raw.modalities.items():
         if not name.isidentifier():
-            raise ValueError(f"{source.place(name)}: expected a name of letters, digits and _, not starting with one")
-        columns.check_array(source.place(name), array)
-        if len(array) != len(source.modalities[first]):
             raise ValueError(
-                f"{source.place(name)}: found {len(array)} items, expected {len(source.modalities[first])} as in "
-                f"{first!r}"
+                f"{raw.locate(name)}: the name must consist of letters, digits and _ and not begin with a digit, got "
+                f"{name!r}"
             )
-    return len(source.modalities[first])
+        mapped.check_array(raw.locate(name), array)
+        if len(array) != len(raw.modalities[first]):
+            raise ValueError(
+                f"{raw.locate(name)}: must have {len(raw.modalities[first])} items as {first!r} has, got {len(array)}"
+            )
+    return len(raw.modalities[first])
 
 
-def _present(source: Source, count: int) -> NDArray[np.bool_]:
-    shape = (count, len(source.modalities))
-    if source.present is None:
+def _read_present(raw: RawArrays, count: int) -> NDArray[np.bool_]:
+    """Return a checked copy of the mask of present modalities, `(item, modality)`."""
+    shape = (count, len(raw.modalities))
+    if raw.present is None:
         return np.ones(shape, dtype=bool)
-    given = source.present
-    if given.dtype != np.bool_ or given.shape != shape:
+    if raw.present.dtype != np.bool_ or raw.present.shape != shape:
         raise ValueError(
-            f"{source.files.get('present', source.where)}: found {given.shape} of {given.dtype}, expected "
-            f"(item, modality) = {shape} of bool, columns in the order {', '.join(source.modalities)}"
+            f"{raw.files.get('present', raw.where)}: present must be (item, modality) = {shape} of bool, with columns "
+            f"{', '.join(raw.modalities)}, got {raw.present.shape} of {raw.present.dtype}"
         )
-    return np.array(given)
+    return np.array(raw.present)
 
 
-def _rows(source: Source, count: int, split: str, seed: int) -> NDArray[np.int64]:
-    """The items of a split, in order."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r} of {source.where}, expected one of: {', '.join(SPLITS)}")
-    where = source.files.get("split", source.where)
-    if source.split is None:
+def _choose_rows(raw: RawArrays, count: int, split: str, seed: int) -> NDArray[np.int64]:
+    """Return the indices of the items of a split, in order."""
+    check_split(raw.where, split, SPLITS)
+    where = raw.files.get("split", raw.where)
+    if raw.split is None:
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise ValueError(f"{source.where}: split_seed: found {seed!r}, expected a whole number of at least 0")
+            raise ValueError(f"{raw.where}: split_seed must be an integer of at least 0, got {seed!r}")
         ends = np.round(np.cumsum(SHARES) * count).astype(int)
         parts = np.split(np.random.default_rng(seed).permutation(count), ends[:-1])
         rows = np.sort(parts[SPLITS.index(split)])
-        hint = f", of {count} items; give a split"
+        hint = f" of {count}: give the split of each item"
     else:
-        given, hint = source.split, ""
-        if given.shape != (count,) or given.dtype.kind not in "iuU":
-            raise ValueError(
-                f"{where}: found {given.shape} of {given.dtype}, expected (item,) = ({count},) of 0, 1, 2 or "
-                f"{', '.join(SPLITS)}"
-            )
-        names = np.array(SPLITS)
-        known = np.isin(given, names if given.dtype.kind == "U" else np.arange(len(SPLITS)))
-        if not known.all():
-            first = int(np.argmin(known))
-            raise ValueError(f"{where}: item {first}: found {given[first]!s}, expected 0, 1, 2 or {', '.join(SPLITS)}")
-        rows = np.flatnonzero(given == (split if given.dtype.kind == "U" else SPLITS.index(split)))
+        rows, hint = _select_split(where, raw.split, count, split), ""
     if not len(rows):
-        raise ValueError(f"{where}: split {split!r} is empty, expected at least one item{hint}")
+        raise ValueError(f"{where}: split {split!r} must have at least one item, got none{hint}")
     return rows
 
 
-def _column(source: Source, name: str, array: NDArray[Any], present: NDArray[np.bool_]) -> tuple[Column, Traits]:
-    """The column of a modality, and what is known of it before its values are looked at."""
-    where, traits = source.place(name), source.meta.traits(name)
+def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) -> NDArray[np.int64]:
+    """Return the indices of the items that are assigned to a split, by number or by name."""
+    allowed = f"0, 1, 2 or {', '.join(SPLITS)}"
+    if assigned.shape != (count,) or assigned.dtype.kind not in "iuU":
+        raise ValueError(
+            f"{where}: split must be (item,) = ({count},) of {allowed}, got {assigned.shape} of {assigned.dtype}"
+        )
+    by_name = assigned.dtype.kind == "U"
+    valid = np.isin(assigned, np.array(SPLITS) if by_name else np.arange(len(SPLITS)))
+    if not valid.all():
+        first = int(np.argmin(valid))
+        raise ValueError(f"{where}: item {first}: split must be {allowed}, got {assigned[first]!s}")
+    return np.flatnonzero(assigned == (split if by_name else SPLITS.index(split)))
+
+
+def _make_column(
+    raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_]
+) -> tuple[Column, ModalitySpec]:
+    """Return the column of a modality and its description, as far as they are known before its values are read."""
+    where, spec = raw.locate(name), raw.meta.spec(name)
     is_byte = array.dtype == np.uint8
-    kind = traits.kind or infer_kind(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
-    column = Column(where, array, kind, present, traits.classes)
-    if source.meta.allows("missing_nan", name):
+    data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
+    column = Column(where, array, data_type, present, spec.classes)
+    if raw.meta.allows("missing_nan", name):
         column = replace(column, present=present & ~column.nan_items())
     if not column.present.any():
-        raise ValueError(f"{where}: found in no item, expected it in one at least")
-    traits = replace(traits, kind=kind, pixels=column.pixels)
-    traits.settled(where)
-    if traits.alphabet is not None and array.ndim != 2:
-        raise ValueError(f"{where}: found items of shape {column.shape}, expected (position,), as tokens are text")
-    return column, traits
+        raise ValueError(f"{where}: must be present in at least one item, got none")
+    pixels = column.pixels if spec.pixels is None and data_type == "image" else spec.pixels
+    spec = replace(spec, data_type=data_type, pixels=pixels)
+    resolve_modality(spec, where=where)
+    if spec.alphabet is not None and array.ndim != 2:
+        raise ValueError(f"{where}: items of text must have the shape (position,), got {column.shape}")
+    return column, spec
 
 
-def _settle(source: Source, name: str, column: Column, traits: Traits, *, scan: bool) -> tuple[Column, Traits]:
-    """Look at the values: all of them, unless they are to stay on disk."""
+def _check_values(
+    raw: RawArrays, name: str, column: Column, spec: ModalitySpec, *, scan: bool
+) -> tuple[Column, ModalitySpec]:
+    """Check the values of a column, all of them if ``scan`` is True, and complete the number of classes of tokens."""
     if scan:
         column.scan()
-    if not source.meta.allows("allow_constant", name) and column.array.size > 1 and column.is_constant():
+    if not raw.meta.allows("allow_constant", name) and column.array.size > 1 and column.is_constant():
         raise ValueError(
-            f"{column.where}: found {column.array[column.present].flat[0]!s} everywhere, expected values that vary "
-            "(allow_constant: true lets it)"
+            f"{column.where}: values must vary, got {column.array[column.present].flat[0]!s} everywhere: set "
+            "allow_constant to true if that is intended"
         )
     if column.kind == "tokens" and column.classes is None:
         classes = max(column.largest() + 1, 2)
-        return replace(column, classes=classes), replace(traits, classes=classes)
-    return column, traits
+        return replace(column, classes=classes), replace(spec, classes=classes)
+    return column, spec

@@ -1,4 +1,4 @@
-"""A user's own data: a folder with one ``.npy`` file a modality, or one ``.npz`` of the same names."""
+"""Data in NumPy files: a folder with one ``.npy`` file per modality, or an ``.npz`` archive of such files."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.meta import Meta, read_meta
-from pyro_mmvae.data.own.raw_arrays import Source
+from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.registry import register_format
 
-OTHERS = ("labels", "present", "split")
-"""Arrays that are no modalities."""
+RESERVED_NAMES = ("labels", "present", "split")
+"""Names of arrays that are not modalities."""
 
-META = "meta.yaml"
+META_FILE = "meta.yaml"
 
-_BROKEN = (
+_READ_ERRORS = (
     ValueError, OSError, EOFError, KeyError, IndexError, TypeError, AttributeError, ArithmeticError, MemoryError,
     RecursionError, SyntaxError, NotImplementedError, RuntimeError, struct.error, tokenize.TokenError,
     zipfile.BadZipFile, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What NumPy and zipfile raise on files that are not what their names say."""
+"""The errors that NumPy and zipfile raise on damaged files; found by fuzzing, as they document none."""
 
 
 @register_format("folder", detect=lambda path: path.is_dir() and any(path.glob("*.npy")))
@@ -47,33 +47,36 @@ def load_folder(
     split_seed: int = 0,
     memory_map: bool | None = None,
 ) -> MultimodalDataset:
-    """Load one split of a folder of ``NAME.npy``, one a modality `(item, …)`, in alphabetical order.
+    """Load one split of a folder with one file ``NAME.npy`` per modality, `(item, …)`, in alphabetical order.
 
-    Beside them may lie ``labels.npy`` (integers `(item,)`, or bool or 0 and 1 `(item, attribute)`), ``present.npy``
-    (bool, `(item, modality)`, columns in alphabetical order of the modalities), ``split.npy`` (0, 1, 2, or the names of
-    the splits) and ``meta.yaml``.
+    The folder may also hold ``labels.npy`` (integers `(item,)`, or bool or 0 and 1 `(item, attribute)`),
+    ``present.npy`` (bool, `(item, modality)`, columns in alphabetical order of the modalities), ``split.npy`` (0, 1, 2,
+    or the names of the splits, `(item,)`) and ``meta.yaml``.
 
     Args:
-        path: of the folder.
-        split: ``train``, ``val`` or ``test``.
-        cache: taken, and not needed.
-        kinds: modality name to kind, see :class:`~pyro_mmvae.data.Traits`; goes before ``meta.yaml``.
-        missing_nan: whether a NaN makes an item lack a modality; goes before ``meta.yaml``.
-        allow_constant: whether a modality may have one value everywhere; likewise.
-        split_seed: of a split at random, 80, 10 and 10 in a hundred items, where there is no ``split.npy``.
-        memory_map: leave modalities on disk, and read and check only the items of a batch; by default those of files of
-            a gibibyte or more.
+        path: Path of the folder.
+        split: Name of the split: ``train``, ``val`` or ``test``.
+        cache: Accepted for the common interface and ignored, since nothing is built.
+        kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides ``meta.yaml``.
+        missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. By
+            default ``meta.yaml`` decides.
+        allow_constant: If True, a modality may have a single value everywhere; if False, that is an error. By default
+            ``meta.yaml`` decides.
+        split_seed: Seed of the random split into 80, 10 and 10 percent, used without ``split.npy``; 0 by default.
+        memory_map: If True, modalities stay on disk, and only the items of a batch are read and checked; by default
+            those of files of a gibibyte or more.
 
     Raises:
-        ValueError: for whatever does not fit; the message names file, modality, item and what was expected.
+        ValueError: If the arrays do not fit together or a value is not allowed; the message names file, modality, item
+            and what was expected.
     """
     files = {file.stem: file for file in sorted(path.glob("*.npy"), key=lambda file: file.stem)}
     arrays = {name: read_npy(file) for name, file in files.items()}
-    meta = read_meta(path / META).with_options(str(path), kinds, missing_nan, allow_constant)
+    meta = read_meta(path / META_FILE).with_options(str(path), kinds, missing_nan, allow_constant)
     stats = {file.name: file.stat() for file in files.values()}
     about = {name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in stats.items()}
-    source = make_source(path, {name: str(file) for name, file in files.items()}, arrays, meta, about)
-    return assemble(source, split, split_seed=split_seed, memory_map=memory_map)
+    raw = make_raw_arrays(path, {name: str(file) for name, file in files.items()}, arrays, meta, about)
+    return assemble(raw, split, split_seed=split_seed, memory_map=memory_map)
 
 
 @register_format("npz", detect=lambda path: path.is_file() and path.suffix == ".npz")
@@ -87,36 +90,48 @@ def load_npz(
     allow_constant: bool | None = None,
     split_seed: int = 0,
 ) -> MultimodalDataset:
-    """Load one split of an ``.npz`` with the arrays that :func:`load_folder` takes from files; all are held in memory.
+    """Load one split of an ``.npz`` archive of the arrays that :func:`load_folder` reads from files, into memory.
 
     Args:
-        path: of the file. What ``meta.yaml`` would say may lie beside ``NAME.npz`` in ``NAME.yaml``.
-        split: as there; and so are the other options.
-        cache: likewise.
-        kinds: likewise.
-        missing_nan: likewise.
-        allow_constant: likewise.
-        split_seed: likewise.
+        path: Path of the archive ``NAME.npz``. The file ``NAME.yaml`` beside it may describe the data as ``meta.yaml``
+            does in a folder.
+        split: Name of the split: ``train``, ``val`` or ``test``.
+        cache: Accepted for the common interface and ignored, since nothing is built.
+        kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides ``NAME.yaml``.
+        missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. By
+            default ``NAME.yaml`` decides.
+        allow_constant: If True, a modality may have a single value everywhere; if False, that is an error. By default
+            ``NAME.yaml`` decides.
+        split_seed: Seed of the random split into 80, 10 and 10 percent, used without an array ``split``; 0 by default.
 
     Raises:
-        ValueError: as there.
+        ValueError: If the arrays do not fit together or a value is not allowed; the message names array, modality,
+            item and what was expected.
     """
     arrays = dict(sorted(read_npz(path).items()))
     meta = read_meta(path.with_suffix(".yaml")).with_options(str(path), kinds, missing_nan, allow_constant)
     stat = path.stat()
     about = {path.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}}
-    source = make_source(path, {name: f"{path}[{name}]" for name in arrays}, arrays, meta, about)
-    return assemble(source, split, split_seed=split_seed)
+    raw = make_raw_arrays(path, {name: f"{path}[{name}]" for name in arrays}, arrays, meta, about)
+    return assemble(raw, split, split_seed=split_seed)
 
 
-def make_source(
+def make_raw_arrays(
     path: Path, files: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], meta: Meta, about: Mapping[str, Any]
-) -> Source:
-    """Modalities apart from the other arrays."""
-    return Source(
+) -> RawArrays:
+    """Separate the modalities from labels, presence and split.
+
+    Args:
+        path: Path of the data set.
+        files: File or key of each array, by the array's name, for messages.
+        arrays: All arrays by name, modalities in the order of the columns of ``present``.
+        meta: The description of the data.
+        about: Everything that identifies the files, serialisable as JSON.
+    """
+    return RawArrays(
         where=str(path),
         files=files,
-        modalities={name: array for name, array in arrays.items() if name not in OTHERS},
+        modalities={name: array for name, array in arrays.items() if name not in RESERVED_NAMES},
         labels=arrays.get("labels"),
         present=arrays.get("present"),
         split=arrays.get("split"),
@@ -127,63 +142,77 @@ def make_source(
 
 
 def read_npy(path: Path) -> NDArray[Any]:
-    """Map an ``.npy`` file, of which nothing is read but the header. Changes to the array stay in memory.
+    """Map an ``.npy`` file, reading only its header. Changes to the array stay in memory.
+
+    Args:
+        path: Path of the file.
 
     Raises:
-        ValueError: if it is no whole file of that format, or holds Python objects.
+        ValueError: If the file is damaged, has another format, or holds Python objects.
     """
-    with plain_errors(f"{path}: no readable .npy file"):
+    with as_value_error(f"{path}: must be a readable .npy file"):
         array = np.lib.format.open_memmap(path, mode="c")
-        rest = path.stat().st_size - array.offset - array.nbytes
-        if rest:
-            raise ValueError(f"{rest} bytes follow the array")
+        excess = path.stat().st_size - array.offset - array.nbytes
+        if excess:
+            raise ValueError(f"{excess} bytes follow the array")
         return array
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """Read every array of an ``.npz``.
+    """Read every array of an ``.npz`` archive.
+
+    Args:
+        path: Path of the archive.
+
+    Returns:
+        The arrays by name, in the order of the archive.
 
     Raises:
-        ValueError: if it is no whole file of that format, an array holds Python objects, or a name is a path.
+        ValueError: If the file is damaged, has another format, an array holds Python objects, or a name is a path.
     """
     arrays: dict[str, NDArray[Any]] = {}
-    with plain_errors(f"{path}: no readable .npz file"), zipfile.ZipFile(path) as archive:
+    with as_value_error(f"{path}: must be a readable .npz file"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
             if name == info.filename or not name.isidentifier():
-                raise ValueError(f"it holds {info.filename!r}, expected NAME.npy, a name of letters, digits and _")
+                raise ValueError(f"members must be NAME.npy, a name of letters, digits and _, got {info.filename!r}")
             if name in arrays:
-                raise ValueError(f"it holds {info.filename!r} twice")
+                raise ValueError(f"members must have distinct names, got {info.filename!r} twice")
             with archive.open(info) as file:
-                _check_size(file, info)
+                _check_declared_size(file, info)
             with archive.open(info) as file:
                 arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
-                if file.read(1):  # which also checks the sum of all bytes
+                if file.read(1):  # zipfile verifies the checksum only once the end is reached
                     raise ValueError(f"bytes follow the array {name!r}")
     return arrays
 
 
-def _check_size(file: IO[bytes], info: zipfile.ZipInfo) -> None:
-    """Refuse an array that says it is larger than the file before memory is set aside for it."""
+def _check_declared_size(file: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """Check that an array is as large as its header declares, before NumPy allocates the memory for it."""
     version = np.lib.format.read_magic(file)
     if version not in {(1, 0), (2, 0)}:
-        raise ValueError(f"{info.filename!r} is of version {version}, expected 1 or 2")
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(file)
-    size = dtype.itemsize
-    for side in shape:
-        size *= side
-    if not dtype.hasobject and file.tell() + size != info.file_size:
-        raise ValueError(f"{info.filename!r} has {info.file_size} bytes, expected {file.tell() + size}")
+        raise ValueError(f"{info.filename!r} must be in version 1 or 2 of the format, got {version}")
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(file)
+    num_bytes = dtype.itemsize
+    for length in shape:  # Python integers, which cannot overflow
+        num_bytes *= length
+    if not dtype.hasobject and file.tell() + num_bytes != info.file_size:
+        raise ValueError(f"{info.filename!r} must have {file.tell() + num_bytes} bytes, got {info.file_size}")
 
 
 @contextmanager
-def plain_errors(what: str, errors: tuple[type[Exception], ...] = _BROKEN) -> Iterator[None]:
-    """Whatever goes wrong as a ValueError of one line, and no warnings."""
+def as_value_error(what: str, errors: tuple[type[Exception], ...] = _READ_ERRORS) -> Iterator[None]:
+    """Raise errors of other libraries as a ValueError of one line, and suppress their warnings.
+
+    Args:
+        what: The beginning of the message, which the original message follows.
+        errors: Types of the errors to convert; by default those that NumPy and zipfile raise on damaged files.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except errors as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"{what} ({reason})") from None
+        raise ValueError(f"{what}, got an error: {reason}") from None

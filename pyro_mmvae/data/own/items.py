@@ -1,4 +1,4 @@
-"""Data sets of anything that gives items one by one, held in memory or written into a folder."""
+"""Data sets made of an iterable of items, held in memory or written into a folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import yaml
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.modality_spec import infer_kind
-from pyro_mmvae.data.own.arrays import array_of, from_arrays, make_said
+from pyro_mmvae.data.own.arrays import from_arrays, meta_from_arguments, to_numpy
 from pyro_mmvae.data.own.assemble import assemble
-from pyro_mmvae.data.own.folder import META, OTHERS, make_source, read_npy
+from pyro_mmvae.data.own.folder import META_FILE, RESERVED_NAMES, make_raw_arrays, read_npy
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.storage.mapped import check_array
 from pyro_mmvae.data.storage.npyfile import ItemFile
 from pyro_mmvae.files import write_text
+from pyro_mmvae.modality_spec import infer_data_type
 
 
 def from_items(
@@ -35,207 +35,229 @@ def from_items(
     provenance: Mapping[str, Any] | None = None,
     folder: str | Path | None = None,
 ) -> MultimodalDataset:
-    """A data set of items, such as a torch ``Dataset`` or ``IterableDataset`` of dicts, which are read once, in order.
+    """Make a data set of items, such as a torch ``Dataset`` or ``IterableDataset`` of dicts, read once and in order.
 
-    All items must be there before training starts: batches are drawn at random from the whole. Without a ``folder``
-    they are held in memory, and for a moment, while they are put together, it takes two to three times their size. With
-    one, they are written there as they come, one ``.npy`` a modality, and the data set maps these files: of what is
-    larger than memory, an item is held at a time while writing, and the items of a batch afterwards; only labels, and
-    which modalities are there, always stay in memory. An ``IterableDataset`` is read by this process alone, without
-    workers; one without an end never comes back.
+    All items must exist before training starts, since batches are drawn at random from the whole. Without a ``folder``
+    they are held in memory, and two to three times their size is needed while they are stacked. With a ``folder``, each
+    item is written as it comes, into one ``.npy`` file per modality, which the data set then maps: memory holds one
+    item while writing and the items of a batch afterwards, in addition to labels and presence. An ``IterableDataset``
+    is read by this process, without workers, and must end.
 
     Args:
-        items: each a mapping of modality names to arrays, tensors or numbers, of one shape and type a modality. One
-            that is None or not there is absent. ``"label"`` is the item's class, an integer, or which attributes it
-            has, bool or 0 and 1 `(attribute,)`; in all items or in none. What has a length and is indexed by whole
-            numbers does as well as what is iterated over.
-        name: see :func:`from_arrays`; and so on.
-        split: likewise.
-        meta: likewise.
-        label_names: likewise.
-        provenance: likewise; by default of a ``folder`` the sizes and times of its files.
-        folder: a new one, that is there once everything is in it, and then a data set of its own:
-            ``load_data(folder)`` reads it without the items.
+        items: The items, as an iterable or an object with a length and integer indices. Each is a mapping from
+            modality names to arrays, tensors or numbers, whose shape and type are the same for all items. A modality
+            that is None or left out is absent. ``"label"`` is the item's class, an integer, or its attributes, bool or
+            0 and 1 `(attribute,)`; either all items have one or none.
+        name: Name of the data, ``"items"`` by default.
+        split: Name of the split, ``"train"`` by default.
+        meta: The description that ``meta.yaml`` would hold, see :func:`from_arrays`; by default everything is inferred.
+        label_names: Names of the attributes, overriding those in ``meta``. By default ``attribute 0``, ….
+        provenance: Everything that identifies the content, serialisable as JSON. Empty by default; with a ``folder``
+            by default the sizes and times of modification of its files.
+        folder: Path of a new folder to write to, which appears once it is complete. It is a data set by itself:
+            ``load_data(folder)`` reads it without the items. None by default, to hold the items in memory.
 
     Returns:
-        The data set, modalities in the order in which they first appear.
+        The data set, with modalities in the order in which they first appear.
 
     Raises:
-        ValueError: for no items, or items that do not fit together; the message names modality and item.
-        TypeError: if an item is no mapping.
-        FileExistsError: if there is something of the folder's name.
+        ValueError: If there are no items or they do not fit together; the message names modality and item.
+        TypeError: If an item is not a mapping.
+        FileExistsError: If the folder exists already.
     """
-    said = make_said(meta, label_names)
+    checked_meta = meta_from_arguments(meta, label_names)
     if folder is not None:
-        return _written(items, Path(folder), name, split, said, provenance)
-    found: dict[str, dict[int, NDArray[Any]]] = {}
-    rest = _Rest(name)
-    for item, key, value in rest.read(items):
-        found.setdefault(key, {})[item] = value
-    arrays = {key: _stack(found.pop(key), rest.count) for key in list(found)}
-    told = said.model_dump(exclude_unset=True)
-    return from_arrays(arrays, rest.labels(), rest.present(), name=name, split=split, meta=told, provenance=provenance)
+        return _write_folder(items, Path(folder), name, split, checked_meta, provenance)
+    values: dict[str, dict[int, NDArray[Any]]] = {}
+    reader = _ItemReader(name)
+    for item, key, value in reader.read(items):
+        values.setdefault(key, {})[item] = value
+    # Each modality's items are released as soon as they are stacked.
+    arrays = {key: _stack(values.pop(key), reader.count) for key in list(values)}
+    return from_arrays(
+        arrays,
+        reader.labels(),
+        reader.present(),
+        name=name,
+        split=split,
+        meta=checked_meta.model_dump(exclude_unset=True, exclude_none=True),
+        provenance=provenance,
+    )
 
 
 @dataclass
-class _Rest:
-    """What is kept of items beside their values, a few bytes an item.
+class _ItemReader:
+    """A reader of items that checks them and keeps their labels and presence, a few bytes per item.
 
     Attributes:
-        name: of the data, for messages.
-        first: modality to shape and type of its first value, and whose that is.
-        seen: modality to a byte an item, 1 where it is there; those at the end may be lacking.
-        label: shape and type of the labels.
-        given: the bytes of the labels.
-        count: of items.
+        name: Name of the data, for messages.
+        signatures: Shape and type of each modality's first value, and the index of its item.
+        present_bytes: One byte per item and modality, 1 where it is present; trailing zeros may be missing.
+        label_signature: Shape and type of the labels, or None if there are none.
+        label_bytes: The bytes of all labels, in order.
+        count: Number of items read so far.
     """
 
     name: str
-    first: dict[str, tuple[tuple[int, ...], np.dtype[Any], int]] = field(default_factory=dict)
-    seen: dict[str, bytearray] = field(default_factory=dict)
-    label: tuple[tuple[int, ...], np.dtype[Any]] | None = None
-    given: bytearray = field(default_factory=bytearray)
+    signatures: dict[str, tuple[tuple[int, ...], np.dtype[Any], int]] = field(default_factory=dict)
+    present_bytes: dict[str, bytearray] = field(default_factory=dict)
+    label_signature: tuple[tuple[int, ...], np.dtype[Any]] | None = None
+    label_bytes: bytearray = field(default_factory=bytearray)
     count: int = 0
 
     def read(self, items: Any) -> Iterator[tuple[int, str, NDArray[Any]]]:
-        """Every value with its item and modality, checked against the first of its modality."""
-        for item in _each(items):
+        """Yield every value with its item and modality, checked against the first value of the modality."""
+        for item in _iterate(items):
             if not isinstance(item, Mapping):
-                what = type(item).__name__
-                raise TypeError(f"{self.name}: item {self.count}: found {what}, expected a mapping of modalities")
+                raise TypeError(
+                    f"{self.name}: item {self.count} must be a mapping from modality names to values, got "
+                    f"{type(item).__name__}"
+                )
             self._add_label(item.get("label"))
             for key, value in item.items():
                 if value is not None and key != "label":
-                    array = array_of(value)
-                    self._add(str(key), array)
+                    array = to_numpy(value)
+                    self._add_value(str(key), array)
                     yield self.count, str(key), array
             self.count += 1
         if not self.count:
-            raise ValueError(f"{self.name}: found no items, expected at least one")
+            raise ValueError(f"{self.name}: must hold at least one item, got none")
 
-    def _add(self, key: str, array: NDArray[Any]) -> None:
-        shape, dtype, first = self.first.setdefault(key, (array.shape, array.dtype, self.count))
+    def _add_value(self, key: str, array: NDArray[Any]) -> None:
+        """Check shape and type of a value, and record that the modality is present."""
+        shape, dtype, first = self.signatures.setdefault(key, (array.shape, array.dtype, self.count))
         if array.shape != shape or array.dtype != dtype:
             raise ValueError(
-                f"{self.name}: modality {key!r}: item {self.count}: found {array.shape} of {array.dtype}, expected "
-                f"{shape} of {dtype} as in item {first}"
+                f"{self.name}: modality {key!r}: item {self.count} must be {shape} of {dtype} as item {first} is, got "
+                f"{array.shape} of {array.dtype}"
             )
-        seen = self.seen.setdefault(key, bytearray())
-        seen += bytes(self.count - len(seen)) + b"\1"
+        flags = self.present_bytes.setdefault(key, bytearray())
+        flags += bytes(self.count - len(flags)) + b"\1"
 
     def _add_label(self, value: Any) -> None:
+        """Check shape and type of a label, and record it."""
         if value is None:
-            if self.label is not None:
-                raise ValueError(f"{self.name}: item {self.count}: found no label, others have one")
+            if self.label_signature is not None:
+                raise ValueError(f"{self.name}: item {self.count} must have a label as the others have, got none")
             return
-        array = array_of(value)
+        array = to_numpy(value)
         if array.shape == () and array.dtype.kind in "iu":
-            array = array.astype(np.int64)  # whatever type a class has
+            array = array.astype(np.int64)  # integer types may differ between items
         if array.dtype.hasobject:
-            raise ValueError(f"{self.name}: item {self.count}: found a label that is no number and no array of them")
-        if self.label is None and self.count:
-            raise ValueError(f"{self.name}: item 0: found no label, others have one")
-        self.label = self.label or (array.shape, array.dtype)
-        if (array.shape, array.dtype) != self.label:
             raise ValueError(
-                f"{self.name}: item {self.count}: found a label {array.shape} of {array.dtype}, expected "
-                f"{self.label[0]} of {self.label[1]} as in item 0"
+                f"{self.name}: item {self.count}: label must be a number or an array of numbers, got "
+                f"{type(value).__name__}"
             )
-        self.given += array.tobytes()
+        if self.label_signature is None and self.count:
+            raise ValueError(f"{self.name}: item 0 must have a label as the others have, got none")
+        self.label_signature = self.label_signature or (array.shape, array.dtype)
+        shape, dtype = self.label_signature
+        if (array.shape, array.dtype) != (shape, dtype):
+            raise ValueError(
+                f"{self.name}: item {self.count}: label must be {shape} of {dtype} as in item 0, got {array.shape} of "
+                f"{array.dtype}"
+            )
+        self.label_bytes += array.tobytes()
 
     def labels(self) -> NDArray[Any] | None:
-        """`(item,)` or `(item, attribute)`, checked no further; None where no item has one."""
-        if self.label is None:
+        """Return the labels, `(item,)` or `(item, attribute)`, with unchecked values, or None if there are none."""
+        if self.label_signature is None:
             return None
-        shape, dtype = self.label
-        return np.ndarray((self.count, *shape), dtype, bytes(self.given))
+        shape, dtype = self.label_signature
+        return np.ndarray((self.count, *shape), dtype, bytes(self.label_bytes))
 
     def present(self) -> NDArray[np.bool_]:
-        """`(item, modality)`."""
-        columns = [np.frombuffer(seen.ljust(self.count, b"\0"), dtype=np.bool_) for seen in self.seen.values()]
+        """Return the mask of present modalities, `(item, modality)`."""
+        columns = [
+            np.frombuffer(flags.ljust(self.count, b"\0"), dtype=np.bool_) for flags in self.present_bytes.values()
+        ]
         return np.stack(columns, -1) if columns else np.zeros((self.count, 0), dtype=bool)
 
 
-def _each(items: Any) -> Iterable[Any]:
-    """A torch ``Dataset`` need not be iterable, and has no end if it is iterated over by its index."""
+def _iterate(items: Any) -> Iterable[Any]:
+    """Return an iterator over items.
+
+    A torch ``Dataset`` without ``__iter__`` is indexed up to its length, since ``iter`` would index it without end.
+    """
     if hasattr(items, "__len__") and hasattr(items, "__getitem__") and not isinstance(items, (Sequence, Mapping)):
         return (items[i] for i in range(len(items)))
     return iter(items)
 
 
 def _stack(values: dict[int, NDArray[Any]], count: int) -> NDArray[Any]:
-    example = next(iter(values.values()))
-    array = np.zeros((count, *example.shape), dtype=example.dtype)
+    """Stack values by item, `(item, …)`, with zeros where an item has none."""
+    first = next(iter(values.values()))
+    array = np.zeros((count, *first.shape), dtype=first.dtype)
     for item, value in values.items():
         array[item] = value
     return array
 
 
-# Into a folder -------------------------------------------------------------------------------------------------------
-
-
-def _written(
+def _write_folder(
     items: Any, folder: Path, name: str, split: str, meta: Meta, provenance: Mapping[str, Any] | None
 ) -> MultimodalDataset:
-    """Write into a temporary folder beside, look at what is there, then rename."""
+    """Write items into a temporary folder beside the new one, check the files, and rename it."""
     folder = folder.expanduser().absolute()
     if folder.exists() or folder.is_symlink():
-        raise FileExistsError(f"{folder} exists already, choose another folder")
+        raise FileExistsError(f"{folder} must not exist yet: choose another folder")
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.tmp")
     temporary.mkdir(parents=True)
     try:
-        rest = _write(items, temporary, name, meta)
-        arrays = {key: read_npy(temporary / f"{key}.npy") for key in rest.seen}
-        labels, present = rest.labels(), rest.present()
-        _write_rest(temporary, list(rest.seen), labels, present, meta)
-        about = {f"{key}.npy": (temporary / f"{key}.npy").stat() for key in rest.seen}
-        source = make_source(
+        reader = _write_values(items, temporary, name, meta)
+        names = list(reader.present_bytes)
+        arrays = {key: read_npy(temporary / f"{key}.npy") for key in names}
+        labels, present = reader.labels(), reader.present()
+        _write_labels_and_meta(temporary, names, labels, present, meta)
+        stats = {f"{key}.npy": (temporary / f"{key}.npy").stat() for key in names}
+        raw = make_raw_arrays(
             folder,
-            {key: f"{folder / key}.npy" for key in (*rest.seen, *OTHERS)},
+            {key: f"{folder / key}.npy" for key in (*names, *RESERVED_NAMES)},
             arrays,
             meta,
-            {file: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in about.items()},
+            {file: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in stats.items()},
         )
-        data = assemble(replace(source, labels=labels, present=present), None, memory_map=True)
+        data = assemble(replace(raw, labels=labels, present=present), None, memory_map=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    given = source.provenance if provenance is None else dict(provenance)
-    return replace(data, name=name, split=split, provenance=given)
+    return replace(data, name=name, split=split, provenance=raw.provenance if provenance is None else dict(provenance))
 
 
-def _write(items: Any, folder: Path, name: str, meta: Meta) -> _Rest:
-    """Every value into the file of its modality."""
-    rest, files = _Rest(name), dict[str, ItemFile]()
+def _write_values(items: Any, folder: Path, name: str, meta: Meta) -> _ItemReader:
+    """Write every value into the file of its modality, and return the reader with labels and presence."""
+    reader, files = _ItemReader(name), dict[str, ItemFile]()
     with ExitStack() as stack:
-        for item, key, value in rest.read(items):
+        for item, key, value in reader.read(items):
             if key not in files:
-                _check_first(name, key, value, meta)
+                _check_first_value(name, key, value, meta)
                 files[key] = stack.enter_context(ItemFile(folder / f"{key}.npy", value.dtype, value.shape))
             files[key].write(item, value)
         for file in files.values():
-            file.finish(rest.count)
-    return rest
+            file.finish(reader.count)
+    return reader
 
 
-def _check_first(name: str, key: str, value: NDArray[Any], meta: Meta) -> None:
-    """Refuse at the first item what would be refused in the end."""
+def _check_first_value(name: str, key: str, value: NDArray[Any], meta: Meta) -> None:
+    """Check name, type and kind of a modality at its first value, before hours are spent on writing the others."""
     where = f"{name}: modality {key!r}"
-    if not key.isidentifier() or key in OTHERS:
-        raise ValueError(f"{where}: expected a name of letters, digits and _, and none of {', '.join(OTHERS)}")
+    if not key.isidentifier() or key in RESERVED_NAMES:
+        raise ValueError(
+            f"{where}: the name must consist of letters, digits and _, not begin with a digit, and be none of "
+            f"{', '.join(RESERVED_NAMES)}, got {key!r}"
+        )
     check_array(where, value[None])
-    if meta.traits(key).kind is None:
-        infer_kind(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
+    if meta.spec(key).data_type is None:
+        infer_data_type(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
 
 
-def _write_rest(
+def _write_labels_and_meta(
     folder: Path, names: list[str], labels: NDArray[Any] | None, present: NDArray[np.bool_], meta: Meta
 ) -> None:
-    """What else a folder of data holds; columns of ``present`` are in alphabetical order there."""
+    """Write labels, presence and ``meta.yaml``; columns of ``present`` are sorted by name, as the loader reads them."""
     if labels is not None:
         np.save(folder / "labels.npy", labels, allow_pickle=False)
     if not present.all():
         np.save(folder / "present.npy", present[:, np.argsort(names)], allow_pickle=False)
-    said = meta.model_dump(mode="json", exclude_unset=True)
-    if said:
-        write_text(folder / META, yaml.safe_dump(said, sort_keys=False, allow_unicode=True))
+    content = meta.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    if content:
+        write_text(folder / META_FILE, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

@@ -1,4 +1,4 @@
-"""Labels of a user's own data: one class an item, or several attributes."""
+"""Checks of the labels of a user's data: one class per item, or several attributes."""
 
 from __future__ import annotations
 
@@ -7,65 +7,66 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_mmvae.data.own.raw_arrays import Source
+from pyro_mmvae.data.own.raw_arrays import RawArrays
 
-_MOST_CLASSES = 2**16
+_MAX_CLASSES = 2**16
 
 
-def read_labels(source: Source, count: int) -> tuple[NDArray[np.int64] | NDArray[np.bool_] | None, tuple[str, ...]]:
-    """Check the labels of a source.
+def read_labels(raw: RawArrays, count: int) -> tuple[NDArray[np.int64] | NDArray[np.bool_] | None, tuple[str, ...]]:
+    """Check the labels of a data set.
 
     Args:
-        source: where they are, with the names of attributes in what is said of it.
-        count: number of items.
+        raw: The arrays of the data set, with names of attributes in its description.
+        count: Number of items in the data set.
 
     Returns:
-        Classes, int64 `(item,)`, without names; or attributes, bool `(item, attribute)`, and their names: those that
-        are given, else ``attribute 0``, ``attribute 1``, …; or None.
+        Classes, int64 `(item,)`, and no names; or attributes, bool `(item, attribute)`, and their names, by default
+        ``attribute 0``, ``attribute 1``, …; or None and no names.
 
     Raises:
-        ValueError: for another shape or type, values that are not allowed, or names that do not fit.
+        ValueError: If the labels have another shape or type, a value is not allowed, or the names do not fit.
     """
-    labels, names, where = source.labels, source.meta.label_names, source.files.get("labels", source.where)
+    labels, names, where = raw.labels, raw.meta.label_names, raw.files.get("labels", raw.where)
     if labels is None:
         if names is not None:
-            raise ValueError(f"{source.where}: found label_names, but no labels that they could be of")
+            raise ValueError(f"{raw.where}: label_names must come with attributes as labels, got no labels")
         return None, ()
     if labels.ndim == 2:
-        return _attributes(where, labels, count, names)
+        return _check_attributes(where, labels, count, names)
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise ValueError(
-            f"{where}: found {labels.shape} of {labels.dtype}, expected labels (item,) = ({count},) of integers, or "
-            f"(item, attribute) = ({count}, …) of bool"
+            f"{where}: labels must be (item,) = ({count},) of integers, or (item, attribute) = ({count}, …) of bool, "
+            f"got {labels.shape} of {labels.dtype}"
         )
     if names is not None:
         raise ValueError(
-            f"{where}: found one class an item and {len(names)} label_names, which are of attributes: expected "
-            f"(item, attribute) = ({count}, {len(names)}) of bool"
+            f"{where}: labels must be (item, attribute) = ({count}, {len(names)}) of bool, as there are {len(names)} "
+            "label_names, got one class per item: remove label_names"
         )
-    bad = np.flatnonzero((labels < 0) | (labels >= _MOST_CLASSES))
-    if len(bad):
-        raise ValueError(f"{where}: item {bad[0]}: found label {labels[bad[0]]}, expected 0 to {_MOST_CLASSES - 1}")
+    invalid = np.flatnonzero((labels < 0) | (labels >= _MAX_CLASSES))
+    if len(invalid):
+        raise ValueError(
+            f"{where}: item {invalid[0]}: label must be from 0 to {_MAX_CLASSES - 1}, got {labels[invalid[0]]}"
+        )
     return np.asarray(labels, dtype=np.int64), ()
 
 
-def _attributes(
+def _check_attributes(
     where: str, labels: NDArray[Any], count: int, names: tuple[str, ...] | None
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
+    """Check attributes `(item, attribute)`, and return them as bool with their names."""
     attributes = labels.shape[1]
     if labels.dtype.kind not in "biu" or len(labels) != count or not attributes:
         raise ValueError(
-            f"{where}: found {labels.shape} of {labels.dtype}, expected attributes (item, attribute) = ({count}, …) of "
-            "bool, or of 0 and 1"
+            f"{where}: attributes must be (item, attribute) = ({count}, …) of bool, or of 0 and 1, got {labels.shape} "
+            f"of {labels.dtype}"
         )
-    bad = np.argwhere((labels != 0) & (labels != 1))
-    if len(bad):
-        item, attribute = bad[0].tolist()
-        raise ValueError(
-            f"{where}: item {item}: found {labels[item, attribute]} as attribute {attribute}, expected 0 or 1"
-        )
+    invalid = np.argwhere((labels != 0) & (labels != 1))
+    if len(invalid):
+        item, attribute = invalid[0].tolist()
+        raise ValueError(f"{where}: item {item}: attribute {attribute} must be 0 or 1, got {labels[item, attribute]}")
     if names is None:
         names = tuple(f"attribute {number}" for number in range(attributes))
     if len(names) != attributes:
-        raise ValueError(f"{where}: found {attributes} attributes and {len(names)} label_names, expected as many")
+        raise ValueError(f"{where}: label_names must be {attributes}, one per attribute, got {len(names)}")
     return np.array(labels, dtype=np.bool_), names

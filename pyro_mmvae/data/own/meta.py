@@ -1,139 +1,130 @@
-"""``meta.yaml``: what a user says of their own data."""
+"""``meta.yaml``: the description of a user's own data."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pyro_mmvae.data.modality_spec import KINDS, Traits, kind_of_likelihood
+from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
+
+OLDER_NAMES = {"kind": "data_type", "size": "reference_total", "weight": "reconstruction_weight"}
+"""Older names of keys of a modality, which are accepted because these files belong to users."""
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class ModalityMeta(ModalitySpec):
+    """A description of one modality with two settings of how its values are checked.
 
+    Attributes:
+        missing_nan: If True, an item with a NaN in this modality lacks the modality; if False, a NaN is an error. As
+            for the whole data set by default.
+        allow_constant: If True, all values may be equal; if False, that is an error. As for the whole data set by
+            default.
+    """
 
-class ModalityMeta(_Strict):
-    """Of one modality; what is left out is inferred."""
-
-    kind: Literal["image", "vector", "binary", "tokens", "counts"] | None = None
-    likelihood: Literal["laplace", "normal", "bernoulli", "categorical", "poisson", "negative_binomial"] | None = None
-    network: Literal["auto", "conv", "conv4", "mlp", "residual", "text"] | None = None
-    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] | Literal["learned"] | None = None
-    classes: int | None = Field(None, ge=2)
-    weight: float | None = Field(None, ge=0, allow_inf_nan=False)
-    output: Literal["identity", "sigmoid"] | None = None
-    alphabet: str | None = Field(None, min_length=2)
-    padding: str | None = Field(None, min_length=1, max_length=1)
     missing_nan: bool | None = None
     allow_constant: bool | None = None
 
-    @field_validator("alphabet")
-    @classmethod
-    def _can_be_read(cls, alphabet: str | None) -> str | None:
-        for number, character in enumerate(alphabet or ""):
-            if character in (alphabet or "")[:number]:
-                raise ValueError(f"the character {character!r} is there twice")
-            if not character.isprintable():
-                raise ValueError(f"the character {character!r} cannot be printed")
-        return alphabet
 
-    @model_validator(mode="after")
-    def _fits_the_alphabet(self) -> ModalityMeta:
-        if self.alphabet is None:
-            if self.padding is not None:
-                raise ValueError(f"padding {self.padding!r} without an alphabet that it is of")
-            return self
-        if self.classes not in {None, len(self.alphabet)}:
-            raise ValueError(f"an alphabet of {len(self.alphabet)} characters for {self.classes} classes, not as many")
-        if self.padding is not None and self.padding not in self.alphabet:
-            raise ValueError(f"the alphabet lacks the padding {self.padding!r}")
-        return self
-
-
-class Meta(_Strict):
-    """Of a whole data set.
+class Meta(BaseModel):
+    """A description of a whole data set.
 
     Attributes:
-        modalities: name to what is said of it.
-        missing_nan: whether an item of which a value of a modality is NaN lacks that modality; else it is an error.
-        allow_constant: whether a modality may have one value everywhere.
-        label_names: of the attributes, where labels are attributes.
+        modalities: Modality name to description.
+        missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. False
+            by default.
+        allow_constant: If True, all values of a modality may be equal. False by default.
+        label_names: Names of the attributes, if labels are attributes.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     modalities: dict[str, ModalityMeta] = Field(default_factory=dict)
     missing_nan: bool = False
     allow_constant: bool = False
     label_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
 
+    @field_validator("modalities", mode="before")
+    @classmethod
+    def _rename_older_keys(cls, modalities: Any) -> Any:
+        if not isinstance(modalities, Mapping):
+            return modalities
+        return {name: _with_current_names(str(name), entry) for name, entry in modalities.items()}
+
     @field_validator("label_names")
     @classmethod
-    def _no_two_alike(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        twice = [name for number, name in enumerate(names or ()) if name in (names or ())[:number]]
-        if twice:
-            raise ValueError(f"{twice[0]!r} is there twice")
+    def _check_names_differ(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        repeated = [name for number, name in enumerate(names or ()) if name in (names or ())[:number]]
+        if repeated:
+            raise ValueError(f"names must differ, got {repeated[0]!r} twice")
         return names
 
-    def of(self, name: str) -> ModalityMeta:
-        """What is said of a modality."""
+    def entry(self, name: str) -> ModalityMeta:
+        """Return the entry of a modality, an empty one if the file has none."""
         return self.modalities.get(name, ModalityMeta())
 
-    def traits(self, name: str) -> Traits:
-        """As a model needs it; the kind may follow from the likelihood, the classes of tokens from the alphabet."""
-        said = self.of(name)
-        return Traits(
-            said.kind or kind_of_likelihood(said.likelihood) or (said.alphabet and "tokens"),
-            said.likelihood,
-            said.network,
-            said.scale,
-            len(said.alphabet) if said.alphabet else said.classes,
-            weight=said.weight,
-            output=said.output,
-            alphabet=said.alphabet,
-            padding=said.padding,
-        )
+    def spec(self, name: str) -> ModalitySpec:
+        """Return the description of a modality, with data type and classes where likelihood or alphabet imply them."""
+        entry = self.entry(name)
+        spec = ModalitySpec().updated(entry)
+        classes = len(entry.alphabet) if entry.alphabet else entry.classes
+        return replace(spec, data_type=entry.implied_data_type, classes=classes)
 
-    def allows(self, what: Literal["missing_nan", "allow_constant"], name: str) -> bool:
-        """A switch, of the modality or else of the whole."""
-        own = getattr(self.of(name), what)
-        return bool(getattr(self, what) if own is None else own)
+    def allows(self, switch: Literal["missing_nan", "allow_constant"], name: str) -> bool:
+        """Return the value of a switch for a modality, that of the whole data set if its entry leaves it open."""
+        value = getattr(self.entry(name), switch)
+        return bool(getattr(self, switch) if value is None else value)
 
     def with_options(
         self, where: str, kinds: Mapping[str, str] | None, missing_nan: bool | None, allow_constant: bool | None
     ) -> Meta:
-        """With what the loader's options say, which goes before what the file says.
+        """Return a copy in which the options of a loader take precedence.
+
+        Args:
+            where: Path of the data, the beginning of the error message.
+            kinds: Modality name to data type.
+            missing_nan: The switch for the whole data set; None leaves it as it is.
+            allow_constant: The switch for the whole data set; None leaves it as it is.
 
         Raises:
-            ValueError: for an unknown kind.
+            ValueError: If a data type is unknown.
         """
         modalities = dict(self.modalities)
-        for name, kind in (kinds or {}).items():
-            if kind not in KINDS:
-                raise ValueError(f"{where}: kinds of {name!r}: found {kind!r}, expected one of: {', '.join(KINDS)}")
-            modalities[name] = self.of(name).model_copy(update={"kind": kind})
+        for name, data_type in (kinds or {}).items():
+            if data_type not in DATA_TYPES:
+                raise ValueError(
+                    f"{where}: kinds of {name!r} must be one of {', '.join(DATA_TYPES)}, got {data_type!r}"
+                )
+            modalities[name] = replace(self.entry(name), data_type=data_type)
         switches = {"missing_nan": missing_nan, "allow_constant": allow_constant}
-        given = {key: value for key, value in switches.items() if value is not None}
-        return self.model_copy(update={"modalities": modalities, **given})
+        changes = {key: value for key, value in switches.items() if value is not None}
+        return self.model_copy(update={"modalities": modalities, **changes})
 
     def check_names(self, where: str, names: list[str]) -> None:
-        """Refuse names that the data does not have.
+        """Check that the data has every modality with an entry.
+
+        Args:
+            where: Path of the data, the beginning of the error message.
+            names: Names of the modalities of the data.
 
         Raises:
-            ValueError: in that case.
+            ValueError: If there is an entry of another name.
         """
         for name in self.modalities:
             if name not in names:
-                raise ValueError(f"{where}: something is said of modality {name!r}, the data has {', '.join(names)}")
+                raise ValueError(f"{where}: there is an entry for modality {name!r}, the data has {', '.join(names)}")
 
 
 def read_meta(path: Path) -> Meta:
-    """Read ``meta.yaml``; where there is none, nothing is said.
+    """Read ``meta.yaml``; a file that does not exist is taken for an empty one.
 
     Raises:
-        ValueError: if it cannot be read or says what is not known; the message names the key.
+        ValueError: If it cannot be read, or a key or value is wrong; the message names the key.
     """
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -148,24 +139,44 @@ def read_meta(path: Path) -> Meta:
 
 
 def make_meta(where: str, tree: Any) -> Meta:
-    """What a tree of YAML says.
+    """Return the description that a tree of YAML holds.
+
+    Args:
+        where: Path of the file, the beginning of error messages.
+        tree: The content of the file.
 
     Raises:
-        ValueError: for an unknown key or a wrong value, named.
+        ValueError: If a key is unknown or a value is wrong; the message names the key.
     """
     try:
         return Meta.model_validate({} if tree is None else tree)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
-            known = ModalityMeta if len(first["loc"]) > 1 else Meta
-            raise ValueError(f"{where}: {key}: no such key; there are {', '.join(known.model_fields)}") from None
-        found = " ".join(repr(first["input"]).split())[:80]
-        message = first["msg"].removeprefix("Value error, ")
-        raise ValueError(f"{where}: {key or 'the whole'}: {message}, found {found}") from None
+        raise ValueError(f"{where}: {_describe(error)}") from None
     except RecursionError:
         raise ValueError(f"{where}: nested too deeply") from None
+
+
+def _with_current_names(name: str, entry: Any) -> Any:
+    if not isinstance(entry, Mapping):
+        return entry
+    for older, current in OLDER_NAMES.items():
+        if older in entry and current in entry:
+            raise ValueError(f"{name}: {older} is an older name of {current}, give one of the two")
+    return {OLDER_NAMES.get(key, key): value for key, value in entry.items()}
+
+
+def _describe(error: ValidationError) -> str:
+    """Return the first problem in one line, with the names of the keys that exist if one does not."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        in_modality = len(first["loc"]) > 1
+        names = [field.name for field in fields(ModalityMeta)] if in_modality else list(Meta.model_fields)
+        return f"{key}: no such key; there are {', '.join(names)}"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":  # which says by itself what it got
+        return f"{key}: {message}"
+    return f"{key or 'the whole'}: {message}, got {' '.join(repr(first['input']).split())[:80]}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import SPLITS, assemble
-from pyro_mmvae.data.own.folder import make_source, plain_errors
+from pyro_mmvae.data.own.folder import as_value_error, make_raw_arrays
 from pyro_mmvae.data.own.meta import make_meta
 from pyro_mmvae.data.registry import register_format
 
-_ANYTHING = (Exception,)  # what other people's readers raise on a damaged file is not known
+_ANY_ERROR = (Exception,)  # anndata and mudata do not document what they raise on a damaged file
 _READERS = {".h5mu": ("mudata", "read_h5mu"), ".h5ad": ("anndata", "read_h5ad")}
 
 
@@ -35,86 +35,94 @@ def load_omics(
     allow_constant: bool | None = None,
     split_seed: int = 0,
 ) -> MultimodalDataset:
-    """Load one split of an ``.h5mu`` file, whose modalities are its own, or of an ``.h5ad`` file of one modality ``x``.
+    """Load one split of an ``.h5mu`` file with its modalities, or of an ``.h5ad`` file as one modality ``x``.
 
-    The whole file is read, and sparse matrices are made dense at once: float32, 4 bytes an observation and variable. An
-    observation that a modality of an ``.h5mu`` does not hold is absent there. Modalities are in alphabetical order.
+    The whole file is read, and sparse matrices are made dense at once, as float32: 4 bytes per observation and
+    variable. A modality of an ``.h5mu`` file is absent from the observations that it does not hold. Modalities are in
+    alphabetical order.
 
     Args:
-        path: of the file.
-        split: ``train``, ``val`` or ``test``.
-        cache: taken, and not needed.
-        labels: column of ``obs`` whose categories, in their order, are the classes; of an ``.h5mu`` also that of a
-            modality, ``MODALITY:COLUMN``. Several columns, each of bool or of 0 and 1, are attributes of their names.
-        split_by: column of ``obs`` that holds ``train``, ``val`` and ``test``; by default a split at random.
-        layer: a layer instead of ``X``, such as ``counts``.
-        kinds: modality name to kind; raw counts must be said to be ``counts``, since they are often held as floats.
-        missing_nan: see :func:`~pyro_mmvae.data.load_folder`.
-        allow_constant: likewise.
-        split_seed: likewise.
+        path: Path of the file.
+        split: Name of the split: ``train``, ``val`` or ``test``.
+        cache: Accepted for the common interface and ignored, since nothing is built.
+        labels: Column of ``obs`` whose categories, in their order, are the classes; in an ``.h5mu`` file also a column
+            of a modality, ``MODALITY:COLUMN``. Several columns, each of bool or of 0 and 1, are attributes with the
+            columns' names. No labels by default.
+        split_by: Column of ``obs`` that holds ``train``, ``val`` and ``test``; by default the split is random.
+        layer: Name of a layer to read instead of ``X``, such as ``counts``; ``X`` by default.
+        kinds: Kind of the data by modality name. Modalities of integers need one, ``counts`` or ``vector``, since raw
+            counts are often stored as floats.
+        missing_nan: If True, an item with a NaN in a modality lacks that modality; by default a NaN is an error.
+        allow_constant: If True, a modality may have a single value everywhere; by default that is an error.
+        split_seed: Seed of the random split into 80, 10 and 10 percent; 0 by default.
 
     Raises:
-        ValueError: for a file that cannot be read, a column or layer that is not there, and whatever does not fit.
-        ImportError: without the extra ``omics``.
+        ValueError: If the file cannot be read, a column or layer is missing, or a value is not allowed.
+        ImportError: If the extra ``omics`` is not installed.
     """
     package, function = _READERS[path.suffix]
     read = getattr(_import(package, path), function)
-    with plain_errors(f"{path}: no readable {path.suffix} file", _ANYTHING):
+    with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
         tree = read(path)
         parts: dict[str, Any] = dict(sorted(tree.mod.items())) if package == "mudata" else {"x": tree}
     for name, part in parts.items():
-        _check(f"{path}: modality {name!r}", part, layer)
+        _check_modality(f"{path}: modality {name!r}", part, layer)
     if not tree.obs_names.is_unique:
-        raise ValueError(f"{path}: names of observations are not unique")
-    with plain_errors(f"{path}: no readable {path.suffix} file", _ANYTHING):
-        arrays = _arrays(tree.obs_names, parts, layer)
+        raise ValueError(f"{path}: names of observations must be unique, got duplicates")
+    with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
+        arrays = _densify(tree.obs_names, parts, layer)
     for name in parts:
         if name not in (kinds or {}) and (arrays[name] >= 0).all() and (arrays[name] == np.floor(arrays[name])).all():
             raise ValueError(
-                f"{path}[{name}]: modality {name!r} has whole numbers only, perhaps counts: set its kind, counts or "
-                "vector, by the option kinds"
+                f"{path}[{name}]: modality {name!r} must have a kind, as it holds integers only and may be counts, got "
+                "none: set it to counts or vector by the option kinds"
             )
-    several = () if labels is None or isinstance(labels, str) else tuple(labels)
-    said = {"label_names": list(several)} if several else {}
-    meta = make_meta(str(path), said).with_options(str(path), kinds, missing_nan, allow_constant)
+    attributes = () if labels is None or isinstance(labels, str) else tuple(labels)
+    content = {"label_names": list(attributes)} if attributes else {}
+    meta = make_meta(str(path), content).with_options(str(path), kinds, missing_nan, allow_constant)
     if isinstance(labels, str):
-        arrays["labels"] = _codes(path, _column(path, tree, labels))
-    elif several:
-        arrays["labels"] = np.stack([_flags(path, _column(path, tree, name)) for name in several], -1)
+        arrays["labels"] = _read_classes(path, _read_column(path, tree, labels))
+    elif attributes:
+        arrays["labels"] = np.stack([_read_flags(path, _read_column(path, tree, name)) for name in attributes], -1)
     if split_by is not None:
-        arrays["split"] = np.asarray(_column(path, tree, split_by).astype(str), dtype=f"U{max(map(len, SPLITS)) + 1}")
+        # One character more than the longest name, so that no longer value is truncated to one of them.
+        names = f"U{max(map(len, SPLITS)) + 1}"
+        arrays["split"] = np.asarray(_read_column(path, tree, split_by).astype(str), dtype=names)
     stat = path.stat()
     about = {
         path.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns},
         "columns": {"labels": labels, "split_by": split_by, "layer": layer},
     }
     files = {name: f"{path}[{name}]" for name in arrays}
-    return assemble(make_source(path, files, arrays, meta, about), split, split_seed=split_seed)
+    return assemble(make_raw_arrays(path, files, arrays, meta, about), split, split_seed=split_seed)
 
 
 def _import(package: str, path: Path) -> Any:
+    """Import the package that reads a file, without its warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return importlib.import_module(package)
     except ImportError as error:
         raise ImportError(
-            f"{path} is read by the package {package}, which cannot be imported: pip install 'pyro-mmvae[omics]'",
+            f"{path}: the package {package} must be installed to read this file, got: {error}: "
+            "pip install 'pyro-mmvae[omics]'",
             name=package,
         ) from error
 
 
-def _check(where: str, part: Any, layer: str | None) -> None:
+def _check_modality(where: str, part: Any, layer: str | None) -> None:
+    """Check that a modality has the matrix to read and unique names of observations."""
     if layer is not None and layer not in part.layers:
-        raise ValueError(f"{where} has no layer {layer!r}, expected one of: {', '.join(part.layers) or 'none'}")
+        raise ValueError(f"{where}: layer must be one of {', '.join(part.layers) or '(none)'}, got {layer!r}")
     if layer is None and part.X is None:
-        raise ValueError(f"{where} has no X: name a layer")
+        raise ValueError(f"{where} must have a matrix X, got none: choose a layer by the option layer")
     if not part.obs_names.is_unique:
-        raise ValueError(f"{where}: names of observations are not unique")
+        raise ValueError(f"{where}: names of observations must be unique, got duplicates")
 
 
-def _arrays(items: Any, parts: Mapping[str, Any], layer: str | None) -> dict[str, NDArray[Any]]:
-    """Dense matrices `(item, variable)`, 0 where a modality does not hold an item, and ``present``."""
+def _densify(items: Any, parts: Mapping[str, Any], layer: str | None) -> dict[str, NDArray[Any]]:
+    """Return dense matrices `(item, variable)`, with zeros for absent items, and the mask ``present``."""
     arrays: dict[str, NDArray[Any]] = {}
     present = np.zeros((len(items), len(parts)), dtype=bool)
     for number, (name, part) in enumerate(parts.items()):
@@ -126,33 +134,33 @@ def _arrays(items: Any, parts: Mapping[str, Any], layer: str | None) -> dict[str
     return {**arrays, "present": present}
 
 
-def _column(path: Path, tree: Any, name: str) -> Any:
-    """A column of ``obs``, of the whole or of a modality."""
+def _read_column(path: Path, tree: Any, name: str) -> Any:
+    """Return a column of ``obs``, of the whole file or of one modality."""
     if name in tree.obs:
         return tree.obs[name]
     modality, colon, column = name.partition(":")
     parts = getattr(tree, "mod", {})
     if colon and modality in parts and column in parts[modality].obs:
         return parts[modality].obs[column].reindex(tree.obs_names)
-    raise ValueError(f"{path}: obs has no column {name!r}, expected one of: {', '.join(map(str, tree.obs)) or 'none'}")
+    raise ValueError(f"{path}: column must be one of obs, {', '.join(map(str, tree.obs)) or '(none)'}, got {name!r}")
 
 
-def _codes(path: Path, column: Any) -> NDArray[np.int64]:
-    """Numbers of the categories of a column."""
+def _read_classes(path: Path, column: Any) -> NDArray[np.int64]:
+    """Return the position of each item's category among the categories of a column."""
     codes = np.asarray(column.astype("category").cat.codes, dtype=np.int64)
-    lacking = np.flatnonzero(codes < 0)
-    if len(lacking):
-        raise ValueError(f"{path}: item {lacking[0]} has no value in column {column.name!r}, expected a label of each")
+    unlabelled = np.flatnonzero(codes < 0)
+    if len(unlabelled):
+        raise ValueError(f"{path}: item {unlabelled[0]} must have a label in column {column.name!r}, got none")
     return codes
 
 
-def _flags(path: Path, column: Any) -> NDArray[np.bool_]:
-    """Which items have an attribute, of a column of bool or of 0 and 1."""
+def _read_flags(path: Path, column: Any) -> NDArray[np.bool_]:
+    """Return an attribute as bool, from a column of bool or of 0 and 1."""
     values = column.to_numpy(dtype=object)
-    bad = np.flatnonzero([value not in {0, 1} for value in values.tolist()])  # True and False are 1 and 0
-    if len(bad):
+    invalid = np.flatnonzero([value not in {0, 1} for value in values.tolist()])  # True and False equal 1 and 0
+    if len(invalid):
         raise ValueError(
-            f"{path}: item {bad[0]}: found {values[bad[0]]!s} in column {column.name!r}, expected 0 or 1, as several "
-            "columns are attributes"
+            f"{path}: item {invalid[0]}: column {column.name!r} must hold 0 or 1, as several columns are attributes, "
+            f"got {values[invalid[0]]!s}"
         )
     return values.astype(bool)

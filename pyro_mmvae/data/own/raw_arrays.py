@@ -1,4 +1,4 @@
-"""A user's own arrays as they were found, whatever format they come from."""
+"""The arrays of a user's data as they were read, whatever format they come from."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pyro_mmvae.data.own.meta import Meta
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """Arrays as they were found.
+class RawArrays:
+    """The unchecked arrays of a data set.
 
     Attributes:
-        where: path of the whole, for messages.
-        files: name of an array, modality or other, to the file or key that it comes from.
-        modalities: name to `(item, …)`, in the order of the columns of ``present``.
-        labels: `(item,)`, or `(item, attribute)` of 0 and 1, or None.
-        present: `(item, modality)` or None.
-        split: `(item,)` of 0, 1, 2 or of names, or None.
-        meta: what is said of them.
-        name: of the data.
-        provenance: what identifies the content.
+        where: Path of the whole data set, for messages.
+        files: File or key that each array comes from, by the array's name.
+        modalities: Observations by modality name, `(item, …)`, in the order of the columns of ``present``.
+        labels: Classes `(item,)`, or attributes of 0 and 1 `(item, attribute)`, or None.
+        present: True where a modality is present, `(item, modality)`, or None if all are.
+        split: The split of each item, `(item,)`, as 0, 1, 2 or as names, or None for a random split.
+        meta: The description of the data, such as the content of ``meta.yaml``.
+        name: Name of the data.
+        provenance: Everything that identifies the content, serialisable as JSON.
     """
 
     where: str
@@ -37,6 +37,6 @@ class Source:
     name: str
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    def place(self, name: str) -> str:
-        """File and modality, for messages."""
+    def locate(self, name: str) -> str:
+        """Return file and modality, with which messages about a modality begin."""
         return f"{self.files.get(name, self.where)}: modality {name!r}"

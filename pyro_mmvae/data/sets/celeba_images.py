@@ -1,4 +1,4 @@
-"""Photographs to small square images: decoded by several threads, streamed into a cache file, mapped from there."""
+"""CelebA's images: photographs decoded to small squares by several threads, cached in a file, and mapped from it."""
 
 from __future__ import annotations
 
@@ -23,41 +23,41 @@ from safetensors import SafetensorError, safe_open
 from pyro_mmvae.data.storage.mapped import LARGE
 
 CROP, SIDE = 148, 64
-"""Pixels of the centre crop, and of what it is resized to, as in the CelebA recipe (Sutter et al., 2021)."""
+"""The sides of the centre crop and of the image that it is resized to, in pixels (Sutter et al., 2021)."""
 
-HOW = "centre crop 148, resized to 64 by Pillow's bilinear filter with antialiasing"
+RESIZING = "centre crop 148, resized to 64 by Pillow's bilinear filter with antialiasing"
 
-_BLOCK = 1024  # images held at once, 12 MiB
+_BLOCK_SIZE = 1024  # images held at once, 12 MiB
 _THREADS = min(8, os.cpu_count() or 1)
-_BROKEN = (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, struct.error,
-           Image.DecompressionBombError)  # fmt: skip
-"""What Pillow raises on files that are no whole images."""
+_READ_ERRORS = (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError, TypeError, struct.error,
+                Image.DecompressionBombError)  # fmt: skip
+"""The errors that Pillow raises on damaged images; found by fuzzing, as it documents none."""
 
 Open = Callable[[int], Path | BytesIO]
-"""Number of an image to what Pillow opens."""
+"""A function from the index of an image to a file that Pillow can open."""
 
 
 def decode_face(place: str, source: Path | BytesIO) -> NDArray[np.uint8]:
-    """One image, `(3, 64, 64)`: an image of 64 × 64 as it is, a larger one cropped and resized, see ``HOW``.
+    """Decode one image to `(3, 64, 64)`, cropped and resized unless it has this size already, see ``RESIZING``.
 
     Args:
-        place: of the image, for messages.
-        source: a JPEG or PNG.
+        place: Name of the image, for messages.
+        source: The file of the image, a JPEG or PNG.
 
     Raises:
-        ValueError: if it is no whole image, or smaller than the crop.
+        ValueError: If the image is damaged, or smaller than the crop.
     """
     try:
         with Image.open(source, formats=("JPEG", "PNG")) as file:
             image = file.convert("RGB")
-    except _BROKEN as error:
+    except _READ_ERRORS as error:
         reason = " ".join(str(error).split())[:100] or type(error).__name__
-        raise ValueError(f"{place}: no whole JPEG or PNG image ({reason})") from None
+        raise ValueError(f"{place}: must be a readable JPEG or PNG image, got an error: {reason}") from None
     width, height = image.size
     if (width, height) != (SIDE, SIDE):
         if min(width, height) < CROP:
             raise ValueError(
-                f"{place}: found {width} x {height} pixels, expected {SIDE} x {SIDE}, or {CROP} x {CROP} at least"
+                f"{place}: must have {SIDE} x {SIDE} pixels, or at least {CROP} x {CROP}, got {width} x {height}"
             )
         left, top = round((width - CROP) / 2), round((height - CROP) / 2)
         image = image.crop((left, top, left + CROP, top + CROP)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
@@ -65,48 +65,49 @@ def decode_face(place: str, source: Path | BytesIO) -> NDArray[np.uint8]:
 
 
 def decode_faces(places: Sequence[str], source: Open) -> Iterator[NDArray[np.uint8]]:
-    """All images, in blocks `(image, 3, 64, 64)`, so that memory stays bounded however many there are.
+    """Yield all images in blocks `(image, 3, 64, 64)`, so that memory is bounded however many there are.
 
     Args:
-        places: of each image, for messages.
-        source: where image i is.
+        places: Name of each image, for messages.
+        source: Function from the index of an image to its file.
 
     Raises:
-        ValueError: for the first that cannot be read.
+        ValueError: If an image cannot be read; the message names the first.
     """
     with ThreadPoolExecutor(_THREADS) as pool:
-        for start in range(0, len(places), _BLOCK):
-            block = range(start, min(start + _BLOCK, len(places)))
+        for start in range(0, len(places), _BLOCK_SIZE):
+            block = range(start, min(start + _BLOCK_SIZE, len(places)))
             yield np.stack(list(pool.map(lambda i: decode_face(places[i], source(i)), block)))
 
 
 def load_faces(
     file: Path | None, identity: dict[str, Any], places: Sequence[str], source: Open, *, memory_map: bool | None = None
 ) -> NDArray[np.uint8]:
-    """Images from a cache file, which is made where it is not there, or damaged.
+    """Read images from a cache file, which is made if it is missing or damaged.
 
     Args:
-        file: of the cache; None to do without. Where it cannot be written, that is said and done without.
-        identity: all that determines the images, fit for JSON.
-        places: of each image, for messages.
-        source: where image i is.
-        memory_map: leave them in the file; by default those of a gibibyte or more. What is left there is checked by
-            its size only, anything else by its sum too.
+        file: Path of the cache file, or None to decode without one. If it cannot be written, a warning says so, and
+            the images are decoded into memory.
+        identity: Everything that determines the images, serialisable as JSON.
+        places: Name of each image, for messages.
+        source: Function from the index of an image to its file.
+        memory_map: If True, the images stay in the cache file; by default those of a gibibyte or more. The file of
+            images that stay there is checked by its size only, any other by its checksum.
 
     Returns:
-        `(image, 3, 64, 64)`, in memory or mapped.
+        The images, `(image, 3, 64, 64)`, in memory or mapped.
 
     Raises:
-        ValueError: for the first image that cannot be read.
+        ValueError: If an image cannot be read; the message names the first.
     """
     shape = (len(places), 3, SIDE, SIDE)
-    stays = memory_map or (memory_map is None and int(np.prod(shape)) >= LARGE)
+    stays_on_disk = int(np.prod(shape)) >= LARGE if memory_map is None else memory_map
     if file is not None:
-        found = _read(file, identity, shape, check=not stays)
-        if found is None and _write(file, identity, shape, decode_faces(places, source)):
-            found = _read(file, identity, shape, check=False)
-        if found is not None:
-            return found if stays else np.array(found)
+        cached = _read_cache(file, identity, shape, verify=not stays_on_disk)
+        if cached is None and _write_cache(file, identity, shape, decode_faces(places, source)):
+            cached = _read_cache(file, identity, shape, verify=False)
+        if cached is not None:
+            return cached if stays_on_disk else np.array(cached)
     images = np.empty(shape, dtype=np.uint8)
     start = 0
     for block in decode_faces(places, source):
@@ -115,38 +116,40 @@ def load_faces(
     return images
 
 
-def _read(file: Path, identity: dict[str, Any], shape: tuple[int, ...], *, check: bool) -> NDArray[np.uint8] | None:
-    """Map the images, or None where there is no file or it is damaged; the latter with a warning."""
+def _read_cache(
+    file: Path, identity: dict[str, Any], shape: tuple[int, ...], *, verify: bool
+) -> NDArray[np.uint8] | None:
+    """Map the images of a cache file, or return None if it is missing or damaged; the latter is warned about."""
     try:
-        with safe_open(file, framework="np") as opened:  # which checks header and size
+        with safe_open(file, framework="np") as opened:  # this checks header and size
             metadata, layout = opened.metadata() or {}, opened.get_slice("image")
             if json.loads(metadata.get("identity", "null")) != identity or tuple(layout.get_shape()) != shape:
-                raise ValueError("made from something else than its name says")
+                raise ValueError("its identity or shape differs from the one that its name stands for")
             total = int(opened.get_tensor("checksum")[0])
         with file.open("rb") as content:
             (length,) = struct.unpack("<Q", content.read(8))
             offset = 8 + length + json.loads(content.read(length))["image"]["data_offsets"][0]
         images = np.memmap(file, dtype=np.uint8, mode="c", offset=offset, shape=shape)
-        if check and _checksum(images[i : i + _BLOCK] for i in range(0, len(images), _BLOCK)) != total:
-            raise ValueError("checksums differ")
+        if verify and _checksum(images[i : i + _BLOCK_SIZE] for i in range(0, len(images), _BLOCK_SIZE)) != total:
+            raise ValueError("its checksum differs from its content")
         return images
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, IndexError, SafetensorError) as error:
-        warnings.warn(f"{file} is damaged and is built again: {error}", stacklevel=6)
+        warnings.warn(f"{file} is damaged and will be rebuilt: {error}", stacklevel=6)
         return None
 
 
-def _write(
+def _write_cache(
     file: Path, identity: dict[str, Any], shape: tuple[int, ...], blocks: Iterator[NDArray[np.uint8]]
 ) -> bool:  # fmt: skip
-    """Write a safetensors file block by block, whole or not at all; where that cannot be done, say so."""
+    """Write a safetensors file block by block, atomically; return False with a warning if it cannot be written."""
     temporary = file.with_name(f".{file.name}.{uuid4().hex}.tmp")
-    size = int(np.prod(shape))
+    num_bytes = int(np.prod(shape))
     header = {
         "__metadata__": {"identity": json.dumps(identity)},
-        "image": {"dtype": "U8", "shape": list(shape), "data_offsets": [0, size]},
-        "checksum": {"dtype": "I64", "shape": [1], "data_offsets": [size, size + 8]},
+        "image": {"dtype": "U8", "shape": list(shape), "data_offsets": [0, num_bytes]},
+        "checksum": {"dtype": "I64", "shape": [1], "data_offsets": [num_bytes, num_bytes + 8]},
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -154,13 +157,13 @@ def _write(
         file.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as content:
             content.write(struct.pack("<Q", len(text)) + text)
-            total = _checksum(_through(content, blocks))
+            total = _checksum(_write_blocks(content, blocks))
             content.write(struct.pack("<q", total))
             content.flush()
             os.fsync(content.fileno())
         temporary.replace(file)
     except OSError as error:
-        warnings.warn(f"{file.parent} cannot be written, going on without a cache: {error}", stacklevel=6)
+        warnings.warn(f"{file.parent} cannot be written, continuing without a cache: {error}", stacklevel=6)
         return False
     finally:
         with suppress(OSError):
@@ -168,14 +171,15 @@ def _write(
     return True
 
 
-def _through(content: Any, blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+def _write_blocks(content: Any, blocks: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Write blocks to a file as they are passed on, so that each is in memory once."""
     for block in blocks:
         content.write(block.data)
         yield block
 
 
 def _checksum(blocks: Iterator[NDArray[np.uint8]]) -> int:
-    """CRC-32 of the bytes of all blocks."""
+    """Return the CRC-32 of the bytes of all blocks."""
     total = 0
     for block in blocks:
         total = zlib.crc32(np.ascontiguousarray(block).data, total)

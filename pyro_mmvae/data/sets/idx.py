@@ -1,4 +1,4 @@
-"""MNIST from its own files, in IDX: a magic number, the lengths of the axes, then the bytes.
+"""MNIST from its published files, in IDX: a magic number, the lengths of the axes, then the bytes.
 
 The format is described at the end of LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
 """
@@ -26,7 +26,7 @@ FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
-"""Names of the files of images and of labels, unpacked; packed ones end in `.gz`."""
+"""The names of the files of images and of labels, decompressed; compressed ones end in `.gz`."""
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -34,13 +34,13 @@ MD5 = {
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
     "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
 }
-"""Of the published files, unpacked."""
+"""The MD5 of the published files, decompressed."""
 
 FOLDERS = ("MNIST/raw", "raw", "MNIST", ".")
-"""Where in a folder the files are looked for: `MNIST/raw` is torchvision's place."""
+"""The folders below a given one that are searched for the files; `MNIST/raw` is torchvision's."""
 
-_GZIP = b"\x1f\x8b"
-_CHUNK = 1 << 20
+_GZIP_MAGIC = b"\x1f\x8b"
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +48,9 @@ class Digits:
     """The digit images of one part of MNIST.
 
     Args:
-        images: `(digit, 28, 28)`, pixel values 0 to 255.
-        labels: class of each, 0 to 9, `(digit,)`.
-        files: name of each file, the MD5 of its unpacked content, and whether that is the published one's.
+        images: Pixel values 0 to 255, `(digit, 28, 28)`.
+        labels: Class of each image, 0 to 9, `(digit,)`.
+        files: Name of each file, MD5 of its decompressed content, and True if it is the published file.
     """
 
     images: NDArray[np.uint8]
@@ -59,42 +59,42 @@ class Digits:
 
 
 def find_mnist(folder: Path) -> dict[str, Path]:
-    """The four files of MNIST in a folder or in torchvision's place below it, packed or not.
+    """Return the four files of MNIST in a folder or at torchvision's place below it, compressed or not.
 
     Args:
-        folder: where to look.
+        folder: Path of the folder to search.
 
     Returns:
-        Name of each file, unpacked, to its path.
+        The paths by name of the decompressed file.
 
     Raises:
-        ValueError: if one is missing; it says which files belong where.
+        ValueError: If a file is missing; the message says which files belong where.
     """
-    found = {}
+    paths = {}
     for name in MD5:
-        dotted = name.replace("-idx", ".idx")  # as some archives unpack
+        dotted = name.replace("-idx", ".idx")  # some archives extract to these names
         places = [folder / place / (stem + end) for place in FOLDERS for stem in (name, dotted) for end in ("", ".gz")]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
             raise ValueError(
-                f"MNIST: {name} is not in {folder}: put {', '.join(f'{file}.gz' for file in MD5)} (or the same files "
-                f"unpacked) into {folder / FOLDERS[0]}, or let them be downloaded with --download"
+                f"MNIST: {folder} must hold {name}, got no such file: put {', '.join(f'{file}.gz' for file in MD5)} "
+                f"(or the decompressed files) into {folder / FOLDERS[0]}, or download them with --download"
             )
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 def download_mnist(folder: Path) -> dict[str, Path]:
-    """The four files of MNIST, downloaded by torchvision into `MNIST/raw` below a folder if they are not there.
+    """Return the four files of MNIST, downloaded by torchvision into `MNIST/raw` below a folder if they are missing.
 
     Args:
-        folder: where to look, and to download to.
+        folder: Path of the folder to search, and to download to.
 
     Returns:
-        Name of each file, unpacked, to its path.
+        The paths by name of the decompressed file.
 
     Raises:
-        ValueError: if they cannot be had; it says which files belong where.
+        ValueError: If the download fails; the message says which files belong where.
     """
     try:
         return find_mnist(folder)
@@ -105,32 +105,32 @@ def download_mnist(folder: Path) -> dict[str, Path]:
         return find_mnist(folder)
     except (OSError, RuntimeError) as error:
         raise ValueError(
-            f"MNIST cannot be downloaded ({error}): put {', '.join(f'{file}.gz' for file in MD5)} into "
-            f"{folder / FOLDERS[0]} by other means"
+            f"MNIST cannot be downloaded ({error}): download {', '.join(f'{file}.gz' for file in MD5)} by other means "
+            f"and put them into {folder / FOLDERS[0]}"
         ) from error
 
 
 def read_mnist(files: dict[str, Path], part: str) -> Digits:
-    """Images and labels of one part of MNIST.
+    """Read images and labels of one part of MNIST.
 
     Args:
-        files: as `find_mnist` gives them.
-        part: `train` or `test`.
+        files: Paths of the files, as :func:`find_mnist` returns them.
+        part: Name of the part, ``"train"`` or ``"test"``.
 
     Raises:
-        ValueError: if a file is not what it should be; the message names it.
+        ValueError: If a file is damaged or malformed; the message names it.
     """
     names = FILES[part]
     images, images_md5 = read_idx(files[names[0]], axes=3)
     labels, labels_md5 = read_idx(files[names[1]], axes=1)
     if images.shape[1:] != (SIDE, SIDE):
-        found = " x ".join(map(str, images.shape[1:]))
-        raise ValueError(f"{files[names[0]]}: found images of {found} pixels, expected {SIDE} x {SIDE}")
+        pixels = " x ".join(map(str, images.shape[1:]))
+        raise ValueError(f"{files[names[0]]}: images must have {SIDE} x {SIDE} pixels, got {pixels}")
     if len(labels) != len(images):
-        raise ValueError(f"{files[names[1]]}: found {len(labels)} labels, expected {len(images)}, one an image")
+        raise ValueError(f"{files[names[1]]}: must hold {len(images)} labels, one per image, got {len(labels)}")
     if labels.max() > 9:
         index = int(labels.argmax())
-        raise ValueError(f"{files[names[1]]}: label {index} is {labels[index]}, expected 0 to 9")
+        raise ValueError(f"{files[names[1]]}: label {index} must be from 0 to 9, got {labels[index]}")
     about = [
         {"file": files[name].name, "md5_unpacked": md5, "published": md5 == MD5[name]}
         for name, md5 in zip(names, (images_md5, labels_md5), strict=True)
@@ -139,60 +139,61 @@ def read_mnist(files: dict[str, Path], part: str) -> Digits:
 
 
 def read_idx(path: Path, axes: int) -> tuple[NDArray[np.uint8], str]:
-    """An array of bytes from an IDX file, packed by gzip or not, whatever its name says.
+    """Read an array of bytes from an IDX file, compressed by gzip or not, whatever its name.
 
     Args:
-        path: of the file.
-        axes: how many the array must have.
+        path: Path of the file.
+        axes: Number of axes that the array must have.
 
     Returns:
-        The array, and the MD5 of the unpacked content.
+        The array, and the MD5 of the decompressed content.
 
     Raises:
-        ValueError: if the file is damaged or holds anything else, more, or less; the message names it.
-        OSError: if it cannot be opened.
+        ValueError: If the file is damaged, or holds another array, more, or less; the message names it.
+        OSError: If the file cannot be opened.
     """
     magic = bytes((0, 0, 8, axes))
-    with _unpacked(path) as file:
-        head = _read(file, 4 + 4 * axes)
+    with _open_decompressed(path) as file:
+        head = _read_bytes(file, 4 + 4 * axes)
         if head[:4] != magic:
             raise ValueError(
-                f"{path}: found the magic number {head[:4].hex() or 'of an empty file'}, expected {magic.hex()}: "
-                f"unsigned bytes with {axes} axes"
+                f"{path}: the magic number must be {magic.hex()}, for unsigned bytes with {axes} axes, got "
+                f"{head[:4].hex() or 'an empty file'}"
             )
         if len(head) < 4 + 4 * axes:
-            raise ValueError(f"{path}: ends after {len(head)} bytes, within the lengths of its axes")
+            raise ValueError(f"{path}: the header must have {4 + 4 * axes} bytes, got {len(head)}")
         shape = struct.unpack(f">{axes}I", head[4:])
-        size = math.prod(shape)
-        if size < 1:
-            raise ValueError(f"{path}: found lengths {shape}, expected at least one item")
-        content = _read(file, size + 1)
-    if len(content) != size:
-        found = f"{len(content)}" if len(content) < size else f"more than {size}"
-        raise ValueError(f"{path}: found {found} bytes of content, expected {size} for lengths {shape}")
+        num_bytes = math.prod(shape)
+        if num_bytes < 1:
+            raise ValueError(f"{path}: the lengths of the axes must be at least 1, got {shape}")
+        content = _read_bytes(file, num_bytes + 1)
+    if len(content) != num_bytes:
+        received = f"{len(content)}" if len(content) < num_bytes else f"more than {num_bytes}"
+        raise ValueError(f"{path}: must hold {num_bytes} bytes for lengths {shape}, got {received}")
     md5 = hashlib.md5(head + content, usedforsecurity=False).hexdigest()
     return np.frombuffer(content, dtype=np.uint8).reshape(shape), md5
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[IO[bytes]]:
+def _open_decompressed(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file for reading, decompressing it if it is a gzip file."""
     with path.open("rb") as raw:
-        packed = raw.read(2) == _GZIP
+        is_compressed = raw.read(2) == _GZIP_MAGIC
         raw.seek(0)
-        if not packed:
+        if not is_compressed:
             yield raw
             return
         try:
             with GzipFile(fileobj=raw) as file:
                 yield cast("IO[bytes]", file)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"{path}: damaged gzip file: {error}") from error
+            raise ValueError(f"{path}: must be a readable gzip file, got an error: {error}") from error
 
 
-def _read(file: IO[bytes], size: int) -> bytes:
-    """Up to ``size`` bytes; what is not there takes no memory."""
-    chunks, left = [], size
-    while left and (chunk := file.read(min(left, _CHUNK))):
+def _read_bytes(file: IO[bytes], num_bytes: int) -> bytes:
+    """Read up to a number of bytes in chunks, so that a damaged header does not allocate memory for absent bytes."""
+    chunks, remaining = [], num_bytes
+    while remaining and (chunk := file.read(min(remaining, _CHUNK_BYTES))):
         chunks.append(chunk)
-        left -= len(chunk)
+        remaining -= len(chunk)
     return b"".join(chunks)

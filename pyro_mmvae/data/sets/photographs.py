@@ -1,4 +1,4 @@
-"""Photographs: files of images, read as arrays."""
+"""Photographs: image files that are read as arrays."""
 
 from __future__ import annotations
 
@@ -8,40 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""What the name of a photograph may end in, in small or capital letters."""
+"""The suffixes of photographs, in lower or upper case."""
 
 
 def list_photographs(folder: Path, count: int) -> list[Path]:
-    """The first photographs of a folder, by name; files of other kinds are passed over.
+    """Return the first photographs of a folder, by name; other files are ignored.
 
     Args:
-        folder: of photographs.
-        count: how many are needed.
+        folder: Path of the folder of photographs.
+        count: Number of photographs to return.
 
     Raises:
-        ValueError: if the folder is missing or has fewer.
+        ValueError: If the folder is missing or holds fewer photographs.
     """
     if not folder.is_dir():
-        raise ValueError(f"photographs: {folder} is no folder")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
-    if len(found) < count:
+        raise ValueError(f"photographs must be a folder of image files, got {str(folder)!r}, which is not a folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if len(paths) < count:
         raise ValueError(
-            f"photographs: {count} modalities need {count} of them, one each, and {folder} has {len(found)} "
-            f"({', '.join(SUFFIXES)})"
+            f"photographs: the folder {folder} must hold at least {count} image files, one per modality, got "
+            f"{len(paths)} with a suffix among {', '.join(SUFFIXES)}"
         )
-    return found[:count]
+    return paths[:count]
 
 
 def read_photograph(path: Path) -> NDArray[np.uint8]:
-    """Pixels of an image file as RGB, `(height, width, 3)`.
+    """Read the pixels of an image file as RGB, `(height, width, 3)`.
+
+    Args:
+        path: Path of the image file.
 
     Raises:
-        ValueError: if the file cannot be read as an image.
+        ValueError: If the file cannot be read as an image.
     """
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image  # noqa: PLC0415  (Pillow is in an extra)
 
     try:
         with Image.open(path) as image:
             return np.array(image.convert("RGB"), dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"photograph {str(path)!r} cannot be read as an image") from error
+        raise ValueError(f"photograph {str(path)!r} must be a readable image file, got an error: {error}") from error

@@ -1,4 +1,4 @@
-"""PolyMNIST from the folders that `build_polymnist` writes."""
+"""Loading PolyMNIST from the folders that `build_polymnist` writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset, complete_dataset
-from pyro_mmvae.data.options import at_most, check_sizes, choose_modalities
+from pyro_mmvae.data.options import check_sizes, choose_modalities, resolve_split_size
 from pyro_mmvae.data.registry import register_format
 from pyro_mmvae.data.sets.polymnist_build import NAME, PROVENANCE, VERSION
 from pyro_mmvae.data.sets.polymnist_recipe import SIDE
@@ -19,6 +19,7 @@ from pyro_mmvae.data.storage.safetensors_file import checksums
 
 
 def _is_built(path: Path) -> bool:
+    """Return True if a folder holds the provenance of a built PolyMNIST."""
     try:
         return json.loads((path / PROVENANCE).read_text(encoding="utf-8"))["format"] == NAME
     except (OSError, ValueError, KeyError, TypeError):
@@ -36,34 +37,35 @@ def load_polymnist_built(
     val_size: int | None = None,
     test_size: int | None = None,
 ) -> MultimodalDataset:
-    """Load one split of a folder that `build_polymnist` wrote.
+    """Load one split of a folder that :func:`build_polymnist` wrote.
 
     Args:
-        path: the folder.
-        split: `train`, `val` or `test`.
-        cache: makes no difference, since nothing takes time.
-        modalities: how many, the first so many; all by default.
-        train_size: how many items of `train`, the first so many; all by default.
-        val_size: the same of `val`.
-        test_size: the same of `test`.
+        path: Path of the folder.
+        split: Name of the split: `train`, `val` or `test`.
+        cache: Accepted for the common interface and ignored, since nothing is built.
+        modalities: Number of modalities, from the first; all by default.
+        train_size: Number of items of `train`, from the first; all by default.
+        val_size: Number of items of `val`, from the first; all by default.
+        test_size: Number of items of `test`, from the first; all by default.
 
     Returns:
-        The split.
+        The items of the split.
 
     Raises:
-        ValueError: if an option's value is not allowed, or a file is missing, damaged, or not what `provenance.json`
-            says.
+        ValueError: If the value of an option is not allowed, or a file is missing, damaged, or differs from
+            `provenance.json`.
     """
     del cache
     sizes = check_sizes(NAME, modalities, train_size, val_size, test_size)
-    tensors, provenance = _read(path, split, modalities)
+    tensors, provenance = _read_split(path, split, modalities)
     labels = tensors.pop("labels")
-    count = at_most(NAME, split, sizes[split], len(labels))
+    count = resolve_split_size(NAME, split, sizes[split], len(labels))
     kept = {name: tensor if count == len(tensor) else tensor[:count].clone() for name, tensor in tensors.items()}
     return complete_dataset(kept, labels[:count], NAME, split, {**provenance, "modalities": len(kept), "tuples": count})
 
 
-def _read(path: Path, split: str, modalities: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read_split(path: Path, split: str, modalities: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the tensors of a split, checked against the provenance, and the provenance."""
     provenance = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))
     file = path / f"{split}.safetensors"
     try:
@@ -71,21 +73,29 @@ def _read(path: Path, split: str, modalities: int | None) -> tuple[dict[str, Ten
         shape = (provenance["sizes"][split], 3, SIDE, SIDE)
         names = choose_modalities([name for name in sums if name != "labels"], path / PROVENANCE, modalities)
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path / PROVENANCE}: {error} is missing or damaged") from error
+        raise ValueError(
+            f"{path / PROVENANCE}: must hold version, sizes and crc32 of split {split!r}, got an error: {error}"
+        ) from error
     if version != VERSION:
-        raise ValueError(f"{path / PROVENANCE}: found version {version}, expected {VERSION}")
+        raise ValueError(f"{path / PROVENANCE}: version must be {VERSION}, got {version!r}")
     try:
         with safe_open(file, framework="pt") as content:
             tensors = {name: content.get_tensor(name) for name in ("labels", *names)}
     except FileNotFoundError:
-        raise ValueError(f"{file}: the file is missing") from None
+        raise ValueError(f"{file}: must be the file of split {split!r}, got no such file") from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise ValueError(f"{file}: damaged: {error}") from error
+        raise ValueError(f"{file}: must be a readable safetensors file, got an error: {error}") from error
     for name, tensor in tensors.items():
-        expected = (shape[:1], torch.int64) if name == "labels" else (shape, torch.uint8)
-        if (tuple(tensor.shape), tensor.dtype) != expected:
-            raise ValueError(f"{file}: {name}: found {tuple(tensor.shape)} of {tensor.dtype}, expected {expected}")
-    for name, found in checksums(tensors).items():
-        if found != sums.get(name):
-            raise ValueError(f"{file}: {name}: found CRC-32 {found}, expected {sums.get(name)}: damaged or replaced")
+        expected_shape, expected_dtype = (shape[:1], torch.int64) if name == "labels" else (shape, torch.uint8)
+        if (tuple(tensor.shape), tensor.dtype) != (expected_shape, expected_dtype):
+            raise ValueError(
+                f"{file}: {name} must be {expected_shape} of {expected_dtype}, got {tuple(tensor.shape)} of "
+                f"{tensor.dtype}"
+            )
+    for name, crc32 in checksums(tensors).items():
+        if crc32 != sums.get(name):
+            raise ValueError(
+                f"{file}: CRC-32 of {name} must be {sums.get(name)} as in {PROVENANCE}, got {crc32}: the file is "
+                "damaged or was replaced"
+            )
     return tensors, {**provenance, "crc32": {name: sums[name] for name in tensors}}

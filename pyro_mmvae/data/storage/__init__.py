@@ -1,1 +1,1 @@
-"""How observations are kept: the cache of built data, and tensors that stay on disk."""
+"""Storage of observations: the cache of built data, and tensors that stay on disk."""

@@ -1,4 +1,4 @@
-"""Splits that took time to make, kept on disk: whole, checked, and found by what determines them."""
+"""A cache of built splits on disk: complete, checksummed files, named after everything that determines them."""
 
 from __future__ import annotations
 
@@ -19,47 +19,63 @@ from pyro_mmvae.data.storage.safetensors_file import checksums, write_arrays
 
 
 def cache_folder() -> Path:
-    """Where built splits are kept: `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else in `~/.cache`."""
-    own = os.environ.get("PYRO_MMVAE_CACHE")
-    if own:
-        return Path(own).expanduser()
+    """Return the folder of the cache: `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME` or `~/.cache`."""
+    configured = os.environ.get("PYRO_MMVAE_CACHE")
+    if configured:
+        return Path(configured).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyro_mmvae"
 
 
 def cache_file(name: str, split: str, version: int, provenance: Mapping[str, Any]) -> Path:
-    """File of one split.
+    """Return the path under which one split is cached.
 
     Args:
-        name: of the data.
-        split: of it.
-        version: of what the provenance means; another one is another file.
-        provenance: everything that determines the content, fit for JSON.
+        name: Name of the data.
+        split: Name of the split.
+        version: Version of the content's format, increased when the same provenance comes to mean other content.
+        provenance: Everything that determines the content, serialisable as JSON.
     """
     identity = hashlib.sha256(json.dumps([name, split, provenance], sort_keys=True).encode()).hexdigest()
     return cache_folder() / f"{name}-{split}-v{version}-{identity[:16]}.safetensors"
 
 
 def read_cache(path: Path, names: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, Tensor] | None:
-    """Tensors from a file of the cache, or None where there is none or it is damaged; the latter with a warning."""
+    """Read tensors from a file of the cache.
+
+    Args:
+        path: Path of the file, from :func:`cache_file`.
+        names: Names of the tensors to read.
+        provenance: Everything that determines the content, as passed to :func:`write_cache`.
+
+    Returns:
+        The tensors by name, or None if there is no file, or it is damaged, which is warned about.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in names}
         if json.loads(metadata.get("provenance", "null")) != provenance:
-            raise ValueError("made from something else than its name says")
+            raise ValueError("its provenance differs from the one that its name stands for")
         if json.loads(metadata.get("checksums", "null")) != checksums(tensors):
-            raise ValueError("checksums differ")
+            raise ValueError("its checksums differ from its content")
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, SafetensorError) as error:
-        warnings.warn(f"{path} is damaged and is built again: {error}", stacklevel=4)
+        warnings.warn(f"{path} is damaged and will be rebuilt: {error}", stacklevel=4)
         return None
     return tensors
 
 
 def write_cache(path: Path, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
-    """Keep tensors, all or none; where that cannot be done, say so and go on."""
+    """Write tensors into a file of the cache, atomically; warn and continue if the folder cannot be written.
+
+    Args:
+        path: Path of the file, from :func:`cache_file`.
+        tensors: The tensors by name, uint8 or int64.
+        provenance: Everything that determines the content, serialisable as JSON.
+    """
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    # Wider types come first, so that every array is aligned.
     arrays = dict(sorted(arrays.items(), key=lambda pair: -pair[1].itemsize))
     layout = {name: (array.dtype.type, array.shape) for name, array in arrays.items()}
     metadata = {"provenance": json.dumps(provenance), "checksums": json.dumps(checksums(tensors))}
@@ -69,7 +85,7 @@ def write_cache(path: Path, tensors: Mapping[str, Tensor], provenance: Mapping[s
         write_arrays(temporary, layout, arrays.items(), metadata)
         temporary.replace(path)
     except OSError as error:
-        warnings.warn(f"{path.parent} cannot be written, going on without a cache: {error}", stacklevel=4)
+        warnings.warn(f"{path.parent} cannot be written, continuing without a cache: {error}", stacklevel=4)
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Rows of another tensor, by an index array: many pairings of the same images cost one index each, and no image."""
+"""Tensors that repeat the rows of another one by index, so that pairing an image again costs one integer."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from pyro_mmvae._typing import Int, Tensor
 
 
 class IndexedTensor:
-    """``base[rows]``, of which only the items of a batch are ever copied.
+    """A lazy view of ``base[rows]`` that copies only the items of a batch.
 
-    It stands where a tensor `(item, …)` would, and has what data sets and batches need of one.
+    It can be used as a modality of a data set in place of a tensor `(item, …)`.
 
     Args:
-        base: `(row, …)`, shared and never copied.
-        rows: of ``base``, which one each item is, `(item,)`, on the same device.
-        redraw: the rows of an epoch, `(item,)` again, for what is drawn anew in each epoch of a training. The same
-            epoch must always give the same rows, or a training could not be taken up again.
+        base: The tensor of distinct rows, `(row, …)`, shared and never copied.
+        rows: Index into ``base`` of each item, `(item,)`, on the device of ``base``.
+        redraw: A function from the index of an epoch to new ``rows``, `(item,)`, for data that changes from epoch to
+            epoch of a training. It must give the same rows for the same epoch, so that a training can be resumed.
+            None by default, for rows that never change.
 
     Raises:
-        ValueError: if a row is none of ``base``.
+        ValueError: If ``rows`` are not integers `(item,)` or an index is out of range.
 
     Example:
         >>> colours = torch.tensor([[255, 0, 0], [0, 0, 255]])
@@ -32,53 +33,60 @@ class IndexedTensor:
 
     def __init__(self, base: Tensor, rows: Int[Tensor, " item"], redraw: Callable[[int], Tensor] | None = None) -> None:
         if rows.dim() != 1 or rows.is_floating_point() or rows.dtype == torch.bool:
-            raise ValueError(f"rows: found {tuple(rows.shape)} of {rows.dtype}, expected whole numbers (item,)")
+            raise ValueError(f"rows must be (item,) of integers, got {tuple(rows.shape)} of {rows.dtype}")
         if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < len(base):
-            raise ValueError(f"rows: found {int(rows.min())} to {int(rows.max())}, expected 0 to {len(base) - 1}")
+            raise ValueError(f"rows must be from 0 to {len(base) - 1}, got {int(rows.min())} to {int(rows.max())}")
         self.base, self.rows, self.redraw = base, rows.long(), redraw
         self.shape = torch.Size((len(rows), *base.shape[1:]))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the base."""
+        """The type of the base."""
         return self.base.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the base."""
+        """The device of the base."""
         return self.base.device
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         return len(self.rows)
 
     def __repr__(self) -> str:
-        """Its shape, and of how many rows."""
+        """Return one line with shape, type, and number of rows of the base."""
         return f"IndexedTensor({tuple(self.shape)}, {self.dtype}, of {len(self.base)} rows)"
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Tensor:
-        """A copy of some items."""
-        some = index if isinstance(index, (slice, Tensor)) else torch.as_tensor(index)
-        return self.base[self.rows[some]]
+        """Return a copy of some items."""
+        items = index if isinstance(index, (slice, Tensor)) else torch.as_tensor(index)
+        return self.base[self.rows[items]]
 
     def dim(self) -> int:
-        """Number of axes."""
+        """Return the number of axes."""
         return len(self.shape)
 
     def to(self, device: torch.device | str) -> IndexedTensor:
-        """The same rows, base and index on ``device``."""
+        """Return a copy with base and rows on a device."""
         return IndexedTensor(self.base.to(device), self.rows.to(device), self.redraw)
 
     def at_epoch(self, epoch: int) -> IndexedTensor:
-        """As it is in an epoch, counted from 0: itself unless it is drawn anew in each."""
+        """Return the tensor of an epoch, counted from 0: redrawn if there is ``redraw``, and this one otherwise."""
         if self.redraw is None:
             return self
         return IndexedTensor(self.base, self.redraw(epoch).to(self.rows.device), self.redraw)
 
     def first_of_each(self, items: Int[Tensor, " item"]) -> Int[Tensor, " chosen"]:
-        """Of some items the first that shows each row, in order: every image once, however often it is paired."""
+        """Return the first item of each row, so that every image occurs once however often it is paired.
+
+        Args:
+            items: Indices of the items to choose from, `(item,)`.
+
+        Returns:
+            The chosen indices, in the order of ``items``.
+        """
         rows = self.rows[items]
         order = rows.argsort(stable=True)
-        fresh = torch.ones_like(order, dtype=torch.bool)
-        fresh[1:] = rows[order][1:] != rows[order][:-1]
-        return items[order[fresh].sort().values]
+        is_first = torch.ones_like(order, dtype=torch.bool)
+        is_first[1:] = rows[order][1:] != rows[order][:-1]
+        return items[order[is_first].sort().values]

@@ -1,4 +1,4 @@
-"""One modality as it lies in an array, perhaps on disk: read, checked and converted a few rows at a time."""
+"""Modalities that stay on disk: arrays whose rows are read, checked and converted a batch at a time."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.data.modality_spec import check_image
+from pyro_mmvae.modality_spec import check_image
 
 LARGE = 2**30
-"""Bytes from which an array on disk is left there, and checked as it is read."""
+"""The number of bytes from which an array on disk stays there by default, to be checked as it is read."""
 
-_BLOCK = 2**22  # bytes read at once
-_LARGEST = 2**24  # up to here float32 holds every whole number
+_BLOCK_BYTES = 2**22  # read at once
+_NAN_ADVICE = ": set missing_nan to true if a NaN stands for an absent modality"
+_MAX_INTEGER = 2**24  # float32 represents every integer up to here
 
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """An array `(item, …)` and what its values must be.
+    """An array `(item, …)` with the rules that its values must obey.
 
     Args:
-        where: file and modality, for messages.
-        array: in memory or mapped.
-        kind: see :class:`~pyro_mmvae.data.Traits`.
-        present: which items are there, `(item,)`. What stands elsewhere is read as 0 and never checked.
-        classes: of tokens, where they are known.
+        where: File and modality, for messages.
+        array: The values, in memory or mapped from disk.
+        kind: Data type, see :class:`~pyro_mmvae.ModalitySpec`.
+        present: True for the items that are present, `(item,)`. The others are read as 0 and never checked.
+        classes: Number of classes of tokens, or None if it is not known yet.
 
     Raises:
-        ValueError: if type or shape do not fit the kind.
+        ValueError: If type or shape of the array do not fit the kind.
     """
 
     where: str
@@ -49,87 +50,104 @@ class Column:
         letter, shape = self.array.dtype.kind, self.shape
         allowed = {"image": "f", "tokens": "iu", "counts": "iuf"}.get(self.kind, "biuf")
         if letter not in allowed and not (self.kind == "image" and self.array.dtype == np.uint8):
-            wanted = {"image": "uint8 or floats", "tokens": "integers"}.get(self.kind, "numbers")
-            raise ValueError(f"{self.where}: found {self.array.dtype}, expected {wanted} for kind {self.kind}")
+            expected = {"image": "uint8 or floats", "tokens": "integers"}.get(self.kind, "numbers")
+            raise ValueError(f"{self.where}: {self.kind} must be {expected}, got {self.array.dtype}")
         if self.kind == "image":
             check_image(self.where, shape)
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         return len(self.array)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one item."""
+        """The shape of one item."""
         return tuple(self.array.shape[1:])
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of what is read: uint8 for such images, signed integers for tokens, floats for everything else."""
+        """The type that is read: uint8 for uint8 images, signed integers for tokens, floats for everything else."""
         if self.pixels:
             return torch.uint8
         if self.kind != "tokens":
             return torch.get_default_dtype()
+        # An unsigned type needs twice the bits as a signed one.
         bits = self.array.dtype.itemsize * (16 if self.array.dtype.kind == "u" else 8)
         return {8: torch.int8, 16: torch.int16, 32: torch.int32}.get(bits, torch.int64)
 
     @property
     def pixels(self) -> bool:
-        """Whether values are uint8 images."""
+        """True if the values are uint8 images."""
         return self.kind == "image" and self.array.dtype == np.uint8
 
     def read(self, rows: NDArray[np.int64]) -> Tensor:
-        """Copy, check and convert some rows, `(row, …)`.
+        """Copy, check and convert some rows.
+
+        Args:
+            rows: Indices of the items, `(row,)`.
+
+        Returns:
+            The items, `(row, …)`, of type ``dtype``.
 
         Raises:
-            ValueError: if a value is not allowed; the message names the item.
+            ValueError: If a value is not allowed; the message names the item.
         """
         block, absent = self.array[rows], ~self.present[rows]
         block = np.array(block, dtype=block.dtype.newbyteorder("="))
         if absent.any():
             block[absent] = 0
         if not self.pixels:
-            self._check(block, rows)
+            self._check_values(block, rows)
         with np.errstate(over="ignore"):
-            # Through NumPy, since torch has few unsigned types; "numpy()" of no element gives NumPy's name of ours.
+            # NumPy converts, since torch lacks most unsigned types; an empty tensor gives NumPy's name of the type.
             block = block.astype(torch.empty(0, dtype=self.dtype).numpy().dtype, copy=False)
         if block.dtype.kind == "f":
-            self._refuse(~np.isfinite(block), block, rows, "finite numbers that fit the floating type")
+            self._reject(~np.isfinite(block), block, rows, "finite in the floating type that it is converted to")
         return torch.from_numpy(block)
 
-    def _check(self, block: NDArray[Any], rows: NDArray[np.int64]) -> None:
+    def _check_values(self, block: NDArray[Any], rows: NDArray[np.int64]) -> None:
+        """Check the values of some rows against the rules of the kind."""
         if block.dtype.kind == "f":
-            self._refuse(np.isnan(block), block, rows, "a number (missing_nan: true makes the item absent)")
-            self._refuse(np.isinf(block), block, rows, "finite numbers")
+            self._reject(np.isnan(block), block, rows, "a number", _NAN_ADVICE)
+            self._reject(np.isinf(block), block, rows, "finite")
         if self.kind == "tokens":
-            self._refuse(block < 0, block, rows, "tokens from 0")
+            self._reject(block < 0, block, rows, "a token of at least 0")
             if self.classes is not None:
-                self._refuse(block >= self.classes, block, rows, f"tokens below classes = {self.classes}")
-            self._refuse(block > _LARGEST, block, rows, f"tokens up to {_LARGEST}")
+                self._reject(block >= self.classes, block, rows, f"a token below classes = {self.classes}")
+            self._reject(block > _MAX_INTEGER, block, rows, f"a token of at most {_MAX_INTEGER}")
         if self.kind == "counts":
             if block.dtype.kind == "f":
-                self._refuse(block != np.floor(block), block, rows, "whole numbers, as counts are")
-            self._refuse(block < 0, block, rows, "counts from 0")
-            self._refuse(block > _LARGEST, block, rows, f"counts up to {_LARGEST}")
+                self._reject(block != np.floor(block), block, rows, "an integer, as a count is")
+            self._reject(block < 0, block, rows, "a count of at least 0")
+            self._reject(block > _MAX_INTEGER, block, rows, f"a count of at most {_MAX_INTEGER}")
         if self.kind == "binary" and block.dtype.kind != "b":
-            self._refuse((block < 0) | (block > 1), block, rows, "numbers in [0, 1]")
+            self._reject((block < 0) | (block > 1), block, rows, "a number in [0, 1]")
 
-    def _refuse(self, bad: NDArray[np.bool_], block: NDArray[Any], rows: NDArray[np.int64], expected: str) -> None:
-        if bad.any():
-            first = tuple(int(i[0]) for i in np.nonzero(bad))
+    def _reject(
+        self,
+        invalid: NDArray[np.bool_],
+        block: NDArray[Any],
+        rows: NDArray[np.int64],
+        requirement: str,
+        advice: str = "",
+    ) -> None:
+        """Raise a ValueError that shows the first invalid value of some rows, if there is one."""
+        if invalid.any():
+            first = tuple(int(i[0]) for i in np.nonzero(invalid))
             place = f" at {first[1:]}" if len(first) > 1 else ""
             raise ValueError(
-                f"{self.where}: item {int(rows[first[0]])}: found {block[first]!s}{place}, expected {expected}"
+                f"{self.where}: item {int(rows[first[0]])}: value{place} must be {requirement}, got "
+                f"{block[first]!s}{advice}"
             )
 
     def blocks(self) -> Iterator[NDArray[np.int64]]:
-        """All rows, in blocks of some megabytes."""
-        size = max(_BLOCK // max(self.array[:1].nbytes, 1), 1)
-        for start in range(0, len(self), size):
-            yield np.arange(start, min(start + size, len(self)))
+        """Yield the indices of all items, in blocks of some megabytes."""
+        block_size = max(_BLOCK_BYTES // max(self.array[:1].nbytes, 1), 1)
+        for start in range(0, len(self), block_size):
+            yield np.arange(start, min(start + block_size, len(self)))
 
     def nan_items(self) -> NDArray[np.bool_]:
-        """Which items have a NaN in them, `(item,)`; everything is read once, block by block."""
+        """Return True for the items that contain a NaN, `(item,)`, reading the array once, block by block."""
         if self.array.dtype.kind != "f":
             return np.zeros(len(self), dtype=bool)
         return np.concatenate([np.isnan(self.array[r]).reshape(len(r), -1).any(-1) for r in self.blocks()])
@@ -138,17 +156,17 @@ class Column:
         """Check every value, block by block.
 
         Raises:
-            ValueError: for the first that is not allowed.
+            ValueError: If a value is not allowed; the message names the first.
         """
         for rows in self.blocks():
             self.read(rows)
 
     def largest(self) -> int:
-        """The greatest value, of integers."""
+        """Return the largest value of a column of integers."""
         return max(int(self.read(rows).max()) for rows in self.blocks())
 
     def is_constant(self) -> bool:
-        """Whether all values of all present items are equal; reading stops at the first that is not."""
+        """Return True if all values of the present items are equal; reading stops at the first that differs."""
         first: Any = None
         for rows in self.blocks():
             block = self.array[rows[self.present[rows]]]
@@ -161,14 +179,14 @@ class Column:
 
 
 class MappedTensor:
-    """Some rows of a column, which are read, checked and converted only when they are indexed.
+    """A lazy selection of rows of a column, which are read, checked and converted when they are indexed.
 
-    It stands where a tensor `(item, …)` would, and has what data sets and batches need of one.
+    It can be used as a modality of a data set in place of a tensor `(item, …)`.
 
     Args:
-        column: where the rows are.
-        rows: which, `(item,)`.
-        device: of what is read.
+        column: The column that holds the rows.
+        rows: Index into the column of each item, `(item,)`.
+        device: Device of the tensors that are read; the CPU by default.
     """
 
     def __init__(self, column: Column, rows: NDArray[np.int64], device: torch.device | str = "cpu") -> None:
@@ -177,55 +195,60 @@ class MappedTensor:
         self.dtype = column.dtype
 
     def __len__(self) -> int:
-        """Number of items."""
+        """Return the number of items."""
         return len(self.rows)
 
     def __repr__(self) -> str:
-        """Where it is, and its shape."""
+        """Return one line with file, modality, shape and type."""
         return f"MappedTensor({self.column.where}, {tuple(self.shape)}, {self.dtype})"
 
     def __getitem__(self, index: Tensor | slice | Sequence[int]) -> Tensor:
-        """A copy of some items, on ``device``."""
+        """Return a copy of some items, on ``device``."""
         if not isinstance(index, slice):
             index = torch.as_tensor(index).cpu().numpy()  # type: ignore[assignment]
         return self.column.read(self.rows[index]).to(self.device)
 
     def dim(self) -> int:
-        """Number of axes."""
+        """Return the number of axes."""
         return len(self.shape)
 
     def to(self, device: torch.device | str) -> MappedTensor:
-        """The same rows, to be read onto ``device``; nothing is read now."""
+        """Return a selection of the rows that is read onto a device; nothing is read yet."""
         return MappedTensor(self.column, self.rows, device)
 
 
 def check_array(where: str, array: NDArray[Any]) -> None:
-    """Refuse what holds no numbers.
+    """Check that an array `(item, …)` holds numbers.
+
+    Args:
+        where: File and modality, for messages.
+        array: The array to check.
 
     Raises:
-        ValueError: for another type than bool, integers or floats, or an array without items or without values.
+        ValueError: If its type is not bool, an integer or a float, or it has no items or items without values.
     """
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{where}: found {array.dtype}, expected bool, integers or floats")
+        raise ValueError(f"{where}: must be of bool, integers or floats, got {array.dtype}")
     if array.ndim < 1 or len(array) < 1:
-        raise ValueError(f"{where}: found an array of shape {array.shape}, expected (item, …) with at least one item")
+        raise ValueError(f"{where}: must be (item, …) with at least one item, got an array of shape {array.shape}")
     if not math.prod(array.shape):
-        raise ValueError(f"{where}: found items of shape {array.shape[1:]}, which hold nothing")
+        raise ValueError(f"{where}: items must hold at least one value, got items of shape {array.shape[1:]}")
 
 
 def is_mapped(array: NDArray[Any]) -> bool:
-    """Whether an array is on disk, and not in memory."""
-    return _mapping(array) is not None
+    """Return True if an array is mapped from disk and not in memory."""
+    return _find_mapping(array) is not None
 
 
 def expect_random_access(array: NDArray[Any]) -> None:
-    """Tell the system that rows of a mapped array are read in no order, so that it reads no others ahead of them."""
-    mapping, advice = _mapping(array), getattr(mmap, "MADV_RANDOM", None)
+    """Advise the system that rows of a mapped array are read in random order, so that it does not read ahead."""
+    mapping, advice = _find_mapping(array), getattr(mmap, "MADV_RANDOM", None)  # missing on Windows
     if mapping is not None and advice is not None:
         mapping.madvise(advice)
 
 
-def _mapping(array: NDArray[Any]) -> mmap.mmap | None:
+def _find_mapping(array: NDArray[Any]) -> mmap.mmap | None:
+    """Return the memory map that an array is a view of, or None."""
     base: Any = array
     while base is not None:
         if isinstance(base, mmap.mmap):

@@ -31,7 +31,7 @@ class GroupedConvolutions(nn.Sequential):
     normalisations over groups of 16 channels are faster.
 
     Args:
-        groups: number of networks.
+        groups: The number of networks.
         layers: convolutions and transposed ones without dilation, group normalisations, and modules that work value by
             value.
         largest: number of values that one network has between two layers at most, for one item.
@@ -153,7 +153,7 @@ def _convolution_steps(layer: nn.Conv2d | nn.ConvTranspose2d, groups: int, *, is
 
     Args:
         layer: convolution of all networks.
-        groups: number of networks.
+        groups: The number of networks.
         is_rectified: If True, a ReLU follows, which is included if the convolution can be fused with it.
     """
     weights = _split_networks(layer.weight.to(autocast_dtype(layer.weight)), groups)  # one conversion for all networks

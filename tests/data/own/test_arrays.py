@@ -1,4 +1,4 @@
-"""Data sets from Python: arrays, and torch's Dataset and IterableDataset of dicts."""
+"""Tests of data sets made of arrays and items in memory, and of the inference of their descriptions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import Dataset, IterableDataset
 
 from pyro_mmvae import MultimodalDataset
-from pyro_mmvae.data import Traits, complete_traits, from_arrays, from_items, infer_traits
+from pyro_mmvae.data import ModalitySpec, complete_specs, from_arrays, from_items, infer_specs
+from pyro_mmvae.modality_spec import resolve_modality
 
 ITEMS: list[dict[str, Any]] = [
     {"v": torch.tensor([1.0, 2.0]), "w": np.array([3, 1]), "label": 2},
@@ -22,7 +23,7 @@ META = {"modalities": {"w": {"kind": "tokens"}}}
 
 
 class Mapped(Dataset[dict[str, Any]]):
-    """Has no end for ``iter``, as torch's often have not."""
+    """A data set that ``iter`` would read without end, as is common for torch data sets."""
 
     def __len__(self) -> int:
         return len(ITEMS)
@@ -37,7 +38,7 @@ class Streamed(IterableDataset[dict[str, Any]]):
 
 
 @pytest.mark.parametrize("items", [ITEMS, Mapped(), Streamed(), (item for item in ITEMS)])
-def test_items_one_by_one(items: Any) -> None:
+def test_from_items_of_any_iterable_reads_values_labels_and_presence(items: Any) -> None:
     data = from_items(items, name="mine", split="val", meta=META)
     assert (data.name, data.split, data.names) == ("mine", "val", ("v", "w"))
     assert data.present.tolist() == [[True, True], [True, False], [False, True]]
@@ -45,42 +46,50 @@ def test_items_one_by_one(items: Any) -> None:
     assert data.labels.tolist() == [2, 0, 1]
     assert data.tensors["v"].tolist() == [[1, 2], [3, 4], [0, 0]]
     assert data.tensors["w"].tolist() == [[3, 1], [0, 0], [0, 5]]
-    assert data.traits["w"] == Traits("tokens", classes=6)
+    assert data.modality_specs["w"] == ModalitySpec(data_type="tokens", classes=6)
 
 
 @pytest.mark.parametrize(
     ("items", "message"),
     [
-        ([], "items: found no items, expected at least one"),
-        ([{"v": 1.0}, {"v": [1.0, 2.0]}], "items: modality 'v': item 1: found (2,) of float64, expected () of float64"),
-        ([{"v": 1.0}, {"v": 2}], "items: modality 'v': item 1: found () of int64, expected () of float64 as in item 0"),
-        ([{"v": 1.0, "label": 1}, {"v": 2.0}], "items: item 1: found no label, others have one"),
-        ([{"v": 1.0, "label": "cat"}, {"v": 2.0, "label": "dog"}], "items: found (2,) of <U3, expected labels"),
-        ([{"label": 1}], "items: found no modality, expected at least one array"),
-        ([{"v-1": 1.0}, {"v-1": 2.0}], "items: modality 'v-1': expected a name of letters"),
-        ([{"v": "a"}, {"v": "b"}], "items: modality 'v': found <U1, expected bool, integers or floats"),
+        ([], "items: must hold at least one item, got none"),
+        (
+            [{"v": 1.0}, {"v": [1.0, 2.0]}],
+            "items: modality 'v': item 1 must be () of float64 as item 0 is, got (2,) of float64",
+        ),
+        ([{"v": 1.0}, {"v": 2}], "items: modality 'v': item 1 must be () of float64 as item 0 is, got () of int64"),
+        ([{"v": 1.0, "label": 1}, {"v": 2.0}], "items: item 1 must have a label as the others have, got none"),
+        (
+            [{"v": 1.0, "label": "cat"}, {"v": 2.0, "label": "dog"}],
+            "items: labels must be (item,) = (2,) of integers, or (item, attribute)",
+        ),
+        ([{"label": 1}], "items: must hold at least one array of a modality, got none"),
+        ([{"v-1": 1.0}, {"v-1": 2.0}], "items: modality 'v-1': the name must consist of letters"),
+        ([{"v": "a"}, {"v": "b"}], "items: modality 'v': must be of bool, integers or floats, got <U1"),
     ],
 )
-def test_items_that_do_not_fit_are_refused_in_one_line(items: list[Any], message: str) -> None:
+def test_from_items_of_unfit_items_raises_in_one_line(items: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match="items") as error:
         from_items(items)
     assert str(error.value).startswith(message)
     assert "\n" not in str(error.value)
-    with pytest.raises(TypeError, match="items: item 1: found list, expected a mapping"):
+    with pytest.raises(TypeError, match="items: item 1 must be a mapping from modality names to values, got list"):
         from_items([{"v": 1.0}, [2.0]])
 
 
-def test_arrays_are_checked_and_converted() -> None:
+def test_from_arrays_checks_and_converts_values() -> None:
     values = {"v": np.arange(6.0).reshape(3, 2), "x": torch.arange(3 * 64, dtype=torch.uint8).reshape(3, 1, 8, 8)}
     data = from_arrays(values, labels=[0, 1, 1], present=np.eye(3, 2, dtype=bool), provenance={"made": "here"})
     assert (data.name, data.split, data.provenance) == ("arrays", "train", {"made": "here"})
     assert data.tensors["v"].dtype == torch.float32
     assert torch.equal(data.tensors["v"][0], torch.tensor([0.0, 1.0]))
-    with pytest.raises(ValueError, match=r"arrays: modality 'v': item 1: found nan at \(0,\)"):
+    with pytest.raises(ValueError, match=r"arrays: modality 'v': item 1: value at \(0,\) must be a number, got nan"):
         from_arrays({"v": np.array([[1.0], [np.nan]])})
     data = from_arrays({"v": np.array([[1.0], [np.nan], [2.0]])}, meta={"missing_nan": True})
     assert data.present.tolist() == [[True], [False], [True]]
-    with pytest.raises(ValueError, match=r"meta: modalities\.v\.kind: "):
+    with pytest.raises(
+        ValueError, match=r"meta: modalities\.v: data_type must be one of image, vector, .*, got \'picture\'"
+    ):
         from_arrays(values, meta={"modalities": {"v": {"kind": "picture"}}})
 
 
@@ -95,11 +104,11 @@ def test_arrays_are_checked_and_converted() -> None:
         (np.zeros((2, 4), bool), ("binary", "bernoulli", None, "auto")),
     ],
 )
-def test_kind_likelihood_and_network_follow_from_type_and_shape(value: Any, expected: tuple[Any, ...]) -> None:
+def test_infer_specs_of_unambiguous_types_follow_type_and_shape(value: Any, expected: tuple[Any, ...]) -> None:
     data = from_arrays({"x": value}, meta={"allow_constant": True})
-    known = infer_traits(data)["x"].settled("x")
-    assert (known.kind, known.likelihood, known.scale, known.network) == expected
-    assert known.weight == 1.0
+    spec = resolve_modality(infer_specs(data)["x"], where="x")
+    assert (spec.data_type, spec.likelihood, spec.scale, spec.network) == expected
+    assert spec.reconstruction_weight == 1.0
 
 
 @pytest.mark.parametrize(
@@ -110,29 +119,34 @@ def test_kind_likelihood_and_network_follow_from_type_and_shape(value: Any, expe
         ("vector", "normal", ("learned", "mlp", None, None)),
     ],
 )
-def test_integers_are_what_they_are_said_to_be(kind: str, likelihood: str, rest: tuple[Any, ...]) -> None:
+def test_infer_specs_of_integers_follow_the_stated_kind(kind: str, likelihood: str, rest: tuple[Any, ...]) -> None:
     value = np.array([[0, 3, 1], [2, 0, 1], [0, 0, 0], [2, 2, 2]])
-    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set kind"):
+    with pytest.raises(ValueError, match="may be tokens, counts or numbers: set data_type"):
         from_arrays({"x": value})
     data = from_arrays({"x": value}, meta={"modalities": {"x": {"kind": kind}}})
-    known = complete_traits(data, {"x": infer_traits(data)["x"].settled("x")})["x"]
-    assert (known.kind, known.likelihood) == (kind, likelihood)
-    assert (known.scale, known.network, known.classes, known.size) == rest
+    spec = complete_specs(data, {"x": resolve_modality(infer_specs(data)["x"], where="x")})["x"]
+    assert (spec.data_type, spec.likelihood) == (kind, likelihood)
+    assert (spec.scale, spec.network, spec.classes, spec.reference_total) == rest
 
 
-def test_the_size_of_counts_is_the_median_total_of_items_that_have_some() -> None:
+def test_complete_specs_of_counts_takes_the_median_of_positive_totals() -> None:
     value = np.array([[1, 1], [5, 5], [20, 20], [0, 0], [900, 900]])
     present = np.array([[True], [True], [True], [True], [False]])
     data = from_arrays({"x": value}, present=present, meta={"modalities": {"x": {"likelihood": "poisson"}}})
-    assert complete_traits(data, infer_traits(data))["x"].size == 10.0
+    assert complete_specs(data, infer_specs(data))["x"].reference_total == 10.0
 
 
-def test_bare_tensors_are_inferred_too() -> None:
+def test_infer_specs_of_a_bare_data_set_uses_present_items_only() -> None:
     present = torch.tensor([[True], [False]])
     tokens = MultimodalDataset(
-        {"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train", traits={"t": Traits("tokens")}
+        {"t": torch.tensor([[1, 2], [9, 9]])},
+        None,
+        present,
+        "bare",
+        "train",
+        modality_specs={"t": ModalitySpec(data_type="tokens")},
     )
-    assert complete_traits(tokens, infer_traits(tokens))["t"].classes == 3  # what is absent does not count
+    assert complete_specs(tokens, infer_specs(tokens))["t"].classes == 3  # what is absent does not count
     bare = MultimodalDataset({"t": torch.tensor([[1, 2], [9, 9]])}, None, present, "bare", "train")
     with pytest.raises(ValueError, match="bare: modality 't': integers of shape"):
-        infer_traits(bare)
+        infer_specs(bare)

@@ -1,4 +1,4 @@
-"""A user's own folder or npz: what is read, and what is refused in one line that says where."""
+"""Tests of folders of ``.npy`` files and ``.npz`` archives: values, splits, presence, and messages."""
 
 # ruff: noqa: E501  (a table of messages)
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.data import MultimodalDataset, Traits, load_data
+from pyro_mmvae.data import ModalitySpec, MultimodalDataset, load_data
 from pyro_mmvae.data.storage import mapped
 
 N = 20
@@ -33,7 +33,7 @@ def arrays() -> dict[str, np.ndarray[Any, Any]]:
 
 
 def write(folder: Path, meta: str = META, **changes: Any) -> Path:
-    """A folder; a change of None leaves an array out, bytes are written as they are."""
+    """Write a folder of arrays; a change of None leaves an array out, and bytes are written unchanged."""
     folder.mkdir(exist_ok=True)
     for name, array in {**arrays(), **changes}.items():
         if isinstance(array, bytes):
@@ -49,12 +49,12 @@ def pack(file: Path, **changes: Any) -> Path:
     return file
 
 
-def everything(where: Path, **options: Any) -> tuple[dict[str, MultimodalDataset], np.ndarray[Any, Any]]:
-    """The splits, and the order in which their items lay in the files, by the labels' neighbour ``rna``."""
+def load_all(where: Path, **options: Any) -> tuple[dict[str, MultimodalDataset], np.ndarray[Any, Any]]:
+    """Return the splits, and the row in the files of each of their items, found by its ``vector``."""
     splits = {split: load_data(str(where), split, **options) for split in ("train", "val", "test")}
     whole = arrays()["vector"].astype(np.float32)
-    found = torch.cat([data.tensors["vector"] for data in splits.values()]).numpy()
-    order = np.array([int(np.flatnonzero((whole == row).all(1))[0]) for row in found])
+    rows = torch.cat([data.tensors["vector"] for data in splits.values()]).numpy()
+    order = np.array([int(np.flatnonzero((whole == row).all(1))[0]) for row in rows])
     return splits, order
 
 
@@ -62,16 +62,16 @@ KINDS = {"rna": "counts", "words": "tokens"}
 
 
 @pytest.mark.parametrize("how", ["folder", "npz", "mapped"])
-def test_every_kind_is_read_with_its_type_and_items_stay_together(how: str, tmp_path: Path) -> None:
+def test_load_data_of_each_format_keeps_types_and_pairing(how: str, tmp_path: Path) -> None:
     where = pack(tmp_path / "a.npz") if how == "npz" else write(tmp_path / "a")
     options: dict[str, Any] = {"memory_map": True} if how == "mapped" else {"kinds": KINDS} if how == "npz" else {}
-    splits, order = everything(where, **options)
+    splits, order = load_all(where, **options)
     assert [len(data) for data in splits.values()] == [16, 2, 2]
     assert sorted(order.tolist()) == list(range(N))
     train, source = splits["train"], arrays()
     assert train.names == ("flags", "image", "rna", "vector", "words")
     assert (train.name, train.split, train.complete) == (where.name, "train", True)
-    kinds = {name: known.kind for name, known in train.traits.items()}
+    kinds = {name: spec.data_type for name, spec in train.modality_specs.items()}
     assert kinds == {"flags": "binary", "image": "image", "rna": "counts", "vector": "vector", "words": "tokens"}
     assert {name: value.dtype for name, value in train.modalities.items()} == {
         "flags": torch.float32, "image": torch.uint8, "rna": torch.float32, "vector": torch.float32,
@@ -82,24 +82,26 @@ def test_every_kind_is_read_with_its_type_and_items_stay_together(how: str, tmp_
         np.testing.assert_array_equal(whole, source[name][order].astype(whole.dtype))
     labels = torch.cat([data.labels for data in splits.values() if data.labels is not None])
     np.testing.assert_array_equal(labels.numpy(), source["labels"][order])
-    assert train.traits["words"].classes == (6 if how == "npz" else 7)
+    assert train.modality_specs["words"].classes == (6 if how == "npz" else 7)
     if how != "npz":
-        assert train.traits["rna"] == Traits("counts", "poisson", weight=2.0)
+        assert train.modality_specs["rna"] == ModalitySpec(
+            data_type="counts", likelihood="poisson", reconstruction_weight=2.0
+        )
 
 
-def test_a_given_split_and_presence_are_kept(tmp_path: Path) -> None:
+def test_load_folder_with_split_and_present_files_follows_them(tmp_path: Path) -> None:
     present = np.random.default_rng(1).random((N, 5)) < 0.7
     present[:, 3] = True  # the vectors, by which items are told apart
     numbers = np.arange(N) % 3
     write(tmp_path / "a", present=present, split=numbers)
     names = np.array(["train", "val", "test"])[numbers]
     for where in (tmp_path / "a", write(tmp_path / "b", present=present, split=names)):
-        splits, order = everything(where)
+        splits, order = load_all(where)
         assert order.tolist() == [*range(0, N, 3), *range(1, N, 3), *range(2, N, 3)]
         np.testing.assert_array_equal(torch.cat([d.present for d in splits.values()]).numpy(), present[order])
 
 
-def test_a_random_split_is_by_its_seed_alone_and_the_fingerprint_tells_contents_apart(tmp_path: Path) -> None:
+def test_load_folder_with_random_split_depends_on_the_seed_and_fingerprint_on_content(tmp_path: Path) -> None:
     where = str(write(tmp_path / "a"))
     first, again, other = (load_data(where, "val", split_seed=seed) for seed in (0, 0, 1))
     assert torch.equal(first.tensors["vector"], again.tensors["vector"])
@@ -109,11 +111,13 @@ def test_a_random_split_is_by_its_seed_alone_and_the_fingerprint_tells_contents_
     assert load_data(where, "val").fingerprint != first.fingerprint
 
 
-def test_nan_is_an_error_or_an_absence_and_what_stands_in_an_absent_slot_does_not_matter(tmp_path: Path) -> None:
+def test_load_folder_with_nan_raises_unless_the_item_is_absent_or_missing_nan_is_set(tmp_path: Path) -> None:
     vector = arrays()["vector"]
     vector[7, 2] = np.nan
     where = str(write(tmp_path / "a", vector=vector))
-    with pytest.raises(ValueError, match=r"vector\.npy: modality 'vector': item 7: found nan at \(2,\), expected a"):
+    with pytest.raises(
+        ValueError, match=r"vector\.npy: modality 'vector': item 7: value at \(2,\) must be a number, got nan: set"
+    ):
         load_data(where, "train")
     everywhere = [load_data(where, split, missing_nan=True) for split in ("train", "val", "test")]
     assert sum(int((~data.present).sum()) for data in everywhere) == 1
@@ -139,44 +143,44 @@ def changed(name: str, item: tuple[int, ...], value: Any, dtype: Any = None) -> 
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"rna": arrays()["rna"][:-1]}, "rna.npy: modality 'rna': found 19 items, expected 20 as in 'flags'"),
-    ({"labels": np.zeros(3, dtype=int)}, "labels.npy: found (3,) of int64, expected labels (item,) = (20,) of integers"),
-    ({"labels": np.zeros(N)}, "labels.npy: found (20,) of float64, expected labels (item,) = (20,) of integers"),
-    ({"labels": changed("labels", (4,), -1, int)}, "labels.npy: item 4: found label -1, expected 0 to 65535"),
-    ({"labels": changed("labels", (4,), 10**9, int)}, "labels.npy: item 4: found label 1000000000, expected 0 to"),
-    ({"present": np.ones((N, 4), dtype=bool)}, "present.npy: found (20, 4) of bool, expected (item, modality) = (20, 5)"),
-    ({"present": np.ones((N, 5))}, "present.npy: found (20, 5) of float64, expected (item, modality) = (20, 5) of bool"),
-    ({"present": np.zeros((N, 5), dtype=bool)}, "flags.npy: modality 'flags': found in no item, expected it in one"),
-    ({"split": np.full(N, 3)}, "split.npy: item 0: found 3, expected 0, 1, 2 or train, val, test"),
-    ({"split": np.array(["train"] * 19 + ["dev"])}, "split.npy: item 19: found dev, expected 0, 1, 2 or train"),
-    ({"split": np.ones(N, dtype=int)}, "split.npy: split 'train' is empty, expected at least one item"),
-    ({"split": np.zeros((N, 2), dtype=int)}, "split.npy: found (20, 2) of int64, expected (item,) = (20,) of 0, 1, 2"),
-    ({"vector": changed("vector", (3, 1), np.inf)}, "vector.npy: modality 'vector': item 3: found inf at (1,), expected fin"),
-    ({"vector": changed("vector", (3, 1), 1e300)}, "vector': item 3: found inf at (1,), expected finite numbers that fit"),
-    ({"vector": np.zeros((N, 4))}, "vector.npy: modality 'vector': found 0.0 everywhere, expected values that vary"),
-    ({"vector": np.zeros((N, 0))}, "vector.npy: modality 'vector': found items of shape (0,), which hold nothing"),
-    ({"vector": np.zeros((0, 4))}, "vector.npy: modality 'vector': found an array of shape (0, 4), expected (item, …)"),
-    ({"vector": np.float64(3)}, "vector.npy: modality 'vector': found an array of shape (), expected (item, …)"),
-    ({"vector": np.array(["x"] * N)}, "vector.npy: modality 'vector': found <U1, expected bool, integers or floats"),
-    ({"vector": np.zeros((N, 4), dtype=complex)}, "vector': found complex128, expected bool, integers or floats"),
-    ({"vector": np.array([[1], [1, 2]] * 10, dtype=object)}, "vector.npy: no readable .npy file (Array can't be memory-"),
-    ({"vector": npy(np.zeros((N, 4)))[:-9]}, "vector.npy: no readable .npy file ("),
-    ({"vector": npy(np.zeros((N, 4))) + b"x"}, "vector.npy: no readable .npy file (1 bytes follow the array)"),
-    ({"vector": b""}, "vector.npy: no readable .npy file ("),
-    ({"vector": b"PK\x03\x04 a zip"}, "vector.npy: no readable .npy file ("),
-    ({"rna": changed("rna", (2, 0), -1)}, "rna.npy: modality 'rna': item 2: found -1 at (0,), expected counts from 0"),
-    ({"rna": changed("rna", (2, 0), 1.5, float)}, "rna': item 2: found 1.5 at (0,), expected whole numbers, as counts are"),
-    ({"rna": changed("rna", (2, 0), 2**24 + 1)}, "rna': item 2: found 16777217 at (0,), expected counts up to 16777216"),
-    ({"words": changed("words", (1, 1), 7)}, "words': item 1: found 7 at (1,), expected tokens below classes = 7"),
-    ({"words": changed("words", (1, 1), -2, int)}, "words': item 1: found -2 at (1,), expected tokens from 0"),
-    ({"words": changed("words", (1, 1), 1, float)}, "words': found float64, expected integers for kind tokens"),
+    ({"rna": arrays()["rna"][:-1]}, "rna.npy: modality 'rna': must have 20 items as 'flags' has, got 19"),
+    ({"labels": np.zeros(3, dtype=int)}, "labels.npy: labels must be (item,) = (20,) of integers, or (item, attribute) = (20, …) of bool, got (3,) of int64"),
+    ({"labels": np.zeros(N)}, "labels.npy: labels must be (item,) = (20,) of integers, or (item, attribute) = (20, …) of bool, got (20,) of float64"),
+    ({"labels": changed("labels", (4,), -1, int)}, "labels.npy: item 4: label must be from 0 to 65535, got -1"),
+    ({"labels": changed("labels", (4,), 10**9, int)}, "labels.npy: item 4: label must be from 0 to 65535, got 1000000000"),
+    ({"present": np.ones((N, 4), dtype=bool)}, "present.npy: present must be (item, modality) = (20, 5) of bool, with columns flags, image, rna, vector, words, got (20, 4) of bool"),
+    ({"present": np.ones((N, 5))}, "words, got (20, 5) of float64"),
+    ({"present": np.zeros((N, 5), dtype=bool)}, "flags.npy: modality 'flags': must be present in at least one item, got none"),
+    ({"split": np.full(N, 3)}, "split.npy: item 0: split must be 0, 1, 2 or train, val, test, got 3"),
+    ({"split": np.array(["train"] * 19 + ["dev"])}, "split.npy: item 19: split must be 0, 1, 2 or train, val, test, got dev"),
+    ({"split": np.ones(N, dtype=int)}, "split.npy: split 'train' must have at least one item, got none"),
+    ({"split": np.zeros((N, 2), dtype=int)}, "split.npy: split must be (item,) = (20,) of 0, 1, 2 or train, val, test, got (20, 2) of int64"),
+    ({"vector": changed("vector", (3, 1), np.inf)}, "vector.npy: modality 'vector': item 3: value at (1,) must be finite, got inf"),
+    ({"vector": changed("vector", (3, 1), 1e300)}, "vector': item 3: value at (1,) must be finite in the floating type that it is converted to, got inf"),
+    ({"vector": np.zeros((N, 4))}, "vector.npy: modality 'vector': values must vary, got 0.0 everywhere"),
+    ({"vector": np.zeros((N, 0))}, "vector.npy: modality 'vector': items must hold at least one value, got items of shape (0,)"),
+    ({"vector": np.zeros((0, 4))}, "vector.npy: modality 'vector': must be (item, …) with at least one item, got an array of shape (0, 4)"),
+    ({"vector": np.float64(3)}, "vector.npy: modality 'vector': must be (item, …) with at least one item, got an array of shape ()"),
+    ({"vector": np.array(["x"] * N)}, "vector.npy: modality 'vector': must be of bool, integers or floats, got <U1"),
+    ({"vector": np.zeros((N, 4), dtype=complex)}, "vector': must be of bool, integers or floats, got complex128"),
+    ({"vector": np.array([[1], [1, 2]] * 10, dtype=object)}, "vector.npy: must be a readable .npy file, got an error: Array can't be memory-"),
+    ({"vector": npy(np.zeros((N, 4)))[:-9]}, "vector.npy: must be a readable .npy file, got an error: "),
+    ({"vector": npy(np.zeros((N, 4))) + b"x"}, "vector.npy: must be a readable .npy file, got an error: 1 bytes follow the array"),
+    ({"vector": b""}, "vector.npy: must be a readable .npy file, got an error: "),
+    ({"vector": b"PK\x03\x04 a zip"}, "vector.npy: must be a readable .npy file, got an error: "),
+    ({"rna": changed("rna", (2, 0), -1)}, "rna.npy: modality 'rna': item 2: value at (0,) must be a count of at least 0, got -1"),
+    ({"rna": changed("rna", (2, 0), 1.5, float)}, "rna': item 2: value at (0,) must be an integer, as a count is, got 1.5"),
+    ({"rna": changed("rna", (2, 0), 2**24 + 1)}, "rna': item 2: value at (0,) must be a count of at most 16777216, got 16777217"),
+    ({"words": changed("words", (1, 1), 7)}, "words': item 1: value at (1,) must be a token below classes = 7, got 7"),
+    ({"words": changed("words", (1, 1), -2, int)}, "words': item 1: value at (1,) must be a token of at least 0, got -2"),
+    ({"words": changed("words", (1, 1), 1, float)}, "words': tokens must be integers, got float64"),
     ({"image": arrays()["image"].transpose(0, 2, 3, 1)}, "image.npy: modality 'image': found items of shape (9, 8, 3)"),
     ({"other": np.zeros((N, 2), dtype=int)}, "other': integers of shape (item, 2) may be tokens, counts or numbers: set"),
-    ({"odd-name": np.zeros((N, 2))}, "odd-name.npy: modality 'odd-name': expected a name of letters, digits and _"),
+    ({"odd-name": np.zeros((N, 2))}, "odd-name.npy: modality 'odd-name': the name must consist of letters, digits and _"),
 ]  # fmt: skip
 
 
-def refused(where: Path, split: str = "train", **options: Any) -> str:
+def error_of(where: Path, split: str = "train", **options: Any) -> str:
     with pytest.raises(ValueError, match=r".") as error:
         load_data(str(where), split, **options)
     assert "\n" not in str(error.value)
@@ -185,23 +189,32 @@ def refused(where: Path, split: str = "train", **options: Any) -> str:
 
 
 @pytest.mark.parametrize(("changes", "expected"), REFUSED, ids=[f"{n}-{e[-20:]}" for n, (_, e) in enumerate(REFUSED)])
-def test_what_does_not_fit_is_answered_in_one_line_that_says_where(
+def test_load_folder_with_an_unfit_array_raises_in_one_line(
     changes: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    assert expected in refused(write(tmp_path / "a", **changes))
+    assert expected in error_of(write(tmp_path / "a", **changes))
 
 
 @pytest.mark.parametrize(
     ("meta", "expected"),
     [
-        ("modalities: {rna: {knd: counts}}", "meta.yaml: modalities.rna.knd: no such key; there are kind, likelihood"),
+        (
+            "modalities: {rna: {knd: counts}}",
+            "meta.yaml: modalities.rna.knd: no such key; there are data_type, likelihood",
+        ),
         ("modality: {}", "meta.yaml: modality: no such key; there are modalities, missing_nan, allow_constant"),
-        ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna.kind: "),
-        ("modalities: {rna: {weight: -1}}", "meta.yaml: modalities.rna.weight: "),
-        ("modalities: {RNA: {kind: counts}}", "something is said of modality 'RNA', the data has flags, image, rna"),
-        ("modalities: {rna: {kind: counts, likelihood: normal}}", "likelihood 'normal' does not fit counts"),
-        ("modalities: {rna: {kind: counts, classes: 3}}", "counts have no classes, tokens have"),
-        ("modalities: {rna: {kind: image}}", "rna': found int64, expected uint8 or floats for kind image"),
+        ("modalities: {rna: {kind: count}}", "meta.yaml: modalities.rna: data_type must be one of image, "),
+        (
+            "modalities: {rna: {weight: -1}}",
+            "meta.yaml: modalities.rna: reconstruction_weight must be finite and not negative, got -1.0",
+        ),
+        ("modalities: {RNA: {kind: counts}}", "there is an entry for modality 'RNA', the data has flags, image, rna"),
+        (
+            "modalities: {rna: {kind: counts, likelihood: normal}}",
+            "likelihood 'normal' does not fit data_type 'counts'",
+        ),
+        ("modalities: {rna: {kind: counts, classes: 3}}", "classes must be left out for data_type 'counts', got 3"),
+        ("modalities: {rna: {kind: image}}", "rna': image must be uint8 or floats, got int64"),
         (
             "modalities: {flags: {kind: vector}, vector: {kind: image}, rna: {kind: counts}}",
             "vector': found items of shape (4,), expected images (channel, height,",
@@ -212,20 +225,21 @@ def test_what_does_not_fit_is_answered_in_one_line_that_says_where(
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
-def test_what_meta_yaml_says_wrong_is_named(meta: str, expected: str, tmp_path: Path) -> None:
-    assert expected in refused(write(tmp_path / "a", meta))
+def test_load_folder_with_an_invalid_meta_file_raises_in_one_line(meta: str, expected: str, tmp_path: Path) -> None:
+    assert expected in error_of(write(tmp_path / "a", meta))
 
 
-def test_a_kind_may_be_said_by_an_option_and_a_constant_be_allowed(tmp_path: Path) -> None:
+def test_load_folder_options_override_the_meta_file(tmp_path: Path) -> None:
     where = write(tmp_path / "a", "allow_constant: true\n", vector=np.zeros((N, 4)))
-    assert "rna.npy: modality 'rna': integers of shape (item, 5)" in refused(where)
-    assert "kinds of 'rna': found 'dots', expected one of: image, vector" in refused(where, kinds={"rna": "dots"})
+    assert "rna.npy: modality 'rna': integers of shape (item, 5)" in error_of(where)
+    wrong = "kinds of 'rna' must be one of image, vector, binary, tokens, counts, got 'dots'"
+    assert wrong in error_of(where, kinds={"rna": "dots"})
     data = load_data(str(where), kinds=KINDS)
-    assert data.traits["rna"].kind == "counts"
-    assert "found 0.0 everywhere" in refused(where, kinds=KINDS, allow_constant=False)
-    assert "split_seed: found -1" in refused(where, kinds=KINDS, split_seed=-1)
+    assert data.modality_specs["rna"].data_type == "counts"
+    assert "values must vary, got 0.0 everywhere" in error_of(where, kinds=KINDS, allow_constant=False)
+    assert "split_seed must be an integer of at least 0, got -1" in error_of(where, kinds=KINDS, split_seed=-1)
     few = write(tmp_path / "b", **{name: array[:2] for name, array in arrays().items()})
-    assert "split 'val' is empty, expected at least one item, of 2 items; give a split" in refused(few, "val")
+    assert "split 'val' must have at least one item, got none of 2: give the split of each item" in error_of(few, "val")
 
 
 def member(name: str, content: bytes = npy(np.zeros(3))) -> Callable[[Path], None]:
@@ -239,29 +253,37 @@ def member(name: str, content: bytes = npy(np.zeros(3))) -> Callable[[Path], Non
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (member("../a.npy"), "it holds '../a.npy', expected NAME.npy"),
-        (member("/etc/a.npy"), "it holds '/etc/a.npy', expected NAME.npy"),
-        (member("a/b.npy"), "it holds 'a/b.npy', expected NAME.npy"),
-        (member("..\\a.npy"), "expected NAME.npy"),
-        (member("a.txt"), "it holds 'a.txt', expected NAME.npy"),
-        (member("a.npy", b"x"), "no readable .npz file"),
+        (member("../a.npy"), "got '../a.npy'"),
+        (member("/etc/a.npy"), "got '/etc/a.npy'"),
+        (member("a/b.npy"), "got 'a/b.npy'"),
+        (member("..\\a.npy"), "members must be NAME.npy"),
+        (member("a.txt"), "got 'a.txt'"),
+        (member("a.npy", b"x"), "must be a readable .npz file, got an error"),
         (member("a.npy", npy(np.array([{}], dtype=object))), "Object arrays cannot be loaded when allow_pickle=False"),
-        (member("a.npy", npy(np.zeros(9))[:-8]), "'a.npy' has 192 bytes, expected 200"),
-        (member("a.npy", npy(np.zeros(9)).replace(b"(9,)", b"(9999999999999,)")), "no readable .npz file"),
-        (lambda path: path.write_bytes(b"no zip"), "no readable .npz file (File is not a zip file)"),
-        (lambda path: path.write_bytes(b""), "no readable .npz file (File is not a zip file)"),
+        (member("a.npy", npy(np.zeros(9))[:-8]), "'a.npy' must have 200 bytes, got 192"),
+        (
+            member("a.npy", npy(np.zeros(9)).replace(b"(9,)", b"(9999999999999,)")),
+            "must be a readable .npz file, got an error",
+        ),
+        (
+            lambda path: path.write_bytes(b"no zip"),
+            "must be a readable .npz file, got an error: File is not a zip file",
+        ),
+        (lambda path: path.write_bytes(b""), "must be a readable .npz file, got an error: File is not a zip file"),
     ],
 )
-def test_a_dangerous_or_damaged_npz_is_refused(make: Callable[[Path], None], expected: str, tmp_path: Path) -> None:
+def test_load_npz_of_a_dangerous_or_damaged_archive_raises(
+    make: Callable[[Path], None], expected: str, tmp_path: Path
+) -> None:
     make(tmp_path / "a.npz")
-    assert expected in refused(tmp_path / "a.npz")
+    assert expected in error_of(tmp_path / "a.npz")
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".npy"] == []
 
 
-def test_large_files_stay_on_disk_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_folder_of_large_files_maps_them_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     where = write(tmp_path / "a")
     assert all(isinstance(value, torch.Tensor) for value in load_data(str(where)).modalities.values())
     monkeypatch.setattr(mapped, "LARGE", 500)
-    found = load_data(str(where)).modalities
-    mapped_names = {name for name, value in found.items() if not isinstance(value, torch.Tensor)}
+    modalities = load_data(str(where)).modalities
+    mapped_names = {name for name, value in modalities.items() if not isinstance(value, torch.Tensor)}
     assert mapped_names == {name for name, array in arrays().items() if array.nbytes >= 500} - {"labels"}

@@ -1,4 +1,4 @@
-"""Items that are written into a folder as they come: the same data as in memory, and never much of it at once."""
+"""Tests of items written into a folder: equality with memory, messages, and use of memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ META = {"modalities": {"words": {"kind": "tokens"}, "a": {"weight": 2.0}}, "labe
 
 
 class Streamed(IterableDataset[dict[str, Any]]):
-    """Vectors, images and tokens, some of each missing, and two attributes."""
+    """An iterable of vectors, images and tokens, some of each missing, with two attributes."""
 
     def __init__(self, count: int = 30, **changes: Any) -> None:
         self.count, self.changes = count, changes
@@ -40,59 +40,67 @@ class Streamed(IterableDataset[dict[str, Any]]):
             yield {**item, **{key: value for key, value in self.changes.items() if i == 20}}
 
 
-def test_a_folder_holds_what_memory_would(tmp_path: Path) -> None:
+def test_from_items_with_a_folder_equals_the_data_set_in_memory(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "cells"
-    ours = from_items(Streamed(), name="cells", split="val", meta=META)
-    theirs = from_items(Streamed(), name="cells", split="val", meta=META, folder=folder)
-    assert theirs.names == ours.names == ("words", "image", "a")
-    assert (theirs.name, theirs.split, theirs.label_names) == ("cells", "val", ("old", "ill"))
-    assert all(isinstance(value, MappedTensor) for value in theirs.modalities.values())
-    assert torch.equal(ours.present, theirs.present)
-    assert ours.labels is not None
-    assert theirs.labels is not None
-    assert torch.equal(ours.labels, theirs.labels)
-    assert ours.traits == theirs.traits
-    for name, value in ours.tensors.items():
-        assert torch.equal(value, theirs.tensors[name])
-        assert value.dtype == theirs.tensors[name].dtype
-    batch = make_batch(theirs, torch.tensor([29, 0, 5]))
+    in_memory = from_items(Streamed(), name="cells", split="val", meta=META)
+    on_disk = from_items(Streamed(), name="cells", split="val", meta=META, folder=folder)
+    assert on_disk.names == in_memory.names == ("words", "image", "a")
+    assert (on_disk.name, on_disk.split, on_disk.label_names) == ("cells", "val", ("old", "ill"))
+    assert all(isinstance(value, MappedTensor) for value in on_disk.modalities.values())
+    assert torch.equal(in_memory.present, on_disk.present)
+    assert in_memory.labels is not None
+    assert on_disk.labels is not None
+    assert torch.equal(in_memory.labels, on_disk.labels)
+    assert in_memory.modality_specs == on_disk.modality_specs
+    for name, value in in_memory.tensors.items():
+        assert torch.equal(value, on_disk.tensors[name])
+        assert value.dtype == on_disk.tensors[name].dtype
+    batch = make_batch(on_disk, torch.tensor([29, 0, 5]))
     assert batch.present["a"].tolist() == [False, False, True]
     assert [file.name for file in folder.parent.iterdir()] == ["cells"]
-    assert theirs.provenance["files"].keys() == {"words.npy", "image.npy", "a.npy"}
+    assert on_disk.provenance["files"].keys() == {"words.npy", "image.npy", "a.npy"}
     assert from_items(Streamed(), meta=META, folder=tmp_path / "b", provenance={"v": 1}).provenance == {"v": 1}
 
 
-def test_a_folder_is_a_data_set_of_its_own(tmp_path: Path) -> None:
+def test_load_data_of_a_written_folder_gives_the_same_items(tmp_path: Path) -> None:
     whole = from_items(Streamed(), meta=META, folder=tmp_path / "cells")
-    found = [load_data(str(tmp_path / "cells"), split) for split in ("train", "val", "test")]
-    assert found[0].names == ("a", "image", "words")
-    assert found[0].traits["words"].kind == "tokens"
-    assert found[0].label_names == ("old", "ill")
-    images = torch.cat([data.tensors["image"] for data in found])
+    splits = [load_data(str(tmp_path / "cells"), split) for split in ("train", "val", "test")]
+    assert splits[0].names == ("a", "image", "words")
+    assert splits[0].modality_specs["words"].data_type == "tokens"
+    assert splits[0].label_names == ("old", "ill")
+    images = torch.cat([data.tensors["image"] for data in splits])
     order = [int((whole.tensors["image"] == image).flatten(1).all(1).nonzero()) for image in images]
     assert sorted(order) == list(range(30))
-    assert torch.equal(torch.cat([data.present for data in found]), whole.present[order][:, [2, 1, 0]])
+    assert torch.equal(torch.cat([data.present for data in splits]), whole.present[order][:, [2, 1, 0]])
     assert whole.labels is not None
-    assert torch.equal(torch.cat([data.labels for data in found if data.labels is not None]), whole.labels[order])
-    assert torch.equal(torch.cat([data.tensors["a"] for data in found]), whole.tensors["a"][order])
+    assert torch.equal(torch.cat([data.labels for data in splits if data.labels is not None]), whole.labels[order])
+    assert torch.equal(torch.cat([data.tensors["a"] for data in splits]), whole.tensors["a"][order])
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"a": np.zeros(4, np.float32)}, r"items: modality 'a': item 20: found \(4,\) of float32, expected \(3,\) of"),
-        ({"new-one": 1.0}, "items: modality 'new-one': expected a name of letters, digits and _"),
-        ({"labels": 1.0}, "items: modality 'labels': expected a name .* none of labels, present, split"),
-        ({"../b": 1.0}, r"items: modality '\.\./b': expected a name"),
-        ({"b": "text"}, "items: modality 'b': found <U4, expected bool, integers or floats"),
-        ({"b": np.array([{}])}, "items: modality 'b': found object, expected bool, integers or floats"),
+        (
+            {"a": np.zeros(4, np.float32)},
+            r"items: modality 'a': item 20 must be \(3,\) of float32 as item 1 is, got \(4,\) of",
+        ),
+        ({"new-one": 1.0}, "items: modality 'new-one': the name must consist of letters, digits and _"),
+        ({"labels": 1.0}, "items: modality 'labels': the name must .* none of labels, present, split"),
+        ({"../b": 1.0}, r"items: modality '\.\./b': the name must consist of"),
+        ({"b": "text"}, "items: modality 'b': must be of bool, integers or floats, got <U4"),
+        ({"b": np.array([{}])}, "items: modality 'b': must be of bool, integers or floats, got object"),
         ({"b": 3}, r"items: modality 'b': integers of shape \(item, \) may be tokens, counts or numbers"),
-        ({"label": None}, "items: item 20: found no label, others have one"),
-        ({"label": {}}, "items: item 20: found a label that is no number and no array of them"),
-        ({"words": np.full(4, -1)}, r"words\.npy: modality 'words': item 20: found -1"),
+        ({"label": None}, "items: item 20 must have a label as the others have, got none"),
+        ({"label": {}}, "items: item 20: label must be a number or an array of numbers, got dict"),
+        (
+            {"words": np.full(4, -1)},
+            r"words\.npy: modality 'words': item 20: value at \(0,\) must be a token of at least 0, got -1",
+        ),
     ],
 )
-def test_what_does_not_fit_leaves_nothing_behind(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_from_items_with_unfit_items_raises_and_leaves_no_files(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=message) as error:
         from_items(Streamed(**changes), meta=META, folder=tmp_path / "cells")
     assert "\n" not in str(error.value)
@@ -100,16 +108,16 @@ def test_what_does_not_fit_leaves_nothing_behind(changes: dict[str, Any], messag
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_written_over(tmp_path: Path) -> None:
+def test_from_items_with_an_existing_folder_raises(tmp_path: Path) -> None:
     (tmp_path / "cells").mkdir()
-    with pytest.raises(FileExistsError, match="cells exists already, choose another folder"):
+    with pytest.raises(FileExistsError, match="cells must not exist yet: choose another folder"):
         from_items(Streamed(), meta=META, folder=tmp_path / "cells")
-    with pytest.raises(ValueError, match="items: found no items"):
+    with pytest.raises(ValueError, match="items: must hold at least one item"):
         from_items([], folder=tmp_path / "empty")
     assert [file.name for file in tmp_path.iterdir()] == ["cells"]
 
 
-def test_writing_and_reading_hold_little_at_once(tmp_path: Path) -> None:
+def test_from_items_with_a_folder_uses_little_memory(tmp_path: Path) -> None:
     count, size = 400, 25_000  # 40 MB as float32
 
     def stream() -> Iterator[dict[str, Any]]:
@@ -119,11 +127,11 @@ def test_writing_and_reading_hold_little_at_once(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         data = from_items(stream(), folder=tmp_path / "large")
-        some = data.modalities["x"][torch.tensor([399, 0, 7])]
+        values = data.modalities["x"][torch.tensor([399, 0, 7])]
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert some[:, -1].tolist() == [399, 0, 7]
+    assert values[:, -1].tolist() == [399, 0, 7]
     assert peak < 8e6
     assert (tmp_path / "large" / "x.npy").stat().st_size > 4 * count * size
 
@@ -134,7 +142,7 @@ def test_writing_and_reading_hold_little_at_once(tmp_path: Path) -> None:
     st.sets(st.integers(0, 12)),
     st.integers(0, 3),
 )
-def test_a_file_is_what_numpy_would_have_written(
+def test_item_file_equals_the_file_that_numpy_writes(
     tmp_path_factory: pytest.TempPathFactory, dtype: str, shape: list[int], items: set[int], more: int
 ) -> None:
     file = tmp_path_factory.mktemp("npy") / "a.npy"
@@ -145,9 +153,9 @@ def test_a_file_is_what_numpy_would_have_written(
             expected[item] = item + 1
             opened.write(item, expected[item])
         opened.finish(count)
-    found = np.load(file, allow_pickle=False)
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found, expected)
+    written = np.load(file, allow_pickle=False)
+    assert written.dtype == expected.dtype
+    np.testing.assert_array_equal(written, expected)
     assert np.lib.format.open_memmap(file, mode="r").offset % 64 == 0
     with pytest.raises(FileExistsError):
         ItemFile(file, np.dtype(dtype), tuple(shape))

@@ -1,4 +1,4 @@
-"""Labels of a user's own data that are attributes: from files, arrays and items, and what is refused."""
+"""Tests of labels that are attributes, from files, arrays and items."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write(folder: Path, labels: Any = ATTRIBUTES, meta: str = "label_names: [Old
     return str(folder)
 
 
-def expect(data: MultimodalDataset, names: tuple[str, ...] = NAMES) -> None:
+def assert_attributes(data: MultimodalDataset, names: tuple[str, ...] = NAMES) -> None:
     rows = (data.tensors["v"][:, 0] / 2).long().numpy()
     assert data.labels is not None
     assert (data.label_names, data.labels.dtype) == (names, torch.bool)
@@ -34,33 +34,39 @@ def expect(data: MultimodalDataset, names: tuple[str, ...] = NAMES) -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.uint8, np.int64])
-def test_attributes_of_a_folder_and_of_an_npz(dtype: Any, tmp_path: Path) -> None:
+def test_load_data_with_attributes_reads_values_and_names(dtype: Any, tmp_path: Path) -> None:
     where = write(tmp_path / "a", ATTRIBUTES.astype(dtype))
     np.savez(tmp_path / "b.npz", v=VALUES, labels=ATTRIBUTES.astype(dtype))
     (tmp_path / "b.yaml").write_text("label_names: [Old, 'Rare, perhaps', Never]\n")
     for split in ("train", "val", "test"):
-        expect(load_data(where, split))
-        expect(load_data(str(tmp_path / "b.npz"), split))
+        assert_attributes(load_data(where, split))
+        assert_attributes(load_data(str(tmp_path / "b.npz"), split))
     first = load_data(where).fingerprint
-    expect(load_data(write(tmp_path / "a", meta="")), ("attribute 0", "attribute 1", "attribute 2"))
+    assert_attributes(load_data(write(tmp_path / "a", meta="")), ("attribute 0", "attribute 1", "attribute 2"))
     assert load_data(where).fingerprint != first
 
 
-def test_attributes_of_arrays() -> None:
+def test_from_arrays_with_attributes_keeps_values_and_names() -> None:
     for labels in (ATTRIBUTES, torch.from_numpy(ATTRIBUTES), ATTRIBUTES.astype(np.uint8).tolist()):
-        expect(from_arrays({"v": VALUES}, labels, label_names=NAMES))
-        expect(from_arrays({"v": VALUES}, labels, meta={"label_names": ["a", "b", "c"]}, label_names=list(NAMES)))
-        expect(from_arrays({"v": VALUES}, labels, meta={"label_names": list(NAMES)}))
-        expect(from_arrays({"v": VALUES}, labels), ("attribute 0", "attribute 1", "attribute 2"))
+        assert_attributes(from_arrays({"v": VALUES}, labels, label_names=NAMES))
+        assert_attributes(
+            from_arrays({"v": VALUES}, labels, meta={"label_names": ["a", "b", "c"]}, label_names=list(NAMES))
+        )
+        assert_attributes(from_arrays({"v": VALUES}, labels, meta={"label_names": list(NAMES)}))
+        assert_attributes(from_arrays({"v": VALUES}, labels), ("attribute 0", "attribute 1", "attribute 2"))
     assert from_arrays({"v": VALUES}, np.arange(N)).label_names == ()
 
 
-def test_attributes_of_items() -> None:
+def test_from_items_with_attributes_keeps_values_and_names() -> None:
     items = [{"v": v, "label": a} for v, a in zip(VALUES, ATTRIBUTES, strict=True)]
-    expect(from_items(items, label_names=NAMES))
-    expect(from_items([{**item, "label": torch.as_tensor(item["label"]).int()} for item in items], label_names=NAMES))
+    assert_attributes(from_items(items, label_names=NAMES))
+    assert_attributes(
+        from_items([{**item, "label": torch.as_tensor(item["label"]).int()} for item in items], label_names=NAMES)
+    )
     items[3] = {**items[3], "label": ATTRIBUTES[3, :2]}
-    with pytest.raises(ValueError, match=r"items: item 3: found a label \(2,\) of bool, expected \(3,\) of bool as in"):
+    with pytest.raises(
+        ValueError, match=r"items: item 3: label must be \(3,\) of bool as in item 0, got \(2,\) of bool"
+    ):
         from_items(items)
 
 
@@ -70,23 +76,37 @@ WHERE = r"labels\.npy: "
 @pytest.mark.parametrize(
     ("labels", "meta", "expected"),
     [
-        (ATTRIBUTES[:9], "", WHERE + r"found \(9, 3\) of bool, expected attributes \(item, attribute\) = \(20, …\) of"),
-        (ATTRIBUTES[:, :0], "", WHERE + r"found \(20, 0\) of bool, expected attributes"),
-        (ATTRIBUTES.astype(float), "", WHERE + r"found \(20, 3\) of float64, expected attributes .* of 0 and 1"),
-        (np.where(ATTRIBUTES, 1, -1), "", WHERE + r"item \d+: found -1 as attribute \d, expected 0 or 1"),
-        (ATTRIBUTES * np.uint8(2), "", WHERE + r"item \d+: found 2 as attribute [01], expected 0 or 1"),
-        (ATTRIBUTES[..., None], "", WHERE + r"found \(20, 3, 1\) of bool, expected labels \(item,\) = \(20,\) of int"),
-        (ATTRIBUTES[:, 0], "", WHERE + r"found \(20,\) of bool, expected labels \(item,\) = \(20,\) of integers, or"),
-        (ATTRIBUTES, "label_names: [a, b]", WHERE + r"found 3 attributes and 2 label_names, expected as many"),
-        (ATTRIBUTES, "label_names: [a, b, a]", r"meta\.yaml: label_names: 'a' is there twice, found"),
+        (
+            ATTRIBUTES[:9],
+            "",
+            WHERE + r"attributes must be \(item, attribute\) = \(20, …\) of bool, .* got \(9, 3\) of bool",
+        ),
+        (ATTRIBUTES[:, :0], "", WHERE + r"attributes must be .* got \(20, 0\) of bool"),
+        (ATTRIBUTES.astype(float), "", WHERE + r"attributes must be .* of 0 and 1, got \(20, 3\) of float64"),
+        (np.where(ATTRIBUTES, 1, -1), "", WHERE + r"item \d+: attribute \d must be 0 or 1, got -1"),
+        (ATTRIBUTES * np.uint8(2), "", WHERE + r"item \d+: attribute [01] must be 0 or 1, got 2"),
+        (
+            ATTRIBUTES[..., None],
+            "",
+            WHERE + r"labels must be \(item,\) = \(20,\) of integers, .* got \(20, 3, 1\) of bool",
+        ),
+        (ATTRIBUTES[:, 0], "", WHERE + r"labels must be \(item,\) = \(20,\) of integers, or .* got \(20,\) of bool"),
+        (ATTRIBUTES, "label_names: [a, b]", WHERE + r"label_names must be 3, one per attribute, got 2"),
+        (ATTRIBUTES, "label_names: [a, b, a]", r"meta\.yaml: label_names: names must differ, got 'a' twice"),
         (ATTRIBUTES, "label_names: [a, b, '']", r"meta\.yaml: label_names\.2: String should have at least 1 char"),
-        (ATTRIBUTES, "label_names: [a, b, 3]", r"meta\.yaml: label_names\.2: Input should be a valid string, found 3"),
-        (ATTRIBUTES, "label_names: abc", r"meta\.yaml: label_names: Input should be a valid tuple, found 'abc'"),
-        (np.arange(N), "label_names: [a, b]", WHERE + r"found one class an item and 2 label_names, which are of attri"),
-        (None, "label_names: [a, b]", r"found label_names, but no labels that they could be of"),
+        (ATTRIBUTES, "label_names: [a, b, 3]", r"meta\.yaml: label_names\.2: Input should be a valid string, got 3"),
+        (ATTRIBUTES, "label_names: abc", r"meta\.yaml: label_names: Input should be a valid tuple, got 'abc'"),
+        (
+            np.arange(N),
+            "label_names: [a, b]",
+            WHERE + r"labels must be .*, as there are 2 label_names, got one class per item",
+        ),
+        (None, "label_names: [a, b]", r"label_names must come with attributes as labels, got no labels"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(labels: Any, meta: str, expected: str, tmp_path: Path) -> None:
+def test_load_folder_with_unfit_labels_raises_in_one_line(
+    labels: Any, meta: str, expected: str, tmp_path: Path
+) -> None:
     with pytest.raises(ValueError, match=expected) as error:
         load_data(write(tmp_path / "a", labels, meta))
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""AnnData and MuData files, where their packages are installed."""
+"""Tests of AnnData and MuData files, skipped if their packages are not installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pyro_mmvae.data import load_data
 
 @pytest.fixture
 def omics() -> Any:
-    """Both packages; their imports warn of things of their own."""
+    """Import both packages without their warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -61,22 +61,24 @@ OPTIONS: dict[str, Any] = {"kinds": {"rna": "counts"}, "labels": "type", "split_
 
 
 @pytest.mark.parametrize("labels", ["type", "rna:type"])
-def test_modalities_labels_split_and_presence(files: dict[str, Any], labels: str) -> None:
+def test_load_omics_of_an_h5mu_file_reads_modalities_labels_split_and_presence(
+    files: dict[str, Any], labels: str
+) -> None:
     for split in ("train", "val", "test"):
         data = load_data(files["h5mu"], split, **{**OPTIONS, "labels": labels})
         rows = np.flatnonzero(files["folds"] == split)
         assert data.names == ("prot", "rna")
         np.testing.assert_array_equal(data.tensors["rna"].numpy(), files["counts"][rows])
-        there = rows >= KEPT.start
-        np.testing.assert_array_equal(data.present.numpy(), np.stack([there, np.ones_like(there)], -1))
-        np.testing.assert_array_equal(data.tensors["prot"].numpy()[there], files["proteins"][rows[there]])
+        has_proteins = rows >= KEPT.start
+        np.testing.assert_array_equal(data.present.numpy(), np.stack([has_proteins, np.ones_like(has_proteins)], -1))
+        np.testing.assert_array_equal(data.tensors["prot"].numpy()[has_proteins], files["proteins"][rows[has_proteins]])
         classes = {"B": 0, "NK": 1, "T": 2}
         assert data.labels is not None
         assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
-        assert (data.traits["rna"].kind, data.traits["prot"].kind) == ("counts", "vector")
+        assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
-def test_several_columns_are_attributes(files: dict[str, Any]) -> None:
+def test_load_omics_with_several_label_columns_gives_attributes(files: dict[str, Any]) -> None:
     columns = ("old", "rna:ill", "never")
     for split in ("train", "test"):
         data = load_data(files["h5mu"], split, **{**OPTIONS, "labels": columns})
@@ -84,13 +86,15 @@ def test_several_columns_are_attributes(files: dict[str, Any]) -> None:
         assert data.label_names == columns
         assert data.labels is not None
         np.testing.assert_array_equal(data.labels.numpy(), files["attributes"][rows])
-    with pytest.raises(ValueError, match="item 0: found T in column 'type', expected 0 or 1, as several columns are"):
+    with pytest.raises(
+        ValueError, match="item 0: column 'type' must hold 0 or 1, as several columns are attributes, got T"
+    ):
         load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "type")})
     with pytest.raises(ValueError, match="label_names: 'old' is there twice"):
         load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "old")})
 
 
-def test_one_modality_and_a_layer(files: dict[str, Any]) -> None:
+def test_load_omics_of_an_h5ad_file_reads_one_modality_and_a_layer(files: dict[str, Any]) -> None:
     data = load_data(files["h5ad"], "val", kinds={"x": "counts"}, layer="twice", split_by="fold")
     assert data.names == ("x",)
     assert data.labels is None
@@ -102,34 +106,39 @@ def test_one_modality_and_a_layer(files: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "modality 'rna' has whole numbers only, perhaps counts: set its kind, counts or vector, by the option"),
-        ({**OPTIONS, "labels": "kind"}, "obs has no column 'kind', expected one of: "),
-        ({**OPTIONS, "split_by": "type"}, "found T, expected 0, 1, 2 or train, val, test"),
-        ({**OPTIONS, "layer": "raw"}, "modality 'prot' has no layer 'raw', expected one of: none"),
-        ({**OPTIONS, "labels": "prot:type"}, "item 0 has no value in column 'prot:type', expected a label of each"),
+        (
+            {},
+            "modality 'rna' must have a kind, as it holds integers only and may be counts, got none: set",
+        ),
+        ({**OPTIONS, "labels": "kind"}, "column must be one of obs, "),
+        ({**OPTIONS, "split_by": "type"}, "split must be 0, 1, 2 or train, val, test, got T"),
+        ({**OPTIONS, "layer": "raw"}, "modality 'prot': layer must be one of (none), got 'raw'"),
+        ({**OPTIONS, "labels": "prot:type"}, "item 0 must have a label in column 'prot:type', got none"),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_line(files: dict[str, Any], options: dict[str, Any], message: str) -> None:
+def test_load_omics_with_unfit_options_raises_in_one_line(
+    files: dict[str, Any], options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ValueError, match=r"a\.h5mu") as error:
         load_data(files["h5mu"], **options)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_damaged_files_are_refused_in_one_line(files: dict[str, Any]) -> None:
+def test_load_omics_of_a_damaged_file_raises_in_one_line(files: dict[str, Any]) -> None:
     for kind in ("h5mu", "h5ad"):
         good = Path(files[kind]).read_bytes()
         generator = np.random.default_rng(0)
         for _ in range(8):
             for content in (good[: generator.integers(len(good))], generator.bytes(300)):
                 Path(files[kind]).write_bytes(content)
-                with pytest.raises(ValueError, match="no readable") as error:
+                with pytest.raises(ValueError, match="must be a readable") as error:
                     load_data(files[kind])
                 assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("suffix", "package"), [(".h5mu", "mudata"), (".h5ad", "anndata")])
-def test_without_the_packages_the_extra_is_named(
+def test_load_omics_without_its_packages_names_the_extra(
     suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""CelebA from files like the official ones: what is read, what is kept, and what is refused in one line that says where."""
+"""Tests of CelebA on small files in the official layout: reading, caching, and messages."""
 
 # ruff: noqa: E501  (a table of messages)
 from __future__ import annotations
@@ -36,7 +36,7 @@ def rows_of(split: str) -> list[int]:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_is_what_the_lists_say(home: Path, split: str) -> None:
+def test_load_celeba_split_follows_the_lists(home: Path, split: str) -> None:
     data = load_data(str(home), split)
     rows = rows_of(split)
     assert (data.name, data.split, data.names, len(data)) == ("celeba", split, ("image", "text"), len(rows))
@@ -46,16 +46,16 @@ def test_a_split_is_what_the_lists_say(home: Path, split: str) -> None:
     for place, row in enumerate(rows):
         with Image.open(home / IMAGES / made.files()[row]) as opened:
             assert torch.equal(data.modalities["image"][place], OFFICIAL(opened.convert("RGB")))
-        there = [n.replace("_", " ").lower() for n, v in zip(made.NAMES, made.attributes()[row], strict=True) if v]
+        shown = [n.replace("_", " ").lower() for n, v in zip(made.NAMES, made.attributes()[row], strict=True) if v]
         text = "".join(ALPHABET[token] for token in data.modalities["text"][place].tolist())
-        assert text == ", ".join(there) + "*" * (256 - len(", ".join(there)))
-    traits = data.traits
-    assert (traits["image"].kind, traits["text"].kind, traits["text"].classes) == ("image", "tokens", 71)
-    assert (traits["text"].alphabet, traits["text"].padding) == (ALPHABET, "*")
+        assert text == ", ".join(shown) + "*" * (256 - len(", ".join(shown)))
+    specs = data.modality_specs
+    assert (specs["image"].data_type, specs["text"].data_type, specs["text"].classes) == ("image", "tokens", 71)
+    assert (specs["text"].alphabet, specs["text"].padding) == (ALPHABET, "*")
     assert data.provenance["absent"] == data.provenance["text"]["truncated"] == 0
 
 
-def test_the_folder_its_parent_and_the_name_are_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_celeba_by_folder_parent_or_name_gives_the_same_data(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home.parent)
     first = load_data(str(home), "val")
     for data in (
@@ -65,32 +65,34 @@ def test_the_folder_its_parent_and_the_name_are_one(home: Path, monkeypatch: pyt
     ):
         assert torch.equal(data.tensors["image"], first.tensors["image"])
         assert data.provenance == first.provenance
-    # A run keeps where its data is, whatever folder it is opened from.
+    # A run must find its data again, whatever folder it is opened from.
     assert resolve_options("celeba", {"root": "celeba"})["root"] == str(home)
-    with pytest.raises(ValueError, match=r"files that you have: say where by the option root"):
+    with pytest.raises(ValueError, match=r"root must be the folder of the files, which are not downloaded, got none"):
         load_data("celeba", "val")
-    with pytest.raises(ValueError, match=r"nowhere: no CelebA, expected a folder with img_align_celeba"):
+    with pytest.raises(ValueError, match=r"nowhere: must be a folder with img_align_celeba"):
         load_data("celeba", "val", root="nowhere")
 
 
-def test_any_part_of_the_images_will_do(home: Path) -> None:
-    gone = rows_of("test")[1:3] + rows_of("val")
-    for row in gone:
+def test_load_celeba_with_missing_images_leaves_them_out(home: Path) -> None:
+    removed = rows_of("test")[1:3] + rows_of("val")
+    for row in removed:
         (home / IMAGES / made.files()[row]).unlink()
-    (home / IMAGES / "notes.txt").write_text("not listed, not looked at")
+    (home / IMAGES / "notes.txt").write_text("not listed, hence ignored")
     data = load_data(str(home), "test")
-    kept = [row for row in rows_of("test") if row not in gone]
+    kept = [row for row in rows_of("test") if row not in removed]
     np.testing.assert_array_equal(data.labels, made.attributes()[kept])
     assert (data.provenance["items"], data.provenance["absent"]) == (5, 2)
     assert load_data(str(home), "train").provenance["absent"] == 0
-    with pytest.raises(ValueError, match=r"img_align_celeba: found none of the 5 images .* for split 'val'"):
+    with pytest.raises(
+        ValueError, match=r"img_align_celeba: must hold at least one of the 5 images listed for split 'val', got none"
+    ):
         load_data(str(home), "val")
     assert len(load_data(str(home), "train", max_items=4)) == 4
-    with pytest.raises(ValueError, match="max_items of 'celeba': found 0"):
+    with pytest.raises(ValueError, match="max_items of 'celeba' must be an integer of at least 1, got 0"):
         load_data(str(home), "train", max_items=0)
 
 
-def test_long_texts_are_cut_and_counted(home: Path) -> None:
+def test_load_celeba_with_long_texts_truncates_and_counts_them(home: Path) -> None:
     lines = made.attribute_lines()
     lines[1] = " ".join(name + "_" + "x" * 90 for name in made.NAMES)
     (home / ATTRIBUTES).write_text("\n".join(lines))
@@ -100,11 +102,8 @@ def test_long_texts_are_cut_and_counted(home: Path) -> None:
     assert max(map(len, decode_texts(data.tensors["text"]))) == 256
 
 
-# Messages ------------------------------------------------------------------------------------------------------------
-
-
 def change(file: str, line: int, text: str | None) -> Callable[[Path], None]:
-    """Line ``line`` of a list, counted from 1, becomes another; None takes it away."""
+    """Return a function that replaces a line of a list, counted from 1, or removes it if the text is None."""
 
     def apply(home: Path) -> None:
         lines = (home / file).read_text().splitlines()
@@ -116,30 +115,32 @@ def change(file: str, line: int, text: str | None) -> Callable[[Path], None]:
 
 FIRST, SECOND = made.files()[:2]
 BROKEN: list[tuple[Callable[[Path], object], str]] = [
-    (lambda home: (home / ATTRIBUTES).unlink(), r"list_attr_celeba.txt: missing, expected CelebA's list of attributes"),
-    (lambda home: (home / PARTITION).unlink(), r"list_eval_partition.txt: missing, expected CelebA's official partition"),
-    (lambda home: (home / IMAGES).rename(home / "images"), r"img_align_celeba: missing or unreadable, expected a folder of images"),
-    (lambda home: (home / ATTRIBUTES).write_bytes(b"\xff\xfe\x00"), r"list_attr_celeba.txt: cannot be read \(not UTF-8 text\)"),
-    (lambda home: (home / ATTRIBUTES).write_text(""), r"list_attr_celeba.txt: line 1: found an empty file"),
-    (change(ATTRIBUTES, 1, "many"), r"list_attr_celeba.txt: line 1: found 'many', expected the number of images"),
-    (change(ATTRIBUTES, 1, "31"), r"list_attr_celeba.txt: line 1: found 31 images, expected 30, as many as lines follow"),
-    (change(ATTRIBUTES, 32, None), r"list_attr_celeba.txt: line 1: found 30 images, expected 29"),
-    (change(ATTRIBUTES, 2, "Bald Bald Hat Old"), r"list_attr_celeba.txt: line 2: found 4 names of attributes, expected some and no two alike"),
-    (change(ATTRIBUTES, 3, f"{FIRST} 1 1 -1"), r"list_attr_celeba.txt: line 3: found 3 values, expected an image's name and 4 values"),
-    (change(ATTRIBUTES, 3, f"{FIRST} 1 0 -1 1"), rf"list_attr_celeba.txt: line 3: found '0' for Bald of {FIRST}, expected 1 or -1"),
-    (change(ATTRIBUTES, 4, f"{FIRST} 1 1 -1 1"), rf"list_attr_celeba.txt: line 4: found {FIRST}, which line 3 names already"),
-    (change(ATTRIBUTES, 4, "../secret.jpg 1 1 -1 1"), r"list_attr_celeba.txt: line 4: found '../secret.jpg', expected the name of a file"),
-    (change(ATTRIBUTES, 2, "Bald Ångst Hat Old"), r"the alphabet lacks the character 'å'"),
-    (change(PARTITION, 2, f"{SECOND} 3"), rf"list_eval_partition.txt: line 2: found '{SECOND} 3', expected an image's name and 0, 1 or 2"),
-    (change(PARTITION, 2, SECOND), r"list_eval_partition.txt: line 2: found .* expected an image's name and 0, 1 or 2"),
-    (change(PARTITION, 2, f"{FIRST} 0"), rf"list_eval_partition.txt: line 2: found {FIRST}, which line 1 names already"),
-    (change(PARTITION, 2, "other.jpg 0"), r"list_eval_partition.txt: line 2: found other.jpg, which list_attr_celeba.txt does not name"),
-    (change(PARTITION, 2, None), rf"list_eval_partition.txt: found 29 lines and none for {SECOND}, which line 4 of list_attr_celeba.txt names"),
+    (lambda home: (home / ATTRIBUTES).unlink(), r"list_attr_celeba.txt: must be CelebA's list of attributes, got no file"),
+    (lambda home: (home / PARTITION).unlink(), r"list_eval_partition.txt: must be CelebA's official partition, got no file"),
+    (lambda home: (home / IMAGES).rename(home / "images"), r"img_align_celeba: must be a readable folder of images, got none"),
+    (lambda home: (home / ATTRIBUTES).write_bytes(b"\xff\xfe\x00"), r"list_attr_celeba.txt: must be .*, got a file that cannot be read \(it is not UTF-8 text\)"),
+    (lambda home: (home / ATTRIBUTES).write_text(""), r"list_attr_celeba.txt: line 1: must be the number of images, .* got an empty file"),
+    (change(ATTRIBUTES, 1, "many"), r"list_attr_celeba.txt: line 1: must be the number of images, .* got 'many'"),
+    (change(ATTRIBUTES, 1, "31"), r"list_attr_celeba.txt: line 1: number of images must be 30, the number of lines below line 2, got 31"),
+    (change(ATTRIBUTES, 32, None), r"list_attr_celeba.txt: line 1: number of images must be 29, .* got 30"),
+    (change(ATTRIBUTES, 2, "Bald Bald Hat Old"), r"list_attr_celeba.txt: line 2: names of attributes must be distinct and at least one, got 4 names of which 3"),
+    (change(ATTRIBUTES, 3, f"{FIRST} 1 1 -1"), r"list_attr_celeba.txt: line 3: must be an image's name and 4 values, got 3 values"),
+    (change(ATTRIBUTES, 3, f"{FIRST} 1 0 -1 1"), rf"list_attr_celeba.txt: line 3: Bald of {FIRST} must be 1 or -1, got '0'"),
+    (change(ATTRIBUTES, 4, f"{FIRST} 1 1 -1 1"), rf"list_attr_celeba.txt: line 4: images must be listed once, got {FIRST} again, after line 3"),
+    (change(ATTRIBUTES, 4, "../secret.jpg 1 1 -1 1"), r"list_attr_celeba.txt: line 4: must begin with the name of a file, got '../secret.jpg'"),
+    (change(ATTRIBUTES, 2, "Bald Ångst Hat Old"), r"every character must be in the alphabet .* got 'å'"),
+    (change(PARTITION, 2, f"{SECOND} 3"), rf"list_eval_partition.txt: line 2: must be an image's name and 0, 1 or 2, got '{SECOND} 3'"),
+    (change(PARTITION, 2, SECOND), r"list_eval_partition.txt: line 2: must be an image's name and 0, 1 or 2, got "),
+    (change(PARTITION, 2, f"{FIRST} 0"), rf"list_eval_partition.txt: line 2: images must be listed once, got {FIRST} again, after line 1"),
+    (change(PARTITION, 2, "other.jpg 0"), r"list_eval_partition.txt: line 2: image must be one that list_attr_celeba.txt lists, got other.jpg"),
+    (change(PARTITION, 2, None), rf"list_eval_partition.txt: must have a line for {SECOND}, which line 4 of list_attr_celeba.txt lists, got none in 29"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("damage", "message"), BROKEN, ids=[message[:40] for _, message in BROKEN])
-def test_what_is_wrong_is_said_in_one_line(home: Path, damage: Callable[[Path], object], message: str) -> None:
+def test_load_celeba_with_a_damaged_list_raises_in_one_line(
+    home: Path, damage: Callable[[Path], object], message: str
+) -> None:
     damage(home)
     with pytest.raises(ValueError, match=message) as error:
         load_data(str(home), "train")
@@ -147,28 +148,28 @@ def test_what_is_wrong_is_said_in_one_line(home: Path, damage: Callable[[Path], 
 
 
 @pytest.mark.parametrize("cache", [True, False])
-def test_an_image_that_is_none_is_named(home: Path, cache: bool, cache_folder: Path) -> None:
+def test_load_celeba_with_a_damaged_image_names_it(home: Path, cache: bool, cache_folder: Path) -> None:
     file = home / IMAGES / made.files()[3]
     whole = file.read_bytes()
     for content, message in (
-        (whole[: len(whole) // 2], "no whole JPEG or PNG image (image file is truncated"),
-        (b"", "no whole JPEG or PNG image (cannot identify"),
-        (b"GIF89a" + whole, "no whole JPEG or PNG image (cannot identify"),
+        (whole[: len(whole) // 2], "must be a readable JPEG or PNG image, got an error: image file is truncated"),
+        (b"", "must be a readable JPEG or PNG image, got an error: cannot identify"),
+        (b"GIF89a" + whole, "must be a readable JPEG or PNG image, got an error: cannot identify"),
     ):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match="no whole JPEG") as error:
+        with pytest.raises(ValueError, match="must be a readable JPEG") as error:
             load_data(str(home), "train", cache=cache)
         assert str(error.value).startswith(f"{file.parent}: {file.name}: {message}")
         assert "\n" not in str(error.value)
     made.picture(3, 140, 300).save(file)
     with pytest.raises(
-        ValueError, match=rf"{file.name}: found 140 x 300 pixels, expected 64 x 64, or 148 x 148 at least"
+        ValueError, match=rf"{file.name}: must have 64 x 64 pixels, or at least 148 x 148, got 140 x 300"
     ):
         load_data(str(home), "train", cache=cache)
-    assert not list(cache_folder.glob("*")) if cache_folder.exists() else True
+    assert sorted(cache_folder.glob("*")) == []
 
 
-def test_small_and_grey_images_are_taken(home: Path) -> None:
+def test_load_celeba_with_small_and_grey_images_reads_them(home: Path) -> None:
     small, grey = rows_of("test")[:2]
     made.picture(0, 64, 64).save(home / IMAGES / made.files()[small], quality=95)
     made.picture(1).convert("L").save(home / IMAGES / made.files()[grey])
@@ -179,12 +180,9 @@ def test_small_and_grey_images_are_taken(home: Path) -> None:
     assert images[1].float().std() > 10
 
 
-# Cache ---------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The images that were decoded."""
+    """Record the names of the images that are decoded."""
     seen: list[str] = []
     decode = celeba_images.decode_face
     monkeypatch.setattr(
@@ -193,10 +191,10 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
-def test_images_are_decoded_once_as_long_as_they_stay_the_same(
+def test_load_celeba_decodes_images_again_only_after_a_change(
     home: Path, decoded: list[str], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(celeba_images, "_BLOCK", 4)
+    monkeypatch.setattr(celeba_images, "_BLOCK_SIZE", 4)
     first = load_data(str(home), "train")
     assert len(decoded) == 18
     assert torch.equal(load_data(str(home), "train").tensors["image"], first.tensors["image"])
@@ -212,7 +210,7 @@ def test_images_are_decoded_once_as_long_as_they_stay_the_same(
     differs = (second.tensors["image"] != first.tensors["image"]).flatten(1).any(1)
     assert differs.nonzero().flatten().tolist() == [2]
     assert second.fingerprint != first.fingerprint
-    # The lists say nothing of pixels: other attributes need no decoding, and are other content all the same.
+    # The lists do not determine pixels: other attributes need no decoding, but are other content.
     change(ATTRIBUTES, 3, f"{FIRST} 1 1 1 1")(home)
     third = load_data(str(home), "train")
     assert len(decoded) == 36
@@ -221,7 +219,9 @@ def test_images_are_decoded_once_as_long_as_they_stay_the_same(
     assert third.fingerprint != second.fingerprint
 
 
-def test_a_damaged_cache_is_mended_with_a_warning(home: Path, decoded: list[str], cache_folder: Path) -> None:
+def test_load_celeba_with_a_damaged_cache_warns_and_rebuilds_it(
+    home: Path, decoded: list[str], cache_folder: Path
+) -> None:
     first = load_data(str(home), "val").tensors["image"]
     (file,) = cache_folder.iterdir()
     whole = file.read_bytes()
@@ -236,22 +236,22 @@ def test_a_damaged_cache_is_mended_with_a_warning(home: Path, decoded: list[str]
     ):
         assert content != whole
         file.write_bytes(content)
-        with pytest.warns(UserWarning, match=r"is damaged and is built again"):
+        with pytest.warns(UserWarning, match=r"is damaged and will be rebuilt"):
             again = load_data(str(home), "val").tensors["image"]
         assert torch.equal(again, first)
         assert file.read_bytes() == whole
     assert len(decoded) == 6 * 5
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_celeba_with_an_unwritable_cache_warns_and_decodes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_data(str(home), "val").tensors["image"]
     monkeypatch.setenv("PYRO_MMVAE_CACHE", str(home / ATTRIBUTES / "below"))
-    with pytest.warns(UserWarning, match=r"cannot be written, going on without a cache"):
+    with pytest.warns(UserWarning, match=r"cannot be written, continuing without a cache"):
         again = load_data(str(home), "val", memory_map=True)
     assert torch.equal(again.tensors["image"], first)
 
 
-def test_images_stay_on_disk_when_they_are_many(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_celeba_with_many_images_maps_them(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held = load_data(str(home), "train")
     assert isinstance(held.modalities["image"], torch.Tensor)
     mapped = load_data(str(home), "train", memory_map=True)
@@ -265,26 +265,23 @@ def test_images_stay_on_disk_when_they_are_many(home: Path, monkeypatch: pytest.
     assert isinstance(load_data(str(home), "val").modalities["image"], torch.Tensor)
 
 
-def test_memory_stays_bounded_while_images_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(celeba_images, "_BLOCK", 50)
+def test_load_faces_of_many_images_uses_bounded_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(celeba_images, "_BLOCK_SIZE", 50)
     made.picture(0, 64, 64).save(tmp_path / "one.jpg")
     places = [f"image {i}" for i in range(1000)]
     tracemalloc.start()
     try:
-        found = celeba_images.load_faces(
+        faces = celeba_images.load_faces(
             tmp_path / "c.safetensors", {}, places, lambda i: tmp_path / "one.jpg", memory_map=True
         )
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.nbytes == 1000 * 12_288
-    assert peak < found.nbytes / 4
+    assert faces.nbytes == 1000 * 12_288
+    assert peak < faces.nbytes / 4
 
 
-# Arrays --------------------------------------------------------------------------------------------------------------
-
-
-def test_an_npz_gives_what_the_folder_gives(home: Path, tmp_path: Path) -> None:
+def test_load_celeba_of_an_npz_equals_the_folder(home: Path, tmp_path: Path) -> None:
     packed = made.write_npz(home, tmp_path / "faces.npz")
     for split in SPLITS:
         folder, arrays = load_data(str(home), split), load_data(str(packed), split)
@@ -293,39 +290,38 @@ def test_an_npz_gives_what_the_folder_gives(home: Path, tmp_path: Path) -> None:
         assert arrays.label_names == folder.label_names
     np.savez(tmp_path / "own.npz", image=np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8))
     assert load_data(str(tmp_path / "own.npz"), "train").name == "own.npz"
-    with pytest.raises(ValueError, match=r"own.npz: no CelebA"):
+    with pytest.raises(ValueError, match=r"own.npz: must be a folder with img_align_celeba"):
         load_data("celeba", "train", root=str(tmp_path / "own.npz"))
 
 
 WRONG = [
-    ({"attributes": np.zeros((30, 4), dtype=np.int8)}, r"\[attributes\]: item 0: found 0, expected 1 or -1"),
-    ({"attributes": np.ones((29, 4), dtype=np.int8)}, r"\[attributes\]: found \(29, 4\) of int8, expected \(30, 4\)"),
-    ({"partition": np.full(30, 7)}, r"\[partition\]: item 0: found 7, expected 0, 1 or 2"),
-    ({"offsets": np.arange(31) * 10**9}, r"\[offsets\]: item 0: found bytes 0 to 1000000000, expected some of"),
-    ({"offsets": np.zeros(31, dtype=int)}, r"\[offsets\]: item 0: found bytes 0 to 0"),
-    ({"jpeg": np.zeros(9, dtype=np.uint16)}, r"\[jpeg\]: found uint16, expected bytes"),
-    ({"filenames": np.arange(30)}, r"\[filenames\]: found \(30,\) of int64"),
+    ({"attributes": np.zeros((30, 4), dtype=np.int8)}, r"\[attributes\]: item 0: value must be 1 or -1, got 0"),
+    ({"attributes": np.ones((29, 4), dtype=np.int8)}, r"\[attributes\]: must be \(30, 4\) of signed integers, not empty, got \(29, 4\) of int8"),
+    ({"partition": np.full(30, 7)}, r"\[partition\]: item 0: value must be 0, 1 or 2, got 7"),
+    ({"offsets": np.arange(31) * 10**9}, r"\[offsets\]: item 0: offsets must increase from 0 to at most .* got 0 to 1000000000"),
+    ({"offsets": np.zeros(31, dtype=int)}, r"\[offsets\]: item 0: offsets must increase from 0 .* got 0 to 0"),
+    ({"jpeg": np.zeros(9, dtype=np.uint16)}, r"\[jpeg\]: must be bytes of type uint8, got uint16"),
+    ({"filenames": np.arange(30)}, r"\[filenames\]: must be \(30,\) of text, not empty, got \(30,\) of int64"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("changes", "message"), WRONG, ids=[message for _, message in WRONG])
-def test_wrong_arrays_are_named(home: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_load_celeba_of_an_npz_with_wrong_arrays_names_them(
+    home: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
     packed = made.write_npz(home, tmp_path / "faces.npz", **changes)
     with pytest.raises(ValueError, match=r"faces.npz" + message):
         load_data(str(packed), "train")
 
 
-def test_a_broken_image_of_an_npz_is_named(home: Path, tmp_path: Path) -> None:
+def test_load_celeba_of_an_npz_with_a_damaged_image_names_it(home: Path, tmp_path: Path) -> None:
     file = home / IMAGES / made.files()[3]
     file.write_bytes(file.read_bytes()[:900])
-    with pytest.raises(ValueError, match=rf"faces.npz: {made.files()[3]}: no whole JPEG"):
+    with pytest.raises(ValueError, match=rf"faces.npz: {made.files()[3]}: must be a readable JPEG"):
         load_data(str(made.write_npz(home, tmp_path / "faces.npz")), "train")
 
 
-# The real files ------------------------------------------------------------------------------------------------------
-
-
-def test_the_real_files() -> None:
+def test_load_celeba_of_the_real_files_matches_their_attributes() -> None:
     folder = Path(os.environ.get("MMVAE_SHARED_DATA", "../shared/data"))
     if not (folder / "celeba64.npz").exists():
         pytest.skip(f"no celeba64.npz in {folder} (MMVAE_SHARED_DATA)")
@@ -337,8 +333,9 @@ def test_the_real_files() -> None:
     assert (data.label_names[31], data.labels.shape) == ("Smiling", (557, 40))
     texts = decode_texts(data.tensors["text"])
     assert all(
-        ("smiling" in text.split(", ")) == there for text, there in zip(texts, data.labels[:, 31].tolist(), strict=True)
+        ("smiling" in text.split(", ")) == smiles
+        for text, smiles in zip(texts, data.labels[:, 31].tolist(), strict=True)
     )
-    # Faces are in the middle: brighter there than at the edges, and all colours differ.
+    # Faces are in the middle of the image, which is therefore brighter than the edges.
     image = data.tensors["image"].float().mean(0)
     assert image[0, 20:44, 20:44].mean() > image[0, :, :8].mean() + 20

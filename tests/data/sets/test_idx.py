@@ -1,4 +1,4 @@
-"""MNIST's own files: where they are found, what is read, and what is refused."""
+"""Tests of MNIST's IDX files: search, reading, download, and messages."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ from pyro_mmvae.data.sets import idx
 from pyro_mmvae.data.sets.idx import download_mnist, find_mnist, read_idx, read_mnist
 from tests.data.samples import NAMES, Bytes, idx_bytes, mnist_arrays, write_mnist
 
-few = settings(
+FUZZ = settings(
     deadline=None, derandomize=True, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("place", [".", "raw", "MNIST", "MNIST/raw"])
-def test_the_files_are_read_wherever_torchvision_or_a_browser_put_them(
-    packed: bool, place: str, tmp_path: Path
-) -> None:
+def test_find_mnist_in_any_usual_folder_finds_readable_files(packed: bool, place: str, tmp_path: Path) -> None:
     arrays = mnist_arrays(30, 12)
     write_mnist(tmp_path / place, arrays, packed=packed)
     files = find_mnist(tmp_path)
@@ -45,35 +43,35 @@ def test_the_files_are_read_wherever_torchvision_or_a_browser_put_them(
             }
 
 
-def test_torchvision_reads_what_the_tests_write_the_same(tmp_path: Path) -> None:
+def test_read_mnist_equals_torchvision(tmp_path: Path) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     arrays = mnist_arrays(30, 12)
     write_mnist(tmp_path / "MNIST" / "raw", arrays)
     for part in ("train", "test"):
-        theirs = datasets.MNIST(str(tmp_path), train=part == "train")
-        ours = read_mnist(find_mnist(tmp_path), part)
-        np.testing.assert_array_equal(ours.images, theirs.data.numpy())
-        np.testing.assert_array_equal(ours.labels, theirs.targets.numpy())
+        reference = datasets.MNIST(str(tmp_path), train=part == "train")
+        digits = read_mnist(find_mnist(tmp_path), part)
+        np.testing.assert_array_equal(digits.images, reference.data.numpy())
+        np.testing.assert_array_equal(digits.labels, reference.targets.numpy())
 
 
-def test_other_spellings_are_found_and_names_do_not_say_whether_a_file_is_packed(tmp_path: Path) -> None:
+def test_find_mnist_with_dotted_names_and_gzip_without_suffix_finds_the_files(tmp_path: Path) -> None:
     arrays = mnist_arrays(20, 10)
     for name, array in arrays.items():
         (tmp_path / name.replace("-idx", ".idx")).write_bytes(gzip.compress(idx_bytes(array)))
     assert len(read_mnist(find_mnist(tmp_path), "train").images) == 20
 
 
-def test_a_missing_file_is_answered_with_what_belongs_where(tmp_path: Path) -> None:
+def test_find_mnist_with_a_missing_file_says_what_belongs_where(tmp_path: Path) -> None:
     write_mnist(tmp_path / "MNIST" / "raw", mnist_arrays(20, 10), packed=True)
     (tmp_path / "MNIST" / "raw" / f"{NAMES[3]}.gz").unlink()
     with pytest.raises(ValueError, match="MNIST") as error:
         find_mnist(tmp_path)
-    said = str(error.value)
-    assert said.startswith(f"MNIST: {NAMES[3]} is not in {tmp_path}: put {NAMES[0]}.gz, ")
-    assert all(f"{name}.gz" in said for name in NAMES)
-    assert f"into {tmp_path / 'MNIST' / 'raw'}" in said
-    assert "--download" in said
-    assert "\n" not in said
+    message = str(error.value)
+    assert message.startswith(f"MNIST: {tmp_path} must hold {NAMES[3]}, got no such file: put {NAMES[0]}.gz, ")
+    assert all(f"{name}.gz" in message for name in NAMES)
+    assert f"into {tmp_path / 'MNIST' / 'raw'}" in message
+    assert "--download" in message
+    assert "\n" not in message
 
 
 def mnist_folder(tmp_path: Path, **changes: Bytes) -> dict[str, Path]:
@@ -83,17 +81,17 @@ def mnist_folder(tmp_path: Path, **changes: Bytes) -> dict[str, Path]:
     return find_mnist(tmp_path)
 
 
-def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path) -> None:
+def test_read_mnist_of_unfit_arrays_raises(tmp_path: Path) -> None:
     labels = np.zeros(20, dtype=np.uint8)
     labels[7] = 11
     cases = {
-        "label 7 is 11, expected 0 to 9": {"labels": labels},
-        "found 19 labels, expected 20": {"labels": labels[:19] * 0},
-        "found images of 28 x 27 pixels, expected 28 x 28": {"images": np.zeros((20, 28, 27), dtype=np.uint8)},
+        "label 7 must be from 0 to 9, got 11": {"labels": labels},
+        "must hold 20 labels, one per image, got 19": {"labels": labels[:19] * 0},
+        "images must have 28 x 28 pixels, got 28 x 27": {"images": np.zeros((20, 28, 27), dtype=np.uint8)},
     }
-    for said, changes in cases.items():
+    for message, changes in cases.items():
         files = mnist_folder(tmp_path, **changes)
-        with pytest.raises(ValueError, match=said) as error:
+        with pytest.raises(ValueError, match=message) as error:
             read_mnist(files, "train")
         assert str(tmp_path) in str(error.value)
 
@@ -102,44 +100,47 @@ LABELS = np.arange(10, dtype=np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
-        (b"", "found the magic number of an empty file, expected 00000801"),
-        (b"\0\0", "found the magic number 0000, expected 00000801"),
-        (b"\0\0\x09\1" + idx_bytes(LABELS)[4:], "found the magic number 00000901"),
-        (idx_bytes(LABELS.reshape(2, 5)), "found the magic number 00000802, expected 00000801: unsigned bytes with 1"),
-        (idx_bytes(LABELS)[:6], "ends after 6 bytes, within the lengths"),
-        (idx_bytes(LABELS)[:-1], r"found 9 bytes of content, expected 10 for lengths \(10,\)"),
-        (idx_bytes(LABELS) + b"\0", "found more than 10 bytes of content, expected 10"),
-        (idx_bytes(LABELS)[:4] + struct.pack(">I", 2**32 - 1), "found 0 bytes of content, expected 4294967295"),
-        (idx_bytes(LABELS[:0]), r"found lengths \(0,\), expected at least one item"),
-        (gzip.compress(idx_bytes(LABELS))[:-9], "damaged gzip file"),
-        (gzip.compress(idx_bytes(LABELS))[:-1], "damaged gzip file"),
-        (b"\x1f\x8b\x07" + gzip.compress(idx_bytes(LABELS))[3:], "damaged gzip file"),
-        (gzip.compress(idx_bytes(LABELS))[:-8] + b"\0" * 8, "damaged gzip file"),
-        (gzip.compress(idx_bytes(LABELS)[:-1]), "found 9 bytes of content"),
-        (b"<html>not found</html>", "found the magic number 3c68746d"),
+        (b"", "the magic number must be 00000801, .* got an empty file"),
+        (b"\0\0", "the magic number must be 00000801, .* got 0000$"),
+        (b"\0\0\x09\1" + idx_bytes(LABELS)[4:], "the magic number must be .* got 00000901"),
+        (
+            idx_bytes(LABELS.reshape(2, 5)),
+            "the magic number must be 00000801, for unsigned bytes with 1 axes, got 00000802",
+        ),
+        (idx_bytes(LABELS)[:6], "the header must have 8 bytes, got 6"),
+        (idx_bytes(LABELS)[:-1], r"must hold 10 bytes for lengths \(10,\), got 9"),
+        (idx_bytes(LABELS) + b"\0", "must hold 10 bytes .* got more than 10"),
+        (idx_bytes(LABELS)[:4] + struct.pack(">I", 2**32 - 1), "must hold 4294967295 bytes .* got 0"),
+        (idx_bytes(LABELS[:0]), r"the lengths of the axes must be at least 1, got \(0,\)"),
+        (gzip.compress(idx_bytes(LABELS))[:-9], "must be a readable gzip file"),
+        (gzip.compress(idx_bytes(LABELS))[:-1], "must be a readable gzip file"),
+        (b"\x1f\x8b\x07" + gzip.compress(idx_bytes(LABELS))[3:], "must be a readable gzip file"),
+        (gzip.compress(idx_bytes(LABELS))[:-8] + b"\0" * 8, "must be a readable gzip file"),
+        (gzip.compress(idx_bytes(LABELS)[:-1]), "must hold 10 bytes .* got 9"),
+        (b"<html>not found</html>", "the magic number must be .* got 3c68746d"),
     ],
     ids=range(15),
 )
-def test_a_damaged_file_is_refused_in_one_line_that_names_it(content: bytes, said: str, tmp_path: Path) -> None:
+def test_read_idx_of_a_damaged_file_raises_in_one_line(content: bytes, message: str, tmp_path: Path) -> None:
     path = tmp_path / NAMES[1]
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         read_idx(path, axes=1)
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
 
 
-def refusal(path: Path, axes: int) -> tuple[str, Bytes]:
-    """What is said of a file that is refused, or nothing, and the array."""
+def read_or_message(path: Path, axes: int) -> tuple[str, Bytes]:
+    """Return the message about an invalid file, or an empty one and the array of a valid file."""
     try:
         return "", read_idx(path, axes)[0]
     except ValueError as error:
         return str(error), np.empty(0, dtype=np.uint8)
 
 
-@few
+@FUZZ
 @given(
     shape=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
     packed=st.booleans(),
@@ -147,7 +148,7 @@ def refusal(path: Path, axes: int) -> tuple[str, Bytes]:
     flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=3),
     tail=st.binary(max_size=4),
 )
-def test_any_damage_is_either_refused_or_leaves_the_lengths_right(
+def test_read_idx_of_any_damaged_file_raises_or_returns_its_exact_content(
     shape: tuple[int, int, int],
     packed: bool,
     cut: float | None,
@@ -164,23 +165,23 @@ def test_any_damage_is_either_refused_or_leaves_the_lengths_right(
     content += tail
     path = tmp_path / "file"
     path.write_bytes(content)
-    refused, read = refusal(path, 3)
-    if refused:
+    error, read = read_or_message(path, 3)
+    if error:
         assert bytes(content) != whole
-        assert refused.startswith(f"{path}: ")
+        assert error.startswith(f"{path}: ")
     else:
         raw = gzip.decompress(content) if bytes(content[:2]) == b"\x1f\x8b" else bytes(content)
         assert idx_bytes(read) == raw
         assert read_idx(path, 3)[1] == hashlib.md5(raw).hexdigest()
 
 
-@few
+@FUZZ
 @given(content=st.binary(max_size=64), axes=st.integers(1, 3))
-def test_any_bytes_are_refused_unless_they_are_idx(content: bytes, axes: int, tmp_path: Path) -> None:
+def test_read_idx_of_any_bytes_raises_unless_they_are_idx(content: bytes, axes: int, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    refused, read = refusal(path, axes)
-    assert refused.startswith(f"{path}: ") if refused else idx_bytes(read) == content
+    error, read = read_or_message(path, axes)
+    assert error.startswith(f"{path}: ") if error else idx_bytes(read) == content
 
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch, mnist: object) -> None:
@@ -189,7 +190,7 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch, mnist: object) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.datasets", module)
 
 
-def test_a_download_goes_where_the_files_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_download_mnist_stores_files_where_find_mnist_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
 
     def mnist(root: str, *, download: bool) -> None:
@@ -198,27 +199,27 @@ def test_a_download_goes_where_the_files_are_looked_for(tmp_path: Path, monkeypa
 
     fake_torchvision(monkeypatch, mnist)
     assert download_mnist(tmp_path) == find_mnist(tmp_path)
-    download_mnist(tmp_path)  # all there: nothing is asked for
+    download_mnist(tmp_path)  # nothing is missing
     assert calls == [True]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Error downloading train-images"), OSError("no network")])
-def test_offline_says_which_files_belong_where(
+def test_download_mnist_offline_says_which_files_belong_where(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def mnist(root: str, *, download: bool) -> None:
         raise error
 
     fake_torchvision(monkeypatch, mnist)
-    with pytest.raises(ValueError, match="MNIST cannot be downloaded") as found:
+    with pytest.raises(ValueError, match="MNIST cannot be downloaded") as caught:
         download_mnist(tmp_path)
-    said = str(found.value)
-    assert str(error) in said
-    assert all(f"{name}.gz" in said for name in NAMES)
-    assert f"into {tmp_path / 'MNIST' / 'raw'} by other means" in said
+    message = str(caught.value)
+    assert str(error) in message
+    assert all(f"{name}.gz" in message for name in NAMES)
+    assert message.endswith(f"by other means and put them into {tmp_path / 'MNIST' / 'raw'}")
 
 
-def test_the_published_files_are_known_by_their_md5(tmp_path: Path) -> None:
+def test_read_mnist_of_published_files_recognises_their_md5(tmp_path: Path) -> None:
     shared = Path(os.environ.get("MMVAE_SHARED_DATA", "../shared/data")) / "mnist.npz"
     if not shared.exists():
         pytest.skip(f"no {shared}: set MMVAE_SHARED_DATA to a folder with the whole of MNIST")

@@ -1,4 +1,4 @@
-"""PolyMNIST built from MNIST and photographs, on digits that tell which one they are."""
+"""Tests of building PolyMNIST from MNIST and photographs, on numbered digit images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -44,43 +44,45 @@ def numbers_of(path: Path, split: str) -> list[np.ndarray]:
     return [read_numbers(data.modalities[f"m{m}"], colour) for m, colour in enumerate(COLOURS)]
 
 
-def test_every_digit_image_is_in_one_split_and_once_in_each_modality(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_uses_each_digit_image_in_one_split_and_once_per_modality(
+    tmp_path: Path, sources: dict[str, Any]
+) -> None:
     build(tmp_path / "out", sources)
     arrays = mnist_arrays(TRAIN, TEST)
     classes = np.concatenate([arrays[NAMES[1]], arrays[NAMES[3]]])
-    seen: dict[str, set[int]] = {}
+    used: dict[str, set[int]] = {}
     for split, size in zip(SPLITS, (180, 20, 50), strict=True):
         data = load_data(str(tmp_path / "out"), split)
         assert (len(data), data.names, data.complete) == (size, ("m0", "m1", "m2"), True)
         assert data.labels is not None
         numbers = numbers_of(tmp_path / "out", split)
-        for own in numbers:
-            assert len(set(own.tolist())) == size
-            np.testing.assert_array_equal(classes[own], data.labels.numpy())
-            assert set(own.tolist()) == set(numbers[0].tolist())
-        seen[split] = set(numbers[0].tolist())
+        for indices in numbers:
+            assert len(set(indices.tolist())) == size
+            np.testing.assert_array_equal(classes[indices], data.labels.numpy())
+            assert set(indices.tolist()) == set(numbers[0].tolist())
+        used[split] = set(numbers[0].tolist())
     one, other, _ = numbers_of(tmp_path / "out", "train")
-    assert np.mean(one == other) < 0.2  # they share their label and nothing else: 1 in 18 by chance
-    assert seen["train"] | seen["val"] == set(range(TRAIN))
-    assert seen["test"] == set(range(TRAIN, TRAIN + TEST))
-    assert sum(map(len, seen.values())) == TRAIN + TEST
+    assert np.mean(one == other) < 0.2  # they share only their label: 1 in 18 by chance
+    assert used["train"] | used["val"] == set(range(TRAIN))
+    assert used["test"] == set(range(TRAIN, TRAIN + TEST))
+    assert sum(map(len, used.values())) == TRAIN + TEST
 
 
-def test_classes_are_as_frequent_as_in_mnist(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_keeps_the_class_frequencies_of_mnist(tmp_path: Path, sources: dict[str, Any]) -> None:
     build(tmp_path / "out", sources)
     counts = np.bincount(mnist_arrays(TRAIN, TEST)[NAMES[1]], minlength=10)
-    for split, share in (("train", 0.9), ("val", 0.1)):
+    for split, fraction in (("train", 0.9), ("val", 0.1)):
         labels = load_data(str(tmp_path / "out"), split).labels
         assert labels is not None
-        assert np.abs(np.bincount(labels.numpy(), minlength=10) - share * counts).max() < 1 + 1e-9
+        assert np.abs(np.bincount(labels.numpy(), minlength=10) - fraction * counts).max() < 1 + 1e-9
 
 
-def test_a_split_is_what_the_recipe_makes_of_its_digits(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_split_equals_make_polymnist_of_its_digits(tmp_path: Path, sources: dict[str, Any]) -> None:
     build(tmp_path / "out", sources, seed=4)
     arrays = mnist_arrays(TRAIN, TEST)
     photographs = [read_photograph(path) for path in sorted(sources["photographs"].glob("[abc].*"))]
     images, labels = make_polymnist(
-        arrays[NAMES[2]], arrays[NAMES[3]].astype(np.int64), photographs, size=TEST, seed=child_seed(4, 3),
+        arrays[NAMES[2]], arrays[NAMES[3]].astype(np.int64), photographs, num_items=TEST, seed=child_seed(4, 3),
         balanced=False,
     )  # fmt: skip
     data = load_data(str(tmp_path / "out"), "test")
@@ -90,15 +92,17 @@ def test_a_split_is_what_the_recipe_makes_of_its_digits(tmp_path: Path, sources:
         np.testing.assert_array_equal(data.modalities[name].numpy(), image)
 
 
-def test_more_tuples_than_digits_still_keep_the_splits_apart(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_with_more_tuples_than_digits_keeps_splits_disjoint(
+    tmp_path: Path, sources: dict[str, Any]
+) -> None:
     build(tmp_path / "out", sources, train_size=1000, val_size=30, test_size=120)
     numbers = {split: np.concatenate(numbers_of(tmp_path / "out", split)) for split in SPLITS}
-    assert {split: len(own) // 3 for split, own in numbers.items()} == {"train": 970, "val": 30, "test": 120}
+    assert {split: len(indices) // 3 for split, indices in numbers.items()} == {"train": 970, "val": 30, "test": 120}
     assert len(set(numbers["val"].tolist())) == 6  # 3 % of 200 digit images
     assert not set(numbers["val"].tolist()) & set(numbers["train"].tolist())
 
 
-def test_the_seed_decides_every_byte(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_with_the_same_seed_writes_the_same_bytes(tmp_path: Path, sources: dict[str, Any]) -> None:
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         build(tmp_path / name, sources, seed=seed)
     for file in ("train.safetensors", "val.safetensors", "test.safetensors", "provenance.json"):
@@ -107,7 +111,7 @@ def test_the_seed_decides_every_byte(tmp_path: Path, sources: dict[str, Any]) ->
         assert one != other
 
 
-def test_more_modalities_leave_the_earlier_ones_and_all_labels_as_they_are(
+def test_build_polymnist_with_more_modalities_keeps_the_earlier_ones_and_labels(
     tmp_path: Path, sources: dict[str, Any]
 ) -> None:
     build(tmp_path / "two", sources, modalities=2)
@@ -124,7 +128,7 @@ def test_more_modalities_leave_the_earlier_ones_and_all_labels_as_they_are(
         assert part.names == ("m0", "m1")
 
 
-def test_provenance_says_what_it_was_made_from(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_provenance_names_its_sources(tmp_path: Path, sources: dict[str, Any]) -> None:
     returned = build(tmp_path / "out", sources, seed=3)
     written = json.loads((tmp_path / "out" / "provenance.json").read_text())
     assert written == returned
@@ -141,7 +145,7 @@ def test_provenance_says_what_it_was_made_from(tmp_path: Path, sources: dict[str
     json.dumps(data.provenance)
 
 
-def error_of(out: Path, sources: dict[str, Any], kind: type[Exception] = ValueError, **options: Any) -> str:
+def build_error(out: Path, sources: dict[str, Any], kind: type[Exception] = ValueError, **options: Any) -> str:
     before = sorted(out.parent.iterdir())
     with pytest.raises(kind) as error:
         build(out, sources, **options)
@@ -150,47 +154,53 @@ def error_of(out: Path, sources: dict[str, Any], kind: type[Exception] = ValueEr
     return str(error.value)
 
 
-def test_what_exists_is_refused(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_into_an_existing_path_raises(tmp_path: Path, sources: dict[str, Any]) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    assert error_of(out, sources, FileExistsError) == f"{out} exists already, choose another folder"
+    assert build_error(out, sources, FileExistsError) == f"{out} must not exist yet: choose another folder"
     assert list(out.iterdir()) == []
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    assert "exists already" in error_of(tmp_path / "link", sources, FileExistsError)
+    assert "must not exist yet" in build_error(tmp_path / "link", sources, FileExistsError)
 
 
-def test_sources_and_options_that_cannot_be_used_are_refused(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_with_unusable_sources_or_options_raises(tmp_path: Path, sources: dict[str, Any]) -> None:
     out, photographs = tmp_path / "out", sources["photographs"]
-    assert error_of(out, sources, modalities=10).startswith(
-        f"photographs: 10 modalities need 10 of them, one each, and {photographs} has 3 ("
+    assert build_error(out, sources, modalities=10).startswith(
+        f"photographs: the folder {photographs} must hold at least 10 image files, one per modality, got 3 "
     )
-    assert error_of(out, sources, photographs=tmp_path / "no") == f"photographs: {tmp_path / 'no'} is no folder"
-    assert "is not in" in error_of(out, sources, mnist=tmp_path / "no")
-    assert "val_size of 'polymnist': found 21, expected at most a tenth of the 200" in error_of(
+    assert build_error(out, sources, photographs=tmp_path / "no") == (
+        f"photographs must be a folder of image files, got {str(tmp_path / 'no')!r}, which is not a folder"
+    )
+    assert "got no such file" in build_error(out, sources, mnist=tmp_path / "no")
+    assert "val_size of 'polymnist' must be at most a tenth of the 200 items of train, got 21" in build_error(
         out, sources, val_size=21
     )
-    assert "train_size of 'polymnist': found 9, expected a whole number of at least 10" in error_of(
+    assert "train_size of 'polymnist' must be an integer of at least 10, got 9" in build_error(
         out, sources, train_size=9
     )
-    assert "seed of 'polymnist': found -1" in error_of(out, sources, seed=-1)
-    assert "modalities of 'polymnist': found 0" in error_of(out, sources, modalities=0)
+    assert "seed of 'polymnist' must be an integer of at least 0, got -1" in build_error(out, sources, seed=-1)
+    assert "modalities of 'polymnist' must be an integer of at least 1, got 0" in build_error(
+        out, sources, modalities=0
+    )
     (photographs / "b.bmp").write_text("no image")
-    assert error_of(out, sources) == f"photograph {str(photographs / 'b.bmp')!r} cannot be read as an image"
+    assert build_error(out, sources).startswith(
+        f"photograph {str(photographs / 'b.bmp')!r} must be a readable image file, got an error: "
+    )
     write_photographs(photographs, COLOURS)
     write_mnist(sources["mnist"] / "MNIST" / "raw", mnist_arrays(4, 4))
-    assert "MNIST: 4 training images are too few to set 10% aside for val" in error_of(out, sources)
+    assert "MNIST must have enough training images to set 10% of them aside for val, got 4" in build_error(out, sources)
 
 
-def test_a_small_photograph_is_refused(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_with_a_small_photograph_raises(tmp_path: Path, sources: dict[str, Any]) -> None:
     from PIL import Image
 
     Image.new("RGB", (27, 80)).save(sources["photographs"] / "a.png")
-    assert "photograph of 'a.png': found 80 x 27 pixels, expected at least 28 x 28" in error_of(
+    assert "photograph of 'a.png' must have at least 28 x 28 pixels, got 80 x 27" in build_error(
         tmp_path / "out", sources
     )
 
 
-def test_an_interruption_leaves_nothing_behind(
+def test_build_polymnist_when_interrupted_leaves_no_files(
     tmp_path: Path, sources: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(folder: Path, *args: Any) -> None:
@@ -205,13 +215,13 @@ def test_an_interruption_leaves_nothing_behind(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_sizes_of_built_splits_can_be_cut(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_load_polymnist_built_with_a_size_takes_the_first_items(tmp_path: Path, sources: dict[str, Any]) -> None:
     build(tmp_path / "out", sources)
     path = str(tmp_path / "out")
     for split, size in zip(SPLITS, (180, 20, 50), strict=True):
         whole, part = load_data(path, split), load_data(path, split, **{f"{split}_size": 7})
         assert torch.equal(part.modalities["m2"], whole.modalities["m2"][:7])
-        with pytest.raises(ValueError, match=f"{split}_size of 'polymnist': found {size + 1}, expected at most {size}"):
+        with pytest.raises(ValueError, match=f"{split}_size of 'polymnist' must be at most {size}, .* got {size + 1}"):
             load_data(path, split, **{f"{split}_size": size + 1})
 
 
@@ -222,70 +232,80 @@ def loading_error(path: Path, split: str = "train", **options: Any) -> str:
     return str(error.value)
 
 
-def test_train_opens_no_other_file(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_load_polymnist_built_of_train_opens_no_other_split(tmp_path: Path, sources: dict[str, Any]) -> None:
     out = tmp_path / "out"
     build(out, sources)
     for split in ("val", "test"):
         (out / f"{split}.safetensors").write_bytes(b"damaged")
     assert len(load_data(str(out), "train")) == 180
-    assert loading_error(out, "val").startswith(f"{out / 'val.safetensors'}: damaged: ")
+    assert loading_error(out, "val").startswith(
+        f"{out / 'val.safetensors'}: must be a readable safetensors file, got an error: "
+    )
     (out / "test.safetensors").unlink()
-    assert loading_error(out, "test") == f"{out / 'test.safetensors'}: the file is missing"
+    assert (
+        loading_error(out, "test") == f"{out / 'test.safetensors'}: must be the file of split 'test', got no such file"
+    )
 
 
-def test_a_built_folder_that_was_changed_is_refused(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_load_polymnist_built_of_a_changed_file_raises(tmp_path: Path, sources: dict[str, Any]) -> None:
     out = tmp_path / "out"
     build(out, sources)
     file = out / "train.safetensors"
     whole = file.read_bytes()
     file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert f"{file}: m2: found CRC-32 " in loading_error(out)
+    assert f"{file}: CRC-32 of m2 must be " in loading_error(out)
     assert len(load_data(str(out), "train", modalities=2)) == 180
     file.write_bytes(whole[:-1])
-    assert loading_error(out).startswith(f"{file}: damaged: ")
+    assert loading_error(out).startswith(f"{file}: must be a readable safetensors file, got an error: ")
     file.write_bytes(whole)
     tensors = load_file(file)
-    for name, wrong, said in [
-        ("m1", tensors["m1"][:5], "m1: found (5, 3, 28, 28) of torch.uint8, expected"),
-        ("m1", tensors["m1"].float(), "m1: found (180, 3, 28, 28) of torch.float32, expected"),
-        ("labels", tensors["labels"].int(), "labels: found (180,) of torch.int32, expected"),
-        ("labels", tensors["labels"] + 1, "labels: found CRC-32"),
+    for name, wrong, expected in [
+        ("m1", tensors["m1"][:5], "m1 must be (180, 3, 28, 28) of torch.uint8, got (5, 3, 28, 28) of torch.uint8"),
+        (
+            "m1",
+            tensors["m1"].float(),
+            "m1 must be (180, 3, 28, 28) of torch.uint8, got (180, 3, 28, 28) of torch.float32",
+        ),
+        ("labels", tensors["labels"].int(), "labels must be (180,) of torch.int64, got (180,) of torch.int32"),
+        ("labels", tensors["labels"] + 1, "CRC-32 of labels must be "),
     ]:
         save_file({**tensors, name: wrong.contiguous()}, file)
-        assert said in loading_error(out)
+        assert expected in loading_error(out)
     save_file({name: tensor for name, tensor in tensors.items() if name != "m1"}, file)
-    assert loading_error(out).startswith(f"{file}: damaged: ")
+    assert loading_error(out).startswith(f"{file}: must be a readable safetensors file, got an error: ")
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "expected"),
     [
-        ({"version": 2}, "found version 2, expected 1"),
-        ({"version": None}, "found version None, expected 1"),
-        ({"crc32": {}}, "'train' is missing or damaged"),
-        ({"crc32": None}, "is missing or damaged"),
-        ({"sizes": []}, "is missing or damaged"),
+        ({"version": 2}, "version must be 1, got 2"),
+        ({"version": None}, "version must be 1, got None"),
+        ({"crc32": {}}, "of split 'train', got an error: 'train'"),
+        ({"crc32": None}, "must hold version, sizes and crc32 of split 'train', got an error: "),
+        ({"sizes": []}, "must hold version, sizes and crc32 of split 'train', got an error: "),
     ],
 )
-def test_a_changed_provenance_is_refused(
-    change: dict[str, Any], said: str, tmp_path: Path, sources: dict[str, Any]
+def test_load_polymnist_built_with_a_changed_provenance_raises(
+    change: dict[str, Any], expected: str, tmp_path: Path, sources: dict[str, Any]
 ) -> None:
     build(tmp_path / "out", sources)
     file = tmp_path / "out" / "provenance.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    found = loading_error(tmp_path / "out")
-    assert found.startswith(f"{file}: ")
-    assert said in found
+    message = loading_error(tmp_path / "out")
+    assert message.startswith(f"{file}: ")
+    assert expected in message
 
 
-def test_a_folder_without_a_provenance_of_ours_is_not_taken_for_one(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_load_data_of_a_folder_with_another_provenance_recognises_no_format(
+    tmp_path: Path, sources: dict[str, Any]
+) -> None:
     build(tmp_path / "out", sources)
     for content in ("", "{", "[]", "3", '{"format": "other"}', "{}"):
         (tmp_path / "out" / "provenance.json").write_text(content)
-        assert "in none of the known formats" in loading_error(tmp_path / "out")
+        assert "must be in one of the formats" in loading_error(tmp_path / "out")
 
 
-def test_the_files_are_plain_safetensors_with_aligned_arrays(tmp_path: Path, sources: dict[str, Any]) -> None:
+def test_build_polymnist_files_are_safetensors_with_aligned_arrays(tmp_path: Path, sources: dict[str, Any]) -> None:
     build(tmp_path / "out", sources)
     path = tmp_path / "out" / "test.safetensors"
     with safe_open(path, framework="np") as file:
@@ -300,24 +320,23 @@ def test_the_files_are_plain_safetensors_with_aligned_arrays(tmp_path: Path, sou
 @settings(deadline=None, max_examples=40, derandomize=True)
 @given(
     counts=st.lists(st.integers(1, 40), min_size=1, max_size=10),
-    share=st.floats(0.01, 0.1),
+    fraction=st.floats(0.01, 0.1),
     seed=st.integers(0, 1000),
 )
-def test_an_even_pick_takes_every_class_by_its_share(counts: list[int], share: float, seed: int) -> None:
+def test_pick_evenly_takes_each_class_in_proportion(counts: list[int], fraction: float, seed: int) -> None:
     labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)), counts))
-    count = max(1, round(share * len(labels)))
-    if count > len(labels) // 2:
-        return
+    count = max(1, round(fraction * len(labels)))
+    assume(count <= len(labels) // 2)
     picked = pick_evenly(labels, count, np.random.default_rng(seed))
     assert len(set(picked.tolist())) == count
     assert (np.diff(picked) > 0).all()
-    taken = Counter(labels[picked].tolist())
-    for label, there in enumerate(counts):
-        assert abs(taken[label] - there * count / len(labels)) < 1 + 1e-9
+    counted = Counter(labels[picked].tolist())
+    for label, size in enumerate(counts):
+        assert abs(counted[label] - size * count / len(labels)) < 1 + 1e-9
 
 
-def test_an_even_pick_is_as_likely_to_take_one_image_as_another() -> None:
+def test_pick_evenly_takes_each_image_with_equal_probability() -> None:
     labels = np.repeat(np.arange(3), (20, 30, 50))
     picks = [pick_evenly(labels, 10, np.random.default_rng(seed)) for seed in range(3000)]
-    share = np.bincount(np.concatenate(picks), minlength=100) / 3000
-    assert np.abs(share - 0.1).max() < 5 * np.sqrt(0.1 * 0.9 / 3000)
+    frequencies = np.bincount(np.concatenate(picks), minlength=100) / 3000
+    assert np.abs(frequencies - 0.1).max() < 5 * np.sqrt(0.1 * 0.9 / 3000)

@@ -1,4 +1,4 @@
-"""The PolyMNIST recipe, on arrays small or plain enough that every draw can be read back from the images."""
+"""Tests of the PolyMNIST recipe, on arrays from whose images every draw can be read back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Bytes = NDArray[np.uint8]
 
 
 def numbered_digits(labels: NDArray[np.int64]) -> Bytes:
-    """Digit images whose ink spells their index in binary, so that an image tells which one it was."""
+    """Return digit images whose ink encodes their index in binary, so that images can be identified."""
     bits = (np.arange(len(labels))[:, np.newaxis] >> np.arange(16)) & 1
     digits = np.zeros((len(labels), 28, 28), dtype=np.uint8)
     digits[:, 0, :16] = bits * 255
@@ -23,7 +23,7 @@ def numbered_digits(labels: NDArray[np.int64]) -> Bytes:
 
 
 def read_index(images: Bytes, colour: int) -> NDArray[np.int64]:
-    """Index of the digit of each image on a photograph of one colour."""
+    """Return the index of the digit of each image on a photograph of one colour."""
     ink = images[:, 0, 0, :16] == 255 - colour
     index: NDArray[np.int64] = (ink << np.arange(16)).sum(axis=1)
     return index
@@ -37,18 +37,20 @@ def plain(colour: int, height: int = 40, width: int = 50) -> Bytes:
 @given(
     classes=st.integers(1, 6),
     each=st.integers(1, 5),
-    size=st.integers(1, 40),
+    num_items=st.integers(1, 40),
     sides=st.lists(st.tuples(st.integers(28, 60), st.integers(28, 60)), min_size=1, max_size=4),
     seed=st.integers(0, 2**40),
 )
-def test_shapes_types_and_balance(classes: int, each: int, size: int, sides: list[tuple[int, int]], seed: int) -> None:
+def test_make_polymnist_returns_documented_shapes_types_and_balance(
+    classes: int, each: int, num_items: int, sides: list[tuple[int, int]], seed: int
+) -> None:
     labels = np.repeat(np.arange(classes), each)
     photographs = [plain(17, *side) for side in sides]
-    images, drawn = make_polymnist(numbered_digits(labels), labels, photographs, size=size, seed=seed)
+    images, drawn = make_polymnist(numbered_digits(labels), labels, photographs, num_items=num_items, seed=seed)
     assert list(images) == [f"m{modality}" for modality in range(len(sides))]
-    assert all(image.shape == (size, 3, 28, 28) and image.dtype == np.uint8 for image in images.values())
+    assert all(image.shape == (num_items, 3, 28, 28) and image.dtype == np.uint8 for image in images.values())
     assert all(image.flags.c_contiguous for image in images.values())
-    assert drawn.shape == (size,)
+    assert drawn.shape == (num_items,)
     assert drawn.dtype == np.int64
     counts = np.bincount(drawn, minlength=classes)
     assert counts.max() - counts.min() <= 1
@@ -56,25 +58,25 @@ def test_shapes_types_and_balance(classes: int, each: int, size: int, sides: lis
         np.testing.assert_array_equal(labels[read_index(image, 17)], drawn)
 
 
-def test_images_of_a_tuple_share_their_label_and_nothing_else() -> None:
+def test_make_polymnist_tuples_share_only_their_label() -> None:
     labels = np.repeat(np.arange(10), 50)
     colours = (0, 60, 200)
     photographs = [plain(colour) for colour in colours]
-    images, drawn = make_polymnist(numbered_digits(labels), labels, photographs, size=500, seed=3)
+    images, drawn = make_polymnist(numbered_digits(labels), labels, photographs, num_items=500, seed=3)
     chosen = [read_index(images[f"m{m}"], colour) for m, colour in enumerate(colours)]
     for index in chosen:
         np.testing.assert_array_equal(labels[index], drawn)
-        assert len(np.unique(index)) == 500  # as many tuples as images: every one exactly once
+        assert len(np.unique(index)) == 500  # with as many tuples as images, each occurs once
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert np.mean(chosen[one] == chosen[other]) < 0.1  # 1 in 50 by chance
     assert np.mean(drawn[:-1] == drawn[1:]) < 0.25  # tuples are shuffled, not sorted by class
 
 
-def test_a_used_up_permutation_is_followed_by_a_fresh_one() -> None:
+def test_draw_digits_after_exhausting_a_class_draws_a_new_permutation() -> None:
     labels = np.repeat(np.arange(2), 30)
-    wanted = np.repeat(np.arange(2), 75)
-    chosen = draw_digits(labels, wanted, np.random.default_rng(0))
-    np.testing.assert_array_equal(labels[chosen], wanted)
+    tuple_labels = np.repeat(np.arange(2), 75)
+    chosen = draw_digits(labels, tuple_labels, np.random.default_rng(0))
+    np.testing.assert_array_equal(labels[chosen], tuple_labels)
     first, second, rest = chosen[:30], chosen[30:60], chosen[60:75]
     for whole in (first, second):
         np.testing.assert_array_equal(np.sort(whole), np.arange(30))
@@ -83,12 +85,12 @@ def test_a_used_up_permutation_is_followed_by_a_fresh_one() -> None:
     assert np.mean(first[:15] == rest) < 0.4
 
 
-def test_a_class_without_images_is_refused() -> None:
-    with pytest.raises(ValueError, match="found no image of class 7"):
+def test_draw_digits_of_a_class_without_images_raises() -> None:
+    with pytest.raises(ValueError, match="must hold at least one image of class 7, got none"):
         draw_digits(np.array([1, 1]), np.array([1, 7]), np.random.default_rng(0))
 
 
-def test_classes_that_come_once_more_are_not_always_the_first() -> None:
+def test_draw_labels_with_a_remainder_chooses_random_classes() -> None:
     labels = np.arange(10)
     extra = set()
     for seed in range(20):
@@ -98,7 +100,7 @@ def test_classes_that_come_once_more_are_not_always_the_first() -> None:
     assert len(extra) > 5
 
 
-def test_inverted_only_where_the_digit_is_greater_than_128() -> None:
+def test_invert_on_ink_inverts_only_above_the_threshold() -> None:
     generator = np.random.default_rng(0)
     crops = generator.integers(256, size=(3, 3, 28, 28), dtype=np.uint8)
     digits = np.zeros((3, 28, 28), dtype=np.uint8)
@@ -112,7 +114,7 @@ def test_inverted_only_where_the_digit_is_greater_than_128() -> None:
     np.testing.assert_array_equal(images, expected)
 
 
-def test_crops_are_windows_of_the_photograph_from_every_place() -> None:
+def test_draw_crops_are_uniformly_placed_windows() -> None:
     height, width = 31, 30
     photograph = np.empty((height, width, 3), dtype=np.uint8)
     photograph[..., 0] = np.arange(height)[:, np.newaxis]
@@ -128,13 +130,13 @@ def test_crops_are_windows_of_the_photograph_from_every_place() -> None:
         np.testing.assert_array_equal(np.moveaxis(crop, 0, -1), window)
 
 
-def test_the_same_seed_gives_the_same_images_and_another_gives_others() -> None:
+def test_make_polymnist_depends_on_the_seed_alone() -> None:
     labels = np.repeat(np.arange(10), 20)
     digits, photographs = numbered_digits(labels), [plain(10), plain(20)]
     seed = np.random.SeedSequence(5)
-    once, first = make_polymnist(digits, labels, photographs, size=60, seed=seed)
-    again, second = make_polymnist(digits, labels, photographs, size=60, seed=seed)
-    other, third = make_polymnist(digits, labels, photographs, size=60, seed=6)
+    once, first = make_polymnist(digits, labels, photographs, num_items=60, seed=seed)
+    again, second = make_polymnist(digits, labels, photographs, num_items=60, seed=seed)
+    other, third = make_polymnist(digits, labels, photographs, num_items=60, seed=6)
     np.testing.assert_array_equal(first, second)
     assert not np.array_equal(first, third)
     for name, images in once.items():
@@ -142,18 +144,18 @@ def test_the_same_seed_gives_the_same_images_and_another_gives_others() -> None:
         assert not np.array_equal(images, other[name])
 
 
-def test_more_photographs_leave_the_earlier_modalities_as_they_were() -> None:
+def test_make_polymnist_with_more_photographs_keeps_the_earlier_modalities() -> None:
     labels = np.repeat(np.arange(10), 20)
     photograph = np.random.default_rng(1).integers(256, size=(64, 48, 3), dtype=np.uint8)
-    few, first = make_polymnist(numbered_digits(labels), labels, [photograph] * 2, size=30, seed=1)
-    many, second = make_polymnist(numbered_digits(labels), labels, [photograph] * 4, size=30, seed=1)
+    two, first = make_polymnist(numbered_digits(labels), labels, [photograph] * 2, num_items=30, seed=1)
+    four, second = make_polymnist(numbered_digits(labels), labels, [photograph] * 4, num_items=30, seed=1)
     np.testing.assert_array_equal(first, second)
-    for name, images in few.items():
-        np.testing.assert_array_equal(images, many[name])
-    assert not np.array_equal(many["m0"], many["m1"])
+    for name, images in two.items():
+        np.testing.assert_array_equal(images, four[name])
+    assert not np.array_equal(four["m0"], four["m1"])
 
 
-def test_child_seed_is_the_spawned_one_without_spawning() -> None:
+def test_child_seed_equals_the_spawned_seed_without_spawning() -> None:
     parent = np.random.SeedSequence(11)
     spawned = np.random.SeedSequence(11).spawn(3)[2]
     for child in (child_seed(parent, 2), child_seed(parent, 2), child_seed(11, 2)):
@@ -163,33 +165,63 @@ def test_child_seed_is_the_spawned_one_without_spawning() -> None:
 
 
 @pytest.mark.parametrize(
-    ("digits", "labels", "photographs", "size", "message"),
+    ("digits", "labels", "photographs", "num_items", "message"),
     [
-        (np.zeros((2, 28, 27), np.uint8), np.zeros(2, int), [plain(0)], 1, r"digits: found \(2, 28, 27\) of uint8"),
-        (np.zeros((2, 28, 28)), np.zeros(2, int), [plain(0)], 1, r"digits: found \(2, 28, 28\) of float64"),
-        (np.zeros((0, 28, 28), np.uint8), np.zeros(0, int), [plain(0)], 1, r"digits: found \(0, 28, 28\)"),
-        (np.zeros((2, 28, 28), np.uint8), np.zeros(3, int), [plain(0)], 1, r"labels: found \(3,\) of int64"),
-        (np.zeros((2, 28, 28), np.uint8), np.zeros(2), [plain(0)], 1, r"labels: found \(2,\) of float64"),
-        (np.zeros((2, 28, 28), np.uint8), np.zeros(2, int), [], 1, "found 1 tuples of 0 photographs"),
-        (np.zeros((2, 28, 28), np.uint8), np.zeros(2, int), [plain(0)], 0, "found 0 tuples of 1 photographs"),
+        (
+            np.zeros((2, 28, 27), np.uint8),
+            np.zeros(2, int),
+            [plain(0)],
+            1,
+            r"digits must be .* got \(2, 28, 27\) of uint8",
+        ),
+        (np.zeros((2, 28, 28)), np.zeros(2, int), [plain(0)], 1, r"digits must be .* got \(2, 28, 28\) of float64"),
+        (np.zeros((0, 28, 28), np.uint8), np.zeros(0, int), [plain(0)], 1, r"digits must be .* got \(0, 28, 28\)"),
+        (
+            np.zeros((2, 28, 28), np.uint8),
+            np.zeros(3, int),
+            [plain(0)],
+            1,
+            r"labels must be \(2,\) of integers, got \(3,\) of int64",
+        ),
+        (
+            np.zeros((2, 28, 28), np.uint8),
+            np.zeros(2),
+            [plain(0)],
+            1,
+            r"labels must be \(2,\) of integers, got \(2,\) of float64",
+        ),
+        (
+            np.zeros((2, 28, 28), np.uint8),
+            np.zeros(2, int),
+            [],
+            1,
+            "must be made of at least 1 tuple and 1 photograph, got 1 tuples and 0 photographs",
+        ),
+        (
+            np.zeros((2, 28, 28), np.uint8),
+            np.zeros(2, int),
+            [plain(0)],
+            0,
+            "must be made of .* got 0 tuples and 1 photographs",
+        ),
         (
             np.zeros((2, 28, 28), np.uint8),
             np.zeros(2, int),
             [plain(0), plain(0, 27, 90)],
             1,
-            "photograph of 'm1': found 27 x 90 pixels, expected at least 28 x 28",
+            "photograph of 'm1' must have at least 28 x 28 pixels, got 27 x 90",
         ),
         (
             np.zeros((2, 28, 28), np.uint8),
             np.zeros(2, int),
             [plain(0)[..., :2]],
             1,
-            r"photograph of 'm0': found \(40, 50, 2\) of uint8, expected \(height, width, 3\)",
+            r"photograph of 'm0' must be \(height, width, 3\) of uint8, got \(40, 50, 2\) of uint8",
         ),
     ],
 )
-def test_arrays_that_do_not_fit_are_refused(
-    digits: Bytes, labels: NDArray[np.int64], photographs: list[Bytes], size: int, message: str
+def test_make_polymnist_of_unfit_arrays_raises(
+    digits: Bytes, labels: NDArray[np.int64], photographs: list[Bytes], num_items: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        make_polymnist(digits, labels, photographs, size=size)
+        make_polymnist(digits, labels, photographs, num_items=num_items)

@@ -1,4 +1,4 @@
-"""The cache of `polymnist-mini`: hit, miss, damage, and files that must stay closed."""
+"""Tests of the cache on `polymnist-mini`: hits, misses, damage, and files that must stay closed."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def files_of(folder: Path, split: str) -> list[Path]:
 
 @pytest.fixture
 def builds(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Sizes of the splits built so far."""
+    """Record the sizes of the splits that are built."""
     seen: list[int] = []
 
-    def spy(*args: Any, size: int, **options: Any) -> Any:  # noqa: ANN401
-        seen.append(size)
-        return make_polymnist(*args, size=size, **options)
+    def spy(*args: Any, num_items: int, **options: Any) -> Any:  # noqa: ANN401
+        seen.append(num_items)
+        return make_polymnist(*args, num_items=num_items, **options)
 
     monkeypatch.setattr(polymnist_mini, "make_polymnist", spy)
     return seen
 
 
-def test_a_hit_reads_the_same_data_without_building_or_importing(
+def test_load_data_on_a_cache_hit_neither_builds_nor_imports(
     builds: list[int], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = load("val")
@@ -65,7 +65,7 @@ def test_a_hit_reads_the_same_data_without_building_or_importing(
     assert builds == [50]
 
 
-def test_train_opens_and_builds_no_other_split(
+def test_load_data_of_train_opens_and_builds_no_other_split(
     builds: list[int], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
@@ -90,7 +90,7 @@ def test_train_opens_and_builds_no_other_split(
     assert builds == [60, 50, 40]
 
 
-def test_without_cache_nothing_is_read_or_written(builds: list[int], cache_folder: Path) -> None:
+def test_load_data_without_cache_neither_reads_nor_writes_it(builds: list[int], cache_folder: Path) -> None:
     load("val", cache=False)
     assert not cache_folder.exists()
     load("val")
@@ -102,19 +102,21 @@ def test_without_cache_nothing_is_read_or_written(builds: list[int], cache_folde
     "changes",
     [{"seed": 1}, {"val_size": 51}, {"modalities": 1}, {"photographs": ("coffee", "astronaut")}],
 )
-def test_what_changes_a_split_changes_its_file(changes: dict[str, Any], builds: list[int], cache_folder: Path) -> None:
+def test_cache_file_of_options_that_change_the_split_differs(
+    changes: dict[str, Any], builds: list[int], cache_folder: Path
+) -> None:
     load("val")
     load("val", **changes)
     assert len(builds) == len(files_of(cache_folder, "val")) == 2
 
 
-def test_what_changes_only_other_splits_keeps_the_file(builds: list[int], cache_folder: Path) -> None:
+def test_cache_file_of_options_that_change_other_splits_is_the_same(builds: list[int], cache_folder: Path) -> None:
     load("val")
     load("val", train_size=7, test_size=7, photographs=("astronaut", "coffee", "chelsea"))
     assert len(builds) == len(files_of(cache_folder, "val")) == 1
 
 
-def test_a_photograph_that_changes_under_its_path_is_noticed(builds: list[int], tmp_path: Path) -> None:
+def test_load_data_after_a_photograph_changed_builds_again(builds: list[int], tmp_path: Path) -> None:
     path = tmp_path / "mine.png"
     for colour in (0, 40):
         Image.fromarray(np.full((28, 28, 3), colour, dtype=np.uint8)).save(path)
@@ -148,14 +150,14 @@ def swap(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [cut, empty, scramble, flip_one_bit, swap])
-def test_a_damaged_file_is_built_again_with_a_warning(
+def test_load_data_with_a_damaged_cache_file_warns_and_rebuilds_it(
     damage: Callable[[Path], None], cache_folder: Path, builds: list[int]
 ) -> None:
     built = load("val")
     (path,) = files_of(cache_folder, "val")
     damage(path)
     builds.clear()
-    with pytest.warns(UserWarning, match="is damaged and is built again") as caught:
+    with pytest.warns(UserWarning, match="is damaged and will be rebuilt") as caught:
         assert_same(load("val"), built)
     assert caught[0].filename == __file__
     assert builds == [50]
@@ -163,18 +165,18 @@ def test_a_damaged_file_is_built_again_with_a_warning(
     assert builds == [50]
 
 
-def test_a_folder_that_cannot_be_written_warns_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_data_with_an_unwritable_cache_warns_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("PYRO_MMVAE_CACHE", str(tmp_path / "file" / "below"))
-    with pytest.warns(UserWarning, match="cannot be written, going on without a cache") as caught:
+    with pytest.warns(UserWarning, match="cannot be written, continuing without a cache") as caught:
         data = load("val")
     assert len(caught) == 1
     assert_same(data, load("val", cache=False))
 
 
-def test_a_write_that_fails_at_the_end_leaves_nothing_behind(
-    cache_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_write_cache_that_fails_at_the_end_leaves_no_file(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, target: Path) -> None:
         assert path.parent == target.parent
         assert path.stat().st_size > 0
@@ -187,7 +189,7 @@ def test_a_write_that_fails_at_the_end_leaves_nothing_behind(
     assert list(cache_folder.iterdir()) == []
 
 
-def test_the_folder_goes_by_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

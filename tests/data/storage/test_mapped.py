@@ -1,4 +1,4 @@
-"""Data that stay on disk: what is read, how much of it, and that it trains and is judged like data in memory."""
+"""Tests of data that stay on disk: reading, use of memory, training and evaluation."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def pair(folder: Path, split: str) -> tuple[MultimodalDataset, MultimodalDataset
     return mapped, held
 
 
-def test_a_mapped_modality_is_indexed_like_a_tensor(folder: Path) -> None:
+def test_mapped_tensor_is_indexed_like_a_tensor(folder: Path) -> None:
     mapped, held = pair(folder, "train")
     assert repr(mapped) == repr(held)
     assert mapped.fingerprint == held.fingerprint
     for name in held.names:
-        ours, theirs = mapped.modalities[name], held.tensors[name]
-        assert isinstance(ours, MappedTensor)
-        assert (len(ours), ours.shape, ours.dim(), ours.dtype) == (
-            len(theirs),
-            theirs.shape,
-            theirs.dim(),
-            theirs.dtype,
+        lazy, tensor = mapped.modalities[name], held.tensors[name]
+        assert isinstance(lazy, MappedTensor)
+        assert (len(lazy), lazy.shape, lazy.dim(), lazy.dtype) == (
+            len(tensor),
+            tensor.shape,
+            tensor.dim(),
+            tensor.dtype,
         )
-        for index in (slice(3, 9), torch.tensor([5, 0, 5]), [1, 2], torch.arange(len(theirs)) % 3 == 0, slice(None)):
-            assert torch.equal(ours[index], theirs[index])
-        assert "MappedTensor(" in repr(ours)
-        assert str(folder) in repr(ours)
+        for index in (slice(3, 9), torch.tensor([5, 0, 5]), [1, 2], torch.arange(len(tensor)) % 3 == 0, slice(None)):
+            assert torch.equal(lazy[index], tensor[index])
+        assert "MappedTensor(" in repr(lazy)
+        assert str(folder) in repr(lazy)
     part, same = mapped.subset([4, 2]), held.subset([4, 2])
     assert all(torch.equal(part.tensors[n], same.tensors[n]) for n in held.names)
     assert all(isinstance(value, torch.Tensor) for value in part.modalities.values())
@@ -63,7 +63,7 @@ def test_a_mapped_modality_is_indexed_like_a_tensor(folder: Path) -> None:
     assert mapped.to("meta").modalities["a"][[0]].device.type == "meta"
 
 
-def test_what_is_read_is_a_copy(folder: Path) -> None:
+def test_mapped_tensor_returns_copies(folder: Path) -> None:
     before = (folder / "b.npy").read_bytes()
     values = load_data(str(folder), memory_map=True).modalities["b"]
     values[[0]].fill_(7)
@@ -71,8 +71,8 @@ def test_what_is_read_is_a_copy(folder: Path) -> None:
     assert (folder / "b.npy").read_bytes() == before
 
 
-def test_only_the_rows_of_a_batch_are_read(tmp_path: Path) -> None:
-    """Of a file of 256 MiB (sparse: it takes no room), a batch costs kilobytes."""
+def test_make_batch_of_mapped_data_reads_only_its_rows(tmp_path: Path) -> None:
+    """Read a batch of a sparse file of 256 MiB in kilobytes of memory."""
     big = np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.uint8, (2**16, 4, 32, 32))
     big[:, 0, 0, 0] = np.arange(2**16) % 256
     del big
@@ -83,30 +83,32 @@ def test_only_the_rows_of_a_batch_are_read(tmp_path: Path) -> None:
     batch = make_batch(data, rows)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 2**24  # a block to see that values vary, and the numbers of the items
+    assert peak < 2**24  # one block to check that values vary, and the indices of the items
     expected = data.modalities["a"].rows[rows.numpy()] % 256  # type: ignore[union-attr]
     assert torch.equal(batch.values["a"][:, 0, 0, 0] * 255, torch.from_numpy(expected).float())
 
 
-def test_values_are_checked_as_they_are_read(folder: Path) -> None:
+def test_mapped_tensor_with_an_invalid_value_raises_when_it_is_read(folder: Path) -> None:
     values = np.load(folder / "b.npy")
     present = np.load(folder / "present.npy")
     item = int(np.flatnonzero(present[:, 1])[-1])
     values[item, 1] = np.nan
-    values[~present[:, 1]] = np.nan  # absent: no matter
+    values[~present[:, 1]] = np.nan  # absent, hence not checked
     np.save(folder / "b.npy", values)
     np.save(folder / "split.npy", np.where(np.arange(N) % 10 == 1, 1, 0))
     data = load_data(str(folder), memory_map=True)
     column = data.modalities["b"]
     assert isinstance(column, MappedTensor)
-    bad = int(np.flatnonzero(column.rows == item)[0])
-    good = [i for i in range(len(data)) if i != bad]
-    assert column[good].isfinite().all()
-    with pytest.raises(ValueError, match=rf"b\.npy: modality 'b': item {item}: found nan at \(1,\), expected a number"):
-        make_batch(data, torch.tensor([0, bad]))
+    invalid = int(np.flatnonzero(column.rows == item)[0])
+    valid = [i for i in range(len(data)) if i != invalid]
+    assert column[valid].isfinite().all()
+    with pytest.raises(
+        ValueError, match=rf"b\.npy: modality 'b': item {item}: value at \(1,\) must be a number, got nan"
+    ):
+        make_batch(data, torch.tensor([0, invalid]))
 
 
-def test_training_and_evaluation_are_those_of_data_in_memory(folder: Path) -> None:
+def test_training_and_evaluation_of_mapped_data_equal_those_in_memory(folder: Path) -> None:
     results = []
     for number in (0, 1):
         train, test = pair(folder, "train")[number], pair(folder, "test")[number]
@@ -117,12 +119,12 @@ def test_training_and_evaluation_are_those_of_data_in_memory(folder: Path) -> No
         trainer = Trainer(vae, settings, total_steps=10)
         trainer.epoch(train, 0)
         elbo = evaluate_elbo(vae, test)["elbo"]
-        rows = evaluate(vae.eval(), train, test, options=EvaluationOptions(samples=3, draws=10)).rows
+        rows = evaluate(vae.eval(), train, test, options=EvaluationOptions(samples=3, draws=10, khat_items=3)).rows
         results.append((elbo, [row.as_row() for row in rows]))
     assert results[0] == results[1]
 
 
-def test_arrays_from_python_may_be_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_from_arrays_of_a_mapped_array_keeps_it_mapped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pyro_mmvae.data.storage.mapped.LARGE", 1000)
     mapped = np.load(folder / "a.npy", mmap_mode="c")
     data = from_arrays({"a": mapped[10:50], "b": np.load(folder / "b.npy")[10:50]})

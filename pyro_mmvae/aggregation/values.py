@@ -1,0 +1,83 @@
+"""The values that a rule uses for some experts: expert weights, prior and prior expert."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+
+from pyro_mmvae._typing import Tensor
+from pyro_mmvae.experts import Experts
+
+Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
+ExpertWeights: TypeAlias = Tensor | Sequence[float] | Callable[[Experts], Tensor] | str
+
+PRIOR_EXPERTS = ("none", "joint_only", "all")
+
+
+class Values(NamedTuple):
+    """The values that a rule uses for some experts, wherever they were given.
+
+    Attributes:
+        expert_weights: The weights λ, `(modality,)` or `(*batch, modality)`, or None for equal ones.
+        prior: Loc and scale of the prior, or None for the standard one.
+        prior_expert: The rule of the prior expert, one of ``PRIOR_EXPERTS``.
+    """
+
+    expert_weights: Tensor | None
+    prior: Prior | None
+    prior_expert: str
+
+    def with_component_axis(self) -> Values:
+        """Return the values such that those of each item broadcast to `(*batch, component, …)`."""
+
+        def spread(value: Any) -> Any:
+            return value.unsqueeze(-2) if isinstance(value, Tensor) and value.dim() > 1 else value
+
+        prior = None if self.prior is None else (spread(self.prior[0]), spread(self.prior[1]))
+        return Values(spread(self.expert_weights), prior, self.prior_expert)
+
+
+def check_fit(weights: Tensor, experts: Experts) -> Tensor:
+    """Check that expert weights fit some experts, and move them to their device.
+
+    Args:
+        weights: The expert weights λ.
+        experts: The unimodal posteriors of the items.
+
+    Returns:
+        The weights, in the floating type of the experts, at least float32.
+
+    Raises:
+        ValueError: If they have another shape than `(modality,)` and `(*batch, modality)`, or (under validation) are
+            negative or not finite.
+    """
+    shape = experts.mask.shape
+    if weights.shape not in {shape, shape[-1:]}:
+        raise ValueError(
+            f"expert_weights must have shape ({shape[-1]},) or {tuple(shape)} (one per modality), got "
+            f"{tuple(weights.shape)}"
+        )
+    default = torch.distributions.Distribution._validate_args
+    validate = default if experts.validate_args is None else experts.validate_args
+    if validate and not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(f"expert_weights must be finite and not negative, got {weights.min().item()} as the least")
+    return weights.to(experts.loc.device, torch.promote_types(experts.loc.dtype, torch.float32))
+
+
+def in_one_dtype(experts: Experts) -> Experts:
+    """Return the experts in one floating type, float32 at least."""
+    dtype = torch.promote_types(torch.promote_types(experts.loc.dtype, experts.scale.dtype), torch.float32)
+    if experts.loc.dtype == dtype == experts.scale.dtype:
+        return experts
+    return experts.map(lambda tensor, event_dim: tensor.to(dtype) if event_dim > 1 else tensor)
+
+
+def are_equal(one: Tensor | float, other: Tensor | float) -> bool:
+    """Return True if two numbers or tensors broadcast to equal values."""
+    first, second = (torch.as_tensor(value).detach().double().cpu() for value in (one, other))
+    try:
+        return torch.equal(*torch.broadcast_tensors(first, second))
+    except RuntimeError:
+        return False

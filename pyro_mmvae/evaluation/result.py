@@ -1,0 +1,110 @@
+"""The options of an evaluation, and its result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pyro_mmvae.evaluation.diagnostics import Finding
+from pyro_mmvae.evaluation.metrics import Metric, mean_by_views
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """The extent of an evaluation.
+
+    Attributes:
+        subsets: The largest number of subsets of modalities, stratified by size.
+        probe_points: The number of training items of the linear probe.
+        likelihood_items: The number of test items for log likelihoods; with 0 they are left out.
+        samples: The number K of draws per item for log likelihoods.
+        likelihood_subsets: The subsets for log likelihoods: ``ends``, each modality alone and all of them, or ``all``
+            chosen subsets.
+        khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
+            out.
+        khat_samples: The number of draws per item for PSIS k̂.
+        quality: If True, reconstructions and generated images are compared with real ones.
+        fid: If True, the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
+        diagnostics: If True, the geometry of the experts and the use of the latent are measured.
+        draws: The number of draws from the prior for joint coherence.
+        seed: The seed of everything random.
+    """
+
+    subsets: int = 31
+    probe_points: int = 5000
+    likelihood_items: int = 500
+    samples: int = 64
+    likelihood_subsets: str = "ends"
+    khat_items: int = 100
+    khat_samples: int = 1000
+    quality: bool = True
+    fid: bool = False
+    diagnostics: bool = True
+    draws: int = 1000
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises:
+            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``.
+        """
+        if self.likelihood_subsets not in {"ends", "all"}:
+            raise ValueError(f"likelihood_subsets must be 'ends' or 'all', got {self.likelihood_subsets!r}")
+
+    def count_parts(self, labelled: bool) -> int:
+        """Return the number of parts of an evaluation, for progress bars."""
+        optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
+        return 1 + 4 * labelled + sum(optional)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures of a run, and the arrays from which its pictures are drawn.
+
+    Attributes:
+        rows: The figures, one row per subset and metric.
+        arrays: ``latent``, the first two principal components of posterior means, and ``labels`` of the test items (for
+            attributes those of the most evenly distributed one, its name in ``label_name``); ``khat.GIVEN``, k̂ of
+            items.
+        classifier_accuracy: The accuracy of each classifier on real test items (for attributes the mean average
+            precision), without which a coherence cannot be interpreted.
+        options: The extent of the evaluation.
+        warnings: Failure modes that the figures show, with advice.
+        seconds: The duration of each part.
+        attribute_frequency: The share of test items with each attribute, which is the average precision of an
+            uninformative score.
+    """
+
+    rows: tuple[Metric, ...]
+    arrays: dict[str, NDArray[Any]]
+    classifier_accuracy: dict[str, float]
+    options: EvaluationOptions
+    warnings: tuple[Finding, ...] = ()
+    seconds: dict[str, float] = field(default_factory=dict)
+    attribute_frequency: dict[str, float] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Return means over subsets and targets by number of modalities given, with protocols and context."""
+        means: dict[str, Any] = {}
+        # A probe of attributes already has a row for their mean, so the rows of single attributes would count twice.
+        rows = [row for row in self.rows if row.metric != "probe" or not row.target]
+        for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _separate_target(r)) for r in rows):
+            by_views = mean_by_views(rows, metric, protocol, target or None)
+            label = f"{protocol}, of {target}" if target else protocol
+            means.setdefault(metric, {})[label] = {str(views): value for views, value in by_views.items()}
+        return {
+            "means_by_views": means,
+            "classifier_accuracy": self.classifier_accuracy,
+            "attribute_frequency": self.attribute_frequency,
+            "warnings": [asdict(finding) for finding in self.warnings],
+            "options": asdict(self.options),
+            "seconds": self.seconds,
+        }
+
+
+def _separate_target(row: Metric) -> str:
+    """Return the target if rows of different targets are different quantities, or ``""`` if they are repetitions."""
+    return row.target if row.metric in {"log_likelihood", "ess"} else ""

@@ -1,0 +1,282 @@
+"""The description of a modality that meta.yaml, configurations, data sets, checkpoints and models share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+from pydantic import ConfigDict
+
+from pyro_mmvae.likelihoods import LIKELIHOODS, OUTPUTS, LikelihoodEntry, check_option
+
+DATA_TYPES = ("image", "vector", "binary", "tokens", "counts")
+
+DEFAULT_LIKELIHOODS: Mapping[str, str] = {
+    "image": "normal",
+    "vector": "normal",
+    "binary": "bernoulli",
+    "tokens": "categorical",
+    "counts": "negative_binomial",
+}
+"""The likelihood of each data type if none is set; that of pixels is ``laplace``."""
+
+PIXEL_SCALE = 0.75
+"""Scale of a Laplace or Normal likelihood of pixels in [0, 1]: that of PolyMNIST (Sutter et al., 2021)."""
+
+_LEAST = {"classes": 2, "width": 1, "hidden": 1, "depth": 0, "private_size": 0}
+
+Spec = TypeVar("Spec", bound="ModalitySpec")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModalitySpec:
+    """A description of one modality, in which every field that is None is left to others or to the defaults.
+
+    It has the same fields in ``meta.yaml``, in ``model.modalities.NAME`` of a configuration, in
+    ``MultimodalDataset.modality_specs``, in a checkpoint, and, with a name and a shape, in
+    :class:`~pyro_mmvae.Modality`. :func:`resolve_modality` merges several and fills in the defaults.
+
+    Attributes:
+        data_type: One of ``DATA_TYPES``. An ``image`` is `(channel, height, width)`, a ``vector`` any array of floats,
+            ``binary`` an array of numbers in [0, 1], ``tokens`` integers from 0 to ``classes - 1``, and ``counts``
+            integers from 0. By default it follows from the likelihood and from the type and shape of the values.
+        likelihood: Name of a likelihood, see ``pyro_mmvae.likelihoods.LIKELIHOODS``; it follows from the data type.
+        network: Name of a pair of an encoder and a decoder, see :func:`pyro_mmvae.networks.make_networks`; ``auto``
+            chooses by shape, the default for images, binary arrays and tokens. Otherwise ``mlp``.
+        encoder: Name of a registered encoder, in place of that of the network.
+        decoder: Name of a registered decoder, in place of that of the network.
+        width: Width of the networks, in place of the model's, see :class:`~pyro_mmvae.networks.NetworkOptions`.
+        hidden: Size of hidden layers of the networks, in place of the model's.
+        depth: Number of hidden layers of the networks, in place of the model's.
+        private_size: Number of latent dimensions that this modality alone has. 0 by default.
+        scale: Scale of a Laplace or Normal likelihood, a positive number or ``"learned"``; ``PIXEL_SCALE`` for pixels,
+            otherwise learned.
+        output: Link of a Laplace or Normal likelihood, ``identity``, the default, or ``sigmoid`` for means in [0, 1].
+        classes: Number of classes of tokens; by default the number of characters of the alphabet, or one more than the
+            largest token in the training data.
+        reference_total: Total of an item of counts whose total is unknown; by default the median total of the training
+            data.
+        reconstruction_weight: Weight w_m of the reconstruction term in training, 1 by default; 0 leaves the site out.
+        pixels: True if images hold intensities in [0, 1], which decides the default likelihood and scale. By default
+            that is so for uint8, which is divided by 255, and for images of which no data is known.
+        alphabet: Characters that tokens stand for, in order, if they are text.
+        padding: Character of the alphabet that fills up shorter texts, and is left out where texts are shown.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    data_type: str | None = None
+    likelihood: str | None = None
+    network: str | None = None
+    encoder: str | None = None
+    decoder: str | None = None
+    width: int | None = None
+    hidden: int | None = None
+    depth: int | None = None
+    private_size: int | None = None
+    scale: float | Literal["learned"] | None = None
+    output: str | None = None
+    classes: int | None = None
+    reference_total: float | None = None
+    reconstruction_weight: float | None = None
+    pixels: bool | None = None
+    alphabet: str | None = None
+    padding: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check each value by itself; names of parts are looked up later, when plugins have been imported."""
+        for name, message in self._problems():
+            value = getattr(self, name)
+            raise ValueError(f"{self._label}{name} must be {message}, got {value!r}")
+
+    @property
+    def _label(self) -> str:
+        """The beginning of an error message."""
+        return ""
+
+    def _problems(self) -> list[tuple[str, str]]:
+        """Return the names of the fields with a wrong value, each with a description of what it must be."""
+        problems = []
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and value < least:
+                problems.append((name, f"at least {least}"))
+        if self.data_type is not None and self.data_type not in DATA_TYPES:
+            problems.append(("data_type", f"one of {', '.join(DATA_TYPES)}"))
+        if self.output is not None and self.output not in OUTPUTS:
+            problems.append(("output", f"one of {', '.join(OUTPUTS)}"))
+        if self.scale not in {None, "learned"} and not _is_positive(self.scale):
+            problems.append(("scale", "a positive number or 'learned'"))
+        if self.reference_total is not None and not _is_positive(self.reference_total):
+            problems.append(("reference_total", "positive and finite"))
+        weight = self.reconstruction_weight
+        if weight is not None and not (weight >= 0 and math.isfinite(weight)):
+            problems.append(("reconstruction_weight", "finite and not negative"))
+        return problems + self._problems_of_text()
+
+    def _problems_of_text(self) -> list[tuple[str, str]]:
+        alphabet, padding = self.alphabet, self.padding
+        problems = []
+        if alphabet is not None:
+            if len(alphabet) < 2 or len(set(alphabet)) < len(alphabet) or not alphabet.isprintable():
+                problems.append(("alphabet", "two or more different printable characters"))
+            elif self.classes not in {None, len(alphabet)}:
+                problems.append(("classes", f"{len(alphabet)}, the number of characters of the alphabet"))
+        if padding is not None and (len(padding) != 1 or padding not in (alphabet or "")):
+            problems.append(("padding", "one character of the alphabet"))
+        return problems
+
+    def updated(self: Spec, other: ModalitySpec) -> Spec:
+        """Return a copy with the fields of another description that are not None.
+
+        Args:
+            other: The description that takes precedence.
+        """
+        changes = {field.name: getattr(other, field.name) for field in fields(ModalitySpec)}
+        return replace(self, **{name: value for name, value in changes.items() if value is not None})
+
+    def settings(self) -> dict[str, Any]:
+        """Return the fields that are not None, by name, as JSON and YAML can hold them."""
+        values = {field.name: getattr(self, field.name) for field in fields(ModalitySpec)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def implied_data_type(self) -> str | None:
+        """The data type that was set or that alphabet or likelihood imply; None if they leave several."""
+        if self.data_type is not None:
+            return self.data_type
+        if self.alphabet is not None:
+            return "tokens"
+        entry = _entry_of(self)
+        return entry.data_types[0] if entry is not None and len(entry.data_types) == 1 else None
+
+
+def resolve_modality(spec: Spec, *overrides: ModalitySpec, where: str, shape: tuple[int, ...] | None = None) -> Spec:
+    """Merge descriptions of one modality, check that they fit together, and fill in the defaults.
+
+    Args:
+        spec: The description with the lowest precedence, usually that of the data. Its type is that of the result.
+        *overrides: Further descriptions, in the order of their precedence.
+        where: Beginning of error messages, such as a key of a configuration.
+        shape: Shape of one item, from which the data type follows if nothing else says it: an image if it has three
+            axes, otherwise a vector. None by default, which requires that the data type is known.
+
+    Returns:
+        A description in which data type, likelihood, network, private size and reconstruction weight are set, and the
+        scale if the likelihood takes one. Classes and reference total may be None, see
+        :func:`pyro_mmvae.data.complete_specs`. To resolve it again changes nothing.
+
+    Raises:
+        ValueError: If a likelihood is unknown or does not fit the data type, or a setting is of no use to either.
+    """
+    try:
+        for override in overrides:
+            spec = spec.updated(override)
+        entry = _entry_of(spec)
+        data_type = spec.implied_data_type or _guess_data_type(entry, shape)
+        pixels = data_type == "image" and spec.pixels is not False
+        likelihood = spec.likelihood or ("laplace" if pixels else DEFAULT_LIKELIHOODS[data_type])
+        if isinstance(likelihood, str):
+            entry = LIKELIHOODS.lookup(likelihood)
+            _check_fit(spec, data_type, likelihood, entry)
+        takes_scale = entry is not None and "scale" in entry.options
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    defaults = ModalitySpec(
+        data_type=data_type,
+        likelihood=likelihood,
+        network="auto" if data_type in {"image", "binary", "tokens"} else "mlp",
+        private_size=0,
+        scale=None if not takes_scale else PIXEL_SCALE if pixels else "learned",
+        classes=len(spec.alphabet) if spec.alphabet else None,
+        reconstruction_weight=1.0,
+        pixels=pixels if data_type == "image" else None,
+    )
+    missing = {name: value for name, value in defaults.settings().items() if getattr(spec, name) is None}
+    return replace(spec, **missing)
+
+
+def infer_data_type(where: str, dtype_kind: str, is_byte: bool, shape: tuple[int, ...]) -> str:
+    """Return the data type of values of which nothing was said, by their type and the shape of one item.
+
+    bool is ``binary``; floats are ``image`` with three axes and otherwise ``vector``; uint8 with three axes is
+    ``image``. Any other integers could be tokens, counts or numbers, which the values do not tell apart.
+
+    Args:
+        where: File and modality, the beginning of the error message.
+        dtype_kind: NumPy's letter of the type: b, i, u or f.
+        is_byte: If True, the type is uint8.
+        shape: Shape of one item.
+
+    Raises:
+        ValueError: If the values are integers other than an image.
+    """
+    is_image = len(shape) == 3
+    if dtype_kind == "b":
+        return "binary"
+    if dtype_kind == "f" or (is_byte and is_image):
+        return "image" if is_image else "vector"
+    raise ValueError(
+        f"{where}: integers of shape (item, {', '.join(map(str, shape))}) may be tokens, counts or numbers: set "
+        "data_type: tokens, counts or vector for it, in meta.yaml or by the option kinds"
+    )
+
+
+def check_image(where: str, shape: tuple[int, ...]) -> None:
+    """Check that items are images with the channels first.
+
+    Args:
+        where: File and modality, the beginning of the error message.
+        shape: Shape of one item.
+
+    Raises:
+        ValueError: If there are not three axes, or the channels are last.
+    """
+    if len(shape) != 3:
+        raise ValueError(f"{where}: found items of shape {shape}, expected images (channel, height, width)")
+    few = {1, 3, 4}
+    if shape[-1] in few and shape[0] not in few:
+        raise ValueError(
+            f"{where}: found items of shape {shape}, expected the channels first: (channel, height, width)"
+        )
+
+
+def _entry_of(spec: ModalitySpec) -> LikelihoodEntry | None:
+    """Return the registered likelihood of a description; None for no name, an unknown one, or a module in its place."""
+    return LIKELIHOODS.get(spec.likelihood) if isinstance(spec.likelihood, str) else None
+
+
+def _guess_data_type(entry: LikelihoodEntry | None, shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        raise ValueError(f"data_type must be one of {', '.join(DATA_TYPES)}, got None")
+    by_shape = "image" if len(shape) == 3 else "vector"
+    if entry is None or not entry.data_types or by_shape in entry.data_types:
+        return by_shape
+    return entry.data_types[0]
+
+
+def _check_fit(spec: ModalitySpec, data_type: str, likelihood: str, entry: LikelihoodEntry) -> None:
+    if entry.data_types and data_type not in entry.data_types:
+        fitting = [name for name, other in LIKELIHOODS.items() if data_type in (other.data_types or DATA_TYPES)]
+        raise ValueError(
+            f"likelihood {likelihood!r} does not fit data_type {data_type!r}, which takes {' or '.join(fitting)}; "
+            "another data_type is set where the data come from"
+        )
+    owners = {"alphabet": "tokens", "classes": "tokens", "reference_total": "counts", "pixels": "image"}
+    for setting, owner in owners.items():
+        value = getattr(spec, setting)
+        if value is not None and data_type != owner:
+            raise ValueError(f"{setting} must be left out for data_type {data_type!r}, got {value!r}")
+    if spec.scale is not None:
+        check_option(likelihood, "scale", spec.scale)
+    if spec.output not in {None, "identity"}:
+        check_option(likelihood, "output", spec.output)
+
+
+def _is_positive(value: Any) -> bool:
+    return not isinstance(value, str) and value > 0 and math.isfinite(value)

@@ -1,0 +1,129 @@
+"""The layout of a run directory: the name of every file in it, and the reader of its metrics.
+
+The module imports neither torch nor the rest of the package, so that reports can read a run without a model;
+:mod:`pyro_mmvae.runs.layout` writes the files.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
+"""The file of each checkpoint, by name: ``best`` has the highest validation ELBO, ``last`` can be resumed from."""
+
+_CHECK = "ppc"  # the stem of the files of posterior predictive checks
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The paths of the files in a run directory, whether they exist or not.
+
+    Args:
+        path: The path of the run directory.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """The versions, device and data with which the run was made."""
+        return self.path / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """The training metrics, one line of JSON per epoch."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def samples(self) -> Path:
+        """The reconstructions and cross-generated samples of a few validation items."""
+        return self.path / "samples.npz"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of figures."""
+        return self.path / "plots"
+
+    @property
+    def evaluation(self) -> Path:
+        """The folder of evaluation results."""
+        return self.path / "evaluation"
+
+    @property
+    def evaluation_table(self) -> Path:
+        """The table of evaluation metrics."""
+        return self.evaluation / "metrics.csv"
+
+    @property
+    def evaluation_arrays(self) -> Path:
+        """The arrays that the figures of an evaluation need."""
+        return self.evaluation / "arrays.npz"
+
+    @property
+    def evaluation_summary(self) -> Path:
+        """The means and options of an evaluation, written last."""
+        return self.evaluation / "summary.json"
+
+    @property
+    def check_table(self) -> Path:
+        """The table of the metrics of posterior predictive checks."""
+        return self.evaluation / f"{_CHECK}.csv"
+
+    def checkpoint(self, name: str) -> Path:
+        """Return the path of a checkpoint.
+
+        Args:
+            name: The name of the checkpoint, ``"best"`` or ``"last"``.
+
+        Returns:
+            The path of its file.
+
+        Raises:
+            ValueError: If the name is neither of the two.
+        """
+        if name not in CHECKPOINTS:
+            raise ValueError(f"checkpoint must be {' or '.join(map(repr, CHECKPOINTS))}, got {name!r}")
+        return self.path / CHECKPOINTS[name]
+
+    def check(self, label: str = "") -> Path:
+        """Return the path of the results of one posterior predictive check.
+
+        Args:
+            label: The label that tells several checks of a run apart; empty for the main one.
+
+        Returns:
+            The path of its netCDF file.
+        """
+        return self.evaluation / (f"{_CHECK}-{label}.nc" if label else f"{_CHECK}.nc")
+
+    def checks(self) -> list[Path]:
+        """Return the files of all posterior predictive checks that exist, sorted by name."""
+        return sorted(self.evaluation.glob(f"{_CHECK}*.nc"))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Read the training metrics of a run, the last row of each epoch.
+
+    A line that a crash has cut off is left out, and an epoch that was trained again after it replaces the earlier row.
+
+    Args:
+        path: The path of the run directory.
+
+    Returns:
+        One dictionary per epoch, ordered by epoch; empty if nothing was recorded.
+    """
+    file, rows = RunFiles(path).metrics, dict[int, dict[str, Any]]()
+    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
+        with suppress(json.JSONDecodeError):
+            row = json.loads(line)
+            rows[row["epoch"]] = row
+    return [rows[epoch] for epoch in sorted(rows)]

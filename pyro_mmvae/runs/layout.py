@@ -1,0 +1,188 @@
+"""The writers of a run directory, and the check of its format; :mod:`pyro_mmvae.run_files` names the files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pyro_mmvae.files import write_atomically, write_text
+from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
+from pyro_mmvae.runs.config import Config, dump_config, make_config
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used; the message is one line and names it."""
+
+
+class RunWriter:
+    """The only writer of a run directory during training; on every process but the first, it writes nothing.
+
+    Args:
+        path: The path of the run directory.
+        rank: The rank of this process among those that train together; only rank 0 writes.
+    """
+
+    def __init__(self, path: Path, rank: int = 0) -> None:
+        self.files, self.rank = RunFiles(path), rank
+
+    def create(self, config: Config, environment: Mapping[str, Any]) -> None:
+        """Create the run directory, see :func:`create`."""
+        self._call(create, self.files.path, config, environment)
+
+    def write_config(self, config: Config) -> None:
+        """Replace the configuration of the run."""
+        self._call(write_text, self.files.config, dump_config(config))
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append the metrics of one epoch, see :func:`append_metrics`."""
+        self._call(append_metrics, self.files.path, row)
+
+    def write_samples(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Write the samples that are drawn at the end of training."""
+        self._call(write_arrays, self.files.samples, arrays)
+
+    def save_checkpoint(
+        self,
+        name: str,
+        module: nn.Module,
+        optimizer: torch.optim.Optimizer | None = None,
+        *,
+        extra: Mapping[str, Tensor] | None = None,
+        **state: Any,
+    ) -> None:
+        """Save a checkpoint under its name, ``"best"`` or ``"last"``, see :func:`~.checkpoint.save_checkpoint`."""
+        self._call(save_checkpoint, self.files.checkpoint(name), module, optimizer, extra=extra, **state)
+
+    def _call(self, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if self.rank == 0:
+            write(*args, **kwargs)
+
+
+def process_rank() -> int:
+    """Return the rank of this process in ``torch.distributed``, or 0 if it trains alone."""
+    distributed = torch.distributed
+    return distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
+def create(path: Path, config: Config, environment: Mapping[str, Any]) -> None:
+    """Create a run directory with its configuration and environment.
+
+    Args:
+        path: The path of the directory, which must be new or empty.
+        config: The resolved configuration of the run.
+        environment: Versions, device and data, as JSON can hold them.
+
+    Raises:
+        RunError: If the path is a file or a directory with content.
+    """
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if not path.is_dir() or any(path.iterdir()):
+            raise RunError(f"{path} exists already: give another --out, or continue it with --resume {path}") from None
+    files = RunFiles(path)
+    write_text(files.environment, json.dumps({"format_version": FORMAT_VERSION, **environment}, indent=1) + "\n")
+    write_text(files.config, dump_config(config))
+
+
+def read_config(path: Path) -> Config:
+    """Read the configuration of a run directory, after checking the format of the run.
+
+    Args:
+        path: The path of the run directory.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        RunError: If the path is not a run directory, or one that another version wrote in another format.
+        ConfigError: If the configuration is not valid.
+    """
+    files = RunFiles(path)
+    if not files.config.is_file():
+        raise RunError(f"{path} is not a run directory: it has no {files.config.name}")
+    _check_environment(files)
+    return make_config(files.config)
+
+
+def _check_environment(files: RunFiles) -> None:
+    # This comes before the configuration is parsed, since an earlier version may have had other settings. Where the
+    # environment cannot be read, the format is checked when a checkpoint is.
+    try:
+        environment = json.loads(files.environment.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        return
+    version = environment.get("versions", {}).get("pyro_mmvae")
+    check_format(files.path, environment.get("format_version", 1), version, RunError)
+
+
+def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
+    """Append the metrics of one epoch to those of a run.
+
+    Args:
+        path: The path of the run directory.
+        row: Metrics by name, as JSON can hold them; ``epoch`` must be among them.
+    """
+    with RunFiles(path).metrics.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as a compressed ``.npz`` file without pickles, atomically.
+
+    Args:
+        path: The path of the file.
+        arrays: Arrays by name, of numbers or strings.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    write_atomically(path, buffer.getvalue())
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a CSV file, atomically.
+
+    Args:
+        path: The path of the file.
+        rows: The rows of the table, all with the same keys.
+    """
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())
+
+
+def write_evaluation(
+    path: Path,
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    arrays: Mapping[str, NDArray[Any]],
+) -> Path:
+    """Write the results of an evaluation into a run directory, the summary last.
+
+    Args:
+        path: The path of the run directory.
+        rows: The rows of the table of metrics, all with the same keys.
+        summary: Means and options, as JSON can hold them.
+        arrays: The arrays that figures need, by name.
+
+    Returns:
+        The folder of the results.
+    """
+    files = RunFiles(path)
+    files.evaluation.mkdir(exist_ok=True)
+    write_table(files.evaluation_table, rows)
+    write_arrays(files.evaluation_arrays, arrays)
+    write_text(files.evaluation_summary, json.dumps(summary, indent=1) + "\n")
+    return files.evaluation
