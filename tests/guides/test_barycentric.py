@@ -296,7 +296,7 @@ def test_guide_refuses_invalid_experts() -> None:
             BarycentricGuide(lambda x, s=scale: Experts(torch.zeros(2, 1, 3), torch.full((2, 1, 3), s)))(x)
     loc = torch.zeros(2, 1, 3)
     loc[1, 0, 2] = torch.nan
-    with pytest.raises(ValueError, match=r"loc\[1, 0, 2\] \(modality 0\) is nan"):
+    with pytest.raises(ValueError, match=r"got nan at loc\[1, 0, 2\] \(modality 0\)"):
         BarycentricGuide(lambda x: Experts(loc, torch.ones(2, 1, 3)))(x)
 
 
