@@ -53,8 +53,10 @@ class Aggregation(nn.Module):
             `(*batch, latent)`; by default (0, 1), or what the guide says. It is the prior expert, and the posterior of
             an item of which nothing is present. Its scale is the scale parameter of the posterior's family.
         prior_expert: In which subsets the prior counts as one more expert of weight 1: in ``"none"``; in
+            ``"complete"``, the subset of all M modalities, which an item that lacks one does not have; in
             ``"joint_only"``, the subset of everything present in the item; or in ``"all"``. By default "all" for the
-            product of experts, "joint_only" for its mixture over subsets (MoPoE), "none" elsewhere.
+            product of experts, "complete" for its mixture over subsets (MoPoE), "none" elsewhere. With "complete" an
+            absent modality is not as good as a removed one, since removal makes other items complete.
 
     Attributes:
         accepts: The kinds of experts that the aggregation is defined for, see :attr:`pyro_mmvae.Experts.kind`.

@@ -73,7 +73,7 @@ def redrawn(make: MakeAtShape, batch_shape: torch.Size) -> TorchDistribution:
         batch_shape: The batch shape of the result.
     """
     posterior = make(batch_shape)
-    posterior.expand = _Expand(make, posterior)  # type: ignore[method-assign]
+    posterior.expand = _Expand(make, posterior)
     return posterior
 
 
