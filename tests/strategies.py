@@ -112,7 +112,7 @@ def brute_force(
     count = len(present)
     observed = tuple(m for m in range(count) if present[m])
     lam = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
-    kind = prior_expert or {"poe": "all", "mopoe": "joint_only"}.get(name, "none")
+    kind = prior_expert or {"poe": "all", "mopoe": "complete"}.get(name, "none")
     if name == "moe":
         family = [(m,) for m in observed]
     elif name in {"mopoe", "mwb"}:
@@ -131,7 +131,7 @@ def brute_force(
     result = {}
     for s, share in zip(live, mass, strict=True):
         members = [(1.0 if name == "moe" else lam[m], loc[m], scale[m]) for m in s]
-        if kind == "all" or (kind == "joint_only" and s == observed):
+        if kind == "all" or (kind == "joint_only" and s == observed) or (kind == "complete" and len(s) == count):
             members.append((1.0, np.full_like(loc[0], prior[0]), np.full_like(scale[0], prior[1])))
         result[s] = Component(share / sum(mass), *_merge(name, members))
     return result

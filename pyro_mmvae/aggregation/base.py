@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import nn
 
 from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.aggregation.draws import SubsetDraws
 from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetFamily, SubsetWeights, check_subset_weights
 from pyro_mmvae.aggregation.values import (
@@ -52,8 +53,10 @@ class Aggregation(nn.Module):
             `(*batch, latent)`; by default (0, 1), or what the guide says. It is the prior expert, and the posterior of
             an item of which nothing is present. Its scale is the scale parameter of the posterior's family.
         prior_expert: In which subsets the prior counts as one more expert of weight 1: in ``"none"``; in
+            ``"complete"``, the subset of all M modalities, which an item that lacks one does not have; in
             ``"joint_only"``, the subset of everything present in the item; or in ``"all"``. By default "all" for the
-            product of experts, "joint_only" for its mixture over subsets (MoPoE), "none" elsewhere.
+            product of experts, "complete" for its mixture over subsets (MoPoE), "none" elsewhere. With "complete" an
+            absent modality is not as good as a removed one, since removal makes other items complete.
 
     Attributes:
         accepts: The kinds of experts that the aggregation is defined for, see :attr:`pyro_mmvae.Experts.kind`.
@@ -149,7 +152,8 @@ class Aggregation(nn.Module):
 
         As a guide's distribution it gives an unbiased estimate of :math:`\sum_k \pi_k ELBO_k`, at a cost linear in the
         number of modalities, however many of the :math:`2^M - 1` subsets there are. Draws are stratified over the
-        batch.
+        batch. Where Pyro expands the distribution, as for vectorised particles, each entry of the new batch shape draws
+        a subset of its own; subsets that are given as ``members`` stay.
 
         Args:
             experts: The unimodal posteriors of the items.
@@ -161,10 +165,24 @@ class Aggregation(nn.Module):
         Raises:
             ValueError: If the aggregation has no component bound, and as for a call.
         """
+        if members is None:
+            return self.draws(experts).posterior()
         self.check_bound("component")
         with self.prepared(experts) as ready:
-            view = self.with_values(self.values_for(ready))  # λ is computed once
-            return view.over_members(ready, view.draw(ready) if members is None else members)
+            return self.with_values(self.values_for(ready)).over_members(ready, members)
+
+    def draws(self, experts: Experts) -> SubsetDraws:
+        """Return the source of drawn subsets and their posterior, for distributions that have to share subsets.
+
+        Args:
+            experts: The unimodal posteriors.
+
+        Raises:
+            ValueError: If the aggregation has no component bound, and as for a call.
+        """
+        self.check_bound("component")
+        with self.prepared(experts) as ready:
+            return SubsetDraws(self.with_values(self.values_for(ready)), ready)  # λ is computed once
 
     def draw(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
         """Draw one subset per item with its weight, as :meth:`component` does, from torch's global generator.

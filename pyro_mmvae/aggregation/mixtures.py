@@ -186,7 +186,9 @@ class MixtureOverSubsets(Aggregation):
 class MixtureOfProducts(MixtureOverSubsets):
     """The mixture of products of experts over subsets (``mopoe``, MoPoE).
 
-    The prior is by default an expert of the subset of everything present only.
+    The prior is by default an expert of the subset of all M modalities only, as in the authors' code: an item that
+    lacks a modality, or is conditioned on fewer, has no subset with the prior. An absent modality is therefore not as
+    good as a removed one.
 
     Args:
         subsets: The family of subsets, the powerset by default.
@@ -196,7 +198,7 @@ class MixtureOfProducts(MixtureOverSubsets):
         Sutter et al., 2021. Generalized multimodal ELBO. ICLR, arXiv 2105.02470.
     """
 
-    default_prior_expert = "joint_only"
+    default_prior_expert = "complete"
 
     def __init__(self, subsets: SubsetFamily = "powerset", **options: Any) -> None:
         super().__init__(ProductOfExperts(), subsets, **options)

@@ -95,6 +95,8 @@ class MatrixRule(Aggregation):
         elif values.prior_expert == "joint_only":
             count = experts.num_modalities if experts.complete else experts.mask.sum(-1, keepdim=True)
             has_prior = has_prior | (members.sum(-1) == count)
+        elif values.prior_expert == "complete":
+            has_prior = has_prior | members.all(-1)
         rows = torch.where(live.unsqueeze(-1), rows, 0.0)
         rows = torch.cat([rows, has_prior.unsqueeze(-1).to(rows)], -1)
         return rows / rows.sum(-1, keepdim=True) if self.normalised else rows

@@ -13,7 +13,7 @@ from pyro_mmvae.experts import Experts
 Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
 ExpertWeights: TypeAlias = Tensor | Sequence[float] | Callable[[Experts], Tensor] | str
 
-PRIOR_EXPERTS = ("none", "joint_only", "all")
+PRIOR_EXPERTS = ("none", "complete", "joint_only", "all")
 
 
 class Values(NamedTuple):

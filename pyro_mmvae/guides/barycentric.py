@@ -22,12 +22,13 @@ from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.plate_check import PlateWatch
+from pyro_mmvae.guides.store_names import SeparatelyStored
 
 BOUNDS = ("mixture", "component")
 DENSITIES = ("mixture", "component", "joint")
 
 
-class BarycentricGuide(AutoGuide):
+class BarycentricGuide(SeparatelyStored, AutoGuide):
     r"""A guide ``z ~ aggregation(encode(...))`` over one plate.
 
     It goes wherever a Pyro guide goes: ``SVI(model, guide, Adam({"lr": 1e-3}), Trace_ELBO())``. Where the model has

@@ -100,7 +100,7 @@ class ModelConfig(_Section):
     expert_weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
     subset_weights: Literal["uniform", "by_size", "learned"] = "uniform"
     expert_weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
-    prior_expert: Literal["none", "joint_only", "all"] | None = None
+    prior_expert: Literal["none", "complete", "joint_only", "all"] | None = None
     network: NetworkConfig = NetworkConfig()
 
     @field_serializer("modalities")

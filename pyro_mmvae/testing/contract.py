@@ -43,7 +43,7 @@ def check_aggregation(
     float64 stays float64, bfloat16 gives float32 at least, and autocast changes nothing. *absent*: an absent modality
     is as good as a removed one. *NaN* in an absent slot reaches neither a value nor a gradient. *permutation*: the
     order of modalities changes nothing (this and *absent* are not checked for a user-defined family of subsets, which
-    tells modalities apart). *prior*: where nothing is present the result is the prior, the standard one by default.
+    tells modalities apart, and *absent* not with ``prior_expert="complete"``). *prior*: where nothing is present the result is the prior, the standard one by default.
     *density*: in one latent dimension :math:`\int q = 1`, and mean and variance are those of the density. *samples*:
     mean and variance are those of the draws, within six standard errors. *gradient*: ``log_prob`` and ``rsample`` have
     finite gradients in present experts. *component*: draws of the component bound, if there is one, have the interface
@@ -81,7 +81,11 @@ def check_aggregation(
             for generator in (torch.default_generator, *(torch.cuda.default_generators[d.index] for d in cuda)):
                 generator.manual_seed(seed)
             for clause, check in _CLAUSES.items():
-                if not (is_ordered and clause in {"absent", "permutation"}):
+                # The prior expert of complete items alone tells an absent modality from a removed one, by definition.
+                excluded = {"absent", "permutation"} if is_ordered else set()
+                if checked.values_for(case).prior_expert == "complete":
+                    excluded.add("absent")
+                if clause not in excluded:
                     _Subject(checked, case, samples).run(clause, check)
 
 

@@ -9,13 +9,13 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
-from pyro.nn import PyroModule
 from torch import nn
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.guides.barycentric import scaled
+from pyro_mmvae.guides.store_names import SeparatelyStored
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.encoders_decoders import Decoders
 from pyro_mmvae.vae.modalities import private_site
@@ -24,7 +24,7 @@ Observations: TypeAlias = Batch | Mapping[str, Tensor]
 Distributions: TypeAlias = dict[str, TorchDistribution]
 
 
-class GenerativeModel(PyroModule):
+class GenerativeModel(SeparatelyStored):
     r"""The model :math:`z \sim p(z),\ u_m \sim N(0, I),\ x_m \sim p(x_m \mid z, u_m)`, as a Pyro program.
 
     Its sites are ``z``, one per modality, and ``NAME_private`` for the private latent u of a modality that has one, in

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import pyro.distributions as dist
+import torch
 from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation import Aggregation
+from pyro_mmvae.aggregation.draws import SubsetDraws, redrawn
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
@@ -84,14 +87,14 @@ class MultimodalGuide(BarycentricGuide):
             return encode.encode(observed)
         return encode.blank(count, cast("Tensor", self.prior_loc)), {}
 
-    def _private_posteriors(
-        self, private: Mapping[str, PrivateExpert], members: Bool[Tensor, "item modality"] | None
-    ) -> Distributions:
-        result = {}
-        for name, (loc, scale) in private.items():
-            seen = None if members is None else members[..., self.names.index(name)]
-            posterior = dist.Normal(*prior_if_absent(seen, loc, scale), validate_args=False).to_event(1)
-            result[name] = cast("TorchDistribution", posterior)
+    def _private_posteriors(self, private: Mapping[str, PrivateExpert], draws: SubsetDraws | None) -> Distributions:
+        result: Distributions = {}
+        for name, expert in private.items():
+            if draws is None:
+                result[name] = _private_posterior(expert, None)
+            else:
+                make = partial(_drawn_private_posterior, draws, self.names.index(name), expert)
+                result[name] = redrawn(make, draws.experts.batch_shape)
         return result
 
     def forward(
@@ -117,15 +120,27 @@ class MultimodalGuide(BarycentricGuide):
             z, `(…, item, latent)`.
         """
         experts, private = self._encode(batch, num_items)
-        members = self.draw_members(experts) if private and (bound or self.bound) == "component" else None
-        posterior = self.posterior(experts, bound, members)
+        draws = self.aggregation.draws(experts) if private and (bound or self.bound) == "component" else None
+        posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
         return self.sample_posterior(
             posterior,
             experts if weighted else None,
             kl_weight=self.beta if weighted else 1.0,
-            others=private_sites(self._private_posteriors(sites, members)),
+            others=private_sites(self._private_posteriors(sites, draws)),
         )
+
+
+def _drawn_private_posterior(
+    draws: SubsetDraws, index: int, expert: PrivateExpert, batch_shape: torch.Size
+) -> TorchDistribution:
+    loc, scale = (tensor.expand(*batch_shape, tensor.shape[-1]) for tensor in expert)
+    return _private_posterior((loc, scale), draws.members(batch_shape)[..., index])
+
+
+def _private_posterior(expert: PrivateExpert, seen: Bool[Tensor, "*batch"] | None) -> TorchDistribution:
+    posterior = dist.Normal(*prior_if_absent(seen, *expert), validate_args=False).to_event(1)
+    return cast("TorchDistribution", posterior)
 
 
 def private_sites(posteriors: Distributions) -> Distributions:

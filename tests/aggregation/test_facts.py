@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from pyro_mmvae import Experts, aggregate, draw_component
+from pyro_mmvae import Experts, aggregate, draw_component, make_aggregation
 from tests.strategies import BUILT_IN, few
 from tests.strategies import experts as any_experts
 
@@ -51,6 +53,8 @@ def test_aggregate_of_absent_modality_equals_removed_one(name: str, experts: Exp
     count = experts.num_modalities
     kept = sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1, max_size=count - 1)))
     options = data.draw(st.sampled_from([{}, {"subset_weights": "by_size"}, {"prior_expert": "joint_only"}]))
+    if name == "mopoe":  # by default its prior expert is in the set of all modalities, present or not
+        options = {"prior_expert": "joint_only", **options}
     removed = Experts(experts.loc[..., kept, :], experts.scale[..., kept, :], experts.mask[..., kept])
     assert_same(aggregate(experts.condition_on(kept), name, **options), aggregate(removed, name, **options))
 
@@ -163,3 +167,40 @@ def test_aggregate_treats_items_independently(name: str, experts: Experts) -> No
     for b in range(len(flat[0])):
         alone: Any = aggregate(Experts(*(t[b] for t in flat)), name)
         torch.testing.assert_close((whole.mean[b], whole.variance[b]), (alone.mean, alone.variance))
+
+
+def multivae_mopoe(loc: Tensor, scale: Tensor, present: Tensor) -> Any:
+    """Return the components of MultiVae's MoPoE: products, with N(0, I) in the set of as many experts as encoders."""
+    count, components = len(loc), []
+    for size in range(1, count + 1):
+        for subset in itertools.combinations([m for m in range(count) if present[m]], size):
+            precision, shift = scale[list(subset)] ** -2, loc[list(subset)] * scale[list(subset)] ** -2
+            total = precision.sum(0) + (1.0 if size == count else 0.0)
+            components.append(torch.stack([shift.sum(0) / total, total**-0.5]))
+    return torch.stack(components)
+
+
+@pytest.mark.parametrize("present", [[True, True, True], [True, True, False], [False, True, False]])
+def test_mopoe_has_the_prior_expert_in_the_set_of_all_modalities_only(present: list[bool]) -> None:
+    torch.manual_seed(0)
+    experts = Experts(torch.randn(3, 2).double(), torch.rand(3, 2).double() + 0.2)
+    expected = multivae_mopoe(experts.loc, experts.scale, torch.tensor(present))
+    masked = Experts(experts.loc, experts.scale, torch.tensor(present))
+    for cut in (masked, experts.condition_on(torch.tensor(present))):
+        posterior: Any = aggregate(cut, "mopoe")
+        alive = posterior.probs > 0
+        torch.testing.assert_close(posterior.probs[alive], torch.full((len(expected),), 1 / len(expected)).double())
+        parts = torch.stack([posterior.components.mean, posterior.components.stddev], 1)[alive]
+        assert {tuple(p) for p in parts.flatten(1).round(decimals=9).tolist()} == {
+            tuple(p) for p in expected.flatten(1).round(decimals=9).tolist()
+        }
+        joint = make_aggregation("mopoe").joint(cut)
+        torch.testing.assert_close(torch.stack([joint.mean, joint.stddev]), expected[-1])
+
+
+def test_mopoe_of_absent_modality_differs_from_removed_one() -> None:
+    experts = Experts(torch.tensor([[1.0], [2.0], [3.0]]), torch.ones(3, 1))
+    removed = Experts(experts.loc[:2], experts.scale[:2])
+    absent: Any = make_aggregation("mopoe").joint(experts.condition_on([0, 1]))
+    assert absent.mean.item() == pytest.approx(3 / 2)
+    assert make_aggregation("mopoe").joint(removed).mean.item() == pytest.approx(1.0)  # the prior pulls it to 0

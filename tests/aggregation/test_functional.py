@@ -123,7 +123,7 @@ def test_aggregate_returns_batch_and_event_shapes(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [*SINGLE, "mopoe", "mwb"])
-@pytest.mark.parametrize("prior_expert", [None, "none", "joint_only", "all"])
+@pytest.mark.parametrize("prior_expert", [None, "none", "complete", "joint_only", "all"])
 def test_joint_is_the_component_of_everything_present(name: str, prior_expert: str | None) -> None:
     weights = torch.tensor([0.5, 2.0, 0.0]).double()
     experts = random_experts(6, 3, 2)
@@ -155,7 +155,7 @@ def test_unknown_aggregation_lists_the_names(function: Any, name: Any) -> None:
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
-    ({"prior_expert": "some"}, "prior_expert must be one of none, joint_only, all, got 'some'"),
+    ({"prior_expert": "some"}, "prior_expert must be one of none, complete, joint_only, all, got 'some'"),
     ({"expert_weights": torch.ones(3)}, r"expert_weights must have shape \(2,\) or \(2,\) .*got \(3,\)"),
     ({"expert_weights": torch.ones(1, 2)}, r"expert_weights must have shape \(2,\)"),
     ({"expert_weights": torch.tensor([1.0, -0.5])}, "expert_weights must be finite and not negative, got -0.5"),
@@ -236,8 +236,8 @@ def test_make_aggregation_takes_the_parameter_of_a_divergence(name: str, paramet
 
 def test_mixture_over_subsets_takes_each_option_from_itself_or_its_rule() -> None:
     experts, weights = random_experts(4, 3, 2), [1.0, 2.0, 0.0]
-    inner = ProductOfExperts(expert_weights=weights, prior=(0.5, 2.0), prior_expert="joint_only")
-    outer = MixtureOverSubsets(ProductOfExperts(), expert_weights=weights, prior=(0.5, 2.0), prior_expert="joint_only")
+    inner = ProductOfExperts(expert_weights=weights, prior=(0.5, 2.0), prior_expert="complete")
+    outer = MixtureOverSubsets(ProductOfExperts(), expert_weights=weights, prior=(0.5, 2.0), prior_expert="complete")
     expected = aggregate(experts, "mopoe", expert_weights=weights, prior=(0.5, 2.0))
     for mixture in (MixtureOverSubsets(inner), outer):
         assert mixture.prior == (0.5, 2.0)

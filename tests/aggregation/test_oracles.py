@@ -86,7 +86,9 @@ def check_components(
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @few
-@given(experts=any_experts(), lam=LAMBDAS, prior_expert=st.sampled_from([None, "none", "joint_only", "all"]))
+@given(
+    experts=any_experts(), lam=LAMBDAS, prior_expert=st.sampled_from([None, "none", "complete", "joint_only", "all"])
+)
 def test_aggregate_matches_brute_force(name: str, experts: Experts, lam: str, prior_expert: str | None) -> None:
     check_against_brute_force(experts, name, make_weights(lam, experts), prior_expert=prior_expert)
 
@@ -107,7 +109,7 @@ def test_aggregate_with_subset_weights_matches_brute_force(
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-@pytest.mark.parametrize("prior_expert", [None, "none", "joint_only", "all"])
+@pytest.mark.parametrize("prior_expert", [None, "none", "complete", "joint_only", "all"])
 def test_aggregate_with_prior_matches_brute_force(name: str, prior_expert: str | None) -> None:
     prior = (0.7, 2.5)
     experts = random_experts(6, 3, 2)

@@ -56,7 +56,7 @@ def batch() -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(("described", "named"), [
     (lambda: MixtureOverSubsets(WassersteinBarycenter()), "mwb"),
-    (lambda: MixtureOverSubsets(ProductOfExperts(prior_expert="joint_only")), "mopoe"),
+    (lambda: MixtureOverSubsets(ProductOfExperts(prior_expert="complete")), "mopoe"),
     (MixtureOfExperts, "moe"),
     (lambda: {"name": "wb"}, "wb"),
     (lambda: WassersteinBarycenter().forward, "wb"),

@@ -131,6 +131,26 @@ def test_guide_component_bound_depends_on_the_drawn_subset_only(aggregation: str
     assert len(sizes) > 1
 
 
+def test_guide_component_bound_expanded_shares_subsets_between_latents() -> None:
+    vae, batch = make_vae("moe", "component"), make_batch(torch.ones(ITEMS, 4).bool())
+
+    def vectorised() -> None:
+        with pyro.plate("particles", 50, dim=-2):
+            vae.guide(batch)
+
+    with torch.no_grad():
+        sites = poutine.trace(vectorised).get_trace().nodes
+        experts = vae.guide.experts(batch)
+    z = sites["z"]["fn"].mean
+    drawn = (z.unsqueeze(-2) - experts.loc).abs().sum(-1).argmin(-1)
+    assert all(len(column.unique()) == 4 for column in drawn.mT)
+    for index, name in enumerate(vae.names):
+        if name != "c":
+            private = sites[f"{name}_private"]["fn"]
+            is_prior = ((private.mean == 0) & (private.stddev == 1)).all(-1)
+            assert torch.equal(is_prior, drawn != index)
+
+
 def _component(aggregation: str, loc: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     if aggregation != "mopoe":
         return loc.mean(0)
