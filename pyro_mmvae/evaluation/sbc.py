@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from pyro import poutine
 from scipy import stats
 
+from pyro_mmvae._compat import is_plate_site
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
+from pyro_mmvae.evaluation.trace_sites import is_factor
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -120,7 +122,8 @@ def calibrate_by_simulation(
 
     Latents and observations are drawn from the model, then latents from the guide given those observations. The rank of
     the first latent among the others is uniform if the guide is the exact posterior. A guide that is too narrow gives
-    ranks in the shape of ∪, one that is too wide ∩, and one that is shifted a slope.
+    ranks in the shape of ∪, one that is too wide ∩, and one that is shifted a slope. ``pyro.factor`` statements are not
+    densities, and are left out of log p.
 
     References:
         Talts, Betancourt, Simpson, Vehtari and Gelman, 2018. Validating Bayesian inference algorithms with
@@ -153,7 +156,9 @@ def calibrate_by_simulation(
         trace = poutine.trace(simulate).get_trace()
         truth = trace.nodes[latent]["value"]
         rank_bins(draws, len(truth))
-        values = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes if n not in {latent, DRAW_SITE}}
+        nodes = {n: trace.nodes[n] for n in trace.stochastic_nodes if n not in {latent, DRAW_SITE}}
+        variables = {n: s for n, s in nodes.items() if not is_factor(s) and not is_plate_site(s["fn"])}
+        values = {name: site["value"] for name, site in variables.items()}
         values = {name: value for name, value in values.items() if len(value.shape) and len(value) == len(truth)}
         seen, options = condition(values)
         latents = draw_latents(lambda: guide(*seen, **options), draws, seed)
@@ -236,7 +241,8 @@ def _log_density(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
     """Return the log density of all sites in the plate, of shape `(item,)`."""
     trace = poutine.trace(model).get_trace(*args, **kwargs)
     trace.compute_log_prob()
-    terms = [trace.nodes[name]["log_prob"] for name in (*trace.stochastic_nodes, *trace.observation_nodes)]
+    sites = [trace.nodes[name] for name in (*trace.stochastic_nodes, *trace.observation_nodes)]
+    terms = [site["log_prob"] for site in sites if not is_factor(site)]
     return torch.stack([term for term in terms if term.shape[-1:] == (items,)]).sum(0)
 
 

@@ -106,3 +106,22 @@ def test_rank_bins_returns_the_largest_valid_number(draws: int, simulations: int
 def test_rank_bins_too_few_simulations_raise(draws: int, simulations: int) -> None:
     with pytest.raises(ValueError, match="choose draws"):
         rank_bins(draws, simulations)
+
+
+def test_calibrate_by_simulation_factors_are_left_out() -> None:
+    def ranks(weight: float) -> SimulationCalibration:
+        def penalised(x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.factor("penalty", weight * z.square().sum(-1))
+                pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+        def guide(x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0.8 * x, 0.2**0.5).to_event(1))
+
+        return calibrate_by_simulation(penalised, guide, lambda values: ((values["x"],), {}), torch.zeros(ITEMS, 2))
+
+    result = ranks(50.0)
+    assert result.given == ("x",)
+    np.testing.assert_array_equal(result.ranks, ranks(0.0).ranks)
