@@ -82,13 +82,27 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     drawn = reports.draw_run(run.path)
     best = run.state.get("best")
     if best is not None:
-        click.echo(f"best validation ELBO {best:.1f} nats per item, epoch {run.state['epoch']}")
+        click.echo(_describe_best(run, best))
     click.echo(f"run directory: {run.path}")
     for file in drawn:
         click.echo(f"  {file}")
     first, *others = run.names
     targets = ",".join(others or [first])
     click.echo(f"next: pyro-mmvae sample {run.path} --given {first} --generate {targets} -n 8 --out grid.png")
+
+
+def _describe_best(run: Any, best: float) -> str:
+    """Return a line on the best checkpoint: its validation ELBO, of which density, and its epoch."""
+    from pyro_mmvae.run_files import read_metrics
+
+    # The runs of earlier versions do not record the figure; it was that of the validation.
+    row = read_metrics(run.path)[-1]
+    by = row.get("select", {"by": row["val"]["density"]})["by"]
+    epoch = run.state["epoch"]
+    if by == "last":
+        return f"last epoch taken, {epoch}; validation ELBO of the {row['val']['density']} {best:.1f} nats per item"
+    density = {"mixture": "the whole mixture", "component": "one drawn component per item"}[by]
+    return f"best validation ELBO {best:.1f} nats per item, of {density}, epoch {epoch}"
 
 
 @click.command()

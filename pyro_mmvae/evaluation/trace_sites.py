@@ -17,7 +17,7 @@ def is_factor(site: Mapping[str, Any]) -> bool:
     Args:
         site: A site of a Pyro trace, of any type.
     """
-    function = site.get("fn")
+    function: Any = site.get("fn")
     while hasattr(function, "base_dist"):  # a mask or declared event dimensions wrap the distribution
         function = function.base_dist
     return site["type"] == "sample" and isinstance(function, Unit)
