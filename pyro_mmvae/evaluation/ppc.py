@@ -66,7 +66,7 @@ class PredictiveCheck:
 
     @property
     def protocol(self) -> str:
-        """How the draws were made, in words."""
+        """The way in which the draws were made, in words."""
         distribution = "posterior predictive" if self.given else "prior predictive"
         return f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
 

@@ -58,7 +58,7 @@ class SimulationCalibration:
 
     @property
     def protocol(self) -> str:
-        """How the ranks were computed, in words."""
+        """The way in which the ranks were computed, in words."""
         text = f"simulation-based calibration, {self.density} density, {self.draws} draws"
         return f"{text}; {self.note}" if self.note else text
 
@@ -76,12 +76,38 @@ class SimulationCalibration:
         return np.array([float(stats.kstest(column, "uniform").pvalue) for column in values.T])
 
     def metrics(self) -> list[Metric]:
-        """Return the p-values as rows of figures."""
+        """Return the p-values as rows of figures; those named ``holm`` are corrected for the number of quantities."""
+        chi_square, ks = self.chi_square(), self.ks()
+        kinds = {
+            "sbc_chi_square_p_value": chi_square,
+            "sbc_chi_square_holm_p_value": holm(chi_square),
+            "sbc_ks_p_value": ks,
+            "sbc_ks_holm_p_value": holm(ks),
+        }
         return [
             Metric(name, self.protocol, self.given, quantity, float(value), self.simulations, self.seed)
-            for name, values in (("sbc_chi_square_p_value", self.chi_square()), ("sbc_ks_p_value", self.ks()))
+            for name, values in kinds.items()
             for quantity, value in zip(self.quantities, values, strict=True)
         ]
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p-values corrected by Holm's method for their number, which holds for dependent tests too.
+
+    References:
+        Holm, 1979. A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6.
+
+    Args:
+        p_values: The p-values of several tests, of shape `(test,)`.
+
+    Returns:
+        The corrected p-values in the order of the tests, at most 1; the least of them is that of Bonferroni.
+    """
+    order = np.argsort(p_values)
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    corrected = np.empty_like(steps)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
 
 
 def rank_bins(draws: int, simulations: int) -> int:
