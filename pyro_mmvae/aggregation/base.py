@@ -175,7 +175,7 @@ class Aggregation(nn.Module):
         """Return the source of drawn subsets and their posterior, for distributions that have to share subsets.
 
         Args:
-            experts: The unimodal posteriors.
+            experts: The unimodal posteriors of the items.
 
         Raises:
             ValueError: If the aggregation has no component bound, and as for a call.

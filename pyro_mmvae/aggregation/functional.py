@@ -49,8 +49,16 @@ _REGISTRY: Registry[Entry] = Registry(
     "@pyro_mmvae.register_aggregation('name'), or give the object itself",
 )
 for _name, _class, _summary in (
-    ("poe", ProductOfExperts, "product of all present experts and the prior (MVAE)"),
-    ("moe", MixtureOfExperts, "mixture of the present experts (MMVAE)"),
+    (
+        "poe",
+        ProductOfExperts,
+        "product of all present experts and the prior (the posterior of MVAE; its objective adds ELBOs of subsets)",
+    ),
+    (
+        "moe",
+        MixtureOfExperts,
+        "mixture of the present experts (the posterior of MMVAE; its objective is importance-weighted)",
+    ),
     ("mopoe", MixtureOfProducts, "mixture of products over every subset (MoPoE)"),
     ("wb", WassersteinBarycenter, "2-Wasserstein barycenter of all present experts"),
     ("mwb", MixtureOfBarycenters, "mixture of Wasserstein barycenters over every subset"),

@@ -220,7 +220,9 @@ class MixtureOfBarycenters(MixtureOverSubsets):
 
 
 class MixtureOfExperts(MixtureOverSubsets):
-    """The mixture of the present experts (``moe``, MMVAE).
+    """The mixture of the present experts (``moe``, the posterior of MMVAE).
+
+    The objective of MMVAE's paper is another one: an importance-weighted bound with Laplace experts.
 
     Its expert weights are the weights of the mixture.
 

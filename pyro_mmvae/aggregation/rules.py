@@ -122,7 +122,10 @@ class MatrixRule(Aggregation):
 
 
 class ProductOfExperts(MatrixRule):
-    """The product of the present experts and the prior (``poe``, MVAE).
+    """The product of the present experts and the prior (``poe``, the posterior of MVAE).
+
+    The objective of MVAE's paper is another one: it adds the ELBOs of single modalities and of random subsets to that
+    of all modalities.
 
     Its expert weights are raw exponents. The keywords are those of :class:`Aggregation`.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -171,4 +172,4 @@ def polymnist(out: Path, **options: Any) -> None:
         click.echo(f"{photograph['modality']}: {photograph['file']}")
     sizes = ", ".join(f"{split} {size}" for split, size in provenance["sizes"].items())
     click.echo(f"{out}: {sizes} items in {time.monotonic() - started:.0f} s")
-    click.echo(f"next: pyro-mmvae train --data {out}")
+    click.echo(f"next: {shlex.join(['pyro-mmvae', 'train', '--data', str(out)])}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
             run = training.resume(resume, epochs=options["epochs"], progress=not quiet)
     except training.Interrupted as stop:
-        click.echo(f"{stop}\ncontinue with: pyro-mmvae train --resume {stop.path}", err=True)
+        click.echo(
+            f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True
+        )
         sys.exit(130)
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
@@ -82,13 +85,39 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     drawn = reports.draw_run(run.path)
     best = run.state.get("best")
     if best is not None:
-        click.echo(f"best validation ELBO {best:.1f} nats per item, epoch {run.state['epoch']}")
+        click.echo(_describe_best(run, best))
     click.echo(f"run directory: {run.path}")
     for file in drawn:
         click.echo(f"  {file}")
-    first, *others = run.names
-    targets = ",".join(others or [first])
-    click.echo(f"next: pyro-mmvae sample {run.path} --given {first} --generate {targets} -n 8 --out grid.png")
+    click.echo(f"next: {shlex.join(_next_command(run))}")
+
+
+def _next_command(run: Any) -> list[str]:
+    """Return a command that draws samples: given the first modality that a test item has, else from the prior."""
+    command = ["pyro-mmvae", "sample", str(run.path)]
+    try:
+        present = run.data("test").present
+    except (OSError, ValueError):  # training needs no test items, so that they may be missing
+        return [*command, "--out", "grid.png"]
+    given = next((name for m, name in enumerate(run.names) if bool(present[:, m].any())), None)
+    if given is None:
+        return [*command, "--out", "grid.png"]
+    targets = ",".join([name for name in run.names if name != given] or [given])
+    return [*command, "--given", given, "--generate", targets, "--out", "grid.png"]
+
+
+def _describe_best(run: Any, best: float) -> str:
+    """Return a line on the best checkpoint: its validation ELBO, of which density, and its epoch."""
+    from pyro_mmvae.run_files import read_metrics
+
+    # The runs of earlier versions do not record the figure; it was that of the validation.
+    row = read_metrics(run.path)[-1]
+    by = row.get("select", {"by": row["val"]["density"]})["by"]
+    epoch = run.state["epoch"]
+    if by == "last":
+        return f"last epoch taken, {epoch}; validation ELBO of the {row['val']['density']} {best:.1f} nats per item"
+    density = {"mixture": "the whole mixture", "component": "one drawn component per item"}[by]
+    return f"best validation ELBO {best:.1f} nats per item, of {density}, epoch {epoch}"
 
 
 @click.command()
@@ -102,7 +131,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     help="Modalities to generate, separated by commas.",
 )  # fmt: skip
 @click.option(
-    "-n", "count", type=click.IntRange(1), default=8, show_default=True,
+    "-n", "count", type=click.IntRange(1), show_default="8, or all test items with the modalities given if fewer",
     help="Number of test items to condition on, or of draws from the prior.",
 )  # fmt: skip
 @click.option(
@@ -117,7 +146,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
 )  # fmt: skip
 @plain_errors
 def sample(
-    run: Path, given: str, generate: str, count: int, seed: int, checkpoint: str, device: str, out: Path
+    run: Path, given: str, generate: str, count: int | None, seed: int, checkpoint: str, device: str, out: Path
 ) -> None:
     """Generate modalities from a trained model.
 
@@ -131,6 +160,7 @@ def sample(
     samples = draw_samples(opened, split_names(given), split_names(generate), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]
+    count = len(next(iter(samples.every_array().values()), next(iter(samples.generated.values()), ())))
     source = f"given {', '.join(split_names(given))}" if split_names(given) else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)

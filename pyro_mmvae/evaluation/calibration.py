@@ -173,7 +173,8 @@ def calibrate(
     """Compute the p-value, PIT values and coverage of every statistic.
 
     The p-value refers to the mean over items within a draw, PIT values and coverage to single items. Only a modality
-    that was not given is judged, by a Kolmogorov–Smirnov test of its PIT values, which requires independent items. The
+    that was not given is judged, by a Kolmogorov–Smirnov test of its PIT values, which requires independent items: for
+    tuples that share observations, such as those of polymnist-mini, its p-values are too small. The
     PIT values of a modality that was given crowd around 1/2 even under the exact posterior, since the observation is
     used twice. Values without an order are replaced by scores, see :func:`nominal_scores`.
 

@@ -116,7 +116,7 @@ def joint_coherence(
     """
     classes = _judge_prior_draws(vae, classifiers, draws, seed, batch_size)
     agree = int((classes == classes[0]).all(0).sum())
-    return Metric("joint_coherence", f"prior draws, {readout(vae)}", (), "", agree / draws, draws, seed)
+    return Metric("joint_coherence", f"{draws} prior draws, {readout(vae)}", (), "", agree / draws, draws, seed)
 
 
 def joint_agreement(
@@ -138,7 +138,7 @@ def joint_agreement(
     Raises:
         ValueError: If fewer than two modalities have a classifier.
     """
-    protocol, names = f"prior draws, {readout(vae)}, Fleiss' kappa", classifiers.label_names
+    protocol, names = f"{draws} prior draws, {readout(vae)}, Fleiss' kappa", classifiers.label_names
     kappas = agreement(_judge_prior_draws(vae, classifiers, draws, seed, batch_size))
     return [Metric("joint_coherence", protocol, (), names[k], value, draws, seed) for k, value in kappas.items()]
 

@@ -15,6 +15,7 @@ from pyro_mmvae._compat import is_plate_site
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.posteriors import draws_at_once, items_at_once, private_posteriors, subset_posterior
+from pyro_mmvae.evaluation.trace_sites import is_factor
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -44,8 +45,9 @@ def importance_weights(
     """Return the log importance weights log p(x, z) − log q(z | x) of any Pyro model and guide, per item of a plate.
 
     Masks are respected. Scales (of a subsampled plate, or weights in an objective) are ignored, since these are
-    densities of single items. A subsample is drawn once and kept, so that every row refers to the same items. A latent
-    site that the guide lacks is drawn from the model and cancels.
+    densities of single items. ``pyro.factor`` statements, such as the term that ``expert_weights_entropy`` adds to a
+    guide, are terms of an objective and not densities, and are left out. A subsample is drawn once and kept, so that
+    every row refers to the same items. A latent site that the guide lacks is drawn from the model and cancels.
 
     Args:
         model: A Pyro model whose sites all lie in one plate of dimension -1.
@@ -84,7 +86,7 @@ def _log_density_per_item(trace: Any, plate: str, latents: set[str]) -> Tensor:
     trace.compute_log_prob()
     total: Any = 0.0
     for name, site in trace.nodes.items():
-        if site["type"] != "sample" or is_plate_site(site["fn"]):
+        if site["type"] != "sample" or is_plate_site(site["fn"]) or is_factor(site):
             continue
         if (plate, -1) not in [(frame.name, frame.dim) for frame in site["cond_indep_stack"]]:
             raise ValueError(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import torch
+
 from pyro_mmvae._seeding import seeded
+from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.importance import effective_sample_size, log_mean_exp, sample_importance
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
@@ -46,17 +50,19 @@ def held_out_log_likelihood(
 
     Returns:
         For each subset that some item has, ``log_likelihood`` of x_S (target ``given``) and of x_all (target ``all``)
-        in nats, and the effective sample size ``ess`` of each in draws, as means over items.
+        in nats, and the effective sample size ``ess`` of each in draws, as means over items; and, if there are two
+        items or more, ``log_likelihood_se``, the standard error of the mean over items, in nats. The protocol names the
+        number of items of ``data``, so that figures of other numbers of items are never averaged with these.
     """
     density = "mixture density" if density_of(vae, experts.num_modalities) == "mixture" else "joint component"
-    protocol = f"importance-weighted, K={samples}, {density}, beta=w=1"
+    protocol = f"importance-weighted, K={samples}, {len(data)} items, {density}, beta=w=1"
     rows = []
     for subset in subsets:
         index = has_all(experts, subset).nonzero()[:, 0]
         if not len(index):
             continue
         given = subset_names(subset, vae.names)
-        totals: dict[tuple[str, str], float] = {}
+        values: dict[tuple[str, str], list[Tensor]] = {}
         with seeded(seed, index.device):
             for part in index.split(batch_size):
                 batch = make_batch(data, part.to(data.present.device)).to(index.device)
@@ -67,10 +73,11 @@ def held_out_log_likelihood(
                         ("log_likelihood", log_mean_exp(weights)),
                         ("ess", effective_sample_size(weights)),
                     ):
-                        key = (metric, target)
-                        totals[key] = totals.get(key, 0.0) + float(value.sum())
-        rows += [
-            Metric(metric, protocol, given, target, total / len(index), len(index), seed)
-            for (metric, target), total in totals.items()
-        ]
+                        values.setdefault((metric, target), []).append(value.double().cpu())
+        for (metric, target), parts in values.items():
+            figures = torch.cat(parts)
+            rows.append(Metric(metric, protocol, given, target, float(figures.mean()), len(index), seed))
+            if metric == "log_likelihood" and len(index) > 1:
+                error = float(figures.std()) / math.sqrt(len(index))
+                rows.append(Metric("log_likelihood_se", protocol, given, target, error, len(index), seed))
     return rows

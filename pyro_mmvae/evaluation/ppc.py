@@ -18,6 +18,7 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import choose_subsets, subset_names
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
+from pyro_mmvae.evaluation.trace_sites import is_factor
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -65,7 +66,7 @@ class PredictiveCheck:
 
     @property
     def protocol(self) -> str:
-        """A description of how the draws were made."""
+        """The way in which the draws were made, in words."""
         distribution = "posterior predictive" if self.given else "prior predictive"
         return f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
 
@@ -145,8 +146,9 @@ def predictive_check(
 ) -> PredictiveCheck:
     """Replicate the observations of any Pyro model from the latents that its guide draws.
 
-    The sites that the model observes when it is called are checked, and drawn anew with ``poutine.uncondition``. Items
-    are the plate of dimension -1; masked items count as absent.
+    The sites that the model observes when it is called are checked, and drawn anew with ``poutine.uncondition``.
+    ``pyro.factor`` and ``pyro.deterministic`` statements are not observations and are left out. Items are the plate of
+    dimension -1; masked items count as absent.
 
     Args:
         model: A model with one latent site `(item, latent)` and observed sites `(item, *event)`.
@@ -171,7 +173,8 @@ def predictive_check(
     """
     with torch.no_grad():
         trace = poutine.trace(model).get_trace(*args, **kwargs)
-    sites = {n: trace.nodes[n] for n in trace.observation_nodes if not trace.nodes[n]["infer"].get("_deterministic")}
+    observations = {n: trace.nodes[n] for n in trace.observation_nodes}
+    sites = {n: s for n, s in observations.items() if not s["infer"].get("_deterministic") and not is_factor(s)}
     if not sites:
         raise ValueError("the model must observe at least one site when it is called with these arguments, got none")
     given = tuple(sites if given is None else given)

@@ -15,10 +15,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from pyro_mmvae._typing import Tensor
+from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.evaluation.attributes import average_precisions
 from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import posterior_means, select
+from pyro_mmvae.evaluation.posteriors import has_all, posterior_means, select
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -43,7 +43,9 @@ def linear_probe(
 
     Protocol ``per-subset`` fits one probe per subset (MoPoE, Sutter et al., 2021, with 500 points). Protocol ``joint``
     fits one probe on the posterior given all modalities and tests it on every subset (MVTCAE, Hwang et al., 2021). The
-    two give different numbers. Items without any modality of the subset are left out, in training and in testing.
+    two give different numbers. A test item that lacks a modality of the subset is left out, as in coherence and log
+    likelihoods. So is a training item, except that the one probe of ``joint`` is fitted on all items that have any
+    modality, given all those that they have.
 
     Args:
         vae: The model whose guide aggregates the experts.
@@ -59,7 +61,7 @@ def linear_probe(
         workers: The number of probes to fit at once, 2 by default, each in one thread.
 
     Returns:
-        One row for each subset of which some training and some test item has a modality. For classes it is the
+        One row for each subset of which some training and some test item has all modalities. For classes it is the
         accuracy; for attributes the average precision of the scores, averaged over the attributes that some test item
         has, followed by one row per attribute with its name as the target.
 
@@ -75,17 +77,17 @@ def linear_probe(
     chosen_labels = train_labels.cpu()[rows].numpy()
     everything = tuple(range(train.num_modalities))
 
-    def fit(subset: Sequence[int]) -> list[Pipeline]:
-        values, labels = _features(vae, chosen, chosen_labels, subset)
+    def fit(subset: Sequence[int], kept: Tensor) -> list[Pipeline]:
+        values, labels = _features(vae, chosen, chosen_labels, subset, kept)
         if not len(values):
             return []
         return [_fit(values, column) for column in labels.reshape(len(labels), -1).T]
 
-    shared = fit(everything) if protocol == "joint" else None
+    shared = fit(everything, chosen.mask.any(-1)) if protocol == "joint" else None
 
     def score(subset: Sequence[int]) -> list[Metric]:
-        values, labels = _features(vae, test, test_labels.cpu().numpy(), subset)
-        probes = fit(subset) if shared is None else shared
+        values, labels = _features(vae, test, test_labels.cpu().numpy(), subset, has_all(test, subset))
+        probes = fit(subset, has_all(chosen, subset)) if shared is None else shared
         if not probes or not len(values):
             return []
         description = f"{protocol}, {len(rows)} points" + (", average precision" if labels.ndim > 1 else "")
@@ -99,10 +101,9 @@ def linear_probe(
 
 
 def _features(
-    vae: MultimodalVAE, experts: Experts, labels: NDArray[Any], subset: Sequence[int]
+    vae: MultimodalVAE, experts: Experts, labels: NDArray[Any], subset: Sequence[int], kept: Bool[Tensor, " item"]
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return posterior means and labels of the items with some modality of a subset."""
-    kept = experts.mask[:, list(subset)].any(-1)
+    """Return posterior means given a subset, and labels, of the items that are kept."""
     values = posterior_means(vae, select(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
     return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
 

@@ -85,7 +85,7 @@ def reconstruction(
     z and the private latents of the modalities given are one draw from the posterior given the subset; other private
     latents are drawn from their priors. The mean of the likelihood is compared with the observation. Items that lack a
     modality of the subset, or the modality compared, are left out. For a modality of the subset the figure measures
-    reconstruction, for another modality translation.
+    reconstruction, for another modality translation; the protocol says which, so that means never mix the two.
 
     Args:
         vae: The model, in eval mode.
@@ -127,7 +127,10 @@ def reconstruction(
                         total, count = totals.get((metric, name), (0.0, 0))
                         totals[metric, name] = total + float(figures.sum()), count + len(figures)
         given = subset_names(subset, vae.names)
-        rows += [Metric(m, protocol, given, n, total / k, k, seed) for (m, n), (total, k) in totals.items() if k]
+        for (metric, name), (total, count) in totals.items():
+            kind = "reconstruction" if name in given else "translation"
+            if count:
+                rows.append(Metric(metric, f"{kind}, {protocol}", given, name, total / count, count, seed))
     return rows
 
 

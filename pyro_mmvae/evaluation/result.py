@@ -107,4 +107,4 @@ class Evaluation:
 
 def _separate_target(row: Metric) -> str:
     """Return the target if rows of different targets are different quantities, or ``""`` if they are repetitions."""
-    return row.target if row.metric in {"log_likelihood", "ess"} else ""
+    return row.target if row.metric in {"log_likelihood", "log_likelihood_se", "ess"} else ""

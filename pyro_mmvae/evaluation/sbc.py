@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from pyro import poutine
 from scipy import stats
 
+from pyro_mmvae._compat import is_plate_site
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
+from pyro_mmvae.evaluation.trace_sites import is_factor
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -56,7 +58,7 @@ class SimulationCalibration:
 
     @property
     def protocol(self) -> str:
-        """A description of how the ranks were computed."""
+        """The way in which the ranks were computed, in words."""
         text = f"simulation-based calibration, {self.density} density, {self.draws} draws"
         return f"{text}; {self.note}" if self.note else text
 
@@ -74,12 +76,38 @@ class SimulationCalibration:
         return np.array([float(stats.kstest(column, "uniform").pvalue) for column in values.T])
 
     def metrics(self) -> list[Metric]:
-        """Return the p-values as rows of figures."""
+        """Return the p-values as rows of figures; those named ``holm`` are corrected for the number of quantities."""
+        chi_square, ks = self.chi_square(), self.ks()
+        kinds = {
+            "sbc_chi_square_p_value": chi_square,
+            "sbc_chi_square_holm_p_value": holm(chi_square),
+            "sbc_ks_p_value": ks,
+            "sbc_ks_holm_p_value": holm(ks),
+        }
         return [
             Metric(name, self.protocol, self.given, quantity, float(value), self.simulations, self.seed)
-            for name, values in (("sbc_chi_square_p_value", self.chi_square()), ("sbc_ks_p_value", self.ks()))
+            for name, values in kinds.items()
             for quantity, value in zip(self.quantities, values, strict=True)
         ]
+
+
+def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return p-values corrected by Holm's method for their number, which holds for dependent tests too.
+
+    References:
+        Holm, 1979. A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6.
+
+    Args:
+        p_values: The p-values of several tests, of shape `(test,)`.
+
+    Returns:
+        The corrected p-values in the order of the tests, at most 1; the least of them is that of Bonferroni.
+    """
+    order = np.argsort(p_values)
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(p_values), 0, -1))
+    corrected = np.empty_like(steps)
+    corrected[order] = np.minimum(steps, 1.0)
+    return corrected
 
 
 def rank_bins(draws: int, simulations: int) -> int:
@@ -120,7 +148,8 @@ def calibrate_by_simulation(
 
     Latents and observations are drawn from the model, then latents from the guide given those observations. The rank of
     the first latent among the others is uniform if the guide is the exact posterior. A guide that is too narrow gives
-    ranks in the shape of ∪, one that is too wide ∩, and one that is shifted a slope.
+    ranks in the shape of ∪, one that is too wide ∩, and one that is shifted a slope. ``pyro.factor`` statements are not
+    densities, and are left out of log p.
 
     References:
         Talts, Betancourt, Simpson, Vehtari and Gelman, 2018. Validating Bayesian inference algorithms with
@@ -153,7 +182,9 @@ def calibrate_by_simulation(
         trace = poutine.trace(simulate).get_trace()
         truth = trace.nodes[latent]["value"]
         rank_bins(draws, len(truth))
-        values = {n: trace.nodes[n]["value"] for n in trace.stochastic_nodes if n not in {latent, DRAW_SITE}}
+        nodes = {n: trace.nodes[n] for n in trace.stochastic_nodes if n not in {latent, DRAW_SITE}}
+        variables = {n: s for n, s in nodes.items() if not is_factor(s) and not is_plate_site(s["fn"])}
+        values = {name: site["value"] for name, site in variables.items()}
         values = {name: value for name, value in values.items() if len(value.shape) and len(value) == len(truth)}
         seen, options = condition(values)
         latents = draw_latents(lambda: guide(*seen, **options), draws, seed)
@@ -236,7 +267,8 @@ def _log_density(model: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
     """Return the log density of all sites in the plate, of shape `(item,)`."""
     trace = poutine.trace(model).get_trace(*args, **kwargs)
     trace.compute_log_prob()
-    terms = [trace.nodes[name]["log_prob"] for name in (*trace.stochastic_nodes, *trace.observation_nodes)]
+    sites = [trace.nodes[name] for name in (*trace.stochastic_nodes, *trace.observation_nodes)]
+    terms = [site["log_prob"] for site in sites if not is_factor(site)]
     return torch.stack([term for term in terms if term.shape[-1:] == (items,)]).sum(0)
 
 

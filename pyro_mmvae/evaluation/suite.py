@@ -197,10 +197,15 @@ def _choose_items(count: int, limit: int, seed: int) -> list[int]:
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:
-    """Return the first two principal components of the posterior means given all modalities, and the labels."""
+    """Return the first two principal components of the posterior means given all modalities, and the labels.
+
+    With one latent dimension or one item there is one component only, and the second one is 0.
+    """
     means = posterior_means(vae, experts, range(experts.num_modalities)).double().cpu()
     centred = means - means.mean(0)
     _, values, axes = np.linalg.svd(centred.numpy(), full_matrices=False)
+    missing = max(2 - len(axes), 0)
+    axes, values = np.pad(axes, ((0, missing), (0, 0))), np.pad(values, (0, missing))
     arrays: dict[str, NDArray[Any]] = {
         "latent": (centred.numpy() @ axes[:2].T).astype(np.float32),
         "explained": (values[:2] ** 2 / np.maximum((values**2).sum(), np.finfo(float).tiny)).astype(np.float32),

@@ -64,7 +64,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per aggregation, metric, protocol and number of modalities given."""
+    """Return one row per aggregation, metric, protocol and number of modalities given.
+
+    ``se`` is the standard error over seeds. ``se_items``, which only log likelihoods have, is that over the test items;
+    all seeds are evaluated on the same items, so it does not shrink with their number.
+    """
     values: dict[tuple[str, str, str, int], list[float]] = {}
     for cell in cells:
         name = cell["aggregation"]
@@ -81,9 +85,11 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "views": views,
             "mean": float(np.mean(replicates)),
             "se": float(np.std(replicates, ddof=1) / math.sqrt(len(replicates))) if len(replicates) > 1 else math.nan,
+            "se_items": float(np.mean(values.get((name, f"{metric}_se", protocol, views), math.nan))),
             "seeds": len(replicates),
         }
         for (name, metric, protocol, views), replicates in values.items()
+        if not metric.endswith("_se")
     ]
 
 
@@ -112,6 +118,8 @@ def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: 
             cells_text = [_cell(by_cell.get((name, view)), digits) for view in views]
             lines.append(f"| {name} | " + " | ".join(cells_text) + " |")
         lines.append("")
+    if any(not math.isnan(row["se_items"]) for row in rows):
+        lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
     seeds = sorted({cell["train_seed"] for cell in cells})
     epochs = sorted({cell["epochs"] for cell in cells})
     lines.append(f"Seeds {seeds}, epochs {epochs}, evaluation {json.dumps(cells[0]['options'])}.")
@@ -122,11 +130,12 @@ def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: 
 
 
 def _cell(row: dict[str, Any] | None, digits: int) -> str:
-    """Return a mean with its standard error as text, or ``""`` if there is no row."""
+    """Return a mean with its standard errors over seeds and, in brackets, over items; ``""`` if there is no row."""
     if row is None:
         return ""
     error = "" if math.isnan(row["se"]) else f" ± {row['se']:.{digits}f}"
-    return f"{row['mean']:.{digits}f}{error}"
+    items = "" if math.isnan(row["se_items"]) else f" (± {row['se_items']:.{digits}f})"
+    return f"{row['mean']:.{digits}f}{error}{items}"
 
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:

@@ -20,8 +20,8 @@ _LABELS = {
     "ess": "effective sample size",
 }
 _TABLE = (
-    "probe", "coherence", "joint_coherence", "log_likelihood", "ess", "khat", "khat_share", "mse", "ssim",
-    "exact_match", "frechet_classifier", "fid", "kl", "active_units", "expert_kl",
+    "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess", "khat", "khat_share",
+    "mse", "ssim", "exact_match", "frechet_classifier", "fid", "kl", "active_units", "expert_kl",
 )  # fmt: skip
 
 
@@ -72,6 +72,12 @@ def table(path: Path) -> str:
     lines += [f"[{number}] {protocol}" for number, protocol in enumerate(notes, 1)]
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
+    if any(name.startswith("log_likelihood ") for name, _ in rows):
+        lines.append("log_likelihood: nats per item, of pixels the density of values in [0, 1], not dequantised")
+    if any(name.startswith("log_likelihood_se ") for name, _ in rows):
+        lines.append(
+            "log_likelihood_se: standard error over the test items, which another seed on them does not reduce"
+        )
     accuracy = summary["classifier_accuracy"]
     frequency = summary.get("attribute_frequency", {}).values()
     if accuracy:

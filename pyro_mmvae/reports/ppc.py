@@ -94,9 +94,19 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
     lines += _noisier(data)
     if any("given" in name for name in cells):
         lines.append("(given): in-sample, conservative by construction and not judged")
+    if not bool(constants["in_sample"].all()):
+        lines.append(
+            "Kolmogorov-Smirnov p-values assume independent items: tuples that share observations, such as those of "
+            "polymnist-mini, are not, and get p-values that are too small"
+        )
     if "sbc_note" in attributes or "sbc_protocol" in attributes:
-        worst = float(constants["sbc_p_value"].min())
-        lines.append(f"{attributes['sbc_protocol']}: least chi-square p of {constants.sizes['quantity']}: {worst:.2g}")
+        quantities = constants.sizes["quantity"]
+        # The least of Holm's corrected p-values is that of Bonferroni.
+        worst = min(1.0, quantities * float(constants["sbc_p_value"].min()))
+        lines.append(
+            f"{attributes['sbc_protocol']}: least chi-square p of {quantities}, corrected for their number (Holm): "
+            f"{worst:.2g}"
+        )
     return "\n".join(line.rstrip() for line in lines)
 
 
@@ -242,7 +252,8 @@ def _sbc(data: Any) -> Figure:
     title = f"Ranks of the true latent {given}\n{how}, {attributes['sbc_simulations']} simulations, seed "
     half = note.find(":") + 1
     note = f"\n{note[:half]}\n{note[half:].strip()}" if note else ""
-    figure.suptitle(f"{title}{attributes['sbc_seed']}{few}{note}", fontsize=8)
+    single = "; p-values of single panels, not corrected for their number"
+    figure.suptitle(f"{title}{attributes['sbc_seed']}{few}{single}{note}", fontsize=8)
     return figure
 
 

@@ -125,7 +125,9 @@ class ModelConfig(_Section):
 class TrainConfig(_Section):
     """The optimization and the machine.
 
-    ``objective`` is the name of an objective, or a mapping with ``name`` and its options.
+    ``objective`` is the name of an objective, or a mapping with ``name`` and its options. ``select`` names the figure
+    by which the best checkpoint is chosen: the validation ELBO of the whole ``mixture`` or of one drawn ``component``
+    per item; ``last`` takes the last epoch.
     """
 
     epochs: int = Field(10, ge=0)
@@ -139,6 +141,7 @@ class TrainConfig(_Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = Field(None, ge=1)
     objective: str | dict[str, Any] = "elbo"
+    select: Literal["mixture", "component", "last"] = "mixture"
 
     @field_validator("objective")
     @classmethod

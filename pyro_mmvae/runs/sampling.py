@@ -16,6 +16,7 @@ from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.runs.run import Run
 
+_NUM_DRAWS = 8  # of draw_samples, unless told otherwise
 _NUM_ITEMS = 10  # in the samples shown after training
 
 
@@ -44,7 +45,7 @@ class Samples:
 
 
 def draw_samples(
-    run: Run, given: Sequence[str] = (), generate: Sequence[str] = (), count: int = 8, seed: int = 0
+    run: Run, given: Sequence[str] = (), generate: Sequence[str] = (), count: int | None = None, seed: int = 0
 ) -> Samples:
     """Generate modalities given others: draw the latent from its posterior, then take the mean of the likelihood.
 
@@ -56,14 +57,15 @@ def draw_samples(
         given: The names of the modalities to condition on, for test items that have all of them; if empty (default),
             the latent is drawn from the prior.
         generate: The names of the modalities to generate; by default all that are not in ``given``.
-        count: The number of items, 8 by default.
+        count: The number of items; by default 8, or all test items that have the modalities given if those are fewer.
         seed: The seed of the choice of items and of the draws, 0 by default.
 
     Returns:
         The generated modalities and the observations.
 
     Raises:
-        ValueError: If a modality is unknown, or fewer than ``count`` test items have all modalities in ``given``.
+        ValueError: If a modality is unknown, fewer than ``count`` test items have all modalities in ``given``, or none
+            has.
     """
     generate = tuple(generate) or tuple(name for name in run.names if name not in given) or run.names
     for name in (*given, *generate):
@@ -71,15 +73,23 @@ def draw_samples(
             raise ValueError(f"unknown modality {name!r}; the run has {', '.join(run.names)}")
     with seeded(seed, run.device):
         if not given:
-            return _to_samples(run, {}, run.decode(run.model.prior().sample(torch.Size((count,)))), generate)
+            return _to_samples(
+                run, {}, run.decode(run.model.prior().sample(torch.Size((count or _NUM_DRAWS,)))), generate
+            )
         data = run.data("test")
         columns = [data.names.index(name) for name in given]
         items = data.present[:, columns].all(-1).nonzero().squeeze(-1)
+        if not len(items):
+            raise ValueError(f"given must be modalities that a test item has, got {', '.join(given)}, which none has")
+        if count is None:
+            count = min(_NUM_DRAWS, len(items))
         if len(items) < count:
             raise ValueError(f"count must be at most {len(items)}, the test items with {', '.join(given)}, got {count}")
         subset = data.subset(items[torch.randperm(len(items))[:count]])
         observed = {name: subset.tensors[name] for name in given}
-        z = run.posterior(observed, given).sample()
+        # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
+        density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
+        z = run.posterior(observed, given, density=density).sample()
         private = {name: posterior.sample() for name, posterior in run.private_posterior(observed, given).items()}
         return _to_samples(run, observed, run.decode(z, private), generate)
 

@@ -186,11 +186,13 @@ class ElboEstimate(TypedDict):
 
 
 @torch.no_grad()
-def evaluate_elbo(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: int = 500, seed: int = 0) -> ElboEstimate:
+def evaluate_elbo(
+    vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: int = 500, seed: int = 0, density: str | None = None
+) -> ElboEstimate:
     r"""Estimate the evidence lower bound on a data set with one draw per item, β = w_m = 1, in float32.
 
-    The guide's density is the whole mixture. If that has more than 4,096 components, it is one drawn component per
-    item instead, whose ELBO has the component bound as its expectation.
+    By default the guide's density is the whole mixture. If that has more than 4,096 components, it is one drawn
+    component per item instead, whose ELBO has the component bound as its expectation.
 
     Args:
         vae: The model and guide, in any mode; the mode is restored.
@@ -198,11 +200,13 @@ def evaluate_elbo(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: in
         batch_size: The number of items that are evaluated at once, 500 by default; the result depends on it only by
             rounding and by which draws belong to which items.
         seed: The seed of the draws, 0 by default.
+        density: The density of the guide, ``mixture`` or ``component``; by default the mixture if it can be evaluated.
 
     Returns:
         The estimate, a dictionary.
     """
-    density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "component"
+    if density is None:
+        density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "component"
     estimator = RecordingELBO(max_plate_nesting=1)
     averages, started, mode = Averages(), time.perf_counter(), vae.training
     vae.eval()

@@ -237,14 +237,23 @@ class _Session:
         seconds = time.perf_counter() - started
         means = averages.read()
         val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed)
+        chosen_by = self._selection_figure(val)
         bar.set_postfix({**_summary(means), "val_elbo": f"{val['elbo']:.1f}"})
         bar.close()
         pace = {"items_per_second": averages.items / seconds, "seconds": seconds}
-        self._record(epoch, means, val, pace)
+        self._record(epoch, means, val, chosen_by, pace)
 
-    def _record(self, epoch: int, means: MeanTerms, val: ElboEstimate, pace: dict[str, float]) -> None:
+    def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
+        """Return the validation figure that chooses the best checkpoint, which ``val`` is unless another is set."""
+        if self.config.train.select == "component" and val["density"] != "component":
+            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density="component")
+        return val
+
+    def _record(
+        self, epoch: int, means: MeanTerms, val: ElboEstimate, chosen_by: ElboEstimate, pace: dict[str, float]
+    ) -> None:
         """Append the metrics of an epoch, and save the checkpoints."""
-        model = self.config.model
+        model, last = self.config.model, self.config.train.select == "last"
         row = {
             "epoch": epoch,
             "step": self.trainer.steps,
@@ -257,11 +266,12 @@ class _Session:
             "lr": self.trainer.rate(self.trainer.steps),
             **pace,
             "val": val,
+            "select": {"by": "last" if last else chosen_by["density"], "elbo": chosen_by["elbo"]},
             **learned_weights(self.vae, self.val),
         }
         self.writer.append_metrics(row)
-        if val["elbo"] > (-math.inf if self.best is None else self.best):  # never NaN
-            self.best = val["elbo"]
+        if last or chosen_by["elbo"] > (-math.inf if self.best is None else self.best):  # never NaN unless last
+            self.best = chosen_by["elbo"]
             self._save_checkpoint("best", epoch=epoch + 1)
         self._save(epoch + 1, 0)
 

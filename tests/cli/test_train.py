@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -104,7 +105,7 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
     assert (config.train.batch_size, config.train.epochs, config.model.latent_size) == (24, 2, 3)
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
     assert lines[-1].startswith("next: pyro-mmvae ")
-    sampled = invoke(*lines[-1].removeprefix("next: pyro-mmvae ").split())  # the suggested command works
+    sampled = invoke(*shlex.split(lines[-1].removeprefix("next: pyro-mmvae ")))  # the suggested command works
     assert sampled.stdout == "grid.png: 8 draws given m0, seed 0\n"
     assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -12,6 +13,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_mmvae import BarycentricGuide, Experts
 from pyro_mmvae.data import make_batch
 from pyro_mmvae.evaluation.importance import (
     effective_sample_size,
@@ -102,3 +104,37 @@ def test_importance_weights_site_outside_the_plate_raises() -> None:
         importance_weights(shared, guide_of(), X, samples=1)
     with pytest.raises(ValueError, match="plate 'items' .*; site 'z' does not"):
         importance_weights(model, guide_of(), X, samples=1, plate="items")
+
+
+def test_importance_weights_factors_in_model_and_guide_are_left_out() -> None:
+    def penalised(program: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            result = program(*args)
+            with pyro.plate("more", len(X), dim=-1):
+                pyro.factor("penalty", torch.arange(4.0), **options)
+            pyro.factor("outside", torch.tensor(7.0), **options)
+            return result
+
+        return run
+
+    exact = guide_of()
+    weights = importance_weights(penalised(model), penalised(exact, has_rsample=True), X, samples=3)
+    evidence = dist.Normal(torch.zeros(4, dtype=torch.float64), math.sqrt(2)).log_prob(X)
+    torch.testing.assert_close(weights, evidence.expand(3, 4))
+
+
+def test_importance_weights_expert_weights_entropy_has_no_effect() -> None:
+    x = torch.randn(5, 2, 1)
+
+    def pair(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.unsqueeze(-2).expand(len(x), 2, 1), 1.0).to_event(2), obs=x)
+
+    def weights(**options: Any) -> Tensor:
+        learned = torch.nn.Parameter(torch.tensor([1.0, 3.0]))
+        guide = BarycentricGuide(lambda x: Experts(x / 2, torch.ones_like(x)), "wb", expert_weights=learned, **options)
+        with pyro.poutine.seed(rng_seed=1):
+            return importance_weights(pair, guide, x, samples=3)
+
+    torch.testing.assert_close(weights(expert_weights_entropy=1.0), weights())

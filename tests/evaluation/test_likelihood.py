@@ -79,3 +79,16 @@ def test_held_out_log_likelihood_training_weights_have_no_effect() -> None:
     linear.vae.model.beta = linear.vae.guide.beta = 2.5
     linear.vae.model.reconstruction_weights = {"a": 3.0, "b": 0.0}
     assert linear.rows(samples=4) == plain
+
+
+def test_held_out_log_likelihood_has_the_standard_error_over_items_and_their_number() -> None:
+    linear = Linear()
+    rows = linear.rows(samples=16)
+    for given in (("a",), ("a", "b")):
+        evidences = np.array([linear.evidence(i, given) for i in range(7)])
+        error = rows["log_likelihood_se", given, "given"]
+        assert error.value == pytest.approx(evidences.std(ddof=1) / 7**0.5, rel=1e-4)
+        assert error.protocol == rows["log_likelihood", given, "given"].protocol
+        assert "7 items" in error.protocol
+    linear.data = linear.data.subset([0])
+    assert "log_likelihood_se" not in {metric for metric, _, _ in linear.rows(samples=2)}

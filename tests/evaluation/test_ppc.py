@@ -239,3 +239,23 @@ def test_predictive_check_user_defined_model_with_masks() -> None:
         predictive_check(model, guide, x, y, given=["w"], latent="u", noise=0.1)
     with pytest.raises(ValueError, match="must observe at least one site"):
         predictive_check(pyro.poutine.uncondition(model), guide, x, y, latent="u", noise=0.1)
+
+
+def test_predictive_check_factors_are_not_checked() -> None:
+    x = torch.randn(6, 2)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 6):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.factor("penalty", -z.square().sum(-1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", 6):
+            z = pyro.sample("z", dist.Normal(x, 1.0).to_event(1))
+            pyro.factor("term", z.sum(-1), has_rsample=True)
+
+    check = predictive_check(model, guide, x, samples=3)
+    assert set(check.present) == {"x"}
+    assert check.given == ("x",)
+    assert all(np.isfinite(values).all() for values in check.observed.values())

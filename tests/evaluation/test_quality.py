@@ -68,7 +68,9 @@ def test_reconstruction_fixed_decoder_matches_hand_values() -> None:
         assert rows["ssim", given, "image"].value == pytest.approx(0.5 + 0.5 * (0.16 + 1e-4) / (0.2 + 1e-4), rel=1e-4)
         assert rows["exact_match", given, "text"].value == pytest.approx(4 / 6)
         assert {row.n for row in rows.values()} == {6}
-    assert "one draw of the posterior" in rows["mse", ("image",), "image"].protocol
+    assert rows["mse", ("image",), "image"].protocol.startswith("reconstruction, one draw of the posterior")
+    assert rows["exact_match", ("image",), "text"].protocol.startswith("translation, one draw of the posterior")
+    assert rows["exact_match", ("image", "text"), "text"].protocol.startswith("reconstruction, ")
 
 
 def test_reconstruction_absent_modalities_are_left_out() -> None:

@@ -14,6 +14,7 @@ from pyro_mmvae.evaluation.sbc import (
     IMAGE_NOTE,
     SimulationCalibration,
     calibrate_by_simulation,
+    holm,
     rank_bins,
     simulation_calibration,
 )
@@ -90,7 +91,7 @@ def test_simulation_calibration_images_add_a_note() -> None:
     for row in result.metrics():
         assert (row.given, row.n, row.seed) == (("a",), 100, 0)
         assert "19 draws" in row.protocol
-    assert [row.target for row in result.metrics()] == ["z[0]", "z[1]", "log_p"] * 2
+    assert [row.target for row in result.metrics()] == ["z[0]", "z[1]", "log_p"] * 4
     with pytest.raises(ValueError, match=r"given must name modalities of the model \(a, b\), got 'c'"):
         simulation_calibration(vae, ("c",))
 
@@ -106,3 +107,37 @@ def test_rank_bins_returns_the_largest_valid_number(draws: int, simulations: int
 def test_rank_bins_too_few_simulations_raise(draws: int, simulations: int) -> None:
     with pytest.raises(ValueError, match="choose draws"):
         rank_bins(draws, simulations)
+
+
+def test_calibrate_by_simulation_factors_are_left_out() -> None:
+    def ranks(weight: float) -> SimulationCalibration:
+        def penalised(x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                pyro.factor("penalty", weight * z.square().sum(-1))
+                pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+        def guide(x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(0.8 * x, 0.2**0.5).to_event(1))
+
+        return calibrate_by_simulation(penalised, guide, lambda values: ((values["x"],), {}), torch.zeros(ITEMS, 2))
+
+    result = ranks(50.0)
+    assert result.given == ("x",)
+    np.testing.assert_array_equal(result.ranks, ranks(0.0).ranks)
+
+
+def test_holm_matches_hand_values() -> None:
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.5, 0.03])), [0.09, 0.04, 0.5, 0.09])
+    np.testing.assert_allclose(holm(np.array([0.9, 0.6])), [1.0, 1.0])
+
+
+def test_simulation_calibration_metrics_have_corrected_p_values() -> None:
+    result = run(scale=1.1)
+    rows = {(row.metric, row.target): row.value for row in result.metrics()}
+    least = min(rows["sbc_chi_square_p_value", name] for name in result.quantities)
+    assert min(rows["sbc_chi_square_holm_p_value", name] for name in result.quantities) == pytest.approx(3 * least)
+    assert {name for name, _ in rows} == {
+        f"sbc_{test}{corrected}_p_value" for test in ("chi_square", "ks") for corrected in ("", "_holm")
+    }

@@ -14,11 +14,11 @@ from click.testing import CliRunner
 from matplotlib.figure import Figure
 
 from pyro_mmvae import Modality, MultimodalVAE
-from pyro_mmvae.evaluation.inference_data import to_inference_data, write_inference_data
+from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inference_data, write_inference_data
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import simulation_calibration
 from pyro_mmvae.reports import ppc as pictures
-from pyro_mmvae.reports.ppc import draw_ppc
+from pyro_mmvae.reports.ppc import draw_ppc, ppc_table
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 
@@ -113,6 +113,15 @@ def test_draw_ppc_draws_every_check_and_raises_without_one(tmp_path: Path, monke
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="no posterior predictive check"):
         draw_ppc(tmp_path / "empty")
+
+
+def test_ppc_table_states_independence_and_corrects_the_least_p_value(run: Path) -> None:
+    text = " ".join(ppc_table(run / "evaluation" / "ppc.nc").split())
+    assert "p-values assume independent items: tuples that share observations" in text
+    data = read_inference_data(run / "evaluation" / "ppc.nc")
+    least = float(data.constant_data["sbc_p_value"].min())
+    assert data.constant_data.sizes["quantity"] == 3
+    assert f"least chi-square p of 3, corrected for their number (Holm): {min(1.0, 3 * least):.2g}" in text
 
 
 def test_reports_ppc_does_not_import_torch_or_pyro() -> None:

@@ -15,12 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae import MultimodalDataset, __version__, aggregations, load, runs, train
+from pyro_mmvae import BarycentricGuide, MultimodalDataset, Run, __version__, aggregations, load, runs, train
 from pyro_mmvae.data import register_data
 from pyro_mmvae.runs import RunError, read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, read_state
 from pyro_mmvae.runs.config import Config, make_config
 from pyro_mmvae.training import TrainingError, evaluate_elbo, session
+from pyro_mmvae.training.elbo import ElboEstimate
 from pyro_mmvae.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
@@ -84,6 +85,47 @@ def test_train_records_the_elbo_of_the_best_checkpoint(toy_config: MakeConfig, t
     again = evaluate_elbo(run.vae, run.data("val"), seed=run.config.train.seed)
     assert again["elbo"] == pytest.approx(run.state["best"], rel=1e-5)
     assert max(row["val"]["elbo"] for row in read_metrics(run.path)) == run.state["best"]
+
+
+def best_row(run: Run) -> dict[str, Any]:
+    """Return the row of metrics.jsonl of the epoch whose checkpoint is the best."""
+    return read_metrics(run.path)[run.state["epoch"] - 1]
+
+
+def test_train_select_component_chooses_by_the_elbo_of_drawn_components(toy_config: MakeConfig, tmp_path: Path) -> None:
+    config = toy_config(train__epochs=4, model__aggregation="mwb", train__select="component")
+    run = train(config, tmp_path / "run", progress=False)
+    rows = read_metrics(run.path)
+    assert {row["select"]["by"] for row in rows} == {"component"}
+    assert {row["val"]["density"] for row in rows} == {"mixture"}  # what is reported stays
+    assert run.state["best"] == max(row["select"]["elbo"] for row in rows) == best_row(run)["select"]["elbo"]
+    again = evaluate_elbo(run.vae, run.data("val"), seed=config.train.seed, density="component")
+    assert again["elbo"] == pytest.approx(run.state["best"], rel=1e-5)
+    assert again["density"] == "component"
+    assert again["elbo"] != pytest.approx(best_row(run)["val"]["elbo"], rel=1e-5)
+
+
+def test_train_select_last_takes_the_last_epoch(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elbos = iter([5.0, 4.0, 3.0])
+
+    def falling(*args: Any, **options: Any) -> ElboEstimate:
+        return {**evaluate_elbo(*args, **options), "elbo": next(elbos)}
+
+    monkeypatch.setattr(session, "evaluate_elbo", falling)
+    run = train(toy_config(train__epochs=3, train__select="last"), tmp_path / "run", progress=False)
+    assert (run.state["epoch"], run.state["best"]) == (3, 3.0)
+    assert {row["select"]["by"] for row in read_metrics(run.path)} == {"last"}
+
+
+def test_train_select_mixture_records_components_if_the_mixture_is_too_large(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BarycentricGuide, "has_mixture", lambda self, count: False)
+    run = train(toy_config(train__epochs=1, model__aggregation="mwb"), tmp_path / "run", progress=False)
+    (row,) = read_metrics(run.path)
+    assert row["select"] == {"by": "component", "elbo": row["val"]["elbo"]}
 
 
 @pytest.mark.parametrize("aggregation", aggregations())
