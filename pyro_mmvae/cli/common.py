@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -135,6 +135,17 @@ def read_config(
     return runs.resolve(result)
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Return the names in a comma-separated text."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def split_names(text: str, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names in a comma-separated text.
+
+    Args:
+        text: The names, with spaces around them or not.
+        names: The names that exist, of which those with commas are recognised; none by default.
+    """
+    parts, result = text.split(","), list[str]()
+    while parts:
+        joined = [",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)]
+        name = next((name for name in joined if name in names), joined[-1])
+        result.append(name)
+        del parts[: len(joined) - joined.index(name)]
+    return tuple(name for name in result if name)

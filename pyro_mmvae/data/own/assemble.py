@@ -15,7 +15,7 @@ from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage import mapped
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor
-from pyro_mmvae.modality_spec import ModalitySpec, infer_data_type, resolve_modality
+from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
 
@@ -76,11 +76,7 @@ def _count_items(raw: RawArrays) -> int:
         raise ValueError(f"{raw.where}: must hold at least one array of a modality, got none")
     first = next(iter(raw.modalities))
     for name, array in raw.modalities.items():
-        if not name.isidentifier():
-            raise ValueError(
-                f"{raw.locate(name)}: the name must consist of letters, digits and _ and not begin with a digit, got "
-                f"{name!r}"
-            )
+        check_modality_name(name, raw.locate(name))
         mapped.check_array(raw.locate(name), array)
         if len(array) != len(raw.modalities[first]):
             raise ValueError(
