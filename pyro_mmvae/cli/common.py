@@ -57,15 +57,20 @@ def config_options(command: Command) -> Command:
     return command
 
 
+def set_option(command: Command) -> Command:
+    """Add the option ``--set`` to a command that takes settings of a configuration."""
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated.",
+    )(command)  # fmt: skip
+
+
 _CONFIG_OPTIONS = (
     click.option(
         "--config", type=click.Path(path_type=Path), metavar="FILE.yaml", show_default="the built-in settings",
         help="Configuration file with the sections data, model and train.",
     ),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated.",
-    ),
+    set_option,
     click.option(
         "--data", metavar="NAME|PATH", show_default="from the configuration",
         help="Data set to train on: a name from the command 'data info', or the path of its files.",

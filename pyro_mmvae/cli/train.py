@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,8 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     for file in drawn:
         click.echo(f"  {file}")
     first, *others = run.names
-    targets = ",".join(others or [first])
-    click.echo(f"next: pyro-mmvae sample {run.path} --given {first} --generate {targets} -n 8 --out grid.png")
+    folder, first, targets = (shlex.quote(word) for word in (str(run.path), first, ",".join(others or [first])))
+    click.echo(f"next: pyro-mmvae sample {folder} --given {first} --generate {targets} -n 8 --out grid.png")
 
 
 @click.command()
