@@ -227,6 +227,24 @@ def infer_data_type(where: str, dtype_kind: str, is_byte: bool, shape: tuple[int
     )
 
 
+def check_modality_name(name: str, where: str = "") -> None:
+    """Check that a modality can have a name: any name of a file, since a modality may be stored in one.
+
+    Args:
+        name: The name to check.
+        where: Beginning of the error message, such as a file; empty by default.
+
+    Raises:
+        ValueError: If the name is empty, ``present``, which is the mask of a batch, ``.`` or ``..``, or has a slash, a
+            backslash or characters that cannot be printed.
+    """
+    if name in {"", ".", "..", "present"} or "/" in name or "\\" in name or not name.isprintable():
+        raise ValueError(
+            f"{where}{': ' if where else ''}the name of a modality must be a file name of printable characters other "
+            f"than 'present', got {name!r}: rename it"
+        )
+
+
 def check_image(where: str, shape: tuple[int, ...]) -> None:
     """Check that items are images with the channels first.
 

@@ -6,7 +6,9 @@ The module imports neither torch nor the rest of the package, so that reports ca
 
 from __future__ import annotations
 
+import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,8 @@ from typing import Any
 
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
 """The file of each checkpoint, by name: ``best`` has the highest validation ELBO, ``last`` can be resumed from."""
+
+_MAX_NAME_BYTES = 120  # file systems allow 255, of which suffixes and names of temporary files take some
 
 _CHECK = "ppc"  # the stem of the files of posterior predictive checks
 
@@ -98,12 +102,13 @@ class RunFiles:
         """Return the path of the results of one posterior predictive check.
 
         Args:
-            label: The label that tells several checks of a run apart; empty for the main one.
+            label: The label that tells several checks of a run apart, which is shortened if it is long; empty for the
+                main one.
 
         Returns:
             The path of its netCDF file.
         """
-        return self.evaluation / (f"{_CHECK}-{label}.nc" if label else f"{_CHECK}.nc")
+        return self.evaluation / (f"{_CHECK}-{short_name(label)}.nc" if label else f"{_CHECK}.nc")
 
     def checks(self) -> list[Path]:
         """Return the files of all posterior predictive checks that exist, sorted by name."""
@@ -127,3 +132,34 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
             rows[row["epoch"]] = row
     return [rows[epoch] for epoch in sorted(rows)]
+
+
+def short_name(name: str) -> str:
+    """Return a part of a file name that fits into it: the name itself, or its beginning and a hash if it is long.
+
+    Args:
+        name: The name, such as that of a subset of many modalities.
+
+    Returns:
+        A name of at most 120 bytes, different for different names.
+    """
+    encoded = name.encode()
+    if len(encoded) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:12]
+    return f"{encoded[: _MAX_NAME_BYTES - 13].decode(errors='ignore')}-{digest}"
+
+
+def split_key(key: str, names: Iterable[str]) -> tuple[str, str]:
+    """Split the key of a statistic into the name of its modality, which may contain dots, and its label.
+
+    Args:
+        key: The key, ``NAME.LABEL``, or a name alone, whose label is empty.
+        names: The names of all modalities.
+
+    Returns:
+        The longest name that the key begins with, and the rest; if there is none, the parts around the first dot.
+    """
+    matching = [name for name in names if f"{key}.".startswith(f"{name}.")]
+    name = max(matching, key=len) if matching else key.partition(".")[0]
+    return name, key[len(name) + 1 :]

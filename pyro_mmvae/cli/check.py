@@ -109,7 +109,7 @@ def _parse_given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:
         return ()
     if choice.strip() == "all":
         return names
-    chosen = split_names(choice)
+    chosen = split_names(choice, names)
     for name in chosen:
         if name not in names:
             raise ValueError(f"--given must name modalities of the run ({', '.join(names)}), got {name!r}")
@@ -119,7 +119,11 @@ def _parse_given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:
 def _label(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
     """Return the label of a check: none for the only check or the first of a posterior, else the subset."""
     first = next((subset for subset in given if subset), given[0])
-    return "" if names == first else "+".join(names) or "prior"
+    if names == first:
+        return ""
+    label = "+".join(names) or "prior"
+    is_ambiguous = names and (label == "prior" or any("+" in name for name in names))
+    return f"given {' + '.join(names)}" if is_ambiguous else label
 
 
 def _classifiers(opened: Any, test: Any, seed: int) -> Any:

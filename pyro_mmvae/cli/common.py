@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,20 @@ def config_options(command: Command) -> Command:
     return command
 
 
+def set_option(command: Command) -> Command:
+    """Add the option ``--set`` to a command that takes settings of a configuration."""
+    return click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated.",
+    )(command)  # fmt: skip
+
+
 _CONFIG_OPTIONS = (
     click.option(
         "--config", type=click.Path(path_type=Path), metavar="FILE.yaml", show_default="the built-in settings",
         help="Configuration file with the sections data, model and train.",
     ),
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated.",
-    ),
+    set_option,
     click.option(
         "--data", metavar="NAME|PATH", show_default="from the configuration",
         help="Data set to train on: a name from the command 'data info', or the path of its files.",
@@ -135,6 +140,17 @@ def read_config(
     return runs.resolve(result)
 
 
-def split_names(text: str) -> tuple[str, ...]:
-    """Return the names in a comma-separated text."""
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def split_names(text: str, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Return the names in a comma-separated text.
+
+    Args:
+        text: The names, with spaces around them or not.
+        names: The names that exist, of which those with commas are recognised; none by default.
+    """
+    parts, result = text.split(","), list[str]()
+    while parts:
+        joined = [",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)]
+        name = next((name for name in joined if name in names), joined[-1])
+        result.append(name)
+        del parts[: len(joined) - joined.index(name)]
+    return tuple(name for name in result if name)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_mmvae.cli.common import plain_errors
+from pyro_mmvae.cli.common import plain_errors, plugin_option, set_option
 
 if TYPE_CHECKING:
     from pyro_mmvae.data.inspection import SplitSummary
@@ -31,29 +31,41 @@ def data() -> None:
 @click.option(
     "-n", "count", type=click.IntRange(1), default=20, show_default=True, help="Number of items in the --sheet picture."
 )
+@set_option
+@plugin_option("data sets")
 @plain_errors
-def info(name: str | None, split: str | None, sheet: Path | None, count: int) -> None:
+def info(
+    name: str | None,
+    split: str | None,
+    sheet: Path | None,
+    count: int,
+    overrides: tuple[str, ...],
+    plugins: tuple[str, ...],
+) -> None:
     """List the available data sets, or describe one.
 
     Reads the files of the data set NAME or PATH; without it, lists the names and file formats. Writes to the terminal
     and, with --sheet, a picture.
     """
+    from pyro_mmvae import runs
     from pyro_mmvae.data import data_names, find_data, format_names, load_data
     from pyro_mmvae.data.inspection import contact_sheet, summarise
 
     if name is None:
-        if split is not None or sheet is not None:
-            raise ValueError("--split and --sheet must come with the name or the path of a data set")
+        if split is not None or sheet is not None or overrides:
+            raise ValueError("--split, --sheet and --set must come with the name or the path of a data set")
+        runs.import_plugins(plugins)
         click.echo("by name: " + ", ".join(data_names()))
         click.echo("by path, formats: " + (", ".join(format_names()) or "none"))
         return
+    options = _read_options(name, overrides, plugins)[1]
     source = find_data(name)
     click.echo(f"{name}: {'a name' if source.format is None else 'format ' + source.format}")
     click.echo(f"  splits: {', '.join(source.splits)}")
     click.echo(f"  options: {', '.join(source.options) or 'none'}")
     summaries = []
     for split_name in source.splits if split is None else (split,):
-        opened = load_data(name, split_name)
+        opened = load_data(name, split_name, **options)
         summaries.append(summarise(opened))
         _describe(summaries[-1])
         if sheet is not None and len(summaries) == 1:
@@ -102,9 +114,11 @@ def _draw(rows: Any, file: Path, title: str) -> None:
 
 @data.command()
 @click.argument("name", metavar="NAME|PATH")
+@set_option
+@plugin_option("data sets")
 @plain_errors
-def check(name: str) -> None:
-    """Check the files of a data set.
+def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+    """Check the files of a data set, and that a model can be built for it.
 
     Reads every split of the data set NAME or PATH. Writes one line per problem to the terminal, and exits with status 1
     if there is one.
@@ -112,13 +126,42 @@ def check(name: str) -> None:
     from pyro_mmvae.data import find_data
     from pyro_mmvae.data.inspection import check_data
 
+    config, options = _read_options(name, overrides, plugins)
+
+    def check_model(data: Any) -> list[str]:
+        return _check_model(config, data) if data.split == "train" else []
+
     problems = 0
-    for problem in check_data(name):
+    for problem in check_data(name, options, check_more=check_model):
         click.echo(problem)
         problems += 1
     if problems:
         sys.exit(1)
     click.echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
+
+
+def _read_options(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
+    """Return the configuration of a data set with overrides, and the options of its loader."""
+    from pyro_mmvae import runs
+    from pyro_mmvae.data import resolve_options
+    from pyro_mmvae.runs.config import make_config, parse_overrides
+
+    runs.import_plugins(plugins)
+    config = make_config(None, {**parse_overrides(overrides), "data.name": name})
+    return config, resolve_options(name, config.data.options())
+
+
+def _check_model(config: Any, data: Any) -> list[str]:
+    """Return the reason, if there is one, for which training would refuse the data."""
+    from pyro_mmvae import runs
+    from pyro_mmvae.data import complete_specs, infer_specs
+
+    try:
+        specs = complete_specs(data, runs.resolve_modalities(config, infer_specs(data)))
+        runs.build_vae(config, {name: tuple(value.shape[1:]) for name, value in data.modalities.items()}, specs)
+    except (ValueError, TypeError) as error:
+        return [str(error)]
+    return []
 
 
 @data.group()

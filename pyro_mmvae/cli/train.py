@@ -157,11 +157,12 @@ def sample(
     from pyro_mmvae.runs.sampling import draw_samples
 
     opened = runs.load_run(run, checkpoint=checkpoint, device=device)
-    samples = draw_samples(opened, split_names(given), split_names(generate), count, seed)
+    conditions = split_names(given, opened.names)
+    samples = draw_samples(opened, conditions, split_names(generate, opened.names), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]
     count = len(next(iter(samples.every_array().values()), next(iter(samples.generated.values()), ())))
-    source = f"given {', '.join(split_names(given))}" if split_names(given) else "from the prior"
+    source = f"given {', '.join(conditions)}" if conditions else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if rows and out.suffix != ".npz":

@@ -16,6 +16,7 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
 from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.run_files import short_name
 
 Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
 
@@ -111,7 +112,7 @@ class MultimodalDataset:
     def fingerprint(self) -> str:
         """A short name derived from name, split and provenance, under which computed results are cached."""
         content = json.dumps([self.name, self.split, self.provenance], sort_keys=True, default=str)
-        return f"{self.name.replace('/', '_')}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+        return f"{short_name(self.name.replace('/', '_'))}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
 
     def to(self, device: torch.device | str) -> MultimodalDataset:
         """Return a copy with every tensor on a device; mapped modalities stay on disk and are read onto it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.options import DataError
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -73,33 +74,42 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
     return SplitSummary(data.split, len(data), modalities, labels, data.provenance, bool(labels and data.label_names))
 
 
-def check_data(name: str) -> Iterator[str]:
+def check_data(
+    name: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    check_more: Callable[[MultimodalDataset], Iterable[str]] = lambda data: (),
+) -> Iterator[str]:
     """Open every split of a data set from its sources, bypassing the cache, and report what is wrong.
 
     Args:
         name: Name of the data or path of its files.
+        options: Options of the loader, see :func:`load_data`; none by default.
+        check_more: A function that returns further findings about a split; none by default.
 
     Yields:
-        One line per finding: a split that cannot be opened, with its loader's reason; labels below 0, or that the
-        first split lacks; attributes other than those of the first split; modalities whose shape or type differs from
-        the first split, that are never observed, hold values that are not finite, or are constant; items without any
-        modality.
+        One line per finding, with the names of all splits that have it: a split that cannot be opened, with all of its
+        loader's reasons; labels below 0, or that the first split lacks; attributes other than those of the first
+        split; modalities whose shape or type differs from the first split, that are never observed, hold values that
+        are not finite, or are constant; items without any modality.
 
     Raises:
         ValueError: If the name or the format is unknown.
     """
     first: SplitSummary | None = None
+    splits: dict[str, list[str]] = {}
     for split in find_data(name).splits:
         try:
-            data = load_data(name, split, cache=False)
+            data = load_data(name, split, cache=False, **(options or {}))
         except (ValueError, TypeError, OSError, ImportError) as error:
-            yield f"{split}: {' '.join(str(error).split())}"
-            continue
-        summary = summarise(data)
-        first = first or summary
-        yield from (
-            f"{split}: {finding}" for finding in (*_check_split(data, summary), *_compare_splits(first, summary))
-        )
+            findings = list(error.problems if isinstance(error, DataError) else [str(error)])
+        else:
+            summary = summarise(data)
+            first = first or summary
+            findings = [*_check_split(data, summary), *_compare_splits(first, summary), *check_more(data)]
+        for finding in findings:
+            splits.setdefault(" ".join(finding.split()), []).append(split)
+    yield from (f"{', '.join(dict.fromkeys(found_in))}: {finding}" for finding, found_in in splits.items())
 
 
 def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, NDArray[Any] | None]]:

@@ -3,11 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 VAL_SIZE = 5_000
 """The default number of items set aside for validation if a data set has no validation split."""
+
+
+class DataError(ValueError):
+    """An error about data with several problems, whose message is the first of them and the number of the others.
+
+    Args:
+        problems: All problems, one line each, at least one.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        more = len(self.problems) - 1
+        others = f" (and {more} more problem{'s' * (more > 1)}: see pyro-mmvae data check)" if more else ""
+        super().__init__(self.problems[0] + others)
+
+
+class Problems:
+    """A collector of errors, so that all problems of a data set are reported and not only the first."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Record a ValueError that is raised inside instead of passing it on."""
+        try:
+            yield
+        except DataError as error:
+            self.messages += error.problems
+        except ValueError as error:
+            self.messages.append(str(error))
+
+    def check(self) -> None:
+        """Raise what was collected.
+
+        Raises:
+            DataError: If something was collected.
+        """
+        if self.messages:
+            raise DataError(list(dict.fromkeys(self.messages)))
 
 
 def check_integer(option: str, name: str, value: object, minimum: int) -> None:

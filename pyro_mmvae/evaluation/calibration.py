@@ -13,6 +13,7 @@ from scipy import stats
 
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.ppc import PredictiveCheck
+from pyro_mmvae.run_files import split_key
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 IN_SAMPLE = "in-sample: conservative by construction, not judged"
@@ -40,6 +41,7 @@ class Calibration:
 
     Attributes:
         statistic: The key of the statistic, such as ``"m0.contrast"``.
+        modality: The modality that the statistic describes.
         in_sample: If True, the guide saw the modality, so that nothing is judged.
         p_value: The two-sided Bayesian p-value of the statistic's mean over items, see :func:`bayesian_p_value`.
         pit: Probability integral transforms of shape `(item,)`, NaN where the item lacks the modality.
@@ -56,6 +58,7 @@ class Calibration:
     """
 
     statistic: str
+    modality: str
     in_sample: bool
     p_value: float
     pit: NDArray[np.float64]
@@ -69,11 +72,6 @@ class Calibration:
     density: str
     protocol: str
     seed: int
-
-    @property
-    def modality(self) -> str:
-        """The modality that the statistic describes."""
-        return self.statistic.split(".", maxsplit=1)[0]
 
     def metrics(self) -> list[Metric]:
         """Return the calibration as rows of figures."""
@@ -203,6 +201,7 @@ def calibrate(
         rows.append(
             Calibration(
                 statistic=key,
+                modality=split_key(key, check.present)[0],
                 in_sample=in_sample,
                 p_value=bayesian_p_value(replicated[:, kept].mean(1), float(observed[kept].mean())),
                 pit=pit,

@@ -21,6 +21,7 @@ from pyro_mmvae.evaluation.classifier_networks import (
     token_classifier,
     vector_classifier,
 )
+from pyro_mmvae.run_files import short_name
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
 _MAX_ITEMS = 60_000  # the largest number of items in one epoch
@@ -173,7 +174,7 @@ def train_classifiers(
         labels, test_labels = train.labels[rows], test.labels[test_rows]
         if progress is not None:
             progress(name)
-        file = None if cache is None else cache / f"classifier-{name}-seed{seed}-epochs{epochs}.safetensors"
+        file = None if cache is None else cache / f"classifier-{short_name(name)}-seed{seed}-epochs{epochs}.safetensors"
         networks[name] = _train(file, _TrainingData(train, name, rows, labels), epochs, seed).eval()
         parts = (_floats(test.modalities[name][part]) for part in test_rows.split(1000))
         if train.label_names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +30,16 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
     - ``posterior_predictive``: each statistic by its key, such as ``m0.mean`` (chain, draw, item); ``m0.raw`` if it was
       kept;
     - ``observed_data``: the statistics of the observations by the same keys (item);
-    - ``log_likelihood``: each modality (chain, draw, item), in nats;
+    - ``log_likelihood``: each modality (chain, draw, item), in nats, by its name; a modality called ``chain``,
+      ``draw``, ``item``, ``z`` or as a variable of ``constant_data`` by ``NAME.log_likelihood``;
     - ``constant_data``: ``id`` (item), ``present`` (item, modality), ``given`` (modality); per statistic ``pit``
       (statistic, item), ``p_value``, ``ks_p_value`` (NaN if not judged), ``in_sample``, ``nominal``, ``n`` (statistic),
       ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity), ``sbc_p_value``
       (quantity), if ``sbc`` is given.
 
-    Values that an item lacks are NaN. The attributes of the file and of each group record the modalities given, the
-    density, the numbers of samples and items, the seed and the protocol.
+    Values that an item lacks are NaN. Slashes, which netCDF reserves for groups, are written as ``%2F`` in names. The
+    attributes of the file and of each group record the modalities given, the density, the numbers of samples and items,
+    the seed and the protocol.
 
     Args:
         check: The draws and the observations of a check.
@@ -45,9 +48,12 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
     Returns:
         The check in ArviZ's format.
     """
+    check = _without_slashes(check)
     names = tuple(check.present)
     constant, dims, coords = _constants(check, names)
-    dims |= {"z": ["item", "latent"], **dict.fromkeys((*check.observed, *names), ["item"])}
+    taken = {"chain", "draw", "item", "z", "sbc_rank", "sbc_p_value", *constant}
+    likelihood_names = {name: f"{name}.log_likelihood" if name in taken else name for name in names}
+    dims |= {"z": ["item", "latent"], **dict.fromkeys((*check.observed, *likelihood_names.values()), ["item"])}
     dims |= {f"{name}.raw": ["item", *_axes(name, array.ndim - 1)] for name, array in check.observed_raw.items()}
     raw = {f"{name}.raw": array for name, array in check.raw.items()}
     attributes: dict[str, Any] = {
@@ -74,7 +80,7 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
     return arviz.from_dict(
         posterior={"z": check.z[None]},
         posterior_predictive={key: array[None] for key, array in (check.replicated | raw).items()},
-        log_likelihood={name: array[None] for name, array in check.log_likelihood.items()},
+        log_likelihood={likelihood_names[name]: array[None] for name, array in check.log_likelihood.items()},
         observed_data=check.observed | {f"{name}.raw": array for name, array in check.observed_raw.items()},
         constant_data=constant,
         coords={**coords, "item": check.ids, "latent": np.arange(check.z.shape[-1]), "modality": list(names)},
@@ -143,6 +149,26 @@ def _constants(
     dims |= dict.fromkeys(("coverage", "coverage_error"), ["statistic", "level"])
     dims |= {"id": ["item"], "present": ["item", "modality"], "given": ["modality"], "pit": ["statistic", "item"]}
     return values, dims, {"statistic": [row.statistic for row in rows], "level": list(LEVELS)}
+
+
+def _without_slashes(check: PredictiveCheck) -> PredictiveCheck:
+    """Return a check in whose names slashes are percent-encoded."""
+
+    def encode(values: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("/", "%2F"): value for name, value in values.items()}
+
+    if not any("/" in name for name in check.present):
+        return check
+    mappings: dict[str, Any] = {
+        field: encode(getattr(check, field))
+        for field in ("replicated", "observed", "log_likelihood", "present", "raw", "observed_raw")
+    }
+    return replace(
+        check,
+        given=tuple(name.replace("/", "%2F") for name in check.given),
+        nominal=frozenset(key.replace("/", "%2F") for key in check.nominal),
+        **mappings,
+    )
 
 
 def _axes(name: str, dimensions: int) -> list[str]:

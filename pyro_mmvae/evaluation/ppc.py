@@ -19,7 +19,9 @@ from pyro_mmvae.evaluation.metrics import choose_subsets, subset_names
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
 from pyro_mmvae.evaluation.trace_sites import is_factor
+from pyro_mmvae.run_files import split_key
 from pyro_mmvae.vae.guide import private_sites
+from pyro_mmvae.vae.names import modality_site
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -72,7 +74,7 @@ class PredictiveCheck:
 
     def in_sample(self, key: str) -> bool:
         """Return True if the guide saw the modality of a statistic."""
-        return key.split(".", maxsplit=1)[0] in self.given
+        return split_key(key, self.present)[0] in self.given
 
 
 def posterior_predictive(
@@ -127,6 +129,7 @@ def posterior_predictive(
         dict(observed.values),
         dict(observed.present),
         _Options("z", given, density, samples, seed, statistics, classifiers, ids, keep_raw),
+        {name: modality_site(name) for name in vae.names},
     )
 
 
@@ -193,6 +196,7 @@ def predictive_check(
         {name: site["value"] for name, site in sites.items()},
         present,
         _Options(latent, given, "guide", samples, seed, statistics, None, ids, keep_raw),
+        {name: name for name in sites},
     )
 
 
@@ -236,13 +240,14 @@ class _Summarised:
     observed: dict[str, Tensor]
     statistics: dict[str, dict[str, Statistic]]
     keep_raw: bool
+    site_names: Mapping[str, str]
 
     def __call__(self) -> None:
         """Run the program and add its statistics as deterministic sites."""
-        with poutine.block(hide=list(self.observed)), poutine.trace() as traced:
+        with poutine.block(hide=[self.site_names[name] for name in self.observed]), poutine.trace() as traced:
             self.program()
         for name, value in self.observed.items():
-            site = traced.trace.nodes[name]
+            site = traced.trace.nodes[self.site_names[name]]
             for label, statistic in self.statistics[name].items():
                 pyro.deterministic(f"{name}.{label}", statistic(site["value"], site["fn"].event_dim))
             pyro.deterministic(f"{name}.log_likelihood", site["fn"].log_prob(value))
@@ -251,7 +256,12 @@ class _Summarised:
 
 
 def _check(
-    model: Program, guide: Program, observed: dict[str, Tensor], present: dict[str, Tensor], options: _Options
+    model: Program,
+    guide: Program,
+    observed: dict[str, Tensor],
+    present: dict[str, Tensor],
+    options: _Options,
+    site_names: Mapping[str, str],
 ) -> PredictiveCheck:
     """Draw the latents, replicate the observations and compute their statistics."""
     items, raw = len(next(iter(observed.values()))), tuple(observed) if options.keep_raw else ()
@@ -260,7 +270,8 @@ def _check(
     devices = {v.device for v in observed.values() if v.is_cuda}
     with torch.random.fork_rng(devices=list(devices)), torch.no_grad():
         draws = torch.arange(options.samples, dtype=torch.float64)
-        sites = poutine.trace(SeededProgram(model, options.seed, 0)).get_trace().nodes
+        nodes = poutine.trace(SeededProgram(model, options.seed, 0)).get_trace().nodes
+        sites = {name: nodes[site_names[name]] for name in observed}
         statistics = {n: statistics_of(n, sites[n]["fn"], options.statistics, options.classifiers) for n in observed}
         if not any(statistics.values()):
             raise ValueError(
@@ -269,7 +280,7 @@ def _check(
             )
         latents = draw_latents(guide, options.samples, options.seed)
         z = latents[options.latent]
-        summary = _Summarised(model, observed, statistics, options.keep_raw)
+        summary = _Summarised(model, observed, statistics, options.keep_raw, site_names)
         keys = [f"{n}.{k}" for n in observed for k in (*statistics[n], "log_likelihood", *["raw"] * bool(raw))]
         drawn = Predictive(SeededProgram(summary, options.seed, 2), {DRAW_SITE: draws, **latents}, return_sites=keys)()
         labelled = {f"{n}.{label}": (n, s) for n in observed for label, s in statistics[n].items()}
@@ -279,7 +290,7 @@ def _check(
 
     def blank(key: str, value: Tensor) -> NDArray[Any]:
         array = value.reshape(-1, items).cpu().numpy()
-        return np.where(masks[key.split(".", maxsplit=1)[0]], array, np.nan)
+        return np.where(masks[split_key(key, masks)[0]], array, np.nan)
 
     return PredictiveCheck(
         z=z.reshape(options.samples, items, -1).cpu().numpy(),

@@ -19,6 +19,7 @@ from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.trace_sites import is_factor
 from pyro_mmvae.vae.guide import private_sites
+from pyro_mmvae.vae.names import modality_site
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 IMAGE_NOTE = (
@@ -247,7 +248,7 @@ def simulation_calibration(
         return vae.guide.sample_posterior(posterior, others=private)
 
     def condition(values: dict[str, Tensor]) -> Arguments:
-        return (Batch({name: values[name] for name in given}),), {"num_items": simulations}
+        return (Batch({name: values[modality_site(name)] for name in given}),), {"num_items": simulations}
 
     images = any(len(modality.shape) == 3 for modality in vae.modalities if modality.name in given)
     return calibrate_by_simulation(

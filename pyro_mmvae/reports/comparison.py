@@ -16,12 +16,14 @@ from matplotlib.figure import Figure
 
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.plots import save_figure
+from pyro_mmvae.reports.texts import plain_text
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
 _COLUMNS = 4  # the largest number of panels in a row
 
 
+@plain_text
 def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list[Path]:
     """Write ``comparison.csv``, ``comparison.md`` and ``comparison.png``: means over seeds and their standard errors.
 

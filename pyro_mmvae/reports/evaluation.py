@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae.reports.plots import save_figure
+from pyro_mmvae.reports.texts import plain_text
 from pyro_mmvae.run_files import RunFiles
 
 _LABELS = {
@@ -25,6 +26,7 @@ _TABLE = (
 )  # fmt: skip
 
 
+@plain_text
 def draw_evaluation(path: Path) -> list[Path]:
     """Draw the pictures of a run's evaluation into ``plots/``.
 
@@ -120,6 +122,7 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
     axis.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names], fontsize=7)
     axis.set_yscale("symlog", linthresh=1.0)
+    axis.yaxis.set_major_formatter("{x:g}")  # the default one of this scale writes formulas
     axis.set(xlabel="modalities given", ylabel="PSIS k-hat per item")
     axis.set_title(
         f"PSIS k-hat: above {float(arrays['khat_threshold']):.2f} the guide does not fit\n"

@@ -12,13 +12,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae.files import write_atomically
-from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, write_lines
+from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text, write_lines
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _ZOOM = 2  # screen pixels per pixel of an image
 _TEXT_WIDTH = 48  # the width of an item in pixels if there are no images
 
 
+@plain_text
 def draw_run(path: Path) -> list[Path]:
     """Draw the pictures of a run directory into ``plots/``.
 
@@ -47,6 +48,7 @@ def draw_run(path: Path) -> list[Path]:
     return drawn
 
 
+@plain_text
 def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, title: str = "", note: str = "") -> Path:
     """Draw labelled rows of images and texts.
 
@@ -126,7 +128,7 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
     middle.plot(epochs, [row["val"]["kl"] for row in rows], "o-", ms=3, label="validation")
     middle.set(title="KL(q(z|x) ‖ p(z)), one-draw estimate", ylabel="nats per item")
     for name in rows[0]["log_likelihood"]:
-        right.plot(epochs, [row["log_likelihood"][name] for row in rows], "o-", ms=3, label=name)
+        right.plot(epochs, [row["log_likelihood"][name] for row in rows], "o-", ms=3, label=legend_label(name))
     right.set(title="reconstruction, training", ylabel="log p(x_m | z), nats per item")
     for axis in (left, middle, right):
         axis.set_xlabel("epoch")
@@ -149,7 +151,11 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
             logged = [row for row in rows if key in row]
             for name in last[key]:
                 axis.plot(
-                    [row["epoch"] + 1 for row in logged], [row[key][name] for row in logged], "o-", ms=3, label=name
+                    [row["epoch"] + 1 for row in logged],
+                    [row[key][name] for row in logged],
+                    "o-",
+                    ms=3,
+                    label=legend_label(name),
                 )
             axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
             axis.xaxis.get_major_locator().set_params(integer=True)

@@ -17,12 +17,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
 
 
+@plain_text
 def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
     """Draw the checks of a run, every ``evaluation/ppc*.nc``, into ``plots/``.
 
@@ -73,7 +75,7 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
     cells: dict[str, dict[str, str]] = {}
     for key in (str(key) for key in constants["statistic"].values):
         row = constants.sel(statistic=key)
-        name, _, label = key.partition(".")
+        name, label = split_key(key, _modalities(data))
         star = "" if bool(row["in_sample"]) else "*" if float(row["ks_p_value"]) < alpha else " "
         row_name = f"{name} (given)" if bool(row["in_sample"]) else name
         cells.setdefault(row_name, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
@@ -110,6 +112,11 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
+def _modalities(data: Any) -> list[str]:
+    """Return the names of the modalities of a check."""
+    return [str(name) for name in data.constant_data["modality"].values]
+
+
 def _noisier(data: Any) -> list[str]:
     """Return a line about modalities of which every replicate has more contrast than any observation.
 
@@ -117,7 +124,7 @@ def _noisier(data: Any) -> list[str]:
     """
     cases = []
     for key in (str(key) for key in data.constant_data["statistic"].values):
-        name, _, label = key.partition(".")
+        name, label = split_key(key, _modalities(data))
         replicated, observed = data.posterior_predictive[key].values, data.observed_data[key].values
         if label == "contrast" and np.nanmin(replicated) > np.nanmax(observed):
             cases.append(f"{name} {np.nanmean(replicated):.2f} (observed {np.nanmean(observed):.2f})")
@@ -131,7 +138,7 @@ def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figu
     keys = [str(key) for key in data.constant_data["statistic"].values]
     rows: dict[str, list[str]] = {}
     for key in keys:
-        rows.setdefault(key.split(".", maxsplit=1)[0], []).append(key)
+        rows.setdefault(split_key(key, _modalities(data))[0], []).append(key)
     columns = min(_MAX_STATISTICS, max(map(len, rows.values())))
     figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable
 
+import matplotlib
 from matplotlib.figure import Figure
 
 CHARACTER = (5, 10)
@@ -15,6 +16,19 @@ _MIN_LETTERS = 28  # the smallest number of letters in a line of a long text
 _LETTERS_BETWEEN = 2  # the number of letters that fit between two long texts
 _MAX_LINES = 14
 _ELLIPSIS = "…"
+
+
+plain_text = matplotlib.rc_context({"text.parse_math": False})
+"""A decorator of functions that draw: names with ``$`` in them are shown as they are, not as formulas."""
+
+
+def legend_label(name: str) -> str:
+    """Return a label that matplotlib shows in a legend, even if it begins with an underscore.
+
+    Args:
+        name: The name to show, such as that of a modality.
+    """
+    return f"\u200b{name}" if name.startswith("_") else name  # a space of no width
 
 
 def cell_size(texts: Iterable[str], width: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.vae.names import site_modality
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -148,7 +149,7 @@ def _terms(model_trace: Any, guide_trace: Any) -> Terms:
         elif site["infer"].get("is_auxiliary"):  # a pyro.factor
             penalties[name] = -_unscaled(site)
         else:
-            log_likelihood[name] = _unscaled(site)
+            log_likelihood[site_modality(name)] = _unscaled(site)
     for name, site in guide_trace.nodes.items():
         if site["type"] == "sample" and site["is_observed"]:  # in a guide only a pyro.factor is
             penalties[name] = _unscaled(site)

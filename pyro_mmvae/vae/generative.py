@@ -18,7 +18,7 @@ from pyro_mmvae.guides.barycentric import scaled
 from pyro_mmvae.guides.store_names import SeparatelyStored
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.encoders_decoders import Decoders
-from pyro_mmvae.vae.modalities import private_site
+from pyro_mmvae.vae.names import modality_site, private_site
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 Distributions: TypeAlias = dict[str, TorchDistribution]
@@ -28,7 +28,8 @@ class GenerativeModel(SeparatelyStored):
     r"""The model :math:`z \sim p(z),\ u_m \sim N(0, I),\ x_m \sim p(x_m \mid z, u_m)`, as a Pyro program.
 
     Its sites are ``z``, one per modality, and ``NAME_private`` for the private latent u of a modality that has one, in
-    one plate ``data``.
+    one plate ``data``. The site of a modality has its name, or ``modality:NAME`` if that is taken, see
+    :func:`~pyro_mmvae.vae.names.modality_site`.
 
     Args:
         decoders: Module from a latent to the parameters of every modality.
@@ -176,7 +177,7 @@ class GenerativeModel(SeparatelyStored):
                 if name in values and observed is not None and name in observed.present:
                     likelihood = likelihood.mask(observed.present[name])
                 with scaled(weights[name] if name in values else 1.0):  # w_m weighs reconstructions, not draws
-                    pyro.sample(name, likelihood, obs=values.get(name))
+                    pyro.sample(modality_site(name), likelihood, obs=values.get(name))
         return z
 
 

@@ -18,7 +18,7 @@ from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.vae.encoders_decoders import Encoders, PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.generative import Distributions, Observations, count_items
-from pyro_mmvae.vae.modalities import private_site
+from pyro_mmvae.vae.names import private_site
 
 
 class MultimodalGuide(BarycentricGuide):

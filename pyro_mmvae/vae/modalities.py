@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 from torch import nn
 
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
-from pyro_mmvae.modality_spec import ModalitySpec, resolve_modality
+from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, resolve_modality
 from pyro_mmvae.networks import GroupedNetwork, NetworkOptions, choose_network, make_networks
 from pyro_mmvae.vae.custom_networks import (
     DECODERS,
@@ -24,8 +24,6 @@ Groups: TypeAlias = tuple[tuple[str, ...], ...]
 EncoderNetwork: TypeAlias = GroupedNetwork | CustomEncoder
 DecoderNetwork: TypeAlias = GroupedNetwork | CustomDecoder
 
-_RESERVED = ("z", "data", "present", "z_weights_entropy")  # sites of model and guide, their plate, a key of a batch
-
 
 @dataclass(frozen=True)
 class Modality(ModalitySpec):
@@ -36,7 +34,9 @@ class Modality(ModalitySpec):
     are given one module share it.
 
     Args:
-        name: Name of the modality and of its Pyro site.
+        name: Name of the modality, any name that a file can have, see
+            :func:`~pyro_mmvae.modality_spec.check_modality_name`, and of its Pyro site, see
+            :func:`~pyro_mmvae.vae.names.modality_site`.
         shape: Shape of one item.
         likelihood: Name of a likelihood, or a :class:`~pyro_mmvae.Likelihood`.
         encoder: Name of a registered encoder, or a module from `(item, *feature_shape)`, where ``feature_shape`` is the
@@ -47,8 +47,7 @@ class Modality(ModalitySpec):
             private latent, to `(item, *parameter_shape)`, where ``parameter_shape`` is the likelihood's.
 
     Raises:
-        ValueError: If the name clashes with that of a site or of an attribute of torch's modules, or a value is out of
-            its range.
+        ValueError: If the name cannot be that of a file, or a value is out of its range.
         TypeError: If a likelihood, encoder or decoder is neither a name nor a module of the right class.
     """
 
@@ -61,11 +60,7 @@ class Modality(ModalitySpec):
 
     def __post_init__(self) -> None:
         """Check the name, and each value by itself."""
-        if not self.name.isidentifier() or self.name in _RESERVED or hasattr(nn.ModuleDict(), self.name):
-            raise ValueError(
-                f"the name of a modality must be an identifier other than {', '.join(_RESERVED)} and the attributes of "
-                f"torch modules, got {self.name!r}"
-            )
+        check_modality_name(self.name)
         for part, kind in (("likelihood", Likelihood), ("encoder", nn.Module), ("decoder", nn.Module)):
             value = getattr(self, part)
             if value is not None and not isinstance(value, (str, kind)):
@@ -118,11 +113,6 @@ class Modality(ModalitySpec):
         """Return the options of its networks: those of the model with its own sizes."""
         sizes: dict[str, Any] = {"width": self.width, "hidden": self.hidden, "depth": self.depth}
         return replace(options, **{key: value for key, value in sizes.items() if value is not None})
-
-
-def private_site(name: str) -> str:
-    """Return the name of the Pyro site of a modality's private latent."""
-    return f"{name}_private"
 
 
 def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict) -> Groups:

@@ -23,6 +23,7 @@ from pyro_mmvae.vae.encoders_decoders import Decoders, Encoders
 from pyro_mmvae.vae.generative import GenerativeModel, Observations
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality, group_modalities, make_group
+from pyro_mmvae.vae.names import NamedModules
 
 
 class MultimodalVAE(nn.Module):
@@ -88,7 +89,7 @@ class MultimodalVAE(nn.Module):
         check_arguments(names, latent_size, beta, expert_weights)
         modalities = tuple(modality.resolved() for modality in modalities)
         self.modalities, self.latent_size = modalities, latent_size
-        likelihoods = nn.ModuleDict({modality.name: modality.make_likelihood() for modality in modalities})
+        likelihoods = NamedModules({modality.name: modality.make_likelihood() for modality in modalities})
         options = network or NetworkOptions()
         rule = _make_aggregation(aggregation, expert_weights, subset_weights, prior_expert)
         rule.check_bound(bound)
@@ -218,12 +219,6 @@ def check_arguments(names: tuple[str, ...], latent_size: int, beta: float, exper
         raise ValueError("modalities must hold at least one modality, got none")
     if len(set(names)) < len(names):
         raise ValueError(f"modalities must have different names, got {', '.join(names)}")
-    for name in names:
-        if name.removesuffix("_private") in names and name.endswith("_private"):
-            raise ValueError(
-                f"modalities must have names that differ from {name!r}, the site of the private latent of "
-                f"{name.removesuffix('_private')!r}, got {', '.join(names)}"
-            )
     if latent_size < 1:
         raise ValueError(f"latent_size must be positive, got {latent_size}")
     if not beta > 0 or not math.isfinite(beta):

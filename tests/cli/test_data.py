@@ -6,6 +6,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -94,7 +95,7 @@ def test_data_invalid_arguments_fail_in_one_line(sources: list[str]) -> None:
         in CliRunner().invoke(main, ["data", "info", "polymnist-mini", "--split", "dev"]).stderr
     )
     message = refused("info", "--sheet", "a.png")
-    assert message == "error: --split and --sheet must come with the name or the path of a data set"
+    assert message == "error: --split, --sheet and --set must come with the name or the path of a data set"
     words = ["build", "polymnist", "--out", "out"]
     assert "photographs must hold at least 10 image files, one per modality, got 3" in refused(
         *words, *sources, "--modalities", "10"
@@ -121,3 +122,39 @@ def test_data_build_downloads_only_with_the_flag(
     assert not (elsewhere / "new").exists()
     invoke(*words, "--download")
     assert len(load_data("out", "test")) == 50
+
+
+@pytest.fixture
+def mine(elsewhere: Path) -> Path:
+    generator = np.random.default_rng(0)
+    folder = elsewhere / "mine"
+    folder.mkdir()
+    np.save(folder / "rna.npy", generator.poisson(3.0, (60, 4)))
+    np.save(folder / "atac.npy", generator.poisson(3.0, (60, 4)))
+    np.save(folder / "vector.npy", generator.normal(size=(60, 4)))
+    return folder
+
+
+def test_data_check_reports_each_problem_of_all_modalities_once(mine: Path) -> None:
+    np.save(mine / "vector.npy", np.full((60, 4), np.nan))
+    lines = invoke("check", "mine", code=1).stdout.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("train, val, test: mine/") for line in lines)
+    for name, line in zip(("atac", "rna", "vector"), lines, strict=True):
+        assert f"modality {name!r}" in line
+    with pytest.raises(ValueError, match=r"modality 'atac'.* \(and 2 more problems: see pyro-mmvae data check\)"):
+        load_data("mine")
+
+
+def test_data_info_and_check_take_settings_as_train_does(mine: Path) -> None:
+    kinds = ("--set", "data.kinds={rna: counts, atac: tokens}", "--set", "data.split_seed=3")
+    assert "no problems" in invoke("check", "mine", *kinds).stdout
+    described = invoke("info", "mine", *kinds, "--split", "val").stdout
+    assert "seed: 3" in described
+    assert "option of 'mine' must be one of" in refused("check", "mine", "--set", "data.nothing=1")
+
+
+def test_data_check_reports_what_training_would_refuse(mine: Path) -> None:
+    kinds = ("--set", "data.kinds={rna: counts, atac: counts}")
+    lines = invoke("check", "mine", *kinds, "--set", "model.modalities.vector.network=conv", code=1).stdout.splitlines()
+    assert lines == ["train: network 'conv' needs images (channel, height, width), got shape (4,)"]

@@ -7,14 +7,17 @@ from typing import Any
 
 import arviz
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.evaluation.calibration import calibrate
 from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inference_data, write_inference_data
-from pyro_mmvae.evaluation.ppc import PredictiveCheck, posterior_predictive
+from pyro_mmvae.evaluation.ppc import PredictiveCheck, posterior_predictive, predictive_check
 from pyro_mmvae.evaluation.sbc import SimulationCalibration, simulation_calibration
+from pyro_mmvae.reports.ppc import ppc_table
 
 ITEMS = 9
 
@@ -122,3 +125,36 @@ def test_read_inference_data_leaves_the_file_writable(
     assert read_inference_data(path).posterior.z.shape == (1, 7, ITEMS, 2)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_inference_data(tmp_path / "other.nc")
+
+
+def test_write_inference_data_keeps_modalities_named_like_dimensions_and_latents(tmp_path: Path) -> None:
+    names = ("item", "chain", "draw", "z", "latent", "id", "a.b", "a", "$x$", "a b", "modality", "pit")
+    vae = MultimodalVAE([Modality(name, (2,), private_size=1) for name in names], 2, "poe").eval()
+    check = posterior_predictive(vae, {name: torch.randn(ITEMS, 2) for name in names}, ["a.b"], samples=5)
+    data = read_inference_data(write_inference_data(to_inference_data(check), tmp_path / "ppc.nc"))
+    assert data.constant_data["modality"].values.tolist() == list(names)
+    assert sorted({row.modality for row in calibrate(check)}) == sorted(names)
+    in_sample = {row.statistic for row in calibrate(check) if row.in_sample}
+    assert in_sample == {key for key in check.observed if key.startswith("a.b.")}
+    for name in names:
+        variable = f"{name}.log_likelihood" if name in {"item", "chain", "draw", "z", "id", "pit"} else name
+        assert data.log_likelihood[variable].dims == ("chain", "draw", "item")
+        np.testing.assert_array_equal(data.log_likelihood[variable].values[0], check.log_likelihood[name])
+        np.testing.assert_array_equal(data.observed_data[f"{name}.mean"].values, check.observed[f"{name}.mean"])
+
+
+def test_write_inference_data_of_site_names_with_slashes_and_dots(tmp_path: Path) -> None:
+    def model(values: torch.Tensor) -> None:
+        with pyro.plate("items", ITEMS):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("a/b.c", dist.Normal(z.expand(ITEMS, 2), 1.0).to_event(1), obs=values)
+
+    def guide(values: torch.Tensor) -> None:
+        with pyro.plate("items", ITEMS):
+            pyro.sample("z", dist.Normal(values[:, :1], 1.0).to_event(1))
+
+    check = predictive_check(model, guide, torch.randn(ITEMS, 2), samples=5)
+    assert all(check.in_sample(key) for key in check.observed)
+    data = read_inference_data(write_inference_data(to_inference_data(check), tmp_path / "ppc.nc"))
+    np.testing.assert_array_equal(data.observed_data["a%2Fb.c.mean"].values, check.observed["a/b.c.mean"])
+    assert ppc_table(tmp_path / "ppc.nc").splitlines()[3].startswith("a%2Fb.c (given)")

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import matplotlib.image
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from pyro_mmvae.reports import image_grid
-from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size
+from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text
 
 PAD, MARGIN = 2, 92
 
@@ -66,3 +68,19 @@ def test_image_grid_long_texts_stand_under_their_images_without_touching(tmp_pat
         ink = (drawn[6 + 128 + PAD :, left : left + cell + PAD] < 128).any(-1)
         assert not ink[:, letters * CHARACTER[0] + 2 :].any()
         assert int((np.diff(ink.any(1).astype(int)) == 1).sum()) == len(lines[column])
+
+
+@pytest.mark.parametrize("name", ["$", "$_{$", "a $x_{1}$ b", "_hidden", r"$\frac$"])
+def test_plain_text_draws_names_with_markup_as_they_are(name: str, tmp_path: Path) -> None:
+    @plain_text
+    def draw() -> list[str]:
+        figure = Figure()
+        axis = figure.subplots()
+        axis.plot([0, 1], label=legend_label(name))
+        axis.set_title(name)
+        legend = axis.legend()
+        figure.savefig(tmp_path / "names.png")
+        assert not axis.title.get_parse_math()
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert [text.lstrip("\u200b") for text in draw()] == [name]

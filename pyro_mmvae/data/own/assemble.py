@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.options import check_split
+from pyro_mmvae.data.dataset import MultimodalDataset, Values
+from pyro_mmvae.data.options import Problems, check_split
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage import mapped
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor
-from pyro_mmvae.modality_spec import ModalitySpec, infer_data_type, resolve_modality
+from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
 
@@ -41,22 +41,32 @@ def assemble(
 
     Raises:
         ValueError: If the arrays do not fit together or a value is not allowed; the message names file, modality, item
-            and what was expected.
+            and what was expected. Several modalities with a problem are one :class:`DataError`.
     """
     count = _count_items(raw)
     raw.meta.check_names(raw.where, list(raw.modalities))
     present = _read_present(raw, count)
-    labels, label_names = read_labels(raw, count)
-    rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
-    modalities, specs = {}, {}
+    problems = Problems()
+    with problems.collect():
+        labels, label_names = read_labels(raw, count)
+    with problems.collect():
+        rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
+    columns: dict[str, Column] = {}
+    specs: dict[str, ModalitySpec] = {}
+    on_disk = set()
     for number, (name, array) in enumerate(raw.modalities.items()):
-        column, specs[name] = _make_column(raw, name, array, present[:, number])
-        present[:, number] = column.present
-        stays_on_disk = mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map)
-        column, specs[name] = _check_values(raw, name, column, specs[name], scan=not stays_on_disk)
-        if stays_on_disk:
-            mapped.expect_random_access(array)
-        modalities[name] = MappedTensor(column, rows) if stays_on_disk else column.read(rows)
+        if mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map):
+            on_disk.add(name)
+        with problems.collect():
+            column, spec = _make_column(raw, name, array, present[:, number])
+            present[:, number] = column.present
+            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=name not in on_disk)
+    problems.check()
+    modalities: dict[str, Values] = {}
+    for name, column in columns.items():
+        if name in on_disk:
+            mapped.expect_random_access(column.array)
+        modalities[name] = MappedTensor(column, rows) if name in on_disk else column.read(rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
         modalities,
@@ -76,11 +86,7 @@ def _count_items(raw: RawArrays) -> int:
         raise ValueError(f"{raw.where}: must hold at least one array of a modality, got none")
     first = next(iter(raw.modalities))
     for name, array in raw.modalities.items():
-        if not name.isidentifier():
-            raise ValueError(
-                f"{raw.locate(name)}: the name must consist of letters, digits and _ and not begin with a digit, got "
-                f"{name!r}"
-            )
+        check_modality_name(name, raw.locate(name))
         mapped.check_array(raw.locate(name), array)
         if len(array) != len(raw.modalities[first]):
             raise ValueError(

@@ -174,8 +174,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     with as_value_error(f"{path}: must be a readable .npz file"), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
-            if name == info.filename or not name.isidentifier():
-                raise ValueError(f"members must be NAME.npy, a name of letters, digits and _, got {info.filename!r}")
+            if name == info.filename or not name or "/" in name or "\\" in name:
+                raise ValueError(f"members must be NAME.npy without folders, got {info.filename!r}")
             if name in arrays:
                 raise ValueError(f"members must have distinct names, got {info.filename!r} twice")
             with archive.open(info) as file:

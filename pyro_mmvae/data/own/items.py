@@ -22,7 +22,7 @@ from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.storage.mapped import check_array
 from pyro_mmvae.data.storage.npyfile import ItemFile
 from pyro_mmvae.files import write_text
-from pyro_mmvae.modality_spec import infer_data_type
+from pyro_mmvae.modality_spec import check_modality_name, infer_data_type
 
 
 def from_items(
@@ -240,11 +240,9 @@ def _write_values(items: Any, folder: Path, name: str, meta: Meta) -> _ItemReade
 def _check_first_value(name: str, key: str, value: NDArray[Any], meta: Meta) -> None:
     """Check name, type and kind of a modality at its first value, before hours are spent on writing the others."""
     where = f"{name}: modality {key!r}"
-    if not key.isidentifier() or key in RESERVED_NAMES:
-        raise ValueError(
-            f"{where}: the name must consist of letters, digits and _, not begin with a digit, and be none of "
-            f"{', '.join(RESERVED_NAMES)}, got {key!r}"
-        )
+    check_modality_name(key, where)
+    if key in RESERVED_NAMES:
+        raise ValueError(f"{where}: the name must be none of {', '.join(RESERVED_NAMES)}, got {key!r}: rename it")
     check_array(where, value[None])
     if meta.spec(key).data_type is None:
         infer_data_type(where, value.dtype.kind, value.dtype == np.uint8, value.shape)

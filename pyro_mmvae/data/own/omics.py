@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.options import Problems
 from pyro_mmvae.data.own.assemble import SPLITS, assemble
 from pyro_mmvae.data.own.folder import as_value_error, make_raw_arrays
 from pyro_mmvae.data.own.meta import make_meta
@@ -71,12 +72,11 @@ def load_omics(
         raise ValueError(f"{path}: names of observations must be unique, got duplicates")
     with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
         arrays = _densify(tree.obs_names, parts, layer)
+    problems = Problems()
     for name in parts:
-        if name not in (kinds or {}) and (arrays[name] >= 0).all() and (arrays[name] == np.floor(arrays[name])).all():
-            raise ValueError(
-                f"{path}[{name}]: modality {name!r} must have a kind, as it holds integers only and may be counts, got "
-                "none: set it to counts or vector by the option kinds"
-            )
+        with problems.collect():
+            _check_has_kind(path, name, arrays[name], kinds or {})
+    problems.check()
     attributes = () if labels is None or isinstance(labels, str) else tuple(labels)
     content = {"label_names": list(attributes)} if attributes else {}
     meta = make_meta(str(path), content).with_options(str(path), kinds, missing_nan, allow_constant)
@@ -119,6 +119,15 @@ def _check_modality(where: str, part: Any, layer: str | None) -> None:
         raise ValueError(f"{where} must have a matrix X, got none: choose a layer by the option layer")
     if not part.obs_names.is_unique:
         raise ValueError(f"{where}: names of observations must be unique, got duplicates")
+
+
+def _check_has_kind(path: Path, name: str, values: NDArray[Any], kinds: Mapping[str, str]) -> None:
+    """Check that the kind of a modality of integers was set."""
+    if name not in kinds and (values >= 0).all() and (values == np.floor(values)).all():
+        raise ValueError(
+            f"{path}[{name}]: modality {name!r} must have a kind, as it holds integers only and may be counts, got "
+            f"none: set it to counts or vector by the option kinds, as in --set 'data.kinds={{{name}: counts}}'"
+        )
 
 
 def _densify(items: Any, parts: Mapping[str, Any], layer: str | None) -> dict[str, NDArray[Any]]:

@@ -64,7 +64,7 @@ def test_from_items_of_any_iterable_reads_values_labels_and_presence(items: Any)
             "items: labels must be (item,) = (2,) of integers, or (item, attribute)",
         ),
         ([{"label": 1}], "items: must hold at least one array of a modality, got none"),
-        ([{"v-1": 1.0}, {"v-1": 2.0}], "items: modality 'v-1': the name must consist of letters"),
+        ([{"v/1": 1.0}, {"v/1": 2.0}], "items: modality 'v/1': the name of a modality must be a file name"),
         ([{"v": "a"}, {"v": "b"}], "items: modality 'v': must be of bool, integers or floats, got <U1"),
     ],
 )

@@ -176,7 +176,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"words": changed("words", (1, 1), 1, float)}, "words': tokens must be integers, got float64"),
     ({"image": arrays()["image"].transpose(0, 2, 3, 1)}, "image.npy: modality 'image': found items of shape (9, 8, 3)"),
     ({"other": np.zeros((N, 2), dtype=int)}, "other': integers of shape (item, 2) may be tokens, counts or numbers: set"),
-    ({"odd-name": np.zeros((N, 2))}, "odd-name.npy: modality 'odd-name': the name must consist of letters, digits and _"),
 ]  # fmt: skip
 
 
