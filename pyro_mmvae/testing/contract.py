@@ -43,11 +43,11 @@ def check_aggregation(
     float64 stays float64, bfloat16 gives float32 at least, and autocast changes nothing. *absent*: an absent modality
     is as good as a removed one. *NaN* in an absent slot reaches neither a value nor a gradient. *permutation*: the
     order of modalities changes nothing (this and *absent* are not checked for a user-defined family of subsets, which
-    tells modalities apart, and *absent* not with ``prior_expert="complete"``). *prior*: where nothing is present the result is the prior, the standard one by default.
-    *density*: in one latent dimension :math:`\int q = 1`, and mean and variance are those of the density. *samples*:
-    mean and variance are those of the draws, within six standard errors. *gradient*: ``log_prob`` and ``rsample`` have
-    finite gradients in present experts. *component*: draws of the component bound, if there is one, have the interface
-    and are finite.
+    tells modalities apart, and *absent* not with ``prior_expert="complete"``). *prior*: where nothing is present the
+    result is the prior, the standard one by default. *density*: in one latent dimension :math:`\int q = 1`, and mean
+    and variance are those of the density. *samples*: mean and variance are those of the draws, within six standard
+    errors. *gradient*: ``log_prob`` and ``rsample`` have finite gradients in present experts. *component*: draws of the
+    component bound, if there is one, have the interface and are finite.
 
     Args:
         aggregation: An :class:`~pyro_mmvae.Aggregation`, any module or callable from experts to a distribution, or a
