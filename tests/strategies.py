@@ -110,8 +110,8 @@ def brute_force(
     subset has one component, the prior, under the key ().
     """
     count = len(present)
-    observed = tuple(m for m in range(count) if present[m])
     lam = np.ones(count) if weights is None else np.asarray(weights, dtype=float)
+    observed = tuple(m for m in range(count) if present[m] and lam[m] > 0)
     kind = prior_expert or {"poe": "all", "mopoe": "complete"}.get(name, "none")
     if name == "moe":
         family = [(m,) for m in observed]
@@ -119,7 +119,7 @@ def brute_force(
         family = [s for size in range(1, count + 1) for s in combinations(observed, size)]
     else:
         family = [observed]
-    live = [s for s in family if s and sum(lam[m] for m in s) > 0]
+    live = [s for s in family if s]
     if not live:
         shape = loc.shape[-1]
         return {(): Component(1.0, np.full(shape, prior[0]), np.full(shape, prior[1]))}

@@ -21,7 +21,7 @@ from pyro_mmvae.aggregation.subsets import (
     members_of,
     subset_probabilities,
 )
-from pyro_mmvae.aggregation.values import Prior, Values
+from pyro_mmvae.aggregation.values import Prior, Values, shared_mask, weighted_mask
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 
@@ -29,8 +29,8 @@ from pyro_mmvae.experts import Experts
 class MixtureOverSubsets(Aggregation):
     r"""The mixture :math:`\sum_S \pi_S q_S` of a rule over subsets of the modalities.
 
-    Expert weights, prior and prior expert may be given to the rule or here, but not to both. A subset without a member
-    of positive weight is dead; nothing else of the weights reaches a rule that is a callable.
+    Expert weights, prior and prior expert may be given to the rule or here, but not to both. A modality of weight 0 is
+    as good as absent: a subset with it is dead. Nothing else of the weights reaches a rule that is a callable.
 
     Args:
         rule: The rule for one subset: an :class:`Aggregation`, or any module or callable from experts to a
@@ -84,32 +84,29 @@ class MixtureOverSubsets(Aggregation):
             rows, logits = keep(self, experts, options, lambda: self._constants(experts, rule))
             return SubsetMixture(logits.expand(*experts.batch_shape, -1), rule.fuse(experts, rows, single=False))
         # What is equal for all items, since nothing is missing, has no batch dimensions: W is then one matrix.
-        present = experts.mask.new_ones(experts.num_modalities) if experts.complete else experts.mask
-        members, live = members_of(self._family, present)
-        if weights is not None:
-            live = live & ((weights.detach() > 0).unsqueeze(-2) & members).any(-1)
+        members, live = members_of(self._family, shared_mask(experts, weights))
         if callable(self.subset_weights):
             live = live.expand(*experts.batch_shape, -1)
         logits = self._logits(members, live, weights, experts).expand(*experts.batch_shape, -1)
-        return SubsetMixture(logits, rule.over_subsets(experts, members, live))
+        return SubsetMixture(logits, rule.over_subsets(self._for_rule(experts, weights), members, live))
 
     def draw(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
         """Draw one subset per item with its weight."""
         self.check_bound("component")
         weights = self.expert_weights_for(experts)
-        positive = None if weights is None else weights.detach() > 0
-        return draw_subset(self._family, experts.mask, self._weights, positive, self._factor(weights))
+        return draw_subset(self._family, weighted_mask(experts, weights), self._weights, self._factor(weights))
 
     def over_members(self, experts: Experts, members: Bool[Tensor, "*batch modality"]) -> TorchDistribution:
         """Return the rule's posterior of one subset per item."""
-        return self._resolve(experts)[0].over_members(experts, members)
+        rule, weights = self._resolve(experts)
+        return rule.over_members(self._for_rule(experts, weights), members)
 
     def joint(self, experts: Experts) -> TorchDistribution:
         """Return the rule's posterior of everything present."""
         with self.prepared(experts) as ready:
             rule, weights = self._resolve(ready)
             if weights is not None and not isinstance(rule, MatrixRule):
-                return rule(ready.condition_on(((weights.detach() > 0) & ready.mask).any(-1, keepdim=True)))
+                return rule(ready.condition_on(weights.detach() > 0))
             return rule(ready)
 
     def check_bound(self, bound: str, num_modalities: int | None = None) -> None:
@@ -165,6 +162,10 @@ class MixtureOverSubsets(Aggregation):
         """Return a view of the rule with the values in force, and λ."""
         values = self.values_for(experts)
         return self.rule.with_values(values), values.expert_weights
+
+    def _for_rule(self, experts: Experts, _weights: Tensor | None) -> Experts:
+        """Return the experts that the rule gets; all, since it has λ itself."""
+        return experts
 
     def _factor(self, _weights: Tensor | None) -> Tensor | None:
         """Return the weights of modalities that multiply those of subsets; none, since λ is the rule's."""
@@ -255,6 +256,12 @@ class MixtureOfExperts(MixtureOverSubsets):
     def _resolve(self, experts: Experts) -> tuple[Aggregation, Tensor | None]:
         values = self.values_for(experts)
         return self.rule.with_values(values._replace(expert_weights=None)), values.expert_weights
+
+    def _for_rule(self, experts: Experts, weights: Tensor | None) -> Experts:
+        # The rule does not have λ, and only this prior expert asks which modalities are present.
+        if weights is None or self.values_for(experts).prior_expert != "joint_only":
+            return experts
+        return experts.condition_on(weights.detach() > 0)
 
     def _factor(self, weights: Tensor | None) -> Tensor | None:
         return weights

@@ -15,7 +15,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.kinds import MOMENT, PRODUCT, SELECTION, WASSERSTEIN, FusionRules
-from pyro_mmvae.aggregation.subsets import SubsetFamily, draw_subset, members_of
+from pyro_mmvae.aggregation.subsets import SubsetFamily, members_of
+from pyro_mmvae.aggregation.values import shared_mask, weighted_mask
 from pyro_mmvae.experts import EXPERT_KINDS, Experts
 
 
@@ -40,9 +41,8 @@ class MatrixRule(Aggregation):
         return view.fuse(experts, view._rows_of_present(experts), single=True)
 
     def draw(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
-        """Return everything present, the one subset there is; nothing where no member has positive weight."""
-        weights = self.expert_weights_for(experts)
-        return draw_subset("all", experts.mask, positive=None if weights is None else weights.detach() > 0)
+        """Return everything present with a positive weight, the one subset there is."""
+        return weighted_mask(experts, self.expert_weights_for(experts))
 
     def over_members(self, experts: Experts, members: Bool[Tensor, "*batch modality"]) -> TorchDistribution:
         """Return the posterior of one subset per item."""
@@ -88,16 +88,17 @@ class MatrixRule(Aggregation):
         rows = members.to(experts.loc)
         if values.expert_weights is not None:
             rows = rows * values.expert_weights.to(rows).unsqueeze(-2)
-            live = live & (rows.detach() > 0).any(-1)
+            members = rows.detach() > 0  # rows keep the others for the gradient of a weight that is 0
+            live = live & members.any(-1)
         has_prior = ~live
         if values.prior_expert == "all":
             has_prior = torch.ones_like(live)
         elif values.prior_expert == "joint_only":
-            count = experts.num_modalities if experts.complete else experts.mask.sum(-1, keepdim=True)
+            count = shared_mask(experts, values.expert_weights).sum(-1, keepdim=True)
             has_prior = has_prior | (members.sum(-1) == count)
         elif values.prior_expert == "complete":
             has_prior = has_prior | members.all(-1)
-        rows = torch.where(live.unsqueeze(-1), rows, 0.0)
+        rows = torch.where(live.unsqueeze(-1), rows, 0.0).expand(*has_prior.shape, -1)
         rows = torch.cat([rows, has_prior.unsqueeze(-1).to(rows)], -1)
         return rows / rows.sum(-1, keepdim=True) if self.normalised else rows
 

@@ -220,7 +220,6 @@ def draw_subset(
     subsets: SubsetFamily,
     present: Bool[Tensor, "*batch modality"],
     subset_weights: SubsetWeights = "uniform",
-    positive: Bool[Tensor, "*#batch modality"] | None = None,
     factor: Float[Tensor, "*#batch modality"] | None = None,
 ) -> Bool[Tensor, "*batch modality"]:
     r"""Draw one subset per item with its weight, stratified over the batch.
@@ -230,9 +229,8 @@ def draw_subset(
 
     Args:
         subsets: The family of subsets.
-        present: The modalities that each item has.
+        present: The modalities that each item has, and whose weight is positive.
         subset_weights: The weights π, as in :func:`subset_probabilities`.
-        positive: The modalities of positive weight; a subset without any such member is dead. All by default.
         factor: Weights of modalities that multiply the weights of singletons; none by default.
 
     Returns:
@@ -242,41 +240,34 @@ def draw_subset(
         ValueError: If the subset weights need more than ``MAX_COMPONENTS`` subsets to be enumerated.
     """
     if isinstance(subsets, str) and subsets == "all":
-        return present & _has_positive(present, positive)
+        return present
     is_powerset = isinstance(subsets, str) and subsets == "powerset"
     if is_powerset and subset_weights == "uniform":
-        core = present if positive is None else present & positive
-        return _draw_powerset(core, present)
+        return _draw_powerset(present)
     num_modalities = present.shape[-1]
     if is_powerset and count_components(subsets, num_modalities) > MAX_COMPONENTS:
-        if subset_weights != "by_size" or positive is not None:
+        if subset_weights != "by_size":
             raise ValueError(
-                f"drawing one of {2**num_modalities - 1:,} subsets needs subset_weights='uniform', or 'by_size' "
-                "without expert weights: a function, or 'by_size' with expert weights, enumerates the subsets, of "
-                f"which there may be {MAX_COMPONENTS:,}"
+                f"drawing one of {2**num_modalities - 1:,} subsets needs subset_weights='uniform' or 'by_size': a "
+                f"function enumerates the subsets, of which there may be {MAX_COMPONENTS:,}"
             )
         return _draw_by_size(present)
-    return _draw_enumerated(subsets, present, subset_weights, positive, factor)
+    return _draw_enumerated(subsets, present, subset_weights, factor)
 
 
-def _has_positive(members: Tensor, positive: Tensor | None) -> Tensor:
-    return members.any(-1, keepdim=True) if positive is None else (members & positive).any(-1, keepdim=True)
-
-
-def _draw_powerset(core: Tensor, present: Tensor) -> Tensor:
-    """Draw uniformly from the subsets of ``present`` with at least one member in ``core``."""
-    rank = core.cumsum(-1) - 1
-    num_core = core.sum(-1)
-    head = num_core.clamp(max=_HEAD_BITS)
-    skip_empty = (num_core <= _HEAD_BITS).long()  # beyond that the empty set is rejected below
+def _draw_powerset(present: Tensor) -> Tensor:
+    """Draw uniformly from the non-empty subsets of ``present``."""
+    rank = present.cumsum(-1) - 1
+    count = present.sum(-1)
+    head = count.clamp(max=_HEAD_BITS)
+    skip_empty = (count <= _HEAD_BITS).long()  # beyond that the empty set is rejected below
     cells = torch.ones_like(head).bitwise_left_shift(head) - skip_empty
-    u = stratified_uniform(num_core.shape, core.device)
+    u = stratified_uniform(count.shape, present.device)
     index = (u * cells).long() + skip_empty
     bits = index.unsqueeze(-1).bitwise_right_shift(rank.clamp(0, _HEAD_BITS)).bitwise_and(1).bool()
-    fair = torch.rand(core.shape, device=core.device) < 0.5
-    drawn = present & torch.where(core & (rank < _HEAD_BITS), bits, fair)
-    empty = ~(drawn & core).any(-1, keepdim=True)
-    return (drawn | (empty & core)) & core.any(-1, keepdim=True)
+    fair = torch.rand(present.shape, device=present.device) < 0.5
+    drawn = present & torch.where(rank < _HEAD_BITS, bits, fair)
+    return drawn | (~drawn.any(-1, keepdim=True) & present)
 
 
 def _draw_by_size(present: Tensor) -> Tensor:
@@ -291,12 +282,9 @@ def _draw_enumerated(
     subsets: SubsetFamily,
     present: Tensor,
     subset_weights: SubsetWeights,
-    positive: Tensor | None,
     factor: Tensor | None,
 ) -> Tensor:
     matrix, live = members_of(subsets, present)
-    if positive is not None:
-        live = live & ((positive.float() @ matrix.float().mT) > 0)
     by_component = None if factor is None else factor @ matrix.to(factor).mT
     dtype = torch.float32 if factor is None else factor.dtype
     probabilities = subset_probabilities(subset_weights, matrix, live, by_component, dtype=dtype)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import torch
 
-from pyro_mmvae._typing import Tensor
+from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.experts import Experts
 
 Prior: TypeAlias = tuple[Tensor | float, Tensor | float]
@@ -64,6 +64,28 @@ def check_fit(weights: Tensor, experts: Experts) -> Tensor:
     if validate and not bool(((weights >= 0) & weights.isfinite()).all()):
         raise ValueError(f"expert_weights must be finite and not negative, got {weights.min().item()} as the least")
     return weights.to(experts.loc.device, torch.promote_types(experts.loc.dtype, torch.float32))
+
+
+def weighted_mask(experts: Experts, weights: Tensor | None) -> Bool[Tensor, "*batch modality"]:
+    """Return True for each modality that is present and whose weight is not 0, which is as good as absent.
+
+    Args:
+        experts: The unimodal posteriors.
+        weights: The weights λ, `(modality,)` or `(*batch, modality)`; None if all are 1.
+    """
+    return experts.mask if weights is None else experts.mask & (weights.detach() > 0)
+
+
+def shared_mask(experts: Experts, weights: Tensor | None) -> Bool[Tensor, "*#batch modality"]:
+    """Return :func:`weighted_mask`, without batch dimensions where all items are known to have equal masks.
+
+    Args:
+        experts: The unimodal posteriors.
+        weights: The weights λ, `(modality,)` or `(*batch, modality)`; None if all are 1.
+    """
+    if not experts.complete:
+        return weighted_mask(experts, weights)
+    return experts.mask.new_ones(experts.num_modalities) if weights is None else weights.detach() > 0
 
 
 def in_one_dtype(experts: Experts) -> Experts:

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
+from pyro_mmvae._overrides import overridable
 from pyro_mmvae._typing import Float, Int, Tensor
 from pyro_mmvae.barycenters.operators import Members, Roots, solve_hessian, sylvester, triangular
 
@@ -113,11 +114,16 @@ def barycenter(
     member_shape = scale_tril.shape[-3:]
     flat_weights = weights.double().expand(*batch, *weights.shape[-2:]).reshape(-1, *weights.shape[-2:])
     flat = scale_tril.double().expand(*batch, *member_shape).reshape(-1, *member_shape)
-    result, step, iterations = cast(
-        "tuple[Tensor, Tensor, Tensor]", _Barycenter.apply(flat_weights, flat, tolerance, max_iterations)
-    )
+    result, step, iterations = _barycenter(flat_weights, flat, tolerance, max_iterations)
     shape = (*batch, weights.shape[-2])
     return Barycenter(result.reshape(*shape, *member_shape[1:]), step.reshape(shape), iterations.reshape(shape))
+
+
+@overridable
+def _barycenter(
+    weights: Tensor, scale_tril: Tensor, tolerance: float, max_iterations: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    return cast("tuple[Tensor, Tensor, Tensor]", _Barycenter.apply(weights, scale_tril, tolerance, max_iterations))
 
 
 class _Barycenter(torch.autograd.Function):

@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 
+from pyro_mmvae._overrides import overridable
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.chunks import chunks, has_first_dimension, select_chunk
 
@@ -118,6 +119,11 @@ class _Product(torch.autograd.Function):
         return (weights @ by_shift + by_weights @ shift) * inverse - loc * total, -0.5 * scale * total
 
 
+@overridable
+def _product(weights: Tensor, precision: Tensor, shift: Tensor, unit: Tensor) -> Gaussians:
+    return cast("Gaussians", _Product.apply(weights, precision, shift, unit))
+
+
 def _gradients(tensors: tuple[Any, ...], needs_weights: bool) -> tuple[Tensor | None, Tensor, Tensor]:
     """Return the gradients with respect to the weights, if needed, the precision and the shift of a product."""
     weights, precision, shift, unit, loc, scale, by_loc, by_scale = tensors
@@ -167,7 +173,7 @@ def natural(
     least, greatest = fixed.aminmax(dim=-2, keepdim=True)
     unit = least.sqrt() * greatest.sqrt()
     precision = (unit / scale).square()
-    joint_loc, joint_scale = _Product.apply(weights, precision, precision * loc, unit)
+    joint_loc, joint_scale = _product(weights, precision, precision * loc, unit)
     return joint_loc, joint_scale
 
 

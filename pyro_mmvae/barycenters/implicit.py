@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from pyro_mmvae._overrides import overridable
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters.newton import (
     MAX_ITERATIONS,
@@ -27,6 +28,13 @@ def coordinate_chunks(members_first: Tensor) -> Iterator[slice]:
     members, coordinates = members_first.shape
     size = max(1, _ENTRIES // members)
     return (slice(begin, begin + size) for begin in range(0, max(1, coordinates), size))
+
+
+@overridable
+def _minimiser(
+    weights: Tensor, loc: Tensor, scale: Tensor, objective: Objective, tolerance: float, limit: int
+) -> tuple[Tensor, ...]:
+    return cast("tuple[Tensor, ...]", _Minimiser.apply(weights, loc, scale, objective, tolerance, limit))
 
 
 class _Minimiser(torch.autograd.Function):
@@ -138,6 +146,6 @@ def minimise(
         differentiated once with respect to the first three arguments, by the implicit function theorem.
     """
     problem, shape = to_coordinates(weights, loc, scale)
-    results = _Minimiser.apply(*problem, objective, tolerance, max_iterations)
+    results = _minimiser(*problem, objective, tolerance, max_iterations)
     result_loc, result_scale, *convergence = (result.reshape(shape) for result in results)
     return result_loc, result_scale, Convergence(*convergence)

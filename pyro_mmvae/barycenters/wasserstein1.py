@@ -34,11 +34,12 @@ References:
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch.autograd.function import once_differentiable
 
+from pyro_mmvae._overrides import overridable
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.barycenters.implicit import coordinate_chunks, to_coordinates
 from pyro_mmvae.barycenters.newton import Convergence, solve_symmetric
@@ -260,6 +261,11 @@ def _solve(weights: Tensor, x: Tensor, y: Tensor, tolerance: float, limit: int) 
     return share, *results
 
 
+@overridable
+def _median(weights: Tensor, x: Tensor, y: Tensor, tolerance: float, limit: int) -> tuple[Tensor, ...]:
+    return cast("tuple[Tensor, ...]", _Median.apply(weights, x, y, tolerance, limit))
+
+
 class _Median(torch.autograd.Function):
     """The minimiser as a function with the derivatives described in the docstring of this module."""
 
@@ -312,6 +318,6 @@ def median(
     """
     problem, shape = to_coordinates(weights, loc, scale)
     result_loc, result_scale, *convergence = (
-        result.reshape(shape) for result in _Median.apply(*problem, tolerance, max_iterations)
+        result.reshape(shape) for result in _median(*problem, tolerance, max_iterations)
     )
     return result_loc, result_scale, Convergence(*convergence)

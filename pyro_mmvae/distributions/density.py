@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from pyro_mmvae._overrides import overridable
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.chunks import chunks, has_first_dimension, select_chunk
 
@@ -28,7 +29,12 @@ def normal_log_prob(
     Returns:
         The log densities, in the broadcast shape without the latent dimension.
     """  # noqa: E501
-    return _NormalLogProb.apply(value, loc, scale)
+    return _log_prob(value, loc, scale)
+
+
+@overridable
+def _log_prob(value: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    return cast("Tensor", _NormalLogProb.apply(value, loc, scale))
 
 
 class _NormalLogProb(torch.autograd.Function):

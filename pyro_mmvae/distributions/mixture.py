@@ -8,7 +8,7 @@ import pyro.distributions as dist
 import torch
 from pyro.distributions.score_parts import ScoreParts
 from pyro.distributions.torch_distribution import TorchDistribution
-from torch.distributions import constraints
+from torch.distributions import Distribution, constraints, register_kl
 
 from pyro_mmvae._typing import Float, Int, Tensor
 from pyro_mmvae.distributions.density import normal_log_prob
@@ -182,6 +182,17 @@ class SubsetMixture(TorchDistribution):
         super(SubsetMixture, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+
+@register_kl(SubsetMixture, Distribution)  # type: ignore[untyped-decorator]
+def _kl_mixture(p: SubsetMixture, _q: Distribution) -> Tensor:
+    """Raise an error: there is no closed form, and with learned weights the estimate in its place has no gradient."""
+    if p.components.has_rsample and not p.has_rsample:
+        raise ValueError(
+            "SubsetMixture: TraceMeanField_ELBO gives learned subset weights (for moe: learned expert weights) no "
+            "gradient: use Trace_ELBO"
+        )
+    raise NotImplementedError
 
 
 _LOCATION_SCALE = {dist.Normal, dist.Laplace, dist.StudentT, dist.Cauchy, dist.Gumbel, dist.Logistic, Logistic}

@@ -269,8 +269,8 @@ def test_register_aggregation_with_membership_matrix_mixes_its_rows(family: Any)
     drawn: Any = draw_component(experts, "pairs")
     torch.testing.assert_close(drawn.mean[1], q.components.mean[1, 2])
     assert drawn.mean[2].tolist() == [0.0, 0.0]
-    zeros: Any = aggregate(experts, "pairs", expert_weights=torch.tensor([1.0, 0.0, 0.0]))
-    assert zeros.probs[0].tolist() == pytest.approx([1 / 2, 0, 1 / 2])
+    zeros: Any = aggregate(experts, "pairs", expert_weights=torch.tensor([1.0, 0.0, 1.0]))
+    assert zeros.probs[0].tolist() == pytest.approx([0, 0, 1])
 
 
 def test_guide_takes_aggregation_over_membership_matrix() -> None:

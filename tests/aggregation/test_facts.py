@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pyro_mmvae import Experts, aggregate, draw_component, make_aggregation
+from pyro_mmvae import Experts, MixtureOverSubsets, aggregate, draw_component, make_aggregation
 from tests.strategies import BUILT_IN, few
 from tests.strategies import experts as any_experts
 
@@ -204,3 +204,43 @@ def test_mopoe_of_absent_modality_differs_from_removed_one() -> None:
     absent: Any = make_aggregation("mopoe").joint(experts.condition_on([0, 1]))
     assert absent.mean.item() == pytest.approx(3 / 2)
     assert make_aggregation("mopoe").joint(removed).mean.item() == pytest.approx(1.0)  # the prior pulls it to 0
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize("subset_weights", ["uniform", "by_size", lambda matrix: 1.0 + matrix.sum(-1).square()])
+@pytest.mark.parametrize("prior_expert", [None, "complete", "joint_only", "all"])
+@pytest.mark.parametrize("per_item", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_aggregate_with_zero_weight_equals_absent_modality(
+    name: str, subset_weights: Any, prior_expert: str | None, per_item: bool, masked: bool
+) -> None:
+    torch.manual_seed(0)
+    present = torch.rand(6, 4) < 0.7 if masked else None
+    experts = Experts(torch.randn(6, 4, 2).double(), torch.rand(6, 4, 2).double() + 0.2, present)
+    weights = torch.tensor([0.5, 0.0, 2.0, 1.0]).double().expand(*((6,) if per_item else ()), 4)
+    if per_item:
+        weights = weights.clone()
+        weights[2:, 3], weights[0, 1] = 0.0, 1.0
+    options: Any = {"subset_weights": subset_weights, "prior_expert": prior_expert}
+    rule = make_aggregation(name, expert_weights=weights, **options)
+    other = make_aggregation(name, expert_weights=weights.masked_fill(weights == 0, 1.0), **options)
+    absent = experts.condition_on(weights > 0)
+    assert_same(rule(experts), other(absent))
+    results = []
+    for aggregation, given_experts in ((rule, experts), (other, absent)):
+        torch.manual_seed(5)
+        members = aggregation.draw(given_experts)
+        posterior: Any = aggregation.component(given_experts, members)
+        joint: Any = posterior if name == "moe" else aggregation.joint(given_experts)
+        results.append((members, posterior.mean, posterior.stddev, posterior.rsample(), joint.mean, joint.stddev))
+    for got, expected in zip(*results, strict=True):
+        torch.testing.assert_close(got, expected)
+
+
+def test_custom_rule_with_zero_weight_equals_absent_modality() -> None:
+    torch.manual_seed(0)
+    experts = Experts(torch.randn(6, 3, 2).double(), torch.rand(6, 3, 2).double() + 0.2)
+    weights = torch.tensor([1.0, 0.0, 1.0])
+    rule = MixtureOverSubsets(lambda cut: aggregate(cut, "wb"), expert_weights=weights)
+    assert_same(rule(experts), aggregate(experts.condition_on([0, 2]), "mwb"))
+    assert_same(rule.joint(experts), aggregate(experts.condition_on([0, 2]), "wb"))

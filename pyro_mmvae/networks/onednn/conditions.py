@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import torch
+from torch.overrides import has_torch_function
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.networks.onednn._private import has_onednn_matmul, is_forward_ad_active, is_functorch_tensor
 
 
 def is_untraced(*tensors: Tensor) -> bool:
-    """Return True unless ``torch.compile``, ``torch.func`` or forward-mode AD is tracing these tensors.
+    """Return True unless ``torch.compile``, ``torch.func``, forward-mode AD or a tensor subclass traces them.
 
-    The autograd functions of this package define reverse mode only. Where this is False, torch's own operators, which
-    have rules for all of these, are used.
+    The autograd functions of this package define reverse mode only, and do not see tensor subclasses. Where this is
+    False, torch's own operators, which have rules for all of these, are used.
     """
     return (
         not torch.compiler.is_compiling()
         and not is_forward_ad_active()
+        and not has_torch_function(tensors)  # such as the tensors by which Pyro's TraceGraph_ELBO tracks draws
         and not any(is_functorch_tensor(tensor) for tensor in tensors)
     )
 
