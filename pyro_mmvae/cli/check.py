@@ -39,6 +39,10 @@ from pyro_mmvae.cli.common import (
     "--statistics", default="", metavar="NAMES", show_default="all that fit the modalities",
     help="Test statistics to compute, separated by commas.",
 )  # fmt: skip
+@click.option(
+    "--all", "every_statistic", is_flag=True,
+    help="Print all statistics; by default the first two of each modality, or all that --statistics names.",
+)  # fmt: skip
 @click.option("--raw", is_flag=True, help="Store the replicated observations as well, which makes large files.")
 @click.option("--sbc", is_flag=True, help="Also run simulation-based calibration of the guide.")
 @click.option(
@@ -64,6 +68,7 @@ def ppc(
     seed: int,
     threads: int | None,
     quiet: bool,
+    every_statistic: bool,
     **options: Any,
 ) -> None:
     """Run posterior predictive checks of a trained model.
@@ -95,7 +100,7 @@ def ppc(
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)
     for file in files:
-        click.echo(reports.ppc_table(file))
+        click.echo(reports.ppc_table(file, every_statistic=every_statistic or bool(options["statistics"])))
         click.echo("")
     click.echo(f"  {run_files.check_table}")
     for file in files:

@@ -94,13 +94,17 @@ def table(path: Path) -> str:
 
 
 def _warnings(warnings: list[dict[str, str]]) -> list[str]:
-    """Return one line per failure mode: its gravest case, the number of further cases, and the advice."""
+    """Return one line per failure mode: its gravest case, the number of further cases, and the advice.
+
+    A finding without advice is a note on other figures, and not a warning.
+    """
     modes: dict[str, list[dict[str, str]]] = {}
     for warning in warnings:
         modes.setdefault(warning["mode"], []).append(warning)
     return [
-        f"warning: {cases[0]['what']}" + (f" (and {len(cases) - 1} more)" if cases[1:] else "")
-        + f"; try: {cases[0]['advice']}"
+        ("warning" if cases[0]["advice"] else "note")
+        + f": {cases[0]['what']}" + (f" (and {len(cases) - 1} more)" if cases[1:] else "")
+        + (f"; try: {cases[0]['advice']}" if cases[0]["advice"] else "")
         for cases in modes.values()
     ]  # fmt: skip
 
@@ -125,7 +129,7 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
     axis.yaxis.set_major_formatter("{x:g}")  # the default one of this scale writes formulas
     axis.set(xlabel="modalities given", ylabel="PSIS k-hat per item")
     axis.set_title(
-        f"PSIS k-hat: above {float(arrays['khat_threshold']):.2f} the guide does not fit\n"
+        f"PSIS k-hat: above {float(arrays['khat_threshold']):.2f} importance weights are unreliable\n"
         f"S = {options['khat_samples']} draws, seed {options['seed']}", fontsize=8,
     )  # fmt: skip
     axis.grid(alpha=0.3, axis="y")

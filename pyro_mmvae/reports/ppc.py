@@ -21,6 +21,8 @@ from pyro_mmvae.reports.texts import plain_text
 from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
+_SHOWN_FIRST = 2  # the number of statistics per modality in a table, unless all are asked for
+_TABLE_COLUMNS = 6  # the largest number of statistics side by side in a table
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
 
 
@@ -57,14 +59,17 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
     return drawn
 
 
-def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
+def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_statistic: bool = False) -> str:
     """Return one check as text: the share of observations inside the predictive interval of each statistic.
+
+    The first two statistics of each modality are shown, unless all are asked for.
 
     Args:
         file: The netCDF file of a check.
         level: The nominal level of the interval, one of those in the file; 0.9 by default.
         alpha: The p-value of the Kolmogorov–Smirnov test of uniform PIT values below which a statistic gets a star;
             0.01 by default.
+        every_statistic: If True, all statistics are shown, six side by side; False by default.
 
     Returns:
         The table as several lines.
@@ -79,17 +84,15 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
         star = "" if bool(row["in_sample"]) else "*" if float(row["ks_p_value"]) < alpha else " "
         row_name = f"{name} (given)" if bool(row["in_sample"]) else name
         cells.setdefault(row_name, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
-    labels = list(dict.fromkeys(label for row in cells.values() for label in row))
-    columns = labels if len(labels) <= _MAX_STATISTICS else labels[:_MAX_STATISTICS]
-    more = f"; the first {_MAX_STATISTICS} of {len(labels)} statistics" if len(labels) > _MAX_STATISTICS else ""
+    every = {label for row in cells.values() for label in row}
+    shown = {label for row in cells.values() for label in (row if every_statistic else list(row)[:_SHOWN_FIRST])}
+    more = f"; {len(shown)} of {len(every)} statistics, --all shows the others" if len(shown) < len(every) else ""
     error = math.sqrt(level * (1 - level) / int(attributes["items"]))
-    width = max(map(len, cells))
     lines = [
         f"given {attributes['given'] or 'nothing'}: {attributes['protocol']}, {attributes['items']} items, seed "
         f"{attributes['seed']}",
         f"share of items in the {level:.0%} predictive interval (± {error:.2f}){more}",
-        " " * width + "".join(f"{label:>17}" for label in columns),
-        *(f"{name:<{width}}" + "".join(f"{row.get(k, ''):>17}" for k in columns) for name, row in cells.items()),
+        *_blocks(cells, list(dict.fromkeys(label for row in cells.values() for label in row if label in shown))),
     ]
     if any("*" in cell for row in cells.values() for cell in row.values()):
         lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
@@ -115,6 +118,22 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01) -> str:
 def _modalities(data: Any) -> list[str]:
     """Return the names of the modalities of a check."""
     return [str(name) for name in data.constant_data["modality"].values]
+
+
+def _blocks(cells: dict[str, dict[str, str]], labels: list[str]) -> list[str]:
+    """Return the lines of a table of modalities by statistics, a few statistics side by side.
+
+    A column is as wide as its header, and a modality without any statistic of a block is left out of it.
+    """
+    width, lines = max(map(len, cells)), list[str]()
+    for start in range(0, len(labels), _TABLE_COLUMNS):
+        block = labels[start : start + _TABLE_COLUMNS]
+        widths = {label: max(len(label), len("0.00*")) + 2 for label in block}
+        lines.append(" " * width + "".join(f"{label:>{widths[label]}}" for label in block))
+        for name, row in cells.items():
+            if any(label in row for label in block):
+                lines.append(f"{name:<{width}}" + "".join(f"{row.get(k, ''):>{widths[k]}}" for k in block))
+    return lines
 
 
 def _noisier(data: Any) -> list[str]:
@@ -181,6 +200,20 @@ def _pair(data: Any, key: str) -> Any:
     return arviz.InferenceData(**groups)
 
 
+def _class_shares(pair: Any, key: str) -> Any:
+    """Replace classes by their shares among the draws and the observation of an item, since a mean of codes is void.
+
+    The p-values of the check are those of these shares, too.
+    """
+    draws, observed = pair.posterior_predictive[key], pair.observed_data[key]
+    pool = np.concatenate([draws.values[0], observed.values[None]])
+    shares = np.stack([(pool == row).mean(0) for row in pool])
+    return arviz.InferenceData(
+        posterior_predictive=draws.copy(data=shares[None, :-1]).to_dataset(),
+        observed_data=observed.copy(data=shares[-1]).to_dataset(),
+    )
+
+
 def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
     """Return True if arrays are constant, so that they do not have a density, and write so into the panel."""
     if all(np.ptp(array) > 0 for array in arrays):
@@ -211,8 +244,11 @@ def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
 
 
 def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
-    """Draw the density of the replicated mean over items beside the observed mean."""
+    """Draw the density of the replicated mean over items beside the observed mean, of classes that of their shares."""
     pair = _pair(data, key)
+    if bool(data.constant_data["nominal"].sel(statistic=key)):
+        pair = _class_shares(pair, key)
+        axis.set_xlabel("share of its class among draws and observation", fontsize=6)
     if not _constant(axis, pair.posterior_predictive[key].values.mean(-1)):
         with _arviz_behind_matplotlib():
             arviz.plot_bpv(pair, ax=axis, kind="t_stat", t_stat="mean", bpv=False, textsize=7)

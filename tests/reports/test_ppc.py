@@ -7,9 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import arviz
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
+import xarray
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 
@@ -122,6 +125,43 @@ def test_ppc_table_states_independence_and_corrects_the_least_p_value(run: Path)
     least = float(data.constant_data["sbc_p_value"].min())
     assert data.constant_data.sizes["quantity"] == 3
     assert f"least chi-square p of 3, corrected for their number (Holm): {min(1.0, 3 * least):.2g}" in text
+
+
+def test_ppc_table_shows_two_statistics_of_each_modality_first(run: Path) -> None:
+    file = run / "evaluation" / "ppc.nc"
+    header, *rows = ppc_table(file).splitlines()[2:6]
+    assert header.split() == ["mean", "contrast", "token_frequency.0", "token_frequency.1"]
+    cells = {row.split("  ")[0]: row.split()[-2:] for row in rows}
+    assert set(cells) == {"m0 (given)", "t", "one"}
+    assert all(float(cell.rstrip("*")) <= 1 for row in cells.values() for cell in row)
+    assert "4 of 11 statistics, --all shows the others" in ppc_table(file)
+    every = ppc_table(file, every_statistic=True)
+    assert "--all" not in every
+    keys = {str(key).split(".", 1)[1] for key in read_inference_data(file).constant_data["statistic"].values}
+    assert keys <= set(every.split())
+
+
+def test_ppc_table_headers_do_not_collide(run: Path) -> None:
+    for line in ppc_table(run / "evaluation" / "ppc.nc", every_statistic=True).splitlines():
+        assert len(line) <= 140 or line.startswith(("Kolmogorov", "simulation", "given", "share"))
+    longest = {"a": {"token_frequency.1234567890": "0.50*", "another.statistic.of.some.length": "1.00"}}
+    header, row = pictures._blocks(longest, list(longest["a"]))
+    assert header.split() == list(longest["a"])
+    assert [header.index(label) + len(label) for label in longest["a"]] == [
+        row.index("0.50*") + 5,
+        row.index("1.00") + 4,
+    ]
+
+
+def test_class_shares_match_hand_values() -> None:
+    draws = np.array([[3.0, 0.0], [3.0, 1.0], [7.0, 1.0]])
+    pair = arviz.InferenceData(
+        posterior_predictive=xarray.Dataset({"m.c": (("chain", "draw", "item"), draws[None])}),
+        observed_data=xarray.Dataset({"m.c": (("item",), np.array([7.0, 2.0]))}),
+    )
+    shares = pictures._class_shares(pair, "m.c")
+    np.testing.assert_allclose(shares.posterior_predictive["m.c"].values[0], [[0.5, 0.25], [0.5, 0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(shares.observed_data["m.c"].values, [0.5, 0.25])
 
 
 def test_reports_ppc_does_not_import_torch_or_pyro() -> None:
