@@ -88,6 +88,12 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     for file in drawn:
         click.echo(f"  {file}")
     first, *others = run.names
+    for modality in run.vae.modalities:
+        if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
+            click.echo(
+                f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a channel "
+                f"axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
+            )
     folder, first, targets = (shlex.quote(word) for word in (str(run.path), first, ",".join(others or [first])))
     click.echo(f"next: pyro-mmvae sample {folder} --given {first} --generate {targets} -n 8 --out grid.png")
 

@@ -78,12 +78,12 @@ def load_omics(
             _check_has_kind(path, name, arrays[name], kinds or {})
     problems.check()
     attributes = () if labels is None or isinstance(labels, str) else tuple(labels)
-    content = {"label_names": list(attributes)} if attributes else {}
-    meta = make_meta(str(path), content).with_options(str(path), kinds, missing_nan, allow_constant)
+    content: dict[str, Any] = {"label_names": list(attributes)} if attributes else {}
     if isinstance(labels, str):
-        arrays["labels"] = _read_classes(path, _read_column(path, tree, labels))
+        arrays["labels"], content["class_names"] = _read_classes(path, _read_column(path, tree, labels))
     elif attributes:
         arrays["labels"] = np.stack([_read_flags(path, _read_column(path, tree, name)) for name in attributes], -1)
+    meta = make_meta(str(path), content).with_options(str(path), kinds, missing_nan, allow_constant)
     if split_by is not None:
         # One character more than the longest name, so that no longer value is truncated to one of them.
         names = f"U{max(map(len, SPLITS)) + 1}"
@@ -154,13 +154,13 @@ def _read_column(path: Path, tree: Any, name: str) -> Any:
     raise ValueError(f"{path}: column must be one of obs, {', '.join(map(str, tree.obs)) or '(none)'}, got {name!r}")
 
 
-def _read_classes(path: Path, column: Any) -> NDArray[np.int64]:
-    """Return the position of each item's category among the categories of a column."""
-    codes = np.asarray(column.astype("category").cat.codes, dtype=np.int64)
-    unlabelled = np.flatnonzero(codes < 0)
-    if len(unlabelled):
-        raise ValueError(f"{path}: item {unlabelled[0]} must have a label in column {column.name!r}, got none")
-    return codes
+def _read_classes(path: Path, column: Any) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the position of each item's category among those that occur, NaN for none, and the categories' names."""
+    categories = column.astype("category").cat.remove_unused_categories()
+    codes = np.asarray(categories.cat.codes, dtype=np.float64)
+    if (codes < 0).all():
+        raise ValueError(f"{path}: some item must have a label in column {column.name!r}, got none")
+    return np.where(codes < 0, np.nan, codes), [str(name) for name in categories.cat.categories]
 
 
 def _read_flags(path: Path, column: Any) -> NDArray[np.bool_]:
