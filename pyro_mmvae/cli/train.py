@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -65,6 +66,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     metrics.jsonl, samples.npz, and pictures in plots/.
     """
     from pyro_mmvae import reports, training
+    from pyro_mmvae.run_files import RunFiles
 
     try:
         if resume is None:
@@ -91,9 +93,11 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     for modality in run.vae.modalities:
         if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
             click.echo(
-                f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a channel "
-                f"axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
+                f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a "
+                f"channel axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
             )
+    for note in json.loads(RunFiles(run.path).environment.read_text(encoding="utf-8"))["data"].get("notes", []):
+        click.echo(f"note: {note}")
     folder, first, targets = (shlex.quote(word) for word in (str(run.path), first, ",".join(others or [first])))
     click.echo(f"next: pyro-mmvae sample {folder} --given {first} --generate {targets} -n 8 --out grid.png")
 

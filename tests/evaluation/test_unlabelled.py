@@ -26,10 +26,8 @@ def test_evaluate_leaves_unlabelled_items_out_of_probe_and_coherence() -> None:
     train, test = make(0), make(1)
     result = evaluate(vae, train, test, options=OPTIONS)
     labelled = evaluate(vae, train.subset(train.labelled), test.subset(test.labelled), options=OPTIONS)
-    rows = {(r.metric, r.protocol, r.given, r.target): (r.value, r.n) for r in result.rows if r.metric == "probe"}
-    assert rows
-    assert rows == {
-        (r.metric, r.protocol, r.given, r.target): (r.value, r.n) for r in labelled.rows if r.metric == "probe"
-    }
+    probes, expected = ([row for row in r.rows if row.metric == "probe"] for r in (result, labelled))
+    assert probes
+    assert probes == expected
     assert {row.n for row in result.rows if row.metric == "coherence"} == {int(test.labelled.sum())}
     assert result.arrays["class_names"].tolist() == ["x", "y"]
