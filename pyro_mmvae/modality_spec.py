@@ -25,6 +25,9 @@ DEFAULT_LIKELIHOODS: Mapping[str, str] = {
 PIXEL_SCALE = 0.75
 """Scale of a Laplace or Normal likelihood of pixels in [0, 1]: that of PolyMNIST (Sutter et al., 2021)."""
 
+_LEAST_GREY = 8
+"""The smallest side of an array of bytes that is taken for a grey image without a channel axis."""
+
 _LEAST = {"classes": 2, "width": 1, "hidden": 1, "depth": 0, "private_size": 0}
 
 Spec = TypeVar("Spec", bound="ModalitySpec")
@@ -204,26 +207,28 @@ def resolve_modality(spec: Spec, *overrides: ModalitySpec, where: str, shape: tu
 def infer_data_type(where: str, dtype_kind: str, is_byte: bool, shape: tuple[int, ...]) -> str:
     """Return the data type of values of which nothing was said, by their type and the shape of one item.
 
-    bool is ``binary``; floats are ``image`` with three axes and otherwise ``vector``; uint8 with three axes is
-    ``image``. Any other integers could be tokens, counts or numbers, which the values do not tell apart.
+    bool is ``binary``; floats are ``image`` with three axes and otherwise ``vector``; uint8 and uint16 with three axes,
+    and uint8 with two axes of 8 or more, which are grey, are ``image``. Any other integers could be tokens, counts or
+    numbers, which the values do not tell apart.
 
     Args:
         where: File and modality, the beginning of the error message.
         dtype_kind: NumPy's letter of the type: b, i, u or f.
-        is_byte: If True, the type is uint8.
+        is_byte: If True, the type is one of pixels, uint8 or uint16.
         shape: Shape of one item.
 
     Raises:
         ValueError: If the values are integers other than an image.
     """
-    is_image = len(shape) == 3
+    is_image = len(shape) == 3 or (is_byte and len(shape) == 2 and min(shape) >= _LEAST_GREY)
     if dtype_kind == "b":
         return "binary"
     if dtype_kind == "f" or (is_byte and is_image):
         return "image" if is_image else "vector"
     raise ValueError(
         f"{where}: integers of shape (item, {', '.join(map(str, shape))}) may be tokens, counts or numbers: set "
-        "data_type: tokens, counts or vector for it, in meta.yaml or by the option kinds"
+        "data_type: tokens, counts or vector for it, in meta.yaml or by the option kinds; images must be uint8 "
+        "(item, channel, height, width)"
     )
 
 

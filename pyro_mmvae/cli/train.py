@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -65,6 +66,7 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     metrics.jsonl, samples.npz, and pictures in plots/.
     """
     from pyro_mmvae import reports, training
+    from pyro_mmvae.run_files import RunFiles
 
     try:
         if resume is None:
@@ -89,6 +91,14 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
     click.echo(f"run directory: {run.path}")
     for file in drawn:
         click.echo(f"  {file}")
+    for modality in run.vae.modalities:
+        if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
+            click.echo(
+                f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a "
+                f"channel axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
+            )
+    for note in json.loads(RunFiles(run.path).environment.read_text(encoding="utf-8"))["data"].get("notes", []):
+        click.echo(f"note: {note}")
     click.echo(f"next: {shlex.join(_next_command(run))}")
 
 

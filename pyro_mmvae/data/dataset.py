@@ -30,8 +30,8 @@ class MultimodalDataset:
             `(item, channel, height, width)` with pixel values 0 to 255. An array too large for memory is a
             :class:`MappedTensor`, which reads only the items of a batch; one whose items repeat the rows of a smaller
             tensor is an :class:`IndexedTensor`.
-        labels: Class of each item, int64, `(item,)`; or the attributes of each item, bool, `(item, attribute)`; or
-            None if the data is not labelled.
+        labels: Class of each item, int64, `(item,)`, -1 for items without a label; or the attributes of each item,
+            bool, `(item, attribute)`; or None if the data is not labelled.
         present: True where an item's modality was observed, bool, `(item, modality)`, columns in the order of
             ``modalities``.
         name: Name of the data, as passed to :func:`load_data`.
@@ -40,6 +40,7 @@ class MultimodalDataset:
             JSON.
         modality_specs: Description of each modality by name; by default, and for modalities left out, it is inferred.
         label_names: Names of the attributes if ``labels`` holds attributes, and empty otherwise.
+        class_names: Names of the classes if ``labels`` holds classes that have names, and empty otherwise.
 
     Raises:
         ValueError: If there is no modality or no item, the modalities differ in their number of items, ``labels`` or
@@ -60,6 +61,7 @@ class MultimodalDataset:
     provenance: dict[str, Any] = field(default_factory=dict)
     modality_specs: Mapping[str, ModalitySpec] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -113,6 +115,13 @@ class MultimodalDataset:
         """A short name derived from name, split and provenance, under which computed results are cached."""
         content = json.dumps([self.name, self.split, self.provenance], sort_keys=True, default=str)
         return f"{short_name(self.name.replace('/', '_'))}-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+
+    @property
+    def labelled(self) -> Bool[Tensor, " item"]:
+        """True for the items that have a label, bool, `(item,)`."""
+        if self.labels is None:
+            return torch.zeros(len(self), dtype=torch.bool, device=self.present.device)
+        return torch.ones_like(self.labels[:, 0]) if self.label_names else self.labels >= 0
 
     def to(self, device: torch.device | str) -> MultimodalDataset:
         """Return a copy with every tensor on a device; mapped modalities stay on disk and are read onto it.

@@ -45,7 +45,7 @@ class SplitSummary:
         split: Name of the split.
         items: Number of items in it.
         modalities: Summary of each modality, in order.
-        labels: Number of items per class, or per name of an attribute; empty without labels.
+        labels: Number of items per class, by its name if it has one, or per name of an attribute; empty without labels.
         provenance: Everything that the split was made from.
         has_attributes: If True, labels are attributes and not classes; False by default.
     """
@@ -53,7 +53,7 @@ class SplitSummary:
     split: str
     items: int
     modalities: tuple[ModalitySummary, ...]
-    labels: dict[int, int] | dict[str, int]
+    labels: dict[int | str, int]
     provenance: dict[str, Any]
     has_attributes: bool = False
 
@@ -70,7 +70,10 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
         labels = dict(zip(data.label_names, data.labels.sum(0).tolist(), strict=True))
     elif data.labels is not None:
         values, counts = data.labels.unique(return_counts=True)
-        labels = dict(zip(values.tolist(), counts.tolist(), strict=True))
+        names = dict(enumerate(data.class_names))
+        labels = {names.get(value, value): n for value, n in zip(values.tolist(), counts.tolist(), strict=True)}
+        if -1 in labels:
+            labels["unlabelled"] = labels.pop(-1)
     return SplitSummary(data.split, len(data), modalities, labels, data.provenance, bool(labels and data.label_names))
 
 
@@ -165,7 +168,7 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
     """Report what is wrong with one split, seen by itself."""
     negative = [label for label in summary.labels if isinstance(label, int) and label < 0]
     if negative:
-        yield f"labels must be at least 0, got {min(negative)}"
+        yield f"labels must be at least 0, or -1 for items without a label, got {min(negative)}"
     empty = (~data.present.any(1)).nonzero().flatten().tolist()
     if empty:
         yield f"every item must have a modality, got none for item {empty[0]} and for {len(empty) - 1} others"
@@ -208,8 +211,8 @@ def _compare_splits(first: SplitSummary, other: SplitSummary) -> Iterator[str]:
     elif first.has_attributes or other.has_attributes:
         if list(first.labels) != list(other.labels):
             yield f"labels must be {_list_labels(first)} as in {first.split}, got {_list_labels(other)}"
-    elif not first.labels.keys() >= other.labels.keys():
-        unexpected = sorted(map(int, other.labels.keys() - first.labels.keys()))
+    elif not first.labels.keys() | {"unlabelled"} >= other.labels.keys():
+        unexpected = [label for label in other.labels if label not in {*first.labels, "unlabelled"}]
         yield f"labels must be among those of {first.split}, got {', '.join(map(str, unexpected))} as well"
 
 

@@ -187,8 +187,9 @@ def train_classifiers(
 
 
 def _rows(data: MultimodalDataset, name: str) -> Tensor:
-    """Return the items that have a modality; of items that share an image only the first."""
-    rows, values = data.present[:, data.names.index(name)].nonzero()[:, 0], data.modalities[name]
+    """Return the items that have a modality and a label; of items that share an image only the first."""
+    is_kept, values = data.present[:, data.names.index(name)] & data.labelled, data.modalities[name]
+    rows = is_kept.nonzero()[:, 0]
     return values.first_of_each(rows) if isinstance(values, IndexedTensor) and values.dim() == 4 else rows
 
 

@@ -84,7 +84,7 @@ class _Suite:
         with self.parts("encoding"):
             self.experts = encode_dataset(self.vae, self.test)
             self.arrays |= _latent_map(self.vae, self.experts, self.test)
-        if self.test.labels is not None and self.train.labels is not None:
+        if self.test.labels is not None and self.train.labels is not None and bool(self.test.labelled.any()):
             self.evaluate_labels(self.train.labels, self.test.labels, cache)
         if options.likelihood_items:
             self.likelihoods()
@@ -105,14 +105,18 @@ class _Suite:
         return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency)
 
     def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
-        """Run the parts that need classes or attributes."""
-        options, vae = self.options, self.vae
-        points = _choose_items(len(self.train), options.probe_points, options.seed)
+        """Run the parts that need classes or attributes, with the items that have a label."""
+        options, vae, test_experts = self.options, self.vae, self.experts
+        if not bool(self.test.labelled.all()):
+            labels = labels[self.test.labelled]
+            test_experts = select(self.experts, self.test.labelled.to(self.experts.loc.device))
+        rows = self.train.labelled.nonzero()[:, 0].tolist()
+        points = [rows[number] for number in _choose_items(len(rows), options.probe_points, options.seed)]
         experts = encode_dataset(vae, self.train.subset(points))
         for protocol in PROTOCOLS:
             with self.parts(f"probe, {protocol}"):
                 self.rows += linear_probe(
-                    vae, experts, train_labels[points], self.experts, labels, subsets=self.subsets,
+                    vae, experts, train_labels[points], test_experts, labels, subsets=self.subsets,
                     label_names=self.test.label_names, protocol=protocol, points=options.probe_points,
                     seed=options.seed,
                 )  # fmt: skip
@@ -121,7 +125,7 @@ class _Suite:
         with self.parts("coherence"):
             for density in self.densities():
                 self.rows += conditional_coherence(
-                    vae, self.experts, labels, self.classifiers, subsets=self.subsets, density=density,
+                    vae, test_experts, labels, self.classifiers, subsets=self.subsets, density=density,
                     seed=options.seed,
                 )  # fmt: skip
             if len(self.classifiers.networks) > 1:
@@ -217,6 +221,8 @@ def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -
         arrays["label_name"] = np.array(data.label_names[attribute])
     elif data.labels is not None:
         arrays["labels"] = data.labels.cpu().numpy()
+        if data.class_names:
+            arrays["class_names"] = np.array(data.class_names)
     return arrays
 
 

@@ -154,9 +154,12 @@ def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
     """Plot the first two principal components of the posterior means."""
     figure = Figure(figsize=(5, 4.4), layout="constrained")
     axis = figure.subplots()
-    x, y = arrays["latent"].T
+    labelled = arrays["labels"] >= 0
+    x, y = arrays["latent"][labelled].T
     attribute = str(arrays["label_name"]) if "label_name" in arrays else None
-    points = axis.scatter(x, y, c=arrays["labels"], cmap="coolwarm" if attribute else "tab10", s=5, linewidths=0)
+    points = axis.scatter(
+        x, y, c=arrays["labels"][labelled], cmap="coolwarm" if attribute else "tab10", s=5, linewidths=0
+    )
     first, second = (100 * share for share in arrays["explained"])
     axis.set(
         title="posterior means given all modalities, test items",
@@ -166,4 +169,6 @@ def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
     bar = figure.colorbar(points, ax=axis, label=attribute or "class")
     if attribute:
         bar.set_ticks([0, 1], labels=["no", "yes"])
+    elif "class_names" in arrays:
+        bar.set_ticks(range(len(arrays["class_names"])), labels=[str(name) for name in arrays["class_names"]])
     return save_figure(figure, file)

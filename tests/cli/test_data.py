@@ -158,3 +158,13 @@ def test_data_check_reports_what_training_would_refuse(mine: Path) -> None:
     kinds = ("--set", "data.kinds={rna: counts, atac: counts}")
     lines = invoke("check", "mine", *kinds, "--set", "model.modalities.vector.network=conv", code=1).stdout.splitlines()
     assert lines == ["train: network 'conv' needs images (channel, height, width), got shape (4,)"]
+
+
+def test_train_says_that_floats_of_two_axes_are_not_images(mine: Path) -> None:
+    for name in ("rna", "atac"):
+        (mine / f"{name}.npy").unlink()
+    np.save(mine / "scan.npy", np.random.default_rng(0).normal(size=(60, 8, 9)))
+    words = ["train", "--data", "mine", "--epochs=0", "--quiet", "--threads=1", "--device=cpu", "--out", "run"]
+    printed = CliRunner().invoke(main, words).stdout
+    assert "note: scan of shape (8, 9) is a vector: grey images need a channel axis (1, 8, 9)" in printed
+    assert printed.count("note:") == 1

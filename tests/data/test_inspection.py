@@ -91,8 +91,11 @@ BROKEN = noise().index_fill(0, torch.tensor(7), torch.inf)
     ("changes", "findings"),
     [
         (
-            {"labels": torch.arange(12) % 3 - 1},
-            ["labels must be at least 0, got -1", "labels must be among those of train, got -1 as well"],
+            {"labels": torch.arange(12) % 3 - 2},
+            [
+                "labels must be at least 0, or -1 for items without a label, got -2",
+                "labels must be among those of train, got -2 as well",
+            ],
         ),
         ({"labels": torch.arange(12) % 5}, ["labels must be among those of train, got 3, 4 as well"]),
         ({"labels": None}, ["labels must be present as in train, got none"]),

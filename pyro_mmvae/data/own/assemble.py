@@ -13,8 +13,9 @@ from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.options import Problems, check_split
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
+from pyro_mmvae.data.own.strings import encode_strings
 from pyro_mmvae.data.storage import mapped
-from pyro_mmvae.data.storage.mapped import Column, MappedTensor
+from pyro_mmvae.data.storage.mapped import Column, MappedTensor, channels_first
 from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
@@ -43,12 +44,13 @@ def assemble(
         ValueError: If the arrays do not fit together or a value is not allowed; the message names file, modality, item
             and what was expected. Several modalities with a problem are one :class:`DataError`.
     """
+    raw = encode_strings(raw)
     count = _count_items(raw)
     raw.meta.check_names(raw.where, list(raw.modalities))
     present = _read_present(raw, count)
     problems = Problems()
     with problems.collect():
-        labels, label_names = read_labels(raw, count)
+        labels = read_labels(raw, count)
     with problems.collect():
         rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
     columns: dict[str, Column] = {}
@@ -70,13 +72,14 @@ def assemble(
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
         modalities,
-        None if labels is None else torch.from_numpy(labels[rows]),
+        None if labels.values is None else torch.from_numpy(labels.values[rows]),
         torch.from_numpy(present[rows]),
         raw.name,
         split or "train",
         provenance,
         specs,
-        label_names,
+        labels.label_names,
+        labels.class_names,
     )
 
 
@@ -146,14 +149,17 @@ def _make_column(
 ) -> tuple[Column, ModalitySpec]:
     """Return the column of a modality and its description, as far as they are known before its values are read."""
     where, spec = raw.locate(name), raw.meta.spec(name)
-    is_byte = array.dtype == np.uint8
+    is_byte = array.dtype == np.uint8 or (array.dtype == np.uint16 and array.ndim == 4)
     data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
+    if data_type == "image":
+        array = channels_first(array)
     column = Column(where, array, data_type, present, spec.classes)
     if raw.meta.allows("missing_nan", name):
         column = replace(column, present=present & ~column.nan_items())
     if not column.present.any():
         raise ValueError(f"{where}: must be present in at least one item, got none")
-    pixels = column.pixels if spec.pixels is None and data_type == "image" else spec.pixels
+    is_pixels = array.dtype in {np.dtype(np.uint8), np.dtype(np.uint16)}
+    pixels = is_pixels if spec.pixels is None and data_type == "image" else spec.pixels
     spec = replace(spec, data_type=data_type, pixels=pixels)
     resolve_modality(spec, where=where)
     if spec.alphabet is not None and array.ndim != 2:

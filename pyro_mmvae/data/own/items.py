@@ -85,6 +85,9 @@ def from_items(
     )
 
 
+_LABEL_LENGTH = 64  # the characters of a label that is a string, since all are stored with one length
+
+
 @dataclass
 class _ItemReader:
     """A reader of items that checks them and keeps their labels and presence, a few bytes per item.
@@ -126,7 +129,8 @@ class _ItemReader:
     def _add_value(self, key: str, array: NDArray[Any]) -> None:
         """Check shape and type of a value, and record that the modality is present."""
         shape, dtype, first = self.signatures.setdefault(key, (array.shape, array.dtype, self.count))
-        if array.shape != shape or array.dtype != dtype:
+        are_strings = array.dtype.kind == dtype.kind == "U"  # which may differ in length
+        if array.shape != shape or (array.dtype != dtype and not are_strings):
             raise ValueError(
                 f"{self.name}: modality {key!r}: item {self.count} must be {shape} of {dtype} as item {first} is, got "
                 f"{array.shape} of {array.dtype}"
@@ -143,6 +147,8 @@ class _ItemReader:
         array = to_numpy(value)
         if array.shape == () and array.dtype.kind in "iu":
             array = array.astype(np.int64)  # integer types may differ between items
+        if array.dtype.kind == "U":
+            array = array.astype(f"<U{_LABEL_LENGTH}")
         if array.dtype.hasobject:
             raise ValueError(
                 f"{self.name}: item {self.count}: label must be a number or an array of numbers, got "
@@ -186,8 +192,8 @@ def _iterate(items: Any) -> Iterable[Any]:
 
 def _stack(values: dict[int, NDArray[Any]], count: int) -> NDArray[Any]:
     """Stack values by item, `(item, …)`, with zeros where an item has none."""
-    first = next(iter(values.values()))
-    array = np.zeros((count, *first.shape), dtype=first.dtype)
+    first, dtypes = next(iter(values.values())), {value.dtype for value in values.values()}
+    array = np.zeros((count, *first.shape), dtype=np.result_type(*dtypes))  # the type of the longest of strings
     for item, value in values.items():
         array[item] = value
     return array

@@ -40,6 +40,7 @@ class Meta(BaseModel):
             by default.
         allow_constant: If True, all values of a modality may be equal. False by default.
         label_names: Names of the attributes, if labels are attributes.
+        class_names: Names of the classes 0, 1, …, if labels are classes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -48,6 +49,7 @@ class Meta(BaseModel):
     missing_nan: bool = False
     allow_constant: bool = False
     label_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    class_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
 
     @field_validator("modalities", mode="before")
     @classmethod
@@ -56,7 +58,7 @@ class Meta(BaseModel):
             return modalities
         return {name: _with_current_names(str(name), entry) for name, entry in modalities.items()}
 
-    @field_validator("label_names")
+    @field_validator("label_names", "class_names")
     @classmethod
     def _check_names_differ(cls, names: tuple[str, ...] | None) -> tuple[str, ...] | None:
         repeated = [name for number, name in enumerate(names or ()) if name in (names or ())[:number]]

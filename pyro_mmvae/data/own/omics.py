@@ -34,6 +34,7 @@ def load_omics(
     kinds: Mapping[str, str] | None = None,
     missing_nan: bool | None = None,
     allow_constant: bool | None = None,
+    missing_zero: bool = False,
     split_seed: int = 0,
 ) -> MultimodalDataset:
     """Load one split of an ``.h5mu`` file with its modalities, or of an ``.h5ad`` file as one modality ``x``.
@@ -55,6 +56,8 @@ def load_omics(
             counts are often stored as floats.
         missing_nan: If True, an item with a NaN in a modality lacks that modality; by default a NaN is an error.
         allow_constant: If True, a modality may have a single value everywhere; by default that is an error.
+        missing_zero: If True, an observation with zeros only in a modality lacks that modality, since tools pad with
+            zeros; False by default, and the provenance counts them.
         split_seed: Seed of the random split into 80, 10 and 10 percent; 0 by default.
 
     Raises:
@@ -66,24 +69,35 @@ def load_omics(
     with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
         tree = read(path)
         parts: dict[str, Any] = dict(sorted(tree.mod.items())) if package == "mudata" else {"x": tree}
+    if getattr(tree, "axis", 0) != 0:
+        raise ValueError(
+            f"{path}: axis must be 0, so that modalities describe the same observations, got {tree.axis}: transpose "
+            "the modalities, or concatenate them"
+        )
     for name, part in parts.items():
         _check_modality(f"{path}: modality {name!r}", part, layer)
     if not tree.obs_names.is_unique:
         raise ValueError(f"{path}: names of observations must be unique, got duplicates")
     with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
         arrays = _densify(tree.obs_names, parts, layer)
+    notes = _describe_unread(parts)
     problems = Problems()
-    for name in parts:
+    for number, (name, part) in enumerate(parts.items()):
+        padded = arrays["present"][:, number] & ~arrays[name].any(-1)
+        if missing_zero:
+            arrays["present"][padded, number] = False
+        elif padded.any():
+            notes.append(f"{name}: {padded.sum()} observations hold zeros only; missing_zero: true makes them absent")
         with problems.collect():
-            _check_has_kind(path, name, arrays[name], kinds or {})
+            _check_kind(f"{path}[{name}]", name, arrays[name], (kinds or {}).get(name), tuple(part.layers))
     problems.check()
     attributes = () if labels is None or isinstance(labels, str) else tuple(labels)
-    content = {"label_names": list(attributes)} if attributes else {}
-    meta = make_meta(str(path), content).with_options(str(path), kinds, missing_nan, allow_constant)
+    content: dict[str, Any] = {"label_names": list(attributes)} if attributes else {}
     if isinstance(labels, str):
-        arrays["labels"] = _read_classes(path, _read_column(path, tree, labels))
+        arrays["labels"], content["class_names"] = _read_classes(path, _read_column(path, tree, labels))
     elif attributes:
         arrays["labels"] = np.stack([_read_flags(path, _read_column(path, tree, name)) for name in attributes], -1)
+    meta = make_meta(str(path), content).with_options(str(path), kinds, missing_nan, allow_constant)
     if split_by is not None:
         # One character more than the longest name, so that no longer value is truncated to one of them.
         names = f"U{max(map(len, SPLITS)) + 1}"
@@ -93,8 +107,13 @@ def load_omics(
         path.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns},
         "columns": {"labels": labels, "split_by": split_by, "layer": layer},
     }
+    if missing_zero:
+        about["missing_zero"] = True
     files = {name: f"{path}[{name}]" for name in arrays}
-    return assemble(make_raw_arrays(path, files, arrays, meta, about), split, split_seed=split_seed)
+    raw = make_raw_arrays(path, files, arrays, meta, about)
+    if notes:
+        raw.provenance["notes"] = notes
+    return assemble(raw, split, split_seed=split_seed)
 
 
 def _import(package: str, path: Path) -> Any:
@@ -121,12 +140,38 @@ def _check_modality(where: str, part: Any, layer: str | None) -> None:
         raise ValueError(f"{where}: names of observations must be unique, got duplicates")
 
 
-def _check_has_kind(path: Path, name: str, values: NDArray[Any], kinds: Mapping[str, str]) -> None:
-    """Check that the kind of a modality of integers was set."""
-    if name not in kinds and (values >= 0).all() and (values == np.floor(values)).all():
+def _describe_unread(parts: Mapping[str, Any]) -> list[str]:
+    """Return a line for everything in a file that looks like data of a modality and is not read as one."""
+    notes = []
+    for name, part in parts.items():
+        unread = [key for key, value in part.obsm.items() if not str(key).startswith("X_") and np.ndim(value) == 2]
+        if unread:
+            notes.append(
+                f"{name}: obsm is not read, which holds {', '.join(unread)}; an .h5mu file can hold it as a modality"
+            )
+        types = part.var["feature_types"].unique().tolist() if "feature_types" in part.var else []
+        if len(types) > 1:
+            notes.append(
+                f"{name}: variables of all feature_types ({', '.join(map(str, types))}) are read as one modality; an "
+                ".h5mu file can hold them as several"
+            )
+    return notes
+
+
+def _check_kind(where: str, name: str, values: NDArray[Any], kind: str | None, layers: tuple[str, ...]) -> None:
+    """Check that the kind of a modality of integers was set, and that counts are whole numbers."""
+    whole = (values == np.floor(values)) | np.isnan(values)
+    if kind is None and whole.all() and not (values < 0).any():
         raise ValueError(
-            f"{path}[{name}]: modality {name!r} must have a kind, as it holds integers only and may be counts, got "
-            f"none: set it to counts or vector by the option kinds, as in --set 'data.kinds={{{name}: counts}}'"
+            f"{where}: modality {name!r} must have a kind, as it holds integers only and may be counts, got none: set "
+            f"it to counts or vector by the option kinds, as in --set 'data.kinds={{{name}: counts}}'"
+        )
+    if kind == "counts" and not whole.all():
+        item, variable = np.argwhere(~whole)[0].tolist()
+        others = f"choose another matrix by the option layer ({', '.join(layers)}), " if layers else ""
+        raise ValueError(
+            f"{where}: modality {name!r}: item {item}: value at ({variable},) must be a whole number, as a count is, "
+            f"got {values[item, variable]}: {others}round the values, or set the kind to vector"
         )
 
 
@@ -154,13 +199,13 @@ def _read_column(path: Path, tree: Any, name: str) -> Any:
     raise ValueError(f"{path}: column must be one of obs, {', '.join(map(str, tree.obs)) or '(none)'}, got {name!r}")
 
 
-def _read_classes(path: Path, column: Any) -> NDArray[np.int64]:
-    """Return the position of each item's category among the categories of a column."""
-    codes = np.asarray(column.astype("category").cat.codes, dtype=np.int64)
-    unlabelled = np.flatnonzero(codes < 0)
-    if len(unlabelled):
-        raise ValueError(f"{path}: item {unlabelled[0]} must have a label in column {column.name!r}, got none")
-    return codes
+def _read_classes(path: Path, column: Any) -> tuple[NDArray[np.float64], list[str]]:
+    """Return the position of each item's category among those that occur, NaN for none, and the categories' names."""
+    categories = column.astype("category").cat.remove_unused_categories()
+    codes = np.asarray(categories.cat.codes, dtype=np.float64)
+    if (codes < 0).all():
+        raise ValueError(f"{path}: some item must have a label in column {column.name!r}, got none")
+    return np.where(codes < 0, np.nan, codes), [str(name) for name in categories.cat.categories]
 
 
 def _read_flags(path: Path, column: Any) -> NDArray[np.bool_]:

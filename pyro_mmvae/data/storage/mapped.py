@@ -20,6 +20,7 @@ LARGE = 2**30
 
 _BLOCK_BYTES = 2**22  # read at once
 _NAN_ADVICE = ": set missing_nan to true if a NaN stands for an absent modality"
+_COUNT_ADVICE = ": these are not whole counts; round them, or set data_type to vector (by the option kinds)"
 _MAX_INTEGER = 2**24  # float32 represents every integer up to here
 
 
@@ -49,8 +50,8 @@ class Column:
         check_array(self.where, self.array)
         letter, shape = self.array.dtype.kind, self.shape
         allowed = {"image": "f", "tokens": "iu", "counts": "iuf"}.get(self.kind, "biuf")
-        if letter not in allowed and not (self.kind == "image" and self.array.dtype == np.uint8):
-            expected = {"image": "uint8 or floats", "tokens": "integers"}.get(self.kind, "numbers")
+        if letter not in allowed and not (self.kind == "image" and self.array.dtype.str[1:] in {"u1", "u2"}):
+            expected = {"image": "uint8, uint16 or floats", "tokens": "integers"}.get(self.kind, "numbers")
             raise ValueError(f"{self.where}: {self.kind} must be {expected}, got {self.array.dtype}")
         if self.kind == "image":
             check_image(self.where, shape)
@@ -101,6 +102,8 @@ class Column:
         with np.errstate(over="ignore"):
             # NumPy converts, since torch lacks most unsigned types; an empty tensor gives NumPy's name of the type.
             block = block.astype(torch.empty(0, dtype=self.dtype).numpy().dtype, copy=False)
+        if self.kind == "image" and self.array.dtype.str[1:] == "u2":
+            block /= np.iinfo(np.uint16).max
         if block.dtype.kind == "f":
             self._reject(~np.isfinite(block), block, rows, "finite in the floating type that it is converted to")
         return torch.from_numpy(block)
@@ -117,7 +120,7 @@ class Column:
             self._reject(block > _MAX_INTEGER, block, rows, f"a token of at most {_MAX_INTEGER}")
         if self.kind == "counts":
             if block.dtype.kind == "f":
-                self._reject(block != np.floor(block), block, rows, "an integer, as a count is")
+                self._reject(block != np.floor(block), block, rows, "an integer, as a count is", _COUNT_ADVICE)
             self._reject(block < 0, block, rows, "a count of at least 0")
             self._reject(block > _MAX_INTEGER, block, rows, f"a count of at most {_MAX_INTEGER}")
         if self.kind == "binary" and block.dtype.kind != "b":
@@ -217,6 +220,21 @@ class MappedTensor:
         return MappedTensor(self.column, self.rows, device)
 
 
+def channels_first(array: NDArray[Any]) -> NDArray[Any]:
+    """Return images `(item, channel, height, width)`, as a view, of images without channels or with channels last.
+
+    Args:
+        array: Images `(item, height, width)`, `(item, height, width, channel)` with 1, 3 or 4 channels, or already
+            `(item, channel, height, width)`; arrays of other shapes are returned unchanged.
+    """
+    few = {1, 3, 4}
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim == 4 and array.shape[-1] in few and array.shape[1] not in few:
+        return np.moveaxis(array, -1, 1)
+    return array
+
+
 def check_array(where: str, array: NDArray[Any]) -> None:
     """Check that an array `(item, …)` holds numbers.
 
@@ -228,7 +246,9 @@ def check_array(where: str, array: NDArray[Any]) -> None:
         ValueError: If its type is not bool, an integer or a float, or it has no items or items without values.
     """
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"{where}: must be of bool, integers or floats, got {array.dtype}")
+        raise ValueError(
+            f"{where}: must be of bool, integers or floats, or strings (item,) as text in memory, got {array.dtype}"
+        )
     if array.ndim < 1 or len(array) < 1:
         raise ValueError(f"{where}: must be (item, …) with at least one item, got an array of shape {array.shape}")
     if not math.prod(array.shape):

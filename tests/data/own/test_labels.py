@@ -88,9 +88,13 @@ WHERE = r"labels\.npy: "
         (
             ATTRIBUTES[..., None],
             "",
-            WHERE + r"labels must be \(item,\) = \(20,\) of integers, .* got \(20, 3, 1\) of bool",
+            WHERE + r"labels must be \(item,\) = \(20,\) of integers or strings, .* got \(20, 3, 1\) of bool",
         ),
-        (ATTRIBUTES[:, 0], "", WHERE + r"labels must be \(item,\) = \(20,\) of integers, or .* got \(20,\) of bool"),
+        (
+            ATTRIBUTES[:, 0],
+            "",
+            WHERE + r"labels must be \(item,\) = \(20,\) of integers or .* got \(20,\) of bool",
+        ),
         (ATTRIBUTES, "label_names: [a, b]", WHERE + r"label_names must be 3, one per attribute, got 2"),
         (ATTRIBUTES, "label_names: [a, b, a]", r"meta\.yaml: label_names: names must differ, got 'a' twice"),
         (ATTRIBUTES, "label_names: [a, b, '']", r"meta\.yaml: label_names\.2: String should have at least 1 char"),

@@ -78,6 +78,12 @@ def test_load_omics_of_an_h5mu_file_reads_modalities_labels_split_and_presence(
         assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
+def test_load_omics_of_cells_without_a_category_leaves_them_unlabelled(files: dict[str, Any]) -> None:
+    splits = [load_data(files["h5mu"], s, **{**OPTIONS, "labels": "prot:type"}) for s in ("train", "val", "test")]
+    assert all(data.class_names == ("B", "NK", "T") for data in splits)
+    assert sum(int((~data.labelled).sum()) for data in splits) == KEPT.start
+
+
 def test_load_omics_with_several_label_columns_gives_attributes(files: dict[str, Any]) -> None:
     columns = ("old", "rna:ill", "never")
     for split in ("train", "test"):
@@ -90,7 +96,7 @@ def test_load_omics_with_several_label_columns_gives_attributes(files: dict[str,
         ValueError, match="item 0: column 'type' must hold 0 or 1, as several columns are attributes, got T"
     ):
         load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "type")})
-    with pytest.raises(ValueError, match="label_names: 'old' is there twice"):
+    with pytest.raises(ValueError, match="label_names: names must differ, got 'old' twice"):
         load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "old")})
 
 
@@ -113,7 +119,6 @@ def test_load_omics_of_an_h5ad_file_reads_one_modality_and_a_layer(files: dict[s
         ({**OPTIONS, "labels": "kind"}, "column must be one of obs, "),
         ({**OPTIONS, "split_by": "type"}, "split must be 0, 1, 2 or train, val, test, got T"),
         ({**OPTIONS, "layer": "raw"}, "modality 'prot': layer must be one of (none), got 'raw'"),
-        ({**OPTIONS, "labels": "prot:type"}, "item 0 must have a label in column 'prot:type', got none"),
     ],
 )
 def test_load_omics_with_unfit_options_raises_in_one_line(
@@ -145,3 +150,47 @@ def test_load_omics_without_its_packages_names_the_extra(
     (tmp_path / f"a{suffix}").write_bytes(b"")
     with pytest.raises(ImportError, match=r"pip install 'pyro-mmvae\[omics\]'"):
         load_data(str(tmp_path / f"a{suffix}"))
+
+
+@pytest.fixture
+def padded(omics: Any, tmp_path: Path) -> str:
+    import pandas as pd
+
+    generator = np.random.default_rng(0)
+    values = generator.poisson(5.0, (N, 4)).astype(np.float32) + 1
+    values[:3] = 0
+    data = omics[0].AnnData(values, obs=pd.DataFrame(index=[f"c{i}" for i in range(N)]))
+    data.var["feature_types"] = ["Gene Expression", "Gene Expression", "Antibody Capture", "Antibody Capture"]
+    data.obsm["protein"], data.obsm["X_pca"] = generator.normal(size=(N, 2)), generator.normal(size=(N, 2))
+    data.layers["soup"] = values + np.eye(N, 4, dtype=np.float32) / 3
+    data.write_h5ad(tmp_path / "padded.h5ad")
+    return str(tmp_path / "padded.h5ad")
+
+
+def test_load_omics_names_what_it_does_not_read(padded: str) -> None:
+    notes = load_data(padded, kinds={"x": "counts"}).provenance["notes"]
+    assert len(notes) == 3
+    assert notes[0].startswith("x: obsm is not read, which holds protein;")
+    assert "feature_types (Gene Expression, Antibody Capture) are read as one modality" in notes[1]
+    assert notes[2] == "x: 3 observations hold zeros only; missing_zero: true makes them absent"
+
+
+def test_load_omics_with_missing_zero_takes_zeros_for_absent(padded: str) -> None:
+    splits = [load_data(padded, s, kinds={"x": "counts"}, missing_zero=True) for s in ("train", "val", "test")]
+    assert sum(int((~data.present).sum()) for data in splits) == 3
+    assert all("zeros" not in note for note in splits[0].provenance["notes"])
+
+
+def test_load_omics_of_corrected_counts_names_layers_and_kinds(padded: str) -> None:
+    message = r"item 0: value at \(0,\) must be a whole number, .* option layer \(soup\), round .* kind to vector"
+    with pytest.raises(ValueError, match=message):
+        load_data(padded, kinds={"x": "counts"}, layer="soup")
+
+
+def test_load_omics_of_an_h5mu_file_of_axis_1_is_refused(omics: Any, tmp_path: Path) -> None:
+    anndata, mudata = omics
+    parts = {name: anndata.AnnData(np.eye(4, dtype=np.float32)) for name in ("a", "b")}
+    parts["b"].obs_names = [f"b{i}" for i in range(4)]
+    mudata.MuData(parts, axis=1).write(tmp_path / "wide.h5mu")
+    with pytest.raises(ValueError, match="axis must be 0, so that modalities describe the same observations, got 1"):
+        load_data(str(tmp_path / "wide.h5mu"), kinds={"a": "counts", "b": "counts"})
