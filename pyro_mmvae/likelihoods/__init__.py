@@ -1,6 +1,7 @@
 """Likelihoods: distributions of a modality given the output of its decoder."""
 
 from pyro_mmvae.likelihoods.base import Likelihood as Likelihood
+from pyro_mmvae.likelihoods.counts import LogRateNegativeBinomial as LogRateNegativeBinomial
 from pyro_mmvae.likelihoods.counts import LogRatePoisson as LogRatePoisson
 from pyro_mmvae.likelihoods.counts import NegativeBinomialLikelihood as NegativeBinomialLikelihood
 from pyro_mmvae.likelihoods.counts import PoissonLikelihood as PoissonLikelihood

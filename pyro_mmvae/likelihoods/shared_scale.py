@@ -96,7 +96,7 @@ class SharedScaleLaplace(_SharedScale):
     .. math:: \log p(x) = -\sum_i |x_i - \mathrm{loc}_i| / b - n \log 2b
 
     Args:
-        loc: Location, `(*batch, *event)`.
+        loc: Location of each pixel, `(*batch, *event)`.
         scale: Scale b, a number or a scalar tensor that may require a gradient.
         event_dim: Number of last dimensions that make one event. 1 by default.
         validate_args: If True, check that values lie in the support. False by default.
@@ -127,7 +127,7 @@ class SharedScaleNormal(_SharedScale):
     .. math:: \log p(x) = -\sum_i (x_i - \mathrm{loc}_i)^2 / 2\sigma^2 - n \log \sigma\sqrt{2\pi}
 
     Args:
-        loc: Location, `(*batch, *event)`.
+        loc: Location of each pixel, `(*batch, *event)`.
         scale: Standard deviation σ, a number or a scalar tensor that may require a gradient.
         event_dim: Number of last dimensions that make one event. 1 by default.
         validate_args: If True, check that values lie in the support. False by default.
