@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -82,8 +83,8 @@ def check_data(name: str) -> Iterator[str]:
     Yields:
         One line per finding: a split that cannot be opened, with its loader's reason; labels below 0, or that the
         first split lacks; attributes other than those of the first split; modalities whose shape or type differs from
-        the first split, that are never observed, hold values that are not finite, or are constant; items without any
-        modality.
+        the first split, that are never observed, hold values that are not finite, are constant, or are images of
+        floats outside [0, 1]; items without any modality.
 
     Raises:
         ValueError: If the name or the format is unknown.
@@ -165,6 +166,7 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
             yield f"modality {name!r} must be present in some item, got none"
             continue
         yield from _check_values(name, values, rows)
+    yield from range_problems(data)
 
 
 def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:

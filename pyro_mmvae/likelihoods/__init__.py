@@ -17,3 +17,5 @@ from pyro_mmvae.likelihoods.registry import make_likelihood as make_likelihood
 from pyro_mmvae.likelihoods.registry import register_likelihood as register_likelihood
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace as SharedScaleLaplace
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleNormal as SharedScaleNormal
+from pyro_mmvae.likelihoods.standardized import StandardizedLikelihood as StandardizedLikelihood
+from pyro_mmvae.likelihoods.standardized import moments as moments

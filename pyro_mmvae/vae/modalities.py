@@ -85,7 +85,7 @@ class Modality(ModalitySpec):
         """
         where = f"modality {self.name!r}"
         check_names(self, where)
-        for setting in ("scale", "output") if isinstance(self.likelihood, Likelihood) else ():
+        for setting in ("scale", "output", "standardize") if isinstance(self.likelihood, Likelihood) else ():
             value = getattr(self, setting)
             if value is not None:
                 kind = type(self.likelihood).__name__
@@ -107,6 +107,7 @@ class Modality(ModalitySpec):
                 classes=self.classes,
                 reference_total=self.reference_total,
                 output=self.output,
+                standardize=self.standardize,
             )
         if tuple(likelihood.shape) != self.shape:
             raise ValueError(
@@ -129,7 +130,7 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
     """Return the names of modalities in groups that one network can serve; a custom encoder or decoder stays alone.
 
     Args:
-        modalities: The modalities, resolved.
+        modalities: The modalities of the model, resolved.
         likelihoods: Modality name to likelihood.
     """
     groups: dict[Any, list[str]] = {}
@@ -150,7 +151,7 @@ def make_group(
 
     Args:
         modality: One of them, resolved.
-        likelihood: Its likelihood.
+        likelihood: The likelihood of that modality.
         latent_size: Number of shared latent dimensions.
         options: Options of the model's networks.
         count: Number of modalities in the group.
