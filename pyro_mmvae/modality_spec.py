@@ -55,8 +55,13 @@ class ModalitySpec:
         depth: Number of hidden layers of the networks, in place of the model's.
         private_size: Number of latent dimensions that this modality alone has. 0 by default.
         scale: Scale of a Laplace or Normal likelihood, a positive number or ``"learned"``; ``PIXEL_SCALE`` for pixels,
-            otherwise learned.
+            otherwise learned. It is relative to the spread of a feature if the modality is standardized.
         output: Link of a Laplace or Normal likelihood, ``identity``, the default, or ``sigmoid`` for means in [0, 1].
+        standardize: If True, networks see values that are standardised by the moments of the training data, while
+            draws, means and densities stay in the units of the data, see
+            :class:`~pyro_mmvae.likelihoods.StandardizedLikelihood`. By default, training from a configuration does so
+            for vectors with a Laplace or Normal likelihood and ``output`` other than ``sigmoid``;
+            :class:`~pyro_mmvae.Modality` alone, which knows no data, does not.
         classes: Number of classes of tokens; by default the number of characters of the alphabet, or one more than the
             largest token in the training data.
         reference_total: Total of an item of counts whose total is unknown; by default the median total of the training
@@ -84,6 +89,7 @@ class ModalitySpec:
     private_size: int | None = None
     scale: float | Literal["learned"] | None = None
     output: str | None = None
+    standardize: bool | None = None
     classes: int | None = None
     reference_total: float | None = None
     reconstruction_weight: float | None = None
@@ -299,6 +305,10 @@ def _check_fit(spec: ModalitySpec, data_type: str, likelihood: str, entry: Likel
         check_option(likelihood, "scale", spec.scale)
     if spec.output not in {None, "identity"}:
         check_option(likelihood, "output", spec.output)
+    if spec.standardize:
+        check_option(likelihood, "standardize", spec.standardize)
+        if spec.output == "sigmoid":
+            raise ValueError("standardize must be False for output 'sigmoid', whose means are in [0, 1], got True")
 
 
 def _is_positive(value: Any) -> bool:

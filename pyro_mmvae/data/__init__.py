@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
-from pyro_mmvae.data.infer import complete_specs, infer_specs
+from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
@@ -45,6 +45,7 @@ __all__ = [
     "complete_specs",
     "data_names",
     "find_data",
+    "find_moments",
     "decode_texts",
     "encode_texts",
     "format_names",
@@ -63,6 +64,7 @@ __all__ = [
     "load_polymnist_pt",
     "make_batch",
     "make_polymnist",
+    "range_problems",
     "register_data",
     "register_format",
     "resolve_options",

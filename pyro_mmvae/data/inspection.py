@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.options import DataError
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode_texts
@@ -94,7 +95,7 @@ def check_data(
         One line per finding, with the names of all splits that have it: a split that cannot be opened, with all of its
         loader's reasons; labels below 0, or that the first split lacks; attributes other than those of the first
         split; modalities whose shape or type differs from the first split, that are never observed, hold values that
-        are not finite, or are constant; items without any modality.
+        are not finite, are constant, or are images of floats outside [0, 1]; items without any modality.
 
     Raises:
         ValueError: If the name or the format is unknown.
@@ -178,6 +179,7 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
             yield f"modality {name!r} must be present in some item, got none"
             continue
         yield from _check_values(name, values, rows)
+    yield from range_problems(data)
 
 
 def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:

@@ -17,6 +17,7 @@ from pyro_mmvae.run_files import split_key
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 IN_SAMPLE = "in-sample: conservative by construction, not judged"
+DETERMINED = "determined by what the draws are conditioned on, such as a size factor, not judged"
 _ALPHA = 0.01
 
 
@@ -47,7 +48,7 @@ class Calibration:
         pit: Probability integral transforms of shape `(item,)`, NaN where the item lacks the modality.
         coverage: The coverage of predictive intervals, one per level.
         ks: The Kolmogorov–Smirnov distance of the PIT values from the uniform distribution.
-        ks_p_value: The p-value of that distance, or None if the modality is not judged.
+        ks_p_value: The p-value of that distance, or None if the statistic is not judged.
         verdict: The conclusion in words.
         n: The number of items.
         samples: The number of draws per item.
@@ -174,7 +175,9 @@ def calibrate(
     that was not given is judged, by a Kolmogorov–Smirnov test of its PIT values, which requires independent items: for
     tuples that share observations, such as those of polymnist-mini, its p-values are too small. The
     PIT values of a modality that was given crowd around 1/2 even under the exact posterior, since the observation is
-    used twice. Values without an order are replaced by scores, see :func:`nominal_scores`.
+    used twice. A statistic that follows from what the draws are conditioned on is not judged either: one that equals
+    the observation in every replicate, and the mean of counts whose size factors were drawn from observed totals.
+    Values without an order are replaced by scores, see :func:`nominal_scores`.
 
     Args:
         check: The draws and the observations.
@@ -198,6 +201,7 @@ def calibrate(
         pit = pit_values(replicated, observed, seed=int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
         test = stats.kstest(pit[kept], "uniform")
         in_sample = check.in_sample(key)
+        determined = check.is_determined(key)
         rows.append(
             Calibration(
                 statistic=key,
@@ -207,8 +211,8 @@ def calibrate(
                 pit=pit,
                 coverage=interval_coverage(pit[kept], levels),
                 ks=float(test.statistic),
-                ks_p_value=None if in_sample else float(test.pvalue),
-                verdict=_verdict(in_sample, float(test.pvalue), alpha),
+                ks_p_value=None if in_sample or determined else float(test.pvalue),
+                verdict=_verdict(in_sample, determined, float(test.pvalue), alpha),
                 n=int(kept.sum()),
                 samples=check.samples,
                 given=check.given,
@@ -220,9 +224,9 @@ def calibrate(
     return rows
 
 
-def _verdict(in_sample: bool, p_value: float, alpha: float) -> str:
+def _verdict(in_sample: bool, determined: bool, p_value: float, alpha: float) -> str:
     """Return the conclusion of the test in words."""
-    if in_sample:
-        return IN_SAMPLE
+    if in_sample or determined:
+        return IN_SAMPLE if in_sample else DETERMINED
     conclusion = "miscalibrated" if p_value < alpha else "no departure from uniform"
     return f"{conclusion}: KS p = {p_value:.2g}, threshold {alpha:g}"

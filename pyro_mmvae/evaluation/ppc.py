@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyro
@@ -19,6 +19,7 @@ from pyro_mmvae.evaluation.metrics import choose_subsets, subset_names
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
 from pyro_mmvae.evaluation.trace_sites import is_factor
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.run_files import split_key
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.names import modality_site
@@ -46,6 +47,7 @@ class PredictiveCheck:
         nominal: The keys of statistics whose values do not have an order.
         raw: A mapping from modality to replicated observations `(sample, item, *event)`; empty unless they were kept.
         observed_raw: A mapping from modality to observations `(item, *event)`; empty unless they were kept.
+        sizes_drawn: The modalities of counts that were not given, whose size factors were drawn from observed totals.
     """
 
     z: NDArray[Any]
@@ -60,6 +62,7 @@ class PredictiveCheck:
     nominal: frozenset[str] = frozenset()
     raw: dict[str, NDArray[Any]] = field(default_factory=dict)
     observed_raw: dict[str, NDArray[Any]] = field(default_factory=dict)
+    sizes_drawn: tuple[str, ...] = ()
 
     @property
     def samples(self) -> int:
@@ -70,11 +73,21 @@ class PredictiveCheck:
     def protocol(self) -> str:
         """The way in which the draws were made, in words."""
         distribution = "posterior predictive" if self.given else "prior predictive"
-        return f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
+        text = f"{distribution}, draws of the likelihood, {self.density} density, {self.samples} samples"
+        names = ", ".join(self.sizes_drawn)
+        return f"{text}; size factors of {names} drawn from observed totals" if names else text
 
     def in_sample(self, key: str) -> bool:
         """Return True if the guide saw the modality of a statistic."""
         return split_key(key, self.present)[0] in self.given
+
+    def is_determined(self, key: str) -> bool:
+        """Return True if a statistic follows from what the draws condition on, so that its fit says nothing."""
+        name, _, label = key.partition(".")
+        if label == "mean" and name in self.sizes_drawn:
+            return True
+        kept = ~np.isnan(self.observed[key])
+        return bool((self.replicated[key][:, kept] == self.observed[key][kept]).all())
 
 
 def posterior_predictive(
@@ -92,9 +105,10 @@ def posterior_predictive(
     """Replicate the observations of some items given some of their modalities.
 
     z is drawn from the mixture density of the guide, and so are the private latents of the modalities given; other
-    private latents are drawn from their priors. Then *every* modality is drawn from its likelihood, given or not. β and
-    w_m do not apply. Each draw has its own seed, made of ``seed`` and its number, so that the first n draws do not
-    depend on ``samples``. Memory holds one draw of the observations at a time, unless ``keep_raw``.
+    private latents are drawn from their priors. Then *every* modality is drawn from its likelihood, given or not;
+    counts that were not given have size factors drawn from the totals of all items. β and w_m do not apply. Each draw
+    has its own seed, made of ``seed`` and its number, so that the first n draws do not depend on ``samples``. Memory
+    holds one draw of the observations at a time, unless ``keep_raw``.
 
     Args:
         vae: The model, in eval mode.
@@ -123,6 +137,7 @@ def posterior_predictive(
     with torch.no_grad():  # the observations are encoded once, not once per draw
         posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), num_items=len(observed)), density)
         private = private_sites(vae.private_posterior(observed.select(given)) if given else {})
+    unknown = {name: cast("Likelihood", vae.model.likelihoods[name]) for name in vae.names if name not in given}
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),
         lambda: vae.guide.sample_posterior(posterior, others=private),
@@ -130,6 +145,7 @@ def posterior_predictive(
         dict(observed.present),
         _Options("z", given, density, samples, seed, statistics, classifiers, ids, keep_raw),
         {name: modality_site(name) for name in vae.names},
+        unknown,
     )
 
 
@@ -241,6 +257,7 @@ class _Summarised:
     statistics: dict[str, dict[str, Statistic]]
     keep_raw: bool
     site_names: Mapping[str, str]
+    unknown: Mapping[str, Likelihood]
 
     def __call__(self) -> None:
         """Run the program and add its statistics as deterministic sites."""
@@ -248,11 +265,15 @@ class _Summarised:
             self.program()
         for name, value in self.observed.items():
             site = traced.trace.nodes[self.site_names[name]]
+            replicate, distribution = site["value"], site["fn"]
+            if name in self.unknown:  # its own total must not enter its replicates
+                redrawn = self.unknown[name].without_observed(distribution, value)
+                replicate = replicate if redrawn is distribution else redrawn.sample()
             for label, statistic in self.statistics[name].items():
-                pyro.deterministic(f"{name}.{label}", statistic(site["value"], site["fn"].event_dim))
-            pyro.deterministic(f"{name}.log_likelihood", site["fn"].log_prob(value))
+                pyro.deterministic(f"{name}.{label}", statistic(replicate, distribution.event_dim))
+            pyro.deterministic(f"{name}.log_likelihood", distribution.log_prob(value))
             if self.keep_raw:
-                pyro.deterministic(f"{name}.raw", site["value"])
+                pyro.deterministic(f"{name}.raw", replicate)
 
 
 def _check(
@@ -262,8 +283,13 @@ def _check(
     present: dict[str, Tensor],
     options: _Options,
     site_names: Mapping[str, str],
+    unknown: Mapping[str, Likelihood] | None = None,
 ) -> PredictiveCheck:
-    """Draw the latents, replicate the observations and compute their statistics."""
+    """Draw the latents, replicate the observations and compute their statistics.
+
+    ``unknown`` holds the likelihoods of the modalities whose replicates must not depend on their own observations.
+    """
+    unknown = unknown or {}
     items, raw = len(next(iter(observed.values()))), tuple(observed) if options.keep_raw else ()
     if options.ids is not None and len(options.ids) != items:
         raise ValueError(f"ids must have one entry for each of the {items} items, got {len(options.ids)}")
@@ -280,7 +306,7 @@ def _check(
             )
         latents = draw_latents(guide, options.samples, options.seed)
         z = latents[options.latent]
-        summary = _Summarised(model, observed, statistics, options.keep_raw, site_names)
+        summary = _Summarised(model, observed, statistics, options.keep_raw, site_names, unknown)
         keys = [f"{n}.{k}" for n in observed for k in (*statistics[n], "log_likelihood", *["raw"] * bool(raw))]
         drawn = Predictive(SeededProgram(summary, options.seed, 2), {DRAW_SITE: draws, **latents}, return_sites=keys)()
         labelled = {f"{n}.{label}": (n, s) for n in observed for label, s in statistics[n].items()}
@@ -305,4 +331,5 @@ def _check(
         nominal=frozenset(key for key, (_, s) in labelled.items() if s.nominal),
         raw={n: drawn[f"{n}.raw"].reshape(-1, *observed[n].shape).cpu().numpy() for n in raw},
         observed_raw={n: observed[n].cpu().numpy() for n in raw},
+        sizes_drawn=tuple(n for n in observed if n in unknown and unknown[n].has_size_factor),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.trace_sites import is_factor
+from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.names import modality_site
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -25,6 +26,10 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 IMAGE_NOTE = (
     "images were simulated with the noise of their likelihood, which the encoder never saw in training: ranks that are "
     "not uniform may reflect its response to that noise and not the posterior on real images"
+)
+SIZE_NOTE = (
+    "counts were simulated with their reference totals as size factors, so that the guide is calibrated for items of "
+    "about those totals only"
 )
 Arguments: TypeAlias = tuple[Sequence[Any], Mapping[str, Any]]
 
@@ -225,7 +230,7 @@ def simulation_calibration(
         seed: The seed of everything random, 0 by default; the states of torch's generators are restored afterwards.
 
     Returns:
-        Ranks of each latent dimension and of log p, with a caveat for models of images.
+        Ranks of each latent dimension and of log p, with caveats for images and counts.
 
     Raises:
         ValueError: If a modality is unknown, or there are too few simulations.
@@ -251,6 +256,7 @@ def simulation_calibration(
         return (Batch({name: values[modality_site(name)] for name in given}),), {"num_items": simulations}
 
     images = any(len(modality.shape) == 3 for modality in vae.modalities if modality.name in given)
+    counts = any(cast("Likelihood", vae.model.likelihoods[name]).has_size_factor for name in given)
     return calibrate_by_simulation(
         model,
         guide,
@@ -259,7 +265,7 @@ def simulation_calibration(
         seed=seed,
         given=given,
         density=density,
-        note=IMAGE_NOTE if images else "",
+        note="; ".join([IMAGE_NOTE] * images + [SIZE_NOTE] * counts),
         num_items=simulations,
     )
 

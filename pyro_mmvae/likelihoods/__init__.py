@@ -1,6 +1,7 @@
 """Likelihoods: distributions of a modality given the output of its decoder."""
 
 from pyro_mmvae.likelihoods.base import Likelihood as Likelihood
+from pyro_mmvae.likelihoods.counts import LogRateNegativeBinomial as LogRateNegativeBinomial
 from pyro_mmvae.likelihoods.counts import LogRatePoisson as LogRatePoisson
 from pyro_mmvae.likelihoods.counts import NegativeBinomialLikelihood as NegativeBinomialLikelihood
 from pyro_mmvae.likelihoods.counts import PoissonLikelihood as PoissonLikelihood
@@ -16,3 +17,5 @@ from pyro_mmvae.likelihoods.registry import make_likelihood as make_likelihood
 from pyro_mmvae.likelihoods.registry import register_likelihood as register_likelihood
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace as SharedScaleLaplace
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleNormal as SharedScaleNormal
+from pyro_mmvae.likelihoods.standardized import StandardizedLikelihood as StandardizedLikelihood
+from pyro_mmvae.likelihoods.standardized import moments as moments

@@ -24,6 +24,7 @@ class Likelihood(nn.Module):
     Attributes:
         is_categorical: True if values are classes without an order, so that :meth:`mean` gives probabilities with one
             more axis than a value has, and a prediction is compared with a value by equality.
+        has_size_factor: True if a distribution depends on the total of the observations that it is a distribution of.
 
     Example:
         >>> import pyro.distributions as dist, torch
@@ -35,6 +36,7 @@ class Likelihood(nn.Module):
     """
 
     is_categorical: ClassVar[bool] = False
+    has_size_factor: ClassVar[bool] = False
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         super().__init__()
@@ -67,6 +69,19 @@ class Likelihood(nn.Module):
             A distribution of batch shape `batch` and event shape `shape`.
         """
 
+    def without_observed(self, distribution: TorchDistribution, observed: Tensor) -> TorchDistribution:
+        """Return the distribution of new values of items of which this modality is not known.
+
+        Args:
+            distribution: What :meth:`forward` returned for ``observed``.
+            observed: Observations `(item, *shape)`, 0 in absent slots.
+
+        Returns:
+            The distribution itself by default. A likelihood that conditions on a quantity known of each item, such as a
+            size factor, returns one in which that quantity is drawn instead.
+        """
+        return distribution
+
     def mean(self, parameters: Tensor) -> Tensor:
         """Return the mean of values, `(*batch, *shape)`; class probabilities for a categorical likelihood.
 
@@ -83,3 +98,16 @@ class Likelihood(nn.Module):
                 probable class.
         """
         return mean
+
+
+def bounded(parameter: Tensor, least: float, most: float | None = None) -> Tensor:
+    """Move a learned parameter back into its bounds if a step has left them, and return it.
+
+    Args:
+        parameter: The parameter, of any shape.
+        least: The lower bound of its values.
+        most: The upper bound of its values; None, the default, for none.
+    """
+    # Clamping the value alone would cut the gradient beyond the bound, from where the parameter could not return.
+    parameter.data.clamp_(least, most)
+    return parameter

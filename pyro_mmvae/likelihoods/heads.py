@@ -11,11 +11,14 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import nn
 
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.likelihoods.base import Likelihood
+from pyro_mmvae.likelihoods.base import Likelihood, bounded
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace, SharedScaleNormal, _SharedScale
 
 OUTPUTS = ("identity", "sigmoid")
 """Links between the output of a decoder and the mean of a Laplace or Normal likelihood."""
+
+SCALE_FLOOR = 1e-4
+"""The least value of a learned scale, without which the density of values reproduced exactly grows without bound."""
 
 
 class _LocationLikelihood(Likelihood):
@@ -23,7 +26,8 @@ class _LocationLikelihood(Likelihood):
 
     Args:
         shape: Shape of one item.
-        scale: A positive number, or ``"learned"`` for one trained scalar that starts at 1.
+        scale: A positive number, or ``"learned"`` for one trained scalar that starts at 1 and stays at
+            ``SCALE_FLOOR`` or above.
         output: ``"identity"`` if the decoder returns the mean, the default; ``"sigmoid"`` if it returns its logit.
 
     Raises:
@@ -47,7 +51,7 @@ class _LocationLikelihood(Likelihood):
 
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
         """Return the distribution of `(*batch, *shape)`."""
-        scale = self.log_scale.exp() if self.scale is None else self.scale
+        scale = bounded(self.log_scale, math.log(SCALE_FLOOR)).exp() if self.scale is None else self.scale
         loc = parameters.sigmoid() if self.output == "sigmoid" else parameters
         return self.distribution(loc, scale, event_dim=len(self.shape))
 

@@ -14,9 +14,10 @@ from pyro_mmvae.likelihoods.heads import (
     LaplaceLikelihood,
     NormalLikelihood,
 )
+from pyro_mmvae.likelihoods.standardized import StandardizedLikelihood
 from pyro_mmvae.registry import Registry
 
-OPTIONS = ("scale", "output", "classes", "reference_total")
+OPTIONS = ("scale", "output", "classes", "reference_total", "standardize")
 """Settings of a modality that a likelihood may take."""
 
 Factory = TypeVar("Factory", bound=Callable[..., Likelihood])
@@ -30,7 +31,9 @@ class LikelihoodEntry:
         factory: Callable that is given the shape of one item and, by keyword, the settings named by ``options``.
         data_types: Types of data that the likelihood fits; the first one is assumed where the shape of an item says
             nothing else. Empty for a likelihood that fits every type.
-        options: Settings of the modality that the factory takes, some of ``OPTIONS``.
+        options: Settings of the modality that the factory takes, some of ``OPTIONS``. ``standardize`` among them says
+            that values may be any real numbers, so that the likelihood can be standardized; the factory is not given
+            it, see :class:`~pyro_mmvae.likelihoods.StandardizedLikelihood`.
     """
 
     factory: Callable[..., Likelihood]
@@ -41,8 +44,8 @@ class LikelihoodEntry:
 LIKELIHOODS: Registry[LikelihoodEntry] = Registry("likelihood", "Custom ones: register_likelihood(name).")
 
 _BUILT_IN = {
-    "laplace": LikelihoodEntry(LaplaceLikelihood, ("image", "vector"), ("scale", "output")),
-    "normal": LikelihoodEntry(NormalLikelihood, ("vector", "image"), ("scale", "output")),
+    "laplace": LikelihoodEntry(LaplaceLikelihood, ("image", "vector"), ("scale", "output", "standardize")),
+    "normal": LikelihoodEntry(NormalLikelihood, ("vector", "image"), ("scale", "output", "standardize")),
     "bernoulli": LikelihoodEntry(BernoulliLikelihood, ("binary", "image")),
     "categorical": LikelihoodEntry(CategoricalLikelihood, ("tokens",), ("classes",)),
     "poisson": LikelihoodEntry(PoissonLikelihood, ("counts",), ("reference_total",)),
@@ -64,6 +67,7 @@ def register_likelihood(
         options: Settings of a modality that the factory takes by keyword, some of ``scale``, ``output``, ``classes``
             and ``reference_total``; none by default. Where nothing was set, ``scale`` and, from the training data,
             ``classes`` and ``reference_total`` have the defaults of the built-in likelihoods; ``output`` is left out.
+            ``standardize``, which the factory is not given, lets the modality be standardized as ``normal`` is.
 
     Returns:
         A decorator of a callable ``factory(shape, **options) -> Likelihood``, which it returns unchanged.
@@ -99,6 +103,7 @@ def make_likelihood(
     classes: int | None = None,
     reference_total: float | None = None,
     output: str | None = None,
+    standardize: bool | None = None,
 ) -> Likelihood:
     """Return a new likelihood by its registered name.
 
@@ -112,26 +117,30 @@ def make_likelihood(
             unknown. 1 by default.
         output: Link of ``laplace`` and ``normal``: ``"identity"`` if the decoder returns the mean, the default, or
             ``"sigmoid"`` if it returns the logit of the mean.
+        standardize: If True, networks see standardised values and the scale is relative to the spread of each feature,
+            see :class:`~pyro_mmvae.likelihoods.StandardizedLikelihood`. None, the default, and False do not.
 
     Returns:
         A module whose forward returns a distribution of event shape ``shape``.
 
     Raises:
-        ValueError: If the name is unknown, an option has a wrong value, or ``output`` is set for a likelihood that does
-            not take it.
+        ValueError: If the name is unknown, an option has a wrong value, or ``output`` or ``standardize`` is set for a
+            likelihood that does not take it.
         TypeError: If the registered factory does not return a :class:`Likelihood`.
     """
     entry = LIKELIHOODS.lookup(name)
     if output not in {None, "identity"}:
         check_option(name, "output", output)
+    if standardize:
+        check_option(name, "standardize", standardize)
     values: dict[str, Any] = {"scale": scale, "classes": classes, "reference_total": reference_total, "output": output}
-    options = {key: values[key] for key in entry.options if values[key] is not None}
+    options = {key: values[key] for key in entry.options if values.get(key) is not None}
     if "classes" in entry.options and classes is None:
         raise ValueError(f"classes of likelihood {name!r} must be at least 2, got None")
     likelihood = entry.factory(shape, **options)
     if not isinstance(likelihood, Likelihood):
         raise TypeError(f"the factory of likelihood {name!r} must return a Likelihood, got {type(likelihood).__name__}")
-    return likelihood
+    return StandardizedLikelihood(likelihood) if standardize else likelihood
 
 
 def check_option(name: str, option: str, value: object) -> None:

@@ -72,6 +72,8 @@ def table(path: Path) -> str:
         cells = "".join(f"{values[v]:>11.3f}" if v in values else " " * 11 for v in range(max_views + 1))
         lines.append(f"{name:<{first}}{cells}".rstrip())
     lines += [f"[{number}] {protocol}" for number, protocol in enumerate(notes, 1)]
+    if any(name.startswith("log_likelihood ") for name, _ in rows):
+        lines.append("log_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in their own units")
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
     if any(name.startswith("log_likelihood ") for name, _ in rows):

@@ -81,7 +81,8 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     for key in (str(key) for key in constants["statistic"].values):
         row = constants.sel(statistic=key)
         name, label = split_key(key, _modalities(data))
-        star = "" if bool(row["in_sample"]) else "*" if float(row["ks_p_value"]) < alpha else " "
+        p_value = float(row["ks_p_value"])
+        star = "" if bool(row["in_sample"]) else "*" if p_value < alpha else "°" if math.isnan(p_value) else " "
         row_name = f"{name} (given)" if bool(row["in_sample"]) else name
         cells.setdefault(row_name, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
     every = {label for row in cells.values() for label in row}
@@ -96,6 +97,8 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     ]
     if any("*" in cell for row in cells.values() for cell in row.values()):
         lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
+    if any("°" in cell for row in cells.values() for cell in row.values()):
+        lines.append("° determined by what the draws are conditioned on, such as a size factor: not judged")
     lines += _noisier(data)
     if any("given" in name for name in cells):
         lines.append("(given): in-sample, conservative by construction and not judged")
@@ -188,6 +191,8 @@ def _title(data: Any, key: str) -> str:
     p_value = f"p = {value:.2f}" if value > 0 else f"p < {smallest:.2g}"
     if bool(row["in_sample"]):
         return f"{key}\n{p_value}; in-sample: conservative, not judged"
+    if math.isnan(float(row["ks_p_value"])):
+        return f"{key}\n{p_value}; determined by the conditioning, not judged"
     return f"{key}\n{p_value}, KS p = {float(row['ks_p_value']):.2g}; not given"
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -19,7 +20,7 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._version import __version__
-from pyro_mmvae.data import complete_specs, infer_specs
+from pyro_mmvae.data import complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
@@ -136,8 +137,11 @@ class _Session:
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None
+        for problem in range_problems(self.data):
+            warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
         with seeded(config.train.seed, self.device):
             self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
+            self.vae.set_moments(find_moments(self.data, self.modality_specs))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs

@@ -80,7 +80,7 @@ class Modality(ModalitySpec):
         """
         where = f"modality {self.name!r}"
         check_names(self, where)
-        for setting in ("scale", "output") if isinstance(self.likelihood, Likelihood) else ():
+        for setting in ("scale", "output", "standardize") if isinstance(self.likelihood, Likelihood) else ():
             value = getattr(self, setting)
             if value is not None:
                 kind = type(self.likelihood).__name__
@@ -102,6 +102,7 @@ class Modality(ModalitySpec):
                 classes=self.classes,
                 reference_total=self.reference_total,
                 output=self.output,
+                standardize=self.standardize,
             )
         if tuple(likelihood.shape) != self.shape:
             raise ValueError(

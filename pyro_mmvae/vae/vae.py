@@ -17,7 +17,8 @@ from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
 from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
 from pyro_mmvae.aggregation.values import ExpertWeights, Prior
-from pyro_mmvae.likelihoods import Likelihood
+from pyro_mmvae.batch import Batch
+from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood, moments
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.vae.encoders_decoders import Decoders, Encoders
 from pyro_mmvae.vae.generative import GenerativeModel, Observations
@@ -141,6 +142,52 @@ class MultimodalVAE(nn.Module):
     def names(self) -> tuple[str, ...]:
         """The names of the modalities, in the order of the experts."""
         return self.model.names
+
+    def standardize_from(self, batch: Observations) -> None:
+        """Set the moments of every modality with ``standardize=True`` to those of training data.
+
+        Args:
+            batch: The training data, or enough of it: a batch whose present items are used. Modalities that are not
+                standardized are ignored.
+
+        Raises:
+            ValueError: If a standardized modality is not in the batch, is absent from all of its items, or has values
+                that are not finite.
+
+        Example:
+            >>> pascals = 101_325 + 800 * torch.randn(200, 3)
+            >>> vae = MultimodalVAE([Modality("pressure", (3,), standardize=True)], latent_size=2)
+            >>> vae.standardize_from({"pressure": pascals})
+            >>> vae.decode(torch.zeros(1, 2))["pressure"].mean().round(decimals=-4)
+            tensor(100000., grad_fn=<RoundBackward1>)
+        """
+        observed, result = Batch.of(batch, self.names), {}
+        for name, likelihood in self.model.likelihoods.items():
+            if not isinstance(likelihood, StandardizedLikelihood):
+                continue
+            if name not in observed.values:
+                raise ValueError(f"batch: must have modality {name!r}, which is standardized, got none")
+            values, mask = observed.values[name], observed.present.get(name)
+            try:
+                result[name] = moments([values if mask is None else values[mask]])
+            except ValueError as error:
+                raise ValueError(f"batch: modality {name!r}: {error}") from None
+        self.set_moments(result)
+
+    def set_moments(self, values: Mapping[str, tuple[Tensor, Tensor]]) -> None:
+        """Set the moments of standardized modalities.
+
+        Args:
+            values: Modality name to center and spread of each feature, each of the shape of one item.
+
+        Raises:
+            ValueError: If a modality is not standardized, or the moments do not fit it.
+        """
+        for name, (center, spread) in values.items():
+            likelihood = self.model.likelihoods[name] if name in self.names else None
+            if not isinstance(likelihood, StandardizedLikelihood):
+                raise ValueError(f"values must be of modalities with standardize=True, got {name!r}")
+            likelihood.set_moments(center, spread)
 
     def posterior(self, batch: Observations, density: str | None = None) -> TorchDistribution:
         """Return the distribution of the latent given the observations of a batch.

@@ -229,3 +229,19 @@ def test_check_data_of_polymnist_mini_reports_nothing(monkeypatch: pytest.Monkey
     # The default sizes would take seconds to build.
     register_data("mini")(partial(load_polymnist_mini, train_size=600, val_size=100, test_size=200))
     assert list(check_data("mini")) == []
+
+
+@pytest.mark.parametrize(("factor", "offset"), [(255.0, 0.0), (8.0, -1000.0), (1.0, 0.01)])
+def test_check_data_of_float_images_outside_the_unit_interval_reports_their_range(
+    sets: dict[str, Any], factor: float, offset: float
+) -> None:
+    for split, size in zip(sets, (20, 7, 7), strict=True):
+        images = torch.linspace(0, 1, size * 64).reshape(size, 1, 8, 8) * factor + offset
+        sets[split] = make(split, items=size, modalities={"scan": images, "vector": 99 * torch.randn(size, 4)})
+    low, high = offset, factor + offset
+    assert list(check_data("toy")) == [
+        f"{split}: modality 'scan': images of floats must have values in [0, 1], got values from {low:g} to {high:g}: "
+        "pictures show them cut off, and ssim has no meaning; rescale them to [0, 1], or store values from 0 to 255 as "
+        "uint8"
+        for split in sets
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -12,7 +13,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.evaluation.calibration import (
+    DETERMINED,
     IN_SAMPLE,
     Calibration,
     bayesian_p_value,
@@ -21,7 +24,9 @@ from pyro_mmvae.evaluation.calibration import (
     nominal_scores,
     pit_values,
 )
-from pyro_mmvae.evaluation.ppc import PredictiveCheck, predictive_check
+from pyro_mmvae.evaluation.ppc import PredictiveCheck, posterior_predictive, predictive_check
+from pyro_mmvae.evaluation.sbc import simulation_calibration
+from pyro_mmvae.networks import NetworkOptions
 
 ITEMS, NOISE = 400, (0.5, 1.0)
 
@@ -180,3 +185,66 @@ def test_calibrate_items_without_the_modality_are_left_out() -> None:
     assert np.isfinite(row.pit[[0, 2, 3, 5]]).all()
     kept = [0, 2, 3, 5]
     assert row.p_value == bayesian_p_value(replicated[:, kept].mean(1), 0.0)
+
+
+def counts_model() -> tuple[MultimodalVAE, dict[str, Tensor]]:
+    """Return a model of two modalities of counts, and items drawn from it with totals that the model does not know."""
+    torch.manual_seed(0)
+    modalities = [
+        Modality("a", (20,), likelihood="poisson", reference_total=400.0),
+        Modality("b", (12,), likelihood="negative_binomial", reference_total=300.0),
+    ]
+    vae = MultimodalVAE(modalities, 2, network=NetworkOptions(hidden=8)).eval()
+    sizes, values = (torch.randn(300, 1) * 0.4 + math.log(300.0)).exp(), {}
+    with torch.no_grad():
+        for name, parameters in vae.model.parameters_given(torch.randn(300, 2), ["a", "b"]).items():
+            as_observed = sizes.expand(parameters.shape) / parameters.shape[-1]
+            values[name] = vae.model.likelihoods[name](parameters, as_observed).sample()
+    return vae, values
+
+
+@pytest.mark.parametrize("given", [(), ("a",)])
+def test_calibrate_counts_not_given_of_a_correct_model_are_not_rejected(given: tuple[str, ...]) -> None:
+    vae, values = counts_model()
+    check = posterior_predictive(vae, values, given, samples=100, seed=1)
+    rows = {row.statistic: row for row in calibrate(check)}
+    assert rows["b.mean"].verdict == DETERMINED
+    assert rows["b.mean"].ks_p_value is None
+    for statistic in ("b.contrast", "b.sparsity"):
+        p_value = rows[statistic].ks_p_value
+        assert p_value is not None
+        assert p_value > 1e-3
+    not_given = "b" if given else "a, b"
+    assert check.protocol.endswith(f"; size factors of {not_given} drawn from observed totals")
+
+
+def test_posterior_predictive_replicates_of_counts_not_given_do_not_depend_on_their_own_totals() -> None:
+    vae, values = counts_model()
+    check = posterior_predictive(vae, values, ("a",), samples=30, seed=1)
+    means = {name: check.replicated[f"{name}.mean"].mean(0) for name in ("a", "b")}
+    correlation = {name: np.corrcoef(means[name], check.observed[f"{name}.mean"])[0, 1] for name in means}
+    assert correlation["a"] > 0.9  # the total of what was given is its size factor
+    assert abs(correlation["b"]) < 0.2
+    changed = {"a": values["a"], "b": values["b"].flip(0)}  # items exchange their counts, the totals stay
+    other = posterior_predictive(vae, changed, ("a",), samples=30, seed=1)
+    np.testing.assert_allclose(other.replicated["b.mean"].mean(), check.replicated["b.mean"].mean(), rtol=0.05)
+    with torch.no_grad():  # the log likelihood is evaluated with an item's own total
+        parameters = vae.model.parameters_given(torch.as_tensor(check.z), ["b"])["b"]
+        expected = vae.model.likelihoods["b"](parameters, values["b"]).log_prob(values["b"])
+    np.testing.assert_allclose(check.log_likelihood["b"], expected, rtol=1e-4)
+
+
+def test_calibrate_statistic_equal_in_every_replicate_is_not_judged() -> None:
+    observed = np.arange(6.0)
+    check = PredictiveCheck(
+        np.zeros((50, 6, 1)), {"m.total": np.tile(observed, (50, 1)), "m.other": np.zeros((50, 6))},
+        {"m.total": observed, "m.other": observed}, {}, {}, np.arange(6), (), "guide", 0,
+    )  # fmt: skip
+    total, other = calibrate(check)
+    assert (total.verdict, total.ks_p_value) == (DETERMINED, None)
+    assert other.verdict.startswith("miscalibrated")
+
+
+def test_simulation_calibration_of_counts_names_their_size_factors() -> None:
+    vae, _ = counts_model()
+    assert "reference totals" in simulation_calibration(vae, ["a"], simulations=100, draws=19).protocol

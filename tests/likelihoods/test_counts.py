@@ -7,6 +7,7 @@ from typing import Any
 
 import pyro
 import pytest
+import scipy.special
 import scipy.stats
 import torch
 from pyro.infer import Predictive
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.likelihoods import LogRatePoisson, NegativeBinomialLikelihood, make_likelihood
+from pyro_mmvae.likelihoods.counts import MAX_LOG_THETA
 from pyro_mmvae.networks import NetworkOptions
 
 COUNTS = pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
@@ -149,3 +151,59 @@ def test_model_counts_keep_observed_totals_when_generated(name: str) -> None:
     prior = Predictive(vae.model, num_samples=2)(num_items=4)
     assert prior["rna"].shape == (2, 4, 6)
     torch.testing.assert_close(vae.decode(torch.randn(5, 3))["rna"].sum(-1), torch.full((5,), TOTAL))
+
+
+@pytest.mark.parametrize("log_theta", [-20.0, -5.0, 0.0, 2.3, 5.0, 10.0, 14.0, 18.0])
+def test_log_prob_negative_binomial_in_float32_equals_scipy_for_any_dispersion(log_theta: float) -> None:
+    genes = 2000
+    likelihood = make_likelihood("negative_binomial", (genes,), reference_total=1e4)
+    likelihood.log_theta.data.fill_(log_theta)
+    logits = torch.randn(3, genes)
+    x = torch.poisson(1e4 * logits.softmax(-1))
+    log_prob = likelihood(logits, x).log_prob(x)
+    log_prob.sum().backward()
+    mu, theta, counts = (
+        (x.sum(-1, keepdim=True) * logits.softmax(-1)).double().numpy(),
+        math.exp(log_theta),
+        x.double().numpy(),
+    )
+    expected = scipy.stats.nbinom.logpmf(counts, theta, theta / (theta + mu)).sum(-1)
+    assert abs(log_prob.detach().double().numpy() - expected).max() < 0.02  # the old form lost 274 nats at e^14
+    digamma = scipy.special.digamma
+    gradient = digamma(counts + theta) - digamma(theta) - scipy.special.log1p(mu / theta)
+    gradient = (theta * (gradient + 1 - (counts + theta) / (mu + theta))).sum(0)
+    assert abs(likelihood.log_theta.grad.numpy() - gradient).max() < 1e-4
+
+
+def test_log_theta_stays_within_its_bounds() -> None:
+    likelihood = make_likelihood("negative_binomial", (3,))
+    likelihood.log_theta.data.copy_(torch.tensor([-90.0, 0.5, 90.0]))
+    log_prob = likelihood(torch.zeros(1, 3)).log_prob(torch.ones(1, 3))
+    log_prob.sum().backward()
+    assert log_prob.isfinite().all()
+    assert likelihood.log_theta.tolist() == [-MAX_LOG_THETA, 0.5, MAX_LOG_THETA]
+    assert likelihood.log_theta.grad.isfinite().all()
+    assert likelihood.log_theta.grad[0] != 0
+
+
+@COUNTS
+@pytest.mark.parametrize("shape", [(5,), (2, 3)])
+def test_without_observed_counts_have_totals_with_the_moments_of_the_observed_ones(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    likelihood, items = make(name, shape), 4_000
+    logits = torch.linspace(-1, 1, math.prod(shape), dtype=torch.float64).reshape(shape).expand(items, *shape)
+    sizes = (torch.randn(items, dtype=torch.float64) * 0.4 + 5).exp()
+    as_observed = (sizes / math.prod(shape)).reshape(-1, *[1] * len(shape)).expand(items, *shape)
+    x = likelihood(logits, as_observed).sample()
+    x[:100] = 0  # absent
+    given = likelihood(logits, x)
+    replicates = likelihood.without_observed(given, x).sample()
+    assert replicates.shape == x.shape
+    observed_totals, totals = (v[100:].flatten(1).sum(-1) for v in (x, replicates))
+    assert float(totals.mean() / observed_totals.mean()) == pytest.approx(1, abs=0.03)
+    assert float(totals.std() / observed_totals.std()) == pytest.approx(1, abs=0.08)
+    assert abs(float(torch.corrcoef(torch.stack([totals, observed_totals]))[0, 1])) < 0.06  # nothing of its own total
+    nothing = torch.zeros(3, *shape, dtype=torch.float64)
+    unknown = likelihood(logits[:3], nothing)
+    assert likelihood.without_observed(unknown, nothing) is unknown

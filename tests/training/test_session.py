@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -314,3 +315,19 @@ def test_train_passes_settings_to_the_model(toy_config: MakeConfig, tmp_path: Pa
     _, scale = guide.encode.networks[0](torch.rand(2, 3, 3, 8, 8))
     assert (scale.amax(-1) == scale.amin(-1)).all()
     assert make_config(run.path / "config.yaml") == runs.resolve(config)
+
+
+def test_train_warns_of_float_images_outside_the_unit_interval(
+    toy_config: MakeConfig, opened: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_split = runs.load_split
+
+    def brighter(config: Config, split: str) -> MultimodalDataset:
+        data = load_split(config, split)
+        modalities = {**data.modalities, "m0": 300 * torch.rand(len(data), 1, 8, 8)}
+        return dataclasses.replace(data, modalities=modalities)
+
+    monkeypatch.setattr(session.runs, "load_split", brighter)
+    with pytest.warns(UserWarning, match=r"modality 'm0': images of floats must have values in \[0, 1\], got values"):
+        train(toy_config(), tmp_path / "run", progress=False)
+    assert opened
