@@ -54,6 +54,7 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
     assert summary["means_by_views"]["probe"][protocol]["1"] == pytest.approx(sum(one) / 3)
     assert set(summary["classifier_accuracy"]) == {"m0", "m1", "m2"}
     assert "coherence" in result.output
+    assert "\nlog_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in" in result.output
     kinds = {row["metric"] for row in rows}
     assert {"khat", "khat_share", "mse", "ssim", "frechet_classifier", "kl", "active_units", "w2_experts"} <= kinds
     assert {row["given"] for row in rows if row["metric"] == "khat"} == {"m0", "m1", "m2", "m0+m1+m2"}
