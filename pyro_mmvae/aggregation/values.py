@@ -70,7 +70,7 @@ def weighted_mask(experts: Experts, weights: Tensor | None) -> Bool[Tensor, "*ba
     """Return True for each modality that is present and whose weight is not 0, which is as good as absent.
 
     Args:
-        experts: The unimodal posteriors.
+        experts: The unimodal posteriors of the items.
         weights: The weights λ, `(modality,)` or `(*batch, modality)`; None if all are 1.
     """
     return experts.mask if weights is None else experts.mask & (weights.detach() > 0)
@@ -80,7 +80,7 @@ def shared_mask(experts: Experts, weights: Tensor | None) -> Bool[Tensor, "*#bat
     """Return :func:`weighted_mask`, without batch dimensions where all items are known to have equal masks.
 
     Args:
-        experts: The unimodal posteriors.
+        experts: The unimodal posteriors of the items.
         weights: The weights λ, `(modality,)` or `(*batch, modality)`; None if all are 1.
     """
     if not experts.complete:
