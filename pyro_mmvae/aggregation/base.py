@@ -21,6 +21,7 @@ from pyro_mmvae.aggregation.values import (
     Values,
     are_equal,
     check_fit,
+    check_prior,
     in_one_dtype,
 )
 from pyro_mmvae.aggregation.weights import check_expert_weights, make_expert_weights, make_subset_weights
@@ -95,14 +96,16 @@ class Aggregation(nn.Module):
         prior_expert: str | None = None,
     ) -> None:
         super().__init__()
-        if prior_expert not in {None, *PRIOR_EXPERTS}:
+        if prior_expert not in (None, *PRIOR_EXPERTS):
             raise ValueError(f"prior_expert must be one of {', '.join(PRIOR_EXPERTS)}, got {prior_expert!r}")
         check_subset_weights(subset_weights)
         self.name = type(self).__name__
         self.prior_expert = prior_expert
         self._store("expert_weights", check_expert_weights(expert_weights), persistent=True)
         self._store("subset_weights", subset_weights, persistent=True)
-        for part, value in zip(("prior_loc", "prior_scale"), (None, None) if prior is None else prior, strict=True):
+        for part, value in zip(
+            ("prior_loc", "prior_scale"), (None, None) if prior is None else check_prior(prior), strict=True
+        ):
             self._store(part, value, persistent=False)
         # W and log π of complete items, per number of modalities, dtype and device: neither state nor worth copying.
         self._complete: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}
@@ -253,8 +256,9 @@ class Aggregation(nn.Module):
             prior: The pair ``(loc, scale)``, as for the constructor.
 
         Raises:
-            ValueError: If the aggregation was given another prior before.
+            ValueError: If it is not a pair of loc and scale, or the aggregation was given another prior before.
         """
+        prior = check_prior(prior)
         if self.prior is not None:
             if not all(are_equal(*pair) for pair in zip(self.prior, prior, strict=True)):
                 raise ValueError(

@@ -123,6 +123,8 @@ def make_aggregation(aggregation: AggregationLike, **options: Any) -> Aggregatio
             )
         return aggregation
     if callable(aggregation) and not isinstance(aggregation, type):
+        if unknown := sorted(options.keys() - set(OPTIONS) - {"kinds"}):
+            raise ValueError(f"{unknown[0]} must be left out: the aggregation is a callable without options")
         return FunctionAggregation(aggregation, **options)
     raise ValueError(_REGISTRY.unknown(aggregation))
 
@@ -170,6 +172,7 @@ def register_aggregation(
 
     Raises:
         ValueError: If the name is taken, ``subsets`` is not a family, or ``kinds`` are unknown.
+        TypeError: If the name is not a string, or the part is not callable.
 
     Example:
         >>> import pyro.distributions as dist
@@ -188,6 +191,10 @@ def register_aggregation(
         torch.Size([8])
         >>> unregister_aggregation("tempered")
     """
+    if not isinstance(name, str):
+        raise TypeError(
+            f"the name of an aggregation must be a string, as in register_aggregation('name'), got {name!r}"
+        )
     if name in _REGISTRY or _divergence_entry(name) is not None:
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
@@ -195,6 +202,8 @@ def register_aggregation(
     check_kinds(kinds)
 
     def register(part: Part) -> Part:
+        if not callable(part):
+            raise TypeError(f"aggregation {name!r} must be a class, a factory or a callable of experts, got {part!r}")
         summary = str(inspect.getdoc(part) or getattr(part, "__name__", name)).split("\n")[0]
         makes = factory or isinstance(part, type)
         _REGISTRY.register(name, Entry(partial(_make_registered, part, makes, subsets, tuple(kinds)), summary))

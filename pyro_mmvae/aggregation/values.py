@@ -39,6 +39,26 @@ class Values(NamedTuple):
         return Values(spread(self.expert_weights), prior, self.prior_expert)
 
 
+def check_prior(prior: Any) -> Prior:
+    """Check that a prior is a pair of loc and scale, and that a scale given by numbers is positive.
+
+    Args:
+        prior: The pair ``(loc, scale)``, each a number or a tensor.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    try:
+        loc, scale = prior
+        torch.as_tensor(loc)
+        is_positive = isinstance(scale, Tensor) or bool((torch.as_tensor(scale) > 0).all())
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"prior must be a pair (loc, scale) of numbers or tensors, got {prior!r}") from None
+    if not is_positive:
+        raise ValueError(f"prior must have a positive scale, got {scale!r}")
+    return loc, scale
+
+
 def check_fit(weights: Tensor, experts: Experts) -> Tensor:
     """Check that expert weights fit some experts, and move them to their device.
 
@@ -50,10 +70,12 @@ def check_fit(weights: Tensor, experts: Experts) -> Tensor:
         The weights, in the floating type of the experts, at least float32.
 
     Raises:
-        ValueError: If they have another shape than `(modality,)` and `(*batch, modality)`, or (under validation) are
+        ValueError: If they are not a tensor, have another shape than `(modality,)` and `(*batch, modality)`, or (under validation) are
             negative or not finite.
     """
     shape = experts.mask.shape
+    if not isinstance(weights, Tensor):
+        raise ValueError(f"expert_weights must be or return a tensor, got {type(weights).__name__}")
     if weights.shape not in {shape, shape[-1:]}:
         raise ValueError(
             f"expert_weights must have shape ({shape[-1]},) or {tuple(shape)} (one per modality), got "

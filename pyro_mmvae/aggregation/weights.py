@@ -157,7 +157,7 @@ def check_expert_weights(
         The weights, numbers as a tensor.
 
     Raises:
-        ValueError: If they are an unknown name.
+        ValueError: If they are an unknown name, or not numbers that are finite and not negative.
     """
     if isinstance(expert_weights, str):
         if expert_weights not in EXPERT_WEIGHTS:
@@ -168,7 +168,13 @@ def check_expert_weights(
         return expert_weights
     if expert_weights is None or isinstance(expert_weights, Tensor) or callable(expert_weights):
         return expert_weights
-    return torch.as_tensor(expert_weights, dtype=torch.get_default_dtype())
+    try:
+        weights = torch.as_tensor(expert_weights, dtype=torch.get_default_dtype())
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"expert_weights must be numbers, one per modality, got {expert_weights!r}") from None
+    if not bool(((weights >= 0) & weights.isfinite()).all()):
+        raise ValueError(f"expert_weights must be finite and not negative, got {expert_weights!r}")
+    return weights
 
 
 def make_expert_weights(name: str, num_modalities: int, latent_size: int) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
@@ -60,11 +61,11 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
             ``expert_weights``, ``subset_weights``, ``prior_expert``. An object is given them itself.
 
     Raises:
-        ValueError: At construction if the aggregation or bound is unknown, the aggregation cannot serve the bound, or
+        ValueError: At construction if the aggregation or bound is unknown, the coefficient is negative, the aggregation cannot serve the bound, or
             options or another prior are given beside an object; at the first call for a mixture of more than 4,096
             components, for more items than ``plate_size``, and (under Pyro's validation) if the model's plate has
             another size than the guide's, since the two would then be scaled differently.
-        TypeError: If ``encode`` does not return Experts.
+        TypeError: If ``encode`` is not callable or does not return Experts.
 
     References:
         Qiu et al., 2025. Multimodal variational autoencoder: a barycentric view. AAAI 39(19), arXiv 2412.20487.
@@ -108,6 +109,10 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
             raise ValueError(f"dim must be negative, since it counts from the right, got {dim}")
         if subsample_size is not None and (plate_size is None or not 0 < subsample_size <= plate_size):
             raise ValueError(f"subsample_size {subsample_size} needs a plate_size of at least that, got {plate_size}")
+        if not callable(encode):
+            raise TypeError(f"encode must be a module or function that returns Experts, got {type(encode).__name__}")
+        if not 0 <= expert_weights_entropy < math.inf:
+            raise ValueError(f"expert_weights_entropy must be finite and not negative, got {expert_weights_entropy!r}")
         self.encode = encode
         self.aggregation = make_aggregation(aggregation, **options)
         self.aggregation.check_bound(bound)

@@ -16,7 +16,7 @@ from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
 from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
-from pyro_mmvae.aggregation.values import ExpertWeights, Prior
+from pyro_mmvae.aggregation.values import ExpertWeights, Prior, check_prior
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood, moments
 from pyro_mmvae.networks import NetworkOptions
@@ -102,7 +102,7 @@ class MultimodalVAE(nn.Module):
             likelihood = cast("Likelihood", likelihoods[first.name])
             pairs.append(make_group(first, likelihood, latent_size, options, len(group)))
         reconstruction_weights = {m.name: cast("float", m.reconstruction_weight) for m in modalities}
-        loc, scale = prior or rule.prior or (0.0, 1.0)
+        loc, scale = check_prior(rule.prior or (0.0, 1.0) if prior is None else prior)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         rule.build_weights(len(names), latent_size)

@@ -317,3 +317,22 @@ def test_package_exports_the_registry() -> None:
     ):
         assert getattr(pyro_mmvae, name) is not None
         assert name in dir(pyro_mmvae)
+
+
+@pytest.mark.parametrize(
+    ("name", "part", "message"),
+    [
+        (3, wasserstein_rule, "the name of an aggregation must be a string.*got 3"),
+        (Aggregation, None, "the name of an aggregation must be a string.*Aggregation"),  # @register_aggregation bare
+        ("mine", 3, "aggregation 'mine' must be a class, a factory or a callable of experts, got 3"),
+    ],
+)
+def test_registering_anything_else_is_an_error(name: Any, part: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        register_aggregation(name, part)
+    assert "mine" not in aggregations()
+
+
+def test_an_option_of_a_callable_is_an_error() -> None:
+    with pytest.raises(ValueError, match="tau must be left out: the aggregation is a callable without options"):
+        make_aggregation(wasserstein_rule, tau=0.5)

@@ -274,3 +274,14 @@ def test_aggregate_of_no_items_gives_no_draws(name: str) -> None:
     with pyro.validation_enabled(False):
         for posterior in (aggregate(experts, name), draw_component(experts, name)):
             assert posterior.rsample((5,)).shape == (5, 0, 2)
+
+
+@pytest.mark.parametrize("prior", [1.0, (0.0,), (0.0, 1.0, 2.0), ("a", "b"), (0.0, -1.0), (0.0, 0.0)])
+def test_a_prior_that_is_not_a_loc_and_a_positive_scale_is_an_error(prior: Any) -> None:
+    with pytest.raises(ValueError, match="prior must (be a pair|have a positive scale).*, got "):
+        make_aggregation("poe", prior=prior)
+
+
+def test_a_prior_expert_of_a_wrong_type_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"prior_expert must be one of none, joint_only, all, got \['none'\]"):
+        make_aggregation("poe", prior_expert=["none"])

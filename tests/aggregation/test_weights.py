@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyro.infer import SVI, Trace_ELBO
 
-from pyro_mmvae import BarycentricGuide, Experts, Modality, MultimodalVAE, aggregate, load
+from pyro_mmvae import BarycentricGuide, Experts, Modality, MultimodalVAE, aggregate, load, make_aggregation
 from pyro_mmvae.aggregation.weights import (
     EXPERT_WEIGHTS,
     LearnedSubsetWeights,
@@ -203,3 +204,23 @@ def test_train_records_learned_weights(toy_config: Callable[..., Config], tmp_pa
     assert rows[0]["subset_weights"] != rows[-1]["subset_weights"]
     assert tmp_path / "run" / "plots" / "weights.png" in draw_run(run.path)
     assert learned_weights(load(run.path).vae, run.data("val"))["expert_weights"].keys() == {"m0", "m1", "m2"}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([-1.0, 1.0], "finite and not negative, got .-1.0, 1.0."),
+        ([math.nan, 1.0], "finite and not negative, got "),
+        (["a", "b"], "numbers, one per modality, got "),
+        ({"a": 1.0}, "numbers, one per modality, got "),
+    ],
+)
+def test_expert_weights_that_are_not_weights_are_an_error_at_construction(weights: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f"expert_weights must be {message}"):
+        make_aggregation("wb", expert_weights=weights)
+
+
+def test_a_function_of_expert_weights_must_return_a_tensor() -> None:
+    experts = Experts(torch.zeros(4, 2, 3), torch.ones(4, 2, 3))
+    with pytest.raises(ValueError, match="expert_weights must be or return a tensor, got list"):
+        aggregate(experts, "wb", expert_weights=lambda _: [1.0, 1.0])
