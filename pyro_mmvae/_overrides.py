@@ -26,7 +26,7 @@ def overridable(function: Callable[Parameters, Result]) -> Callable[Parameters, 
     @wraps(function)
     def dispatch(*args: Any, **kwargs: Any) -> Result:
         if has_torch_function(args):
-            return handle_torch_function(dispatch, args, *args, **kwargs)  # type: ignore[no-any-return]
+            return handle_torch_function(dispatch, args, *args, **kwargs)
         return function(*args, **kwargs)
 
     return dispatch
