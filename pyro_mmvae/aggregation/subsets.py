@@ -210,7 +210,7 @@ def stratified_uniform(shape: torch.Size, device: torch.device) -> Float[Tensor,
         device: The device of the result.
     """
     dtype = torch.float32 if device.type == "mps" else torch.float64
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         # A permutation of a number of items would fix that number in a compiled ELBO; a sort of keys does not.
         keys = torch.rand(shape, dtype=dtype, device=device)
         strata = keys.flatten().argsort().to(dtype)
