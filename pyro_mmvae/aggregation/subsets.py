@@ -209,8 +209,14 @@ def stratified_uniform(shape: torch.Size, device: torch.device) -> Float[Tensor,
         shape: The shape of the result.
         device: The device of the result.
     """
-    count = shape.numel()
     dtype = torch.float32 if device.type == "mps" else torch.float64
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        # A permutation of a number of items would fix that number in a compiled ELBO; a sort of keys does not.
+        keys = torch.rand(shape, dtype=dtype, device=device)
+        strata = keys.flatten().argsort().to(dtype)
+        u = (strata + torch.rand_like(strata)) / torch.ones_like(strata).sum()
+        return u.clamp(max=1 - torch.finfo(dtype).eps).reshape_as(keys)
+    count = shape.numel()
     strata = torch.randperm(count, device=device).to(dtype)
     u = (strata + torch.rand(count, dtype=dtype, device=device)) / max(count, 1)
     return u.clamp(max=1 - torch.finfo(dtype).eps).reshape(shape)
