@@ -151,7 +151,8 @@ def _describe_best(run: Any, best: float) -> str:
 @device_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
-    help="Output file. FILE.png draws images (other modalities go to FILE.npz, text also to the terminal); FILE.npz "
+    help="Output file. FILE.png, FILE.pdf or FILE.svg draws images (other modalities go to FILE.npz, text also "
+    "to the terminal); FILE.npz "
     "stores everything.",
 )  # fmt: skip
 @plain_errors

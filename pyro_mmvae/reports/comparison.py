@@ -20,6 +20,11 @@ from pyro_mmvae.reports.texts import plain_text
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008), without yellow, which is
+hard to see on white."""
+_MARKERS = "os^Dv<>P"
+_LINES = ("-", "--", "-.", ":", "-")
 _COLUMNS = 4  # the largest number of panels in a row
 
 
@@ -156,17 +161,25 @@ def _plot(rows: list[dict[str, Any]], file: Path) -> None:
             shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
             axis.errorbar(
                 [r["views"] + shift for r in line], [r["mean"] for r in line],
-                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], fmt="o-", ms=4, capsize=2, label=name,
-                color=f"C{i}",
+                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], ms=4, capsize=2, label=name,
+                color=OKABE_ITO[i % len(OKABE_ITO)], marker=_MARKERS[i % len(_MARKERS)], ls=_LINES[i % len(_LINES)],
             )  # fmt: skip
+            if line and not unconditional:  # beside its line, so that no colour has to be looked up
+                axis.annotate(
+                    name, (line[-1]["views"] + shift, line[-1]["mean"]), xytext=(6, 0), textcoords="offset points",
+                    fontsize=6, va="center", color=OKABE_ITO[i % len(OKABE_ITO)], parse_math=False,
+                )  # fmt: skip
         axis.set_title("\n".join([metric, *textwrap.wrap(protocol, 44)]), fontsize=8)
         if unconditional:
             axis.set_xticks(range(len(names)), names)
         else:
             axis.set_xlabel("modalities given")
+            axis.margins(x=0.15)  # room for the names
             axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     for axis in axes[len(panels) :]:
         axis.axis("off")
-    axes[0].legend(fontsize=7)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 6), fontsize=7
+    )
     save_figure(figure, file)

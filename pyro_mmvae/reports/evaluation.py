@@ -6,12 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae.reports.plots import save_figure
-from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.reports.texts import legend_label, plain_text
 from pyro_mmvae.run_files import RunFiles
 
 _LABELS = {
@@ -152,6 +153,11 @@ def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path
     return save_figure(figure, file)
 
 
+def _palette(classes: int) -> str:
+    """Return the name of a colour map with a colour of its own for each of so many classes."""
+    return "tab10" if classes <= 10 else "tab20" if classes <= 20 else "turbo"
+
+
 def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
     """Plot the first two principal components of the posterior means."""
     figure = Figure(figsize=(5, 4.4), layout="constrained")
@@ -159,18 +165,25 @@ def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
     labelled = arrays["labels"] >= 0
     x, y = arrays["latent"][labelled].T
     attribute = str(arrays["label_name"]) if "label_name" in arrays else None
-    points = axis.scatter(
-        x, y, c=arrays["labels"][labelled], cmap="coolwarm" if attribute else "tab10", s=5, linewidths=0
-    )
+    labels = arrays["labels"][labelled]
+    classes, codes = np.unique(labels, return_inverse=True)
+    names = arrays.get("class_names")
+    if attribute:
+        colors = matplotlib.colormaps["coolwarm"]([0.0, 1.0])[classes.astype(int)]
+    else:  # one colour per class
+        colors = matplotlib.colormaps[_palette(len(classes))].resampled(max(len(classes), 2))(range(len(classes)))
+    for number, (code, color) in enumerate(zip(classes, colors, strict=True)):
+        class_name = str(code) if names is None else legend_label(str(names[int(code)]))
+        label = ("no", "yes")[int(code)] if attribute else class_name
+        axis.scatter(x[codes == number], y[codes == number], color=[color], s=5, linewidths=0, label=label)
     first, second = (100 * share for share in arrays["explained"])
     axis.set(
         title="posterior means given all modalities, test items",
         xlabel=f"principal component 1 ({first:.0f} % of the variance)",
         ylabel=f"principal component 2 ({second:.0f} %)",
     )
-    bar = figure.colorbar(points, ax=axis, label=attribute or "class")
-    if attribute:
-        bar.set_ticks([0, 1], labels=["no", "yes"])
-    elif "class_names" in arrays:
-        bar.set_ticks(range(len(arrays["class_names"])), labels=[str(name) for name in arrays["class_names"]])
+    figure.legend(
+        loc="outside right upper", title=attribute or "class", fontsize=6, title_fontsize=7, markerscale=2.5,
+        ncols=1 + len(classes) // 25,
+    )  # fmt: skip
     return save_figure(figure, file)

@@ -10,10 +10,11 @@ from typing import Any
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae import train
-from pyro_mmvae.reports import draw_run, image_grid
+from pyro_mmvae.reports import draw_run, evaluation, image_grid, plots
 from pyro_mmvae.runs.config import Config
 
 ZOOM, PAD, GAP, MARGIN = 2, 2, 8, 92
@@ -150,3 +151,51 @@ def test_draw_run_without_samples_draws_curves_only(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     assert [file.name for file in draw_run(tmp_path)] == ["curves.png"]
+
+
+def test_image_grid_long_labels_are_not_cut_off(tmp_path: Path) -> None:
+    label = "photograph_of_specimen → spectrogram_with_$_{"
+    drawn = pixels_of(image_grid([(label, noise(2, 3, 40, 40))], tmp_path / "a.png"))
+    width = drawn.shape[1] - 2 * (40 * ZOOM + PAD) - 6
+    assert width > MARGIN
+    ink = (drawn[:, :width] != 255).any((0, 2)).nonzero()[0]
+    assert ink[0] > 0  # a letter at the very edge could be the middle of a word
+    assert ink[-1] < width - 2
+
+
+def test_image_grid_large_images_are_bounded(tmp_path: Path) -> None:
+    large = np.full((10, 3, 224, 224), 100, dtype=np.uint8)
+    small = noise(10, 1, 28, 28)
+    drawn = pixels_of(image_grid([("large", large), ("small", small)], tmp_path / "a.png"))
+    assert drawn.shape[1] <= MARGIN + 10 * (128 + PAD) + 6
+    assert drawn.shape[0] == 6 + (112 + PAD) + (28 + PAD) + 6  # a row is as high as its own images
+    assert (drawn[6 : 6 + 112, MARGIN : MARGIN + 112] == 100).all()
+
+
+@pytest.mark.parametrize(("suffix", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")])
+def test_image_grid_writes_the_format_of_the_suffix(tmp_path: Path, suffix: str, start: bytes) -> None:
+    file = image_grid([("a", noise(2, 3, 8, 8))], tmp_path / f"grid.{suffix}")
+    assert file.read_bytes().startswith(start)
+
+
+def test_curves_have_a_panel_for_each_modality(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(plots, "save_figure", lambda figure, file: drawn.append(figure) or file)
+    terms = {"image": -5000.0, "label": -2.0}
+    val = {"elbo": -1.0, "kl": 1.0, "log_likelihood": terms}
+    rows = [{"epoch": e, "objective": 0.0, "beta": 1, "kl": 1.0, "log_likelihood": terms, "val": val} for e in (0, 1)]
+    plots._curves(rows, tmp_path / "curves.png")
+    titles = {axis.get_title(): axis for axis in drawn[0].axes}
+    for name, value in terms.items():
+        axis = titles[f"reconstruction of {name}"]
+        assert [list(line.get_ydata()) for line in axis.lines] == [[value, value]] * 2
+
+
+def test_latent_map_has_one_colour_per_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(evaluation, "save_figure", lambda figure, file: drawn.append(figure) or file)
+    arrays = {"latent": np.zeros((28, 2)), "explained": np.ones(2), "labels": np.arange(28) % 14}
+    evaluation._latent_map(arrays, tmp_path / "latent.png")
+    colors = {tuple(points.get_facecolor()[0]) for points in drawn[0].axes[0].collections}
+    assert len(colors) == 14
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [str(k) for k in range(14)]
