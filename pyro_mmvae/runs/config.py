@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
@@ -249,10 +250,29 @@ def _describe(error: ValidationError, path: Path | str | None) -> str:
         names = _keys_of_section(first["loc"][:-1])
         current = _RENAMED.get(str(first["loc"][-1]))
         hint = f", it is called {current} now" if current in names else f"; there are {', '.join(names)}"
+        if current not in names:
+            hint += _suggest(key, names)
         return f"{key}: no such setting{source}{hint}"
     if first["type"] == "value_error":  # which says by itself what it got
         return f"{key}: {first['msg'].removeprefix('Value error, ')}{source}"
     return f"{key}: {first['msg']}, got {first['input']!r}{source}"
+
+
+def _suggest(key: str, names: list[str]) -> str:
+    """Return the question whether a similar setting was meant, of the section of a key or of another one."""
+    *parents, last = key.split(".")
+    here = [".".join([*parents, name]) for name in difflib.get_close_matches(last, names, n=1)]
+    elsewhere = {
+        f"{section}.{name}": name for section in ("train", "model", "model.network") for name in _keys_of(section)
+    }
+    similar = difflib.get_close_matches(last, elsewhere.values(), n=1, cutoff=0.7)
+    close = [path for path, name in elsewhere.items() if name == last] or here
+    close += [path for path, name in elsewhere.items() if name in similar]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _keys_of(section: str) -> list[str]:
+    return _keys_of_section(tuple(section.split(".")))
 
 
 def _keys_of_section(location: tuple[int | str, ...]) -> list[str]:

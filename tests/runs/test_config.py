@@ -177,3 +177,20 @@ def test_config_is_frozen_and_keeps_options_of_the_loader() -> None:
     assert DataConfig().options() == {}
     given = make_config(None, {"data.name": "x", "data.sizes": [1, [2]], "data.rates": {3: 0.5}}).data
     assert given.options() == {"sizes": (1, (2,)), "rates": {"3": 0.5}}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [
+        ("lr", "train.lr"),
+        ("trian", "train"),
+        ("train.epoch", "train.epochs"),
+        ("train.latent_size", "model.latent_size"),
+        ("model.width", "model.network.width"),
+        ("model.aggregatoin", "model.aggregation"),
+        ("epochs", "train.epochs"),
+    ],
+)
+def test_make_config_with_an_unknown_key_asks_for_the_similar_one(key: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{key}: no such setting; there are .*; did you mean {meant}\?$"):
+        make_config(None, {key: 1})

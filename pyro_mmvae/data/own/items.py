@@ -40,8 +40,8 @@ def from_items(
     All items must exist before training starts, since batches are drawn at random from the whole. Without a ``folder``
     they are held in memory, and two to three times their size is needed while they are stacked. With a ``folder``, each
     item is written as it comes, into one ``.npy`` file per modality, which the data set then maps: memory holds one
-    item while writing and the items of a batch afterwards, in addition to labels and presence. An ``IterableDataset``
-    is read by this process, without workers, and must end.
+    item while writing and the items of a batch afterwards, and all labels and presence. An ``IterableDataset`` is read
+    by this process, without workers, and must end.
 
     Args:
         items: The items, as an iterable or an object with a length and integer indices. Each is a mapping from
