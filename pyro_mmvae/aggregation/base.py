@@ -100,7 +100,9 @@ class Aggregation(nn.Module):
         self.prior_expert = prior_expert
         self._store("expert_weights", check_expert_weights(expert_weights), persistent=True)
         self._store("subset_weights", subset_weights, persistent=True)
-        for part, value in zip(("prior_loc", "prior_scale"), (None, None) if prior is None else check_prior(prior), strict=True):
+        for part, value in zip(
+            ("prior_loc", "prior_scale"), (None, None) if prior is None else check_prior(prior), strict=True
+        ):
             self._store(part, value, persistent=False)
         # W and log π of complete items, per number of modalities, dtype and device: neither state nor worth copying.
         self._complete: dict[tuple[Any, ...], tuple[Tensor, ...]] = {}

@@ -184,7 +184,9 @@ def register_aggregation(
         >>> unregister_aggregation("tempered")
     """
     if not isinstance(name, str):
-        raise TypeError(f"the name of an aggregation must be a string, as in register_aggregation('name'), got {name!r}")
+        raise TypeError(
+            f"the name of an aggregation must be a string, as in register_aggregation('name'), got {name!r}"
+        )
     if name in _REGISTRY or _divergence_entry(name) is not None:
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:

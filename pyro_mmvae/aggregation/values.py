@@ -70,8 +70,8 @@ def check_fit(weights: Tensor, experts: Experts) -> Tensor:
         The weights, in the floating type of the experts, at least float32.
 
     Raises:
-        ValueError: If they are not a tensor, have another shape than `(modality,)` and `(*batch, modality)`, or (under validation) are
-            negative or not finite.
+        ValueError: If they are not a tensor, have another shape than `(modality,)` and `(*batch, modality)`, or (under
+            validation) are negative or not finite.
     """
     shape = experts.mask.shape
     if not isinstance(weights, Tensor):

@@ -60,10 +60,11 @@ class BarycentricGuide(AutoGuide):
             ``expert_weights``, ``subset_weights``, ``prior_expert``. An object is given them itself.
 
     Raises:
-        ValueError: At construction if the aggregation or bound is unknown, the coefficient is negative, the aggregation cannot serve the bound, or
-            options or another prior are given beside an object; at the first call for a mixture of more than 4,096
-            components, for more items than ``plate_size``, and (under Pyro's validation) if the model's plate has
-            another size than the guide's, since the two would then be scaled differently.
+        ValueError: At construction if the aggregation or bound is unknown, the coefficient of the entropy is negative,
+            the aggregation cannot serve the bound, or options or another prior are given beside an object; at the first
+            call for a mixture of more than 4,096 components, for more items than ``plate_size``, and (under Pyro's
+            validation) if the model's plate has another size than the guide's, since the two would then be scaled
+            differently.
         TypeError: If ``encode`` is not callable or does not return Experts.
 
     References:
