@@ -144,11 +144,11 @@ class TrainConfig(_Section):
     objective: str | dict[str, Any] = "elbo"
     select: Literal["mixture", "component", "last"] = "mixture"
 
-    @field_validator("objective")
+    @field_validator("objective", mode="before")
     @classmethod
-    def _named(cls, value: str | dict[str, Any]) -> str | dict[str, Any]:
-        if isinstance(value, dict) and not isinstance(value.get("name"), str):
-            raise ValueError("must be the name of an objective, or a mapping with name and its options")
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value.get("name") if isinstance(value, dict) else value, str):
+            raise ValueError(f"must be the name of an objective, or a mapping with name and its options, got {value!r}")
         return value
 
 

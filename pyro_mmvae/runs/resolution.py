@@ -99,4 +99,5 @@ def _shared_settings(model: ModelConfig, name: str, spec: ModalitySpec, override
     try:
         return ModalitySpec(**settings)
     except ValueError as error:
-        raise ValueError(f"model: {error}") from None
+        where = f"model.reconstruction_weights.{name}" if f"{error}".startswith("reconstruction_weight") else "model"
+        raise ValueError(f"{where}: {error}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -106,9 +107,16 @@ def make_registered(
         private_size: Number of private latent dimensions, 0 for none.
 
     Raises:
-        TypeError: If the factory does not return a module.
+        TypeError: If the factory cannot be called like this or does not return a module.
     """
-    module = registry.lookup(name)(shape, latent_size, options, private_size=private_size)
+    factory = registry.lookup(name)
+    try:
+        inspect.signature(factory).bind(shape, latent_size, options, private_size=private_size)
+    except TypeError as error:
+        raise TypeError(
+            f"the factory of {registry.kind} {name!r} must take (shape, latent_size, options, *, private_size): {error}"
+        ) from None
+    module = factory(shape, latent_size, options, private_size=private_size)
     if not isinstance(module, nn.Module):
         raise TypeError(
             f"the factory of {registry.kind} {name!r} must return a torch.nn.Module, got {type(module).__name__}"

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config, ConfigError, DataConfig, dump_config, make_config, parse_overrides
+from pyro_mmvae.runs.resolution import resolve_modalities
 
 
 def test_make_config_without_file_has_the_defaults() -> None:
@@ -194,3 +196,15 @@ def test_config_is_frozen_and_keeps_options_of_the_loader() -> None:
 def test_make_config_with_an_unknown_key_asks_for_the_similar_one(key: str, meant: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{key}: no such setting; there are .*; did you mean {meant}\?$"):
         make_config(None, {key: 1})
+
+
+@pytest.mark.parametrize("objective", [3, ["elbo"], {"nats": 2}])
+def test_make_config_names_the_key_of_a_wrong_objective(objective: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^train\.objective: must be the name of an objective, .*, got "):
+        make_config(None, {"train.objective": objective})
+
+
+def test_a_negative_reconstruction_weight_is_refused_with_its_modality() -> None:
+    config = make_config(None, {"model.reconstruction_weights.b": -1})
+    with pytest.raises(ValueError, match=r"^model\.reconstruction_weights\.b: reconstruction_weight must be finite"):
+        resolve_modalities(config, {"a": ModalitySpec(data_type="vector"), "b": ModalitySpec(data_type="vector")})

@@ -338,3 +338,10 @@ def test_register_wrong_factory_is_refused() -> None:
         register_likelihood("normal")(StudentT)
     with pytest.raises(ValueError, match="options of likelihood 'x' must be some of scale, output, .*, got 'df'"):
         register_likelihood("x", options=("df",))
+
+
+@pytest.mark.usefixtures("registered")
+def test_register_factory_with_other_arguments_is_refused() -> None:
+    register_encoder("narrow")(lambda shape: nn.Linear(1, 1))  # type: ignore[arg-type,misc]
+    with pytest.raises(TypeError, match=r"the factory of encoder 'narrow' must take \(shape, latent_size, options"):
+        MultimodalVAE([Modality("x", (4,), encoder="narrow")], latent_size=2)
