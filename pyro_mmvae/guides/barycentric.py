@@ -142,8 +142,14 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
             A distribution of batch shape `batch` and event shape `(latent,)`.
 
         Raises:
+            TypeError: If ``experts`` are data or anything else than Experts.
             ValueError: If the density is unknown, or the aggregation does not have it.
         """
+        if not isinstance(experts, Experts):
+            raise TypeError(
+                f"{type(self).__name__}.posterior: experts must be Experts, got {type(experts).__name__}: encode data "
+                "first, as in guide.posterior(guide.encode(x)), or call the posterior(batch) of a MultimodalVAE"
+            )
         density = density or self.bound
         if density not in DENSITIES:
             raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {density!r}")
@@ -263,7 +269,7 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
                 name = f"{self.site}_weights_entropy"
                 pyro.factor(name, -self.expert_weights_entropy * entropy, has_rsample=True)  # the ELBO subtracts it
         if is_validation_enabled() and not self._plates_agree:
-            infer = PlateWatch.install(self, size)
+            infer = PlateWatch.install(self, size, None if experts is None else experts.num_modalities)
         with scaled(kl_weight):
             return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
 

@@ -29,19 +29,22 @@ class PlateWatch(Messenger):
         guide: The guide, of which only a weak reference is kept.
         size: The size of the guide's plate.
         token: The token in the guide's site, of which only a weak reference is kept.
+        num_modalities: The number of modalities of the experts, for the hint of the error; None if it is not known.
     """
 
-    def __init__(self, guide: Any, size: int, token: _Token) -> None:
+    def __init__(self, guide: Any, size: int, token: _Token, num_modalities: int | None = None) -> None:
         super().__init__()
+        self.num_modalities = num_modalities
         self.guide, self.token, self.size = weakref.ref(guide), weakref.ref(token), size
 
     @classmethod
-    def install(cls, guide: Any, size: int) -> dict[str, _Token]:
+    def install(cls, guide: Any, size: int, num_modalities: int | None = None) -> dict[str, _Token]:
         """Put a watch at the bottom of the stack, if a guide is being traced.
 
         Args:
             guide: The guide that is being run.
             size: The size of its plate.
+            num_modalities: The number of modalities of the experts, None if it is not known.
 
         Returns:
             Entries for the ``infer`` dictionary of the guide's site; none if no guide is being traced.
@@ -52,7 +55,7 @@ class PlateWatch(Messenger):
         for handler in [h for h in handler_stack() if isinstance(h, cls) and h.guide() is guide]:
             handler.remove()
         token = _Token()
-        watch = cls(guide, size, token)
+        watch = cls(guide, size, token, num_modalities)
         weakref.finalize(token, watch.remove)
         handler_stack().insert(0, watch)
         return {_TOKEN_KEY: token}
@@ -73,18 +76,34 @@ class PlateWatch(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         guide = self.guide()
+        if guide is not None and msg["name"] == guide.site and self._is_replay_of_my_guide(guide.site):
+            self._check_plates_of_site(guide, [frame.name for frame in msg["cond_indep_stack"]])
         if guide is None or msg["name"] != guide.plate or not is_plate_site(msg["fn"]):
             return
         if not self._is_replay_of_my_guide(guide.site):
             return
         self.remove()
         if msg["fn"].size != self.size:
+            hint = f"pass plate_size={msg['fn'].size} to the guide"
+            if self.num_modalities == msg["fn"].size:
+                hint = (
+                    "the experts may have their modality axis first, which must be second to last, as in (item, "
+                    f"modality, latent); otherwise {hint}"
+                )
             raise ValueError(
                 f"BarycentricGuide: plate {guide.plate!r} has size {msg['fn'].size} in the model and {self.size} in "
-                f"the guide, so their log probabilities would be scaled differently: pass plate_size="
-                f"{msg['fn'].size} to the guide"
+                f"the guide, so their log probabilities would be scaled differently: {hint}"
             )
         guide._plates_agree = True
+
+    def _check_plates_of_site(self, guide: Any, plates: list[str]) -> None:
+        if guide.plate not in plates:
+            self.remove()
+            raise ValueError(
+                f"BarycentricGuide: site {guide.site!r} of the model is not in a plate {guide.plate!r}, but in "
+                f"{', '.join(map(repr, plates)) or 'no plate'}: pass plate= and dim= as in the model, or put the "
+                "site into that plate"
+            )
 
 
 _TOKEN_KEY = "barycentric_guide_token"

@@ -236,3 +236,34 @@ def test_guide_with_plate_in_other_dimension_equals_the_evidence(
     elbo = -Trace_ELBO().loss(rows_model, rows_guide, rows)
     scale = 1 if subsample_size is None else ITEMS / subsample_size
     assert elbo == pytest.approx(scale * evidence(rows[seen[-1]]), rel=1e-12)
+
+
+def test_model_without_the_plate_of_the_guide_is_named() -> None:
+    def other(x: Tensor) -> None:
+        with pyro.plate("cells", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    def encode(x: Tensor) -> Experts:
+        return Experts(torch.zeros(len(x), 2, 1), torch.ones(len(x), 2, 1))
+
+    with pytest.raises(ValueError, match="site 'z' of the model is not in a plate 'data', but in 'cells': pass plate="):
+        Trace_ELBO().loss(other, BarycentricGuide(encode), torch.zeros(5, 1))
+    Trace_ELBO().loss(other, BarycentricGuide(encode, plate="cells"), torch.zeros(5, 1))
+
+
+def test_experts_with_the_modality_axis_first_are_named() -> None:
+    def simple(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    guide = BarycentricGuide(lambda x: Experts(torch.zeros(2, len(x), 1), torch.ones(2, len(x), 1)))
+    with pytest.raises(ValueError, match="may have their modality axis first, which must be second to last"):
+        Trace_ELBO().loss(simple, guide, torch.zeros(5, 1))
+
+
+def test_posterior_of_data_says_to_encode_first() -> None:
+    guide = BarycentricGuide(lambda x: Experts(x, torch.ones_like(x)))
+    with pytest.raises(TypeError, match=r"must be Experts, got Tensor: encode data first, as in guide.posterior\("):
+        guide.posterior(torch.zeros(3, 2, 1))  # type: ignore[arg-type]
