@@ -41,7 +41,7 @@ class Registry(Mapping[str, Part], Generic[Part]):
             ValueError: If the name is taken or is not a non-empty string.
         """
         if not isinstance(name, str) or not name:
-            raise ValueError(f"the name of a {self.kind} must be a non-empty string, got {name!r}")
+            raise ValueError(f"the name of the {self.kind} must be a non-empty string, got {name!r}")
         if name in self._parts:
             raise ValueError(f"{self.kind} {name!r} is already registered")
         self._parts[name] = part

@@ -128,7 +128,7 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
     help="Number of runs per aggregation, with the seeds 0, 1, 2, ….",
 )  # fmt: skip
 @config_options
-@plugin_option("aggregations or data sets")
+@plugin_option("aggregations, likelihoods, networks, objectives or data sets")
 @click.option(
     "--likelihood-items", type=click.IntRange(0), default=100, show_default=True,
     help="Number of test items for log likelihoods; 0 leaves them out.",

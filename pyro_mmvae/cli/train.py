@@ -48,7 +48,7 @@ _FROM_CONFIG = "from the configuration"
     "--bound", type=click.Choice(["mixture", "component"]), show_default=_FROM_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
-@plugin_option("aggregations or data sets")
+@plugin_option("aggregations, likelihoods, networks, objectives or data sets")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
     help="Run directory to create.",
