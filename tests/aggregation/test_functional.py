@@ -283,5 +283,7 @@ def test_a_prior_that_is_not_a_loc_and_a_positive_scale_is_an_error(prior: Any) 
 
 
 def test_a_prior_expert_of_a_wrong_type_is_an_error() -> None:
-    with pytest.raises(ValueError, match=r"prior_expert must be one of none, joint_only, all, got \['none'\]"):
+    with pytest.raises(
+        ValueError, match=r"prior_expert must be one of none, complete, joint_only, all, got \['none'\]"
+    ):
         make_aggregation("poe", prior_expert=["none"])

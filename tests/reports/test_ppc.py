@@ -133,7 +133,7 @@ def test_ppc_table_shows_two_statistics_of_each_modality_first(run: Path) -> Non
     assert header.split() == ["mean", "contrast", "token_frequency.0", "token_frequency.1"]
     cells = {row.split("  ")[0]: row.split()[-2:] for row in rows}
     assert set(cells) == {"m0 (given)", "t", "one"}
-    assert all(float(cell.rstrip("*")) <= 1 for row in cells.values() for cell in row)
+    assert all(float(cell.rstrip("*°")) <= 1 for row in cells.values() for cell in row)
     assert "4 of 11 statistics, --all shows the others" in ppc_table(file)
     every = ppc_table(file, every_statistic=True)
     assert "--all" not in every
