@@ -51,7 +51,8 @@ def check_prior(prior: Any) -> Prior:
     try:
         loc, scale = prior
         with torch.device("cpu"):  # a model may be built on the meta device, whose tensors do not have values
-            torch.as_tensor(loc)
+            if not isinstance(loc, Tensor):
+                torch.as_tensor(loc)
             is_positive = isinstance(scale, Tensor) or bool((torch.as_tensor(scale) > 0).all())
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"prior must be a pair (loc, scale) of numbers or tensors, got {prior!r}") from None

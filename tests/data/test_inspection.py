@@ -240,7 +240,7 @@ def test_check_data_of_float_images_outside_the_unit_interval_reports_their_rang
         sets[split] = make(split, items=size, modalities={"scan": images, "vector": 99 * torch.randn(size, 4)})
     low, high = offset, factor + offset
     assert list(check_data("toy")) == [
-        f"{', '.join(sets)}: modality 'scan': images of floats must have values in [0, 1], got values from {low:g} to {high:g}: "
-        "pictures show them cut off, and ssim has no meaning; rescale them to [0, 1], or store values from 0 to 255 as "
+        f"{', '.join(sets)}: modality 'scan': images of floats must have values in [0, 1], "
+        f"got values from {low:g} to {high:g}: pictures show them cut off, and ssim has no meaning; rescale them to [0, 1], or store values from 0 to 255 as "
         "uint8"
     ]
