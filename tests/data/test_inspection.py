@@ -241,6 +241,7 @@ def test_check_data_of_float_images_outside_the_unit_interval_reports_their_rang
     low, high = offset, factor + offset
     assert list(check_data("toy")) == [
         f"{', '.join(sets)}: modality 'scan': images of floats must have values in [0, 1], "
-        f"got values from {low:g} to {high:g}: pictures show them cut off, and ssim has no meaning; rescale them to [0, 1], or store values from 0 to 255 as "
+        f"got values from {low:g} to {high:g}: "
+        "pictures show them cut off, and ssim has no meaning; rescale them to [0, 1], or store values from 0 to 255 as "
         "uint8"
     ]
