@@ -35,7 +35,7 @@ def plan_in(folder: Path, **options: Any) -> Plan:
     return Plan(**{"out": folder, "work": folder, "device": "cpu", "tiny": True, "seconds": 600.0, **options})
 
 
-def test_a_step_that_fails_or_takes_too_long_stops_no_other(tmp_path: Path) -> None:
+def test_run_all_continues_after_failed_and_slow_steps(tmp_path: Path) -> None:
     codes = {
         "fails": "print('about to'); raise SystemExit('it broke')",
         "hangs": WRITES.format(file=str(tmp_path / "hangs.json")) + "; import time; time.sleep(600)",
@@ -60,7 +60,7 @@ def test_a_step_that_fails_or_takes_too_long_stops_no_other(tmp_path: Path) -> N
     assert "about to" in log.read_text(encoding="utf-8")
 
 
-def test_the_limit_for_all_is_kept(tmp_path: Path) -> None:
+def test_run_all_keeps_the_total_limit(tmp_path: Path) -> None:
     steps = [Step("one", "one", float("inf")), Step("two", "two", float("inf"))]
     started = time.monotonic()
     code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -71,7 +71,7 @@ def test_the_limit_for_all_is_kept(tmp_path: Path) -> None:
     assert outcomes[1].note == "no time was left"
 
 
-def test_what_a_step_has_started_ends_with_it(tmp_path: Path) -> None:
+def test_run_limited_ends_the_children_of_a_step(tmp_path: Path) -> None:
     file = tmp_path / "pid"
     code = (
         "import subprocess, sys, time\n"
@@ -91,7 +91,7 @@ def test_what_a_step_has_started_ends_with_it(tmp_path: Path) -> None:
         pytest.fail("the step's own process lives on")
 
 
-def test_the_steps_and_their_limits() -> None:
+def test_steps_of_have_limits_in_proportion_to_the_minutes() -> None:
     full, tiny = gpu.steps_of(False, 12, ()), gpu.steps_of(True, gpu.TINY_MINUTES, ())
     assert [step.name for step in full] == ["machine", "waits", "times", "commands", "polymnist"]
     assert sum(step.limit for step in full[:-1]) < 12 * 60
@@ -129,7 +129,7 @@ def test_steps_that_never_wait(tmp_path: Path) -> None:
     assert "| recipe | mwb | mixture |" in page("waits", found)
 
 
-def test_a_run_of_steps_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_twenty_returns_the_error_of_a_failed_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise RuntimeError("device lost")
 
@@ -172,14 +172,14 @@ def test_step_times(tmp_path: Path) -> None:
     assert times.GRAPH not in text
 
 
-def test_a_contestant_that_fails_is_left_out() -> None:
+def test_compare_leaves_out_a_failing_contestant() -> None:
     problems: dict[str, str] = {}
     found = dict(times.built({"one": lambda: lambda: 1, "two": lambda: lambda: 1 / 0}, problems))
     assert list(found) == ["one"]
     assert problems == {"two": "ZeroDivisionError: division by zero"}
 
 
-def test_the_time_in_which_kernels_run() -> None:
+def test_kernel_milliseconds_is_the_union_of_intervals() -> None:
     assert times.covered([]) == 0
     assert times.covered([(5, 6), (0, 2), (1, 4), (2, 3)]) == 5
 
@@ -193,14 +193,14 @@ def test_float32_and_tf32_are_put_back() -> None:
     assert [backend.fp32_precision for backend in backends] == before
 
 
-def test_a_cuda_graph_is_for_a_gpu(tmp_path: Path) -> None:
+def test_graphed_on_the_cpu_raises(tmp_path: Path) -> None:
     config = plan_in(tmp_path).config("mini", "wb", "mixture")
     hand = ByHand(new_vae(config), config)
     with pytest.raises(ValueError, match="the batch is on cpu, a CUDA graph needs one on a CUDA device"):
         graph.Graphed(hand, stacked(random_data(4), torch.arange(4)))
 
 
-def test_the_figures_of_the_cpu_are_those_of_the_repository() -> None:
+def test_cpu_figures_equal_those_of_the_repository() -> None:
     found = commands.cpu_figures(("mwb", "wb"))
     assert found["source"] == "docs/results/comparison.csv"
     assert found["two_cores_seconds"] == 125
@@ -219,7 +219,7 @@ def test_figures_of_a_repository_without_results(tmp_path: Path) -> None:
     assert commands.cpu_figures(("mwb",), tmp_path / "comparison.csv")["rows"] == []
 
 
-def test_a_command_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_continue_after_a_failed_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
 
     def call(name: str, words: Any, limit: float) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def test_mnist_from_arrays(tmp_path: Path) -> None:
     assert polymnist.mnist_folder(folder, tmp_path) == folder
 
 
-def test_the_machine_and_the_report_of_tests(tmp_path: Path) -> None:
+def test_machine_step_describes_machine_and_reads_the_report(tmp_path: Path) -> None:
     about = machine.describe_machine(plan_in(tmp_path))
     assert (about["device"], about["torch"]) == ("the CPU", torch.__version__)
     assert {"test_devices.py", "test_on_device.py"} <= {

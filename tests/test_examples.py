@@ -134,7 +134,7 @@ def test_sensor_fusion() -> None:
     assert found["poe"]["rmse"] == pytest.approx(found["kalman"]["rmse"], abs=0.02)
 
 
-def test_the_smoother_of_sensor_fusion_is_a_conditioned_gaussian() -> None:
+def test_sensor_fusion_smoother_equals_a_conditioned_gaussian() -> None:
     spec = importlib.util.spec_from_file_location("examples_sensor_fusion", FOLDER / "sensor_fusion.py")
     module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]

@@ -333,6 +333,6 @@ def test_registering_anything_else_is_an_error(name: Any, part: Any, message: st
     assert "mine" not in aggregations()
 
 
-def test_an_option_of_a_callable_is_an_error() -> None:
+def test_aggregate_callable_with_an_option_raises() -> None:
     with pytest.raises(ValueError, match="tau must be left out: the aggregation is a callable without options"):
         make_aggregation(wasserstein_rule, tau=0.5)

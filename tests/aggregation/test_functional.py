@@ -277,12 +277,12 @@ def test_aggregate_of_no_items_gives_no_draws(name: str) -> None:
 
 
 @pytest.mark.parametrize("prior", [1.0, (0.0,), (0.0, 1.0, 2.0), ("a", "b"), (0.0, -1.0), (0.0, 0.0)])
-def test_a_prior_that_is_not_a_loc_and_a_positive_scale_is_an_error(prior: Any) -> None:
+def test_make_aggregation_with_an_invalid_prior_raises(prior: Any) -> None:
     with pytest.raises(ValueError, match="prior must (be a pair|have a positive scale).*, got "):
         make_aggregation("poe", prior=prior)
 
 
-def test_a_prior_expert_of_a_wrong_type_is_an_error() -> None:
+def test_make_aggregation_with_a_prior_expert_of_wrong_type_raises() -> None:
     with pytest.raises(
         ValueError, match=r"prior_expert must be one of none, complete, joint_only, all, got \['none'\]"
     ):

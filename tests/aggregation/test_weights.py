@@ -220,7 +220,7 @@ def test_expert_weights_that_are_not_weights_are_an_error_at_construction(weight
         make_aggregation("wb", expert_weights=weights)
 
 
-def test_a_function_of_expert_weights_must_return_a_tensor() -> None:
+def test_expert_weights_function_without_a_tensor_raises() -> None:
     experts = Experts(torch.zeros(4, 2, 3), torch.ones(4, 2, 3))
     with pytest.raises(ValueError, match="expert_weights must be or return a tensor, got list"):
         aggregate(experts, "wb", expert_weights=lambda _: [1.0, 1.0])

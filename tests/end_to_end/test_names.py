@@ -39,7 +39,7 @@ def run(elsewhere: Path) -> Path:
     return elsewhere / "run"
 
 
-def test_any_file_name_is_that_of_a_modality_in_every_output(run: Path, elsewhere: Path) -> None:
+def test_modality_with_any_file_name_keeps_it_in_every_output(run: Path, elsewhere: Path) -> None:
     names = {*NAMES, "$_{$"}
     assert set(load(run).names) == names
     evaluate = ("--subsets=3", "--likelihood-items=0", "--khat-items=0", "--no-quality", "--no-diagnostics")

@@ -318,11 +318,11 @@ def test_used_guide_can_be_copied_and_pickled() -> None:
     assert kept.nodes["z"]["value"].shape == (ITEMS, LATENT)
 
 
-def test_an_encoder_that_is_not_callable_is_an_error() -> None:
+def test_guide_with_an_encoder_that_is_not_callable_raises() -> None:
     with pytest.raises(TypeError, match="encode must be a module or function that returns Experts, got NoneType"):
         BarycentricGuide(None, "wb")  # type: ignore[arg-type]
 
 
-def test_a_negative_coefficient_of_the_entropy_is_an_error() -> None:
+def test_guide_with_a_negative_entropy_coefficient_raises() -> None:
     with pytest.raises(ValueError, match="expert_weights_entropy must be finite and not negative, got -1.0"):
         BarycentricGuide(lambda x: x, "wb", expert_weights_entropy=-1.0)

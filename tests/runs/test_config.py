@@ -204,7 +204,7 @@ def test_make_config_names_the_key_of_a_wrong_objective(objective: Any) -> None:
         make_config(None, {"train.objective": objective})
 
 
-def test_a_negative_reconstruction_weight_is_refused_with_its_modality() -> None:
+def test_resolve_modalities_negative_weight_names_the_modality() -> None:
     config = make_config(None, {"model.reconstruction_weights.b": -1})
     with pytest.raises(ValueError, match=r"^model\.reconstruction_weights\.b: reconstruction_weight must be finite"):
         resolve_modalities(config, {"a": ModalitySpec(data_type="vector"), "b": ModalitySpec(data_type="vector")})
