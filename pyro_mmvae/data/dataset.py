@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
@@ -41,10 +44,15 @@ class MultimodalDataset:
         modality_specs: Description of each modality by name; by default, and for modalities left out, it is inferred.
         label_names: Names of the attributes if ``labels`` holds attributes, and empty otherwise.
         class_names: Names of the classes if ``labels`` holds classes that have names, and empty otherwise.
+        item_ids: Identifier of each item, an array of strings `(item,)`, such as the cell barcodes of a table; None
+            (default) if the items have none.
+        feature_names: Names of the features of a modality whose items are vectors, such as the genes of an expression
+            matrix, by modality; modalities without names are left out.
 
     Raises:
         ValueError: If there is no modality or no item, the modalities differ in their number of items, ``labels`` or
-            ``present`` has the wrong shape or type, or two attributes share a name.
+            ``present`` has the wrong shape or type, two attributes, items or features of one modality share a name, or
+            the number of identifiers or feature names does not fit the data.
 
     Example:
         >>> images = torch.zeros(4, 3, 28, 28, dtype=torch.uint8)
@@ -62,6 +70,8 @@ class MultimodalDataset:
     modality_specs: Mapping[str, ModalitySpec] = field(default_factory=dict)
     label_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    item_ids: NDArray[np.str_] | None = None
+    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -78,13 +88,27 @@ class MultimodalDataset:
                 raise ValueError(f"modality {name!r} must have {num_items} items as {first!r} has, got {len(tensor)}")
         _check_tensor("present", self.present, (num_items, len(self.modalities)), torch.bool, "(item, modality)")
         names = self.label_names
-        if len(set(names)) < len(names):
-            repeated = next(name for number, name in enumerate(names) if name in names[:number])
-            raise ValueError(f"label_names must be distinct, got {repeated!r} twice")
+        _check_distinct("label_names", names)
         if self.labels is not None and names:
             _check_tensor("labels", self.labels, (num_items, len(names)), torch.bool, "(item, attribute)")
         elif self.labels is not None:
             _check_tensor("labels", self.labels, (num_items,), torch.int64, "(item,)")
+        self._check_identity()
+
+    def _check_identity(self) -> None:
+        """Check that identifiers and feature names are distinct and as many as the items and features."""
+        if self.item_ids is not None:
+            if len(self.item_ids) != len(self):
+                raise ValueError(f"item_ids must have {len(self)} entries, one per item, got {len(self.item_ids)}")
+            _check_distinct("item_ids", self.item_ids.tolist())
+        for name, features in self.feature_names.items():
+            shape = self.modalities[name].shape if name in self.modalities else None
+            if shape is None or len(shape) != 2 or shape[1] != len(features):
+                raise ValueError(
+                    f"feature_names of {name!r} must name the features of a modality (item, feature), got "
+                    f"{len(features)} names for {'no such modality' if shape is None else tuple(shape)}"
+                )
+            _check_distinct(f"feature_names of {name!r}", features)
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -171,6 +195,7 @@ class MultimodalDataset:
             modalities={name: tensor[rows] for name, tensor in self.modalities.items()},
             labels=None if self.labels is None else self.labels[rows],
             present=self.present[rows],
+            item_ids=None if self.item_ids is None else np.atleast_1d(self.item_ids[rows.cpu().numpy()]),
         )
 
 
@@ -208,6 +233,13 @@ def complete_dataset(
     """
     present = torch.ones(len(labels), len(modalities), dtype=torch.bool)
     return MultimodalDataset(modalities, labels, present, name, split, provenance or {})
+
+
+def _check_distinct(what: str, names: Sequence[str]) -> None:
+    """Check that no name occurs twice."""
+    if len(set(names)) < len(names):
+        repeated = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"{what} must be distinct, got {repeated!r} twice")
 
 
 def _check_tensor(name: str, value: object, shape: tuple[int, ...], dtype: torch.dtype, axes: str) -> None:

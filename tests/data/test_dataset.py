@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -132,3 +134,49 @@ def test_data_set_with_attributes_checks_their_shape_and_names() -> None:
     for message, changes in wrong.items():
         with pytest.raises(ValueError, match=message):
             make(**changes)
+
+
+def make_with_identity(**changes: Any) -> MultimodalDataset:  # noqa: ANN401
+    parts: dict[str, Any] = {
+        "modalities": {"rna": torch.zeros(4, 2)},
+        "present": torch.ones(4, 1, dtype=torch.bool),
+        "item_ids": np.array(["c0", "c1", "c2", "c3"]),
+        "feature_names": {"rna": ("CD4", "CD8A")},
+    }
+    return make(**(parts | changes))
+
+
+@pytest.mark.parametrize("index", [[2, 0], torch.tensor([2, 0])])
+def test_subset_keeps_identifiers_and_feature_names(index: list[int] | torch.Tensor) -> None:
+    part = make_with_identity().subset(index)
+    assert part.item_ids is not None
+    assert part.item_ids.tolist() == ["c2", "c0"]
+    assert part.feature_names == {"rna": ("CD4", "CD8A")}
+
+
+def test_subset_by_mask_keeps_identifiers() -> None:
+    part = make_with_identity().subset(torch.tensor([False, True, False, True]))
+    assert part.item_ids is not None
+    assert part.item_ids.tolist() == ["c1", "c3"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"item_ids": np.array(["c0", "c1"])}, "item_ids must have 4 entries, one per item, got 2"),
+        ({"item_ids": np.array(["c0", "c1", "c0", "c3"])}, "item_ids must be distinct, got 'c0' twice"),
+        (
+            {"feature_names": {"rna": ("CD4",)}},
+            "feature_names of 'rna' must name the features of a modality (item, feature), got 1 names for (4, 2)",
+        ),
+        (
+            {"feature_names": {"adt": ("CD4", "CD8A")}},
+            "feature_names of 'adt' must name the features of a modality (item, feature), got 2 names for no such "
+            "modality",
+        ),
+        ({"feature_names": {"rna": ("CD4", "CD4")}}, "feature_names of 'rna' must be distinct, got 'CD4' twice"),
+    ],
+)
+def test_dataset_with_a_wrong_identity_raises(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        make_with_identity(**changes)
