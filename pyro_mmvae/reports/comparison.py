@@ -12,19 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pyro_mmvae.files import write_text
-from pyro_mmvae.reports.plots import save_figure
-from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.styles import line_style
+from pyro_mmvae.reports.texts import legend_label, plain_text
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008), without yellow, which is
-hard to see on white."""
-_MARKERS = "os^Dv<>P"
-_LINES = ("-", "--", "-.", ":", "-")
+_LABEL_STEP = 0.055  # the least distance of labels beside lines, as a fraction of the height of a panel
 _COLUMNS = 4  # the largest number of panels in a row
 
 
@@ -150,36 +149,66 @@ def _plot(rows: list[dict[str, Any]], file: Path) -> None:
     panels = [key for key in _keys(rows) if key[0] in _PLOTTED]
     columns = min(_COLUMNS, len(panels))
     height = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.7 * columns, 3.4 * height), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False).ravel()
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
-    for axis, (metric, protocol) in zip(axes, panels, strict=False):
-        panel = [row for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)]
-        unconditional = all(row["views"] == 0 for row in panel)
-        for i, name in enumerate(names):
-            line = sorted((row for row in panel if row["aggregation"] == name), key=lambda row: row["views"])
-            shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
-            axis.errorbar(
-                [r["views"] + shift for r in line], [r["mean"] for r in line],
-                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], ms=4, capsize=2, label=name,
-                color=OKABE_ITO[i % len(OKABE_ITO)], marker=_MARKERS[i % len(_MARKERS)], ls=_LINES[i % len(_LINES)],
-            )  # fmt: skip
-            if line and not unconditional:  # beside its line, so that no colour has to be looked up
-                axis.annotate(
-                    name, (line[-1]["views"] + shift, line[-1]["mean"]), xytext=(6, 0), textcoords="offset points",
-                    fontsize=6, va="center", color=OKABE_ITO[i % len(OKABE_ITO)], parse_math=False,
-                )  # fmt: skip
-        axis.set_title("\n".join([metric, *textwrap.wrap(protocol, 44)]), fontsize=8)
-        if unconditional:
-            axis.set_xticks(range(len(names)), names)
-        else:
-            axis.set_xlabel("modalities given")
-            axis.margins(x=0.15)  # room for the names
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
+    for axis, key in zip(axes, panels, strict=False):
+        _plot_panel(axis, [row for row in rows if (row["metric"], row["protocol"]) == key], names)
+        axis.set_title("\n".join([key[0], *textwrap.wrap(key[1], 44)]), fontsize=8)
     for axis in axes[len(panels) :]:
         axis.axis("off")
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 6), fontsize=7
     )
     save_figure(figure, file)
+
+
+def _plot_panel(axis: Axes, rows: list[dict[str, Any]], names: list[str]) -> None:
+    """Plot one metric, with the name of each line beside its end."""
+    unconditional = all(row["views"] == 0 for row in rows)
+    ends: dict[int, tuple[float, float]] = {}
+    for i, name in enumerate(names):
+        line = sorted((row for row in rows if row["aggregation"] == name), key=lambda row: row["views"])
+        shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
+        axis.errorbar(
+            [r["views"] + shift for r in line], [r["mean"] for r in line],
+            yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], ms=4, capsize=2, label=legend_label(name),
+            **line_style(i),
+        )  # fmt: skip
+        if line:
+            ends[i] = line[-1]["views"] + shift, line[-1]["mean"]
+    axis.grid(alpha=0.3)
+    if unconditional:
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
+        return
+    axis.set_xlabel("modalities given")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = axis.get_ylim()
+    for i, height in _spread({i: (end[1] - low) / (high - low) for i, end in ends.items()}).items():
+        color = line_style(i)["color"]
+        axis.annotate(
+            names[i], ends[i], xytext=(1.04, height), textcoords="axes fraction", fontsize=6, va="center", color=color,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "shrinkA": 0, "shrinkB": 2},
+        )  # fmt: skip
+
+
+def _spread(heights: dict[int, float]) -> dict[int, float]:
+    """Move labels apart vertically, so that none covers another one, and keep their order.
+
+    Args:
+        heights: The height of the end of each line, as a fraction of that of the panel.
+
+    Returns:
+        The height of each label, at least ``_LABEL_STEP`` from the next one.
+    """
+    clusters: list[list[int]] = []
+
+    def bottom(cluster: list[int]) -> float:
+        return sum(heights[i] for i in cluster) / len(cluster) - _LABEL_STEP * (len(cluster) - 1) / 2
+
+    for i in sorted(heights, key=lambda i: heights[i]):
+        clusters.append([i])
+        # Labels that overlap are stacked around the mean of their heights.
+        while len(clusters) > 1 and bottom(clusters[-1]) < bottom(clusters[-2]) + _LABEL_STEP * len(clusters[-2]):
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    return {i: bottom(cluster) + _LABEL_STEP * n for cluster in clusters for n, i in enumerate(cluster)}
