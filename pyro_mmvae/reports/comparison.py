@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import textwrap
@@ -12,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -29,7 +28,10 @@ _COLUMNS = 4  # the largest number of panels in a row
 
 @plain_text
 def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list[Path]:
-    """Write ``comparison.csv``, ``comparison.md`` and ``comparison.png``: means over seeds and their standard errors.
+    """Write means over seeds and their standard errors as tables and as a plot.
+
+    The files are ``comparison.csv``, ``comparison.md``, ``comparison.tex`` (tables for LaTeX with the package booktabs)
+    and ``comparison.png``.
 
     Args:
         out: The folder to write into.
@@ -46,14 +48,12 @@ def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list
     if not cells:
         raise ValueError(f"{out}: at least one run must have an evaluation, got none")
     rows = _summarise(cells)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    files = [out / "comparison.csv", out / "comparison.md", out / "comparison.png"]
-    write_text(files[0], table.getvalue())
-    write_text(files[1], _markdown(rows, cells, command))
-    _plot(rows, files[2])
+    tables = _tables(rows)
+    files = [out / f"comparison.{suffix}" for suffix in ("csv", "md", "tex", "png")]
+    write_text(files[0], pd.DataFrame(rows).to_csv(index=False, na_rep="nan", lineterminator="\r\n"))
+    write_text(files[1], _markdown(tables, rows, cells, command))
+    write_text(files[2], _latex(tables))
+    _plot(rows, files[3])
     return files
 
 
@@ -105,24 +105,34 @@ def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted(keys, key=lambda key: _PLOTTED.index(key[0]) if key[0] in _PLOTTED else len(_PLOTTED))
 
 
-def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: str) -> str:
-    """Return the tables and the notes below them as Markdown."""
+def _tables(rows: list[dict[str, Any]]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return a table of texts per metric and protocol: one row per aggregation, one column per number of modalities."""
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
+    tables = {}
+    for metric, protocol in _keys(rows):
+        digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
+        cells = [
+            row | {"text": _cell(row, digits)} for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)
+        ]
+        table = pd.DataFrame(cells).pivot(index="aggregation", columns="views", values="text")
+        table = table.reindex(names).fillna("").rename_axis(index=None, columns=None)
+        tables[metric, protocol] = (
+            table.rename(columns={0: "mean"}) if list(table) == [0] else table.rename(columns=str)
+        )
+    return tables
+
+
+def _markdown(
+    tables: dict[tuple[str, str], pd.DataFrame], rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: str
+) -> str:
+    """Return the tables and the notes below them as Markdown."""
     lines = ["Mean ± standard error over seeds, by number of modalities given.", ""]
     if command:
         lines += [f"`{command}`", ""]
-    for metric, protocol in _keys(rows):
-        by_cell = {
-            (r["aggregation"], r["views"]): r for r in rows if (r["metric"], r["protocol"]) == (metric, protocol)
-        }
-        views = sorted({view for _, view in by_cell})
-        heads = [str(view) for view in views] if views != [0] else ["mean"]
+    for (metric, protocol), table in tables.items():
         lines += [f"**{metric}**" + (f" ({protocol})" if protocol else ""), ""]
-        lines += ["| | " + " | ".join(heads) + " |", "|---" * (len(views) + 1) + "|"]
-        digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
-        for name in names:
-            cells_text = [_cell(by_cell.get((name, view)), digits) for view in views]
-            lines.append(f"| {name} | " + " | ".join(cells_text) + " |")
+        lines += ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+        lines += [f"| {name} | " + " | ".join(texts) + " |" for name, *texts in table.itertuples()]
         lines.append("")
     if any(not math.isnan(row["se_items"]) for row in rows):
         lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
@@ -135,10 +145,25 @@ def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: 
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: dict[str, Any] | None, digits: int) -> str:
-    """Return a mean with its standard errors over seeds and, in brackets, over items; ``""`` if there is no row."""
-    if row is None:
-        return ""
+def _latex(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
+    """Return the tables as LaTeX, one ``table`` each."""
+    texts = []
+    for (metric, protocol), table in tables.items():
+        caption = _escape(f"{metric}" + (f" ({protocol})" if protocol else ""))
+        escaped = table.map(lambda text: text.replace("±", "$\\pm$").replace("-", "$-$")).rename(index=_escape)
+        texts.append(escaped.to_latex(escape=False, caption=caption, column_format="l" + "r" * len(table.columns)))
+    return "\n".join(texts)
+
+
+def _escape(text: str) -> str:
+    """Return a text with the special characters of LaTeX escaped."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)
+
+
+def _cell(row: dict[str, Any], digits: int) -> str:
+    """Return a mean with its standard errors over seeds and, in brackets, over items."""
     error = "" if math.isnan(row["se"]) else f" ± {row['se']:.{digits}f}"
     items = "" if math.isnan(row["se_items"]) else f" (± {row['se_items']:.{digits}f})"
     return f"{row['mean']:.{digits}f}{error}{items}"
@@ -146,7 +171,7 @@ def _cell(row: dict[str, Any] | None, digits: int) -> str:
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:
     """Plot each metric by number of modalities given, one line per aggregation."""
-    panels = [key for key in _keys(rows) if key[0] in _PLOTTED]
+    panels = [key for key in _keys(rows) if key[0] in _PLOTTED] or _keys(rows)
     columns = min(_COLUMNS, len(panels))
     height = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +17,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.texts import break_lines, plain_text
 from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
 _SHOWN_FIRST = 2  # the number of statistics per modality in a table, unless all are asked for
 _TABLE_COLUMNS = 6  # the largest number of statistics side by side in a table
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
+_DPI = 110
+_NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
 
 @plain_text
@@ -53,9 +56,9 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
         with arviz.rc_context({"data.load": "eager"}):
             data = arviz.from_netcdf(str(file))
         for suffix, (draw, title) in _GRIDS.items():
-            drawn.append(_save(_grid(data, draw, title), where / f"{file.stem}{suffix}.png"))
+            drawn.append(save_figure(_grid(data, draw, title), where / f"{file.stem}{suffix}.png", dpi=_DPI))
         if "sbc_rank" in data.constant_data:
-            drawn.append(_save(_sbc(data), where / f"{file.stem}-sbc.png"))
+            drawn.append(save_figure(_sbc(data), where / f"{file.stem}-sbc.png", dpi=_DPI))
     return drawn
 
 
@@ -197,11 +200,9 @@ def _title(data: Any, key: str) -> str:
 
 
 def _pair(data: Any, key: str) -> Any:
-    """Return the draws and observations of one statistic for the items that have it, with classes as integers."""
+    """Return the draws and observations of one statistic for the items that have it."""
     kept = np.isfinite(data.observed_data[key].values)
     groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
-    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of integers, and densities of floats
-        groups = {name: values.astype(int) for name, values in groups.items()}
     return arviz.InferenceData(**groups)
 
 
@@ -237,15 +238,43 @@ def _arviz_behind_matplotlib() -> Iterator[None]:
 
 
 def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
-    """Draw the densities of replicated and observed statistics."""
+    """Draw the densities of replicated and observed statistics, of classes their shares."""
     pair = _pair(data, key)
-    draws = pair.posterior_predictive[key].values
-    if not _constant(axis, pair.observed_data[key].values, *draws[0]):
+    draws, observed = pair.posterior_predictive[key].values, pair.observed_data[key].values
+    if bool(data.constant_data["nominal"].sel(statistic=key)):
+        names = json.loads(data.attrs.get("class_names", "[]")) if key.endswith(".predicted_class") else []
+        _draw_classes(axis, draws[0], observed, names)
+    elif not _constant(axis, observed, *draws[0]):
         with _arviz_behind_matplotlib():
             arviz.plot_ppc(
                 pair, ax=axis, num_pp_samples=min(draws.shape[1], 25), random_seed=0, legend=False, textsize=7
             )
         axis.set_xlabel("")
+
+
+def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names: Sequence[str]) -> None:
+    """Draw the share of items of each class that occurs: of the observations, of 95 % of the draws and of all draws.
+
+    Args:
+        axis: The panel to draw into.
+        draws: The replicated classes, of shape `(sample, item)`.
+        observed: The observed classes, of shape `(item,)`.
+        names: The names of the classes, from class 0; a class without a name is shown by its number.
+    """
+    classes = np.unique(np.concatenate([draws.ravel(), observed]))
+    shares = np.stack([(draws == code).mean(-1) for code in classes], -1)
+    low, high = np.quantile(shares, [0.025, 0.975], axis=0)
+    places = np.arange(len(classes))
+    axis.bar(
+        places, [(observed == code).mean() for code in classes], fill=False, edgecolor="black", lw=0.8, label="observed"
+    )
+    axis.vlines(places, low, high, color="C0", lw=2, label="95 % of the draws")
+    axis.plot(places, shares.mean(0), "_", color="C1", label="all draws")
+    labels = [names[int(code)] if 0 <= code < len(names) else f"{code:g}" for code in classes]
+    axis.set_xticks(places, ["\n".join(break_lines(label, _NAME_LETTERS)) for label in labels], fontsize=5)
+    axis.tick_params(axis="x", rotation=90 if max(map(len, labels)) > 2 else 0)
+    axis.set(yticks=[], ylabel="share of items")
+    axis.yaxis.label.set_fontsize(6)
 
 
 def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
@@ -312,11 +341,3 @@ def _histogram(axis: Axes, values: NDArray[Any], bins: int, span: tuple[float, f
     axis.axhline(len(values) / bins, color="0.3", lw=0.8, zorder=3)
     axis.hist(values, bins=bins, range=span, color=color, edgecolor="white", linewidth=0.4, zorder=2, alpha=0.85)
     axis.set(xlim=span, yticks=[])
-
-
-def _save(figure: Figure, file: Path) -> Path:
-    """Write a figure as a PNG file atomically."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(file)
-    return file

@@ -13,7 +13,7 @@ hard to see on white."""
 MARKERS = "os^Dv<>P"
 """The markers of matplotlib that differ most from one another."""
 
-_LINES = ("-", "--", "-.", ":", "-")
+_LINES = ("-", "--", "-.", ":", (0, (5, 1)))
 
 
 def line_style(number: int) -> dict[str, Any]:

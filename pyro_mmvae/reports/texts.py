@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable
+from functools import lru_cache
 
 import matplotlib
 from matplotlib.textpath import TextPath
@@ -12,8 +13,8 @@ from matplotlib.textpath import TextPath
 TEXT_POINTS = 6
 """The font size of texts in grids, in points."""
 
-CHARACTER = (0.602 * TEXT_POINTS / 72, 1.4 * TEXT_POINTS / 72)
-"""The width of a character of DejaVu Sans Mono and the height of a line of text, in inches."""
+CHARACTER = (0.65 * TEXT_POINTS / 72, 1.4 * TEXT_POINTS / 72)
+"""The width of a character of DejaVu Sans Mono, rounded up to whole pixels, and the height of a line, in inches."""
 
 _LONG = 64  # the number of characters above which a text counts as long
 _MIN_LETTERS = 28  # the smallest number of letters in a line of a long text
@@ -71,6 +72,7 @@ def break_lines(text: str, letters: int) -> list[str]:
     return textwrap.wrap(text, letters, max_lines=_MAX_LINES, placeholder=_ELLIPSIS) or [""]
 
 
+@lru_cache(maxsize=1000)
 def text_width(text: str, points: float) -> float:
     """Return the width of a text in the default font.
 
