@@ -26,6 +26,7 @@ _SHOWN_FIRST = 2  # the number of statistics per modality in a table, unless all
 _TABLE_COLUMNS = 6  # the largest number of statistics side by side in a table
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
 _DPI = 110
+_MAX_TICKS = 25  # the largest number of classes that are named below a panel
 _NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
 
@@ -271,7 +272,8 @@ def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names
     axis.vlines(places, low, high, color="C0", lw=2, label="95 % of the draws")
     axis.plot(places, shares.mean(0), "_", color="C1", label="all draws")
     labels = [names[int(code)] if 0 <= code < len(names) else f"{code:g}" for code in classes]
-    axis.set_xticks(places, ["\n".join(break_lines(label, _NAME_LETTERS)) for label in labels], fontsize=5)
+    ticks = slice(None, None, -(-len(labels) // _MAX_TICKS))
+    axis.set_xticks(places[ticks], ["\n".join(break_lines(k, _NAME_LETTERS)) for k in labels[ticks]], fontsize=5)
     axis.tick_params(axis="x", rotation=90 if max(map(len, labels)) > 2 else 0)
     axis.set(yticks=[], ylabel="share of items")
     axis.yaxis.label.set_fontsize(6)
