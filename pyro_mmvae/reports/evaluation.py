@@ -24,7 +24,6 @@ _LABELS = {
     "log_likelihood": "log likelihood, nats per item",
     "ess": "effective sample size",
 }
-_BY_TARGET = ("log_likelihood", "ess")  # the metrics of which each target is a quantity of its own
 _PANEL_COLUMNS = 4
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
@@ -163,13 +162,13 @@ def _subset_label(subset: str) -> str:
 def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path:
     """Plot each metric by number of modalities given, one line per protocol.
 
-    Quantities of different modalities, such as log likelihoods, differ by orders of magnitude and have panels of their
+    Log likelihoods of the modalities given and of all modalities differ by orders of magnitude and have panels of their
     own.
     """
     panels: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for metric in (metric for metric in _LABELS if metric in means):
         for label, values in means[metric].items():
-            protocol, _, target = label.partition(", of ") if metric in _BY_TARGET else (label, "", "")
+            protocol, _, target = label.partition(", of ") if metric == "log_likelihood" else (label, "", "")
             panels.setdefault((metric, target), {})[protocol] = values
     columns = min(max(len(panels), 1), _PANEL_COLUMNS)
     height = -(-max(len(panels), 1) // columns)
@@ -184,7 +183,7 @@ def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path
         axis.set(xlabel="modalities given", ylabel=_LABELS[metric])
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        title = "\n".join(break_lines(target, 60))
+        title = "\n".join(break_lines(f"of {target}", 60)) if target else ""
         axis.legend(
             fontsize=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, title=title, title_fontsize=7,
             alignment="left",

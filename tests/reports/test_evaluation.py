@@ -39,17 +39,19 @@ def test_latent_map_many_classes_name_the_largest(tmp_path: Path, drawn: list[Fi
     assert texts == ["25 smaller classes", *map(str, range(75))]
 
 
-def test_by_views_quantities_of_modalities_have_panels_of_their_own(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_by_views_log_likelihoods_of_different_targets_have_panels_of_their_own(
+    tmp_path: Path, drawn: list[Figure]
+) -> None:
     means = {
         "probe": {"subset": {"1": 0.5, "2": 0.6}, "joint": {"1": 0.7}},
-        "log_likelihood": {"K = 64, of image": {"1": -5000.0}, "K = 64, of label": {"1": -2.0}},
+        "log_likelihood": {"K = 64, of given": {"1": -5000.0}, "K = 64, of all": {"1": -2.0}},
     }
     evaluation._by_views(means, tmp_path / "views.png")
     panels = [axis for axis in drawn[0].axes if axis.lines]
     values = [[list(line.get_ydata()) for line in axis.lines] for axis in panels]
     assert values == [[[0.5, 0.6], [0.7]], [[-5000.0]], [[-2.0]]]
     legends = [axis.get_legend() for axis in panels]
-    assert [legend.get_title().get_text() for legend in legends if legend] == ["", "image", "label"]
+    assert [legend.get_title().get_text() for legend in legends if legend] == ["", "of given", "of all"]
 
 
 def test_subset_label_many_or_long_names_are_short() -> None:
