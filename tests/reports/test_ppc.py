@@ -21,8 +21,9 @@ from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inferen
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import simulation_calibration
 from pyro_mmvae.reports import ppc as pictures
+from pyro_mmvae.reports.check_table import _blocks, ppc_table
 from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.ppc import draw_ppc, ppc_table
+from pyro_mmvae.reports.ppc import draw_ppc
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 
@@ -145,7 +146,7 @@ def test_ppc_table_headers_do_not_collide(run: Path) -> None:
     for line in ppc_table(run / "evaluation" / "ppc.nc", every_statistic=True).splitlines():
         assert len(line) <= 140 or line.startswith(("Kolmogorov", "simulation", "given", "share"))
     longest = {"a": {"token_frequency.1234567890": "0.50*", "another.statistic.of.some.length": "1.00"}}
-    header, row = pictures._blocks(longest, list(longest["a"]))
+    header, row = _blocks(longest, list(longest["a"]))
     assert header.split() == list(longest["a"])
     assert [header.index(label) + len(label) for label in longest["a"]] == [
         row.index("0.50*") + 5,
