@@ -7,7 +7,9 @@ from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, ran
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
+from pyro_mmvae.data.own.image_folders import load_images
 from pyro_mmvae.data.own.items import from_items
+from pyro_mmvae.data.own.manifest import load_manifest
 from pyro_mmvae.data.own.omics import load_omics
 from pyro_mmvae.data.own.values import to_dataset
 from pyro_mmvae.data.registry import (
@@ -56,6 +58,8 @@ __all__ = [
     "load_celeba",
     "load_data",
     "load_folder",
+    "load_images",
+    "load_manifest",
     "load_mnist_svhn_text",
     "load_npz",
     "load_omics",

@@ -15,6 +15,7 @@ from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.own.strings import encode_strings
 from pyro_mmvae.data.storage import mapped
+from pyro_mmvae.data.storage.image_files import ImageFiles
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor, channels_first
 from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
@@ -57,7 +58,8 @@ def assemble(
     specs: dict[str, ModalitySpec] = {}
     on_disk = set()
     for number, (name, array) in enumerate(raw.modalities.items()):
-        if mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map):
+        large = array.nbytes >= mapped.LARGE if memory_map is None else memory_map
+        if isinstance(array, ImageFiles) or (mapped.is_mapped(array) and large):
             on_disk.add(name)
         with problems.collect():
             column, spec = _make_column(raw, name, array, present[:, number])
@@ -66,7 +68,7 @@ def assemble(
     problems.check()
     modalities: dict[str, Values] = {}
     for name, column in columns.items():
-        if name in on_disk:
+        if name in on_disk and not isinstance(column.array, ImageFiles):
             mapped.expect_random_access(column.array)
         modalities[name] = MappedTensor(column, rows) if name in on_disk else column.read(rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
@@ -173,7 +175,8 @@ def _check_values(
     """Check the values of a column, all of them if ``scan`` is True, and complete the number of classes of tokens."""
     if scan:
         column.scan()
-    if not raw.meta.allows("allow_constant", name) and column.array.size > 1 and column.is_constant():
+    is_checked = not raw.meta.allows("allow_constant", name) and not isinstance(column.array, ImageFiles)
+    if is_checked and column.array.size > 1 and column.is_constant():
         raise ValueError(
             f"{column.where}: values must vary, got {column.array[column.present].flat[0]!s} everywhere: set "
             "allow_constant to true if that is intended"
