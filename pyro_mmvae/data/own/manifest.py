@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -85,10 +86,10 @@ def load_manifest(
         columns=columns, ids=ids, labels=labels, split_by=split_by, image_size=image_size
     )
     meta = description.meta.with_options(str(file), kinds, missing_nan, allow_constant)
-    reader = TableReader(str(file), read_table(file), file.parent, meta, description.image_size)
-    stat = file.stat()
+    table, stat = read_table(file), file.stat()
+    reader = TableReader(str(file), table, file.parent, meta, description.image_size)
     about = {file.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}, "roles": description.provenance()}
-    raw = reader.read(description.roles(), path, about)
+    raw = reader.read(description.roles(table.columns), path, about)
     data = assemble(raw, split, split_seed=split_seed)
     return replace(data, modalities=data.tensors) if in_memory else data
 
@@ -118,9 +119,14 @@ class TableDescription:
         given = {name: value for name, value in options.items() if value is not None}
         return TableDescription(**{**self.__dict__, **given})
 
-    def roles(self) -> Roles:
-        """Return the roles of the columns."""
-        return Roles(self.columns, self.ids, self.labels, self.split_by)
+    def roles(self, names: Container[str]) -> Roles:
+        """Return the roles of the columns of a table: those that were set, or ``id``, ``label`` and ``split``.
+
+        Args:
+            names: Names of the columns that there are.
+        """
+        ids, labels, split_by = (name if name in names else None for name in ("id", "label", "split"))
+        return Roles(self.columns, self.ids or ids, self.labels or labels, self.split_by or split_by)
 
     def provenance(self) -> dict[str, Any]:
         """Return everything but the meta as JSON can hold it."""
@@ -167,22 +173,17 @@ def read_table(file: Path) -> Any:
     """
     import pandas as pd  # noqa: PLC0415  (takes half a second, which only this format needs)
 
-    with as_value_error(f"{file}: must be a readable {file.suffix} file", (Exception,)):
-        try:
-            if file.suffix == ".parquet":
-                table = pd.read_parquet(file)
-            else:
-                table = pd.read_csv(
-                    file, sep=_SUFFIXES[file.suffix], dtype=str, keep_default_na=False, encoding="utf-8-sig"
-                )
-        except ImportError as error:
-            missing = error
-        else:
-            missing = None
-    if missing is not None:
+    if file.suffix == ".parquet" and not any(map(find_spec, ("pyarrow", "fastparquet"))):
         raise ImportError(
-            f"{file}: the package pyarrow must be installed to read this file: pip install 'pyro-mmvae[tables]'"
-        ) from missing
+            f"{file}: the package pyarrow must be installed to read this file, got none: pip install "
+            "'pyro-mmvae[tables]'"
+        )
+    with as_value_error(f"{file}: must be a readable {file.suffix} file", (Exception,)):
+        if file.suffix == ".parquet":
+            table = pd.read_parquet(file)
+        else:
+            separator = _SUFFIXES[file.suffix]
+            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     if not len(table):
         raise ValueError(f"{file}: must have at least one row, got none")
     return table.rename(columns=str)

@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.data.options import Problems
 from pyro_mmvae.data.own.columns import describe_item, is_missing
-from pyro_mmvae.data.own.folder import make_raw_arrays
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage.image_files import IMAGE_SUFFIXES, ImageFiles, find_format
+
+Mask = NDArray[np.bool_]
+"""True for the items that have a modality, `(item,)`."""
 
 _NO_NUMBER = frozenset({"na", "n/a", "nan", "null", "none"})  # written for a missing number, in lower case
 _TRUTH = {"true": 1.0, "false": 0.0}
@@ -33,9 +35,9 @@ class Roles:
 
     Attributes:
         columns: Column or columns of each modality by its name, or None for one modality per column without a role.
-        ids: Column of the identifiers; by default ``id`` if there is one.
-        labels: Column of the classes, or columns of the attributes; by default ``label`` if there is one.
-        split_by: Column of the splits; by default ``split`` if there is one.
+        ids: Column of the identifiers, or None if there is none.
+        labels: Column of the classes, or columns of the attributes, or None if there are none.
+        split_by: Column of the splits, or None for a random split.
     """
 
     columns: Mapping[str, str | Sequence[str]] | None = None
@@ -71,70 +73,65 @@ class TableReader:
         Raises:
             DataError: If columns or cells are wrong, with all problems.
         """
-        named = {
-            "ids": self._column("ids", roles.ids, "id"),
-            "split": self._column("split_by", roles.split_by, "split"),
-        }
-        arrays: dict[str, Any] = {}
-        problems = Problems()
-        with problems.collect():
-            self.ids = self._read_ids(named["ids"])
-        label_columns = self._label_columns(roles.labels)
-        used = {*filter(None, named.values()), *label_columns}
-        modalities = self._choose_columns(roles.columns, used)
-        present = []
-        for name, columns in modalities.items():
+        labels = [roles.labels] if isinstance(roles.labels, str) else list(roles.labels or ())
+        for column in filter(None, (roles.ids, roles.split_by, *labels)):
+            if column not in self.table.columns:
+                raise ValueError(f"{self.where}: must have a column {column!r}, got {self._list()}")
+        self.ids = self._read_ids(roles.ids)
+        used = {*filter(None, (roles.ids, roles.split_by)), *labels}
+        chosen = self._choose_columns(roles.columns, used)
+        modalities, masks, names, problems = dict[str, Any](), list[Mask](), dict[str, NDArray[Any]](), Problems()
+        for name, columns in chosen.items():
             with problems.collect():
-                arrays[name], mask = self._read_modality(name, columns)
-                present.append(mask)
-                if len(columns) > 1 or roles.columns is None or not isinstance(arrays[name], ImageFiles):
-                    self._name_features(arrays, name, columns)
+                modalities[name], mask = self._read_modality(name, columns)
+                masks.append(mask)
+                if getattr(modalities[name], "shape", ())[1:] == (len(columns),):
+                    names[name] = np.array(columns, dtype=np.str_)
+        classes = None
         with problems.collect():
-            arrays |= self._read_labels(label_columns, isinstance(roles.labels, (list, tuple)))
-        if named["split"] is not None:
-            cells = self._cells(named["split"])
-            arrays["split"] = np.array([_SPLIT_NAMES.get((cell or "").lower(), cell or "") for cell in cells])
+            classes = self._read_labels(labels, isinstance(roles.labels, (list, tuple)))
         problems.check()
-        if self.ids is not None:
-            arrays["ids"] = np.array(self.ids, dtype=np.str_)
         meta = self.meta
-        if len(label_columns) > 1 and meta.label_names is None:
-            meta = meta.model_copy(update={"label_names": tuple(label_columns)})
-        unread = [str(c) for c in self.table.columns if c not in used and all(c not in m for m in modalities.values())]
-        arrays["present"] = np.stack(present, -1)
-        about = {**about, "images": _describe_files(arrays)}
-        raw = make_raw_arrays(path, {name: self.where for name in arrays}, arrays, meta, about)
+        if isinstance(roles.labels, (list, tuple)) and meta.label_names is None:
+            meta = meta.model_copy(update={"label_names": tuple(label.lstrip("/") for label in labels)})
+        unread = [str(c) for c in self.table.columns if c not in used and all(c not in m for m in chosen.values())]
+        provenance: dict[str, Any] = {
+            "files": {**about, "images": _describe_files(modalities)},
+            "meta": meta.model_dump(exclude_defaults=True),
+        }
         if unread:
-            raw.provenance["notes"] = [f"{self.where}: columns {', '.join(unread)} are not read"]
-        return raw
+            provenance["notes"] = [f"{self.where}: columns {', '.join(unread)} are not read"]
+        return RawArrays(
+            where=self.where,
+            files={},
+            modalities=modalities,
+            labels=classes,
+            present=np.stack(masks, -1),
+            split=None if roles.split_by is None else self._read_splits(roles.split_by),
+            meta=meta,
+            name=path.name,
+            provenance=provenance,
+            ids=None if self.ids is None else np.array(self.ids, dtype=np.str_),
+            feature_names=names,
+        )
 
-    def _column(self, role: str, name: str | None, default: str) -> str | None:
-        """Return the column of a role: the one that was named, or the default if it exists."""
-        if name is None:
-            return default if default in self.table.columns else None
-        if name not in self.table.columns:
-            raise ValueError(f"{self.where}: {role} must be one of the columns {self._list()}, got {name!r}")
-        return name
+    def _read_splits(self, column: str) -> NDArray[np.str_]:
+        names = [str("" if cell is None else cell) for cell in self._cells(column)]
+        return np.array([_SPLIT_NAMES.get(name.lower(), name) for name in names], dtype=np.str_)
 
     def _list(self) -> str:
         names = [str(name) for name in self.table.columns]
         return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-    def _label_columns(self, labels: str | Sequence[str] | None) -> list[str]:
-        if labels is None or isinstance(labels, str):
-            column = self._column("labels", labels, "label")
-            return [] if column is None else [column]
-        return [column for name in labels if (column := self._column("labels", name, "label")) is not None]
 
     def _choose_columns(
         self, chosen: Mapping[str, str | Sequence[str]] | None, used: set[str]
     ) -> dict[str, tuple[str, ...]]:
         """Return the columns of each modality, with patterns replaced by the columns that match them."""
         names = [str(name) for name in self.table.columns]
+        modalities: dict[str, tuple[str, ...]] = {}
         if chosen is None:
             modalities = {name: (name,) for name in names if name not in used}
         else:
-            modalities = {}
             for modality, patterns in chosen.items():
                 found: dict[str, None] = {}
                 for pattern in [patterns] if isinstance(patterns, str) else patterns:
@@ -142,7 +139,8 @@ class TableReader:
                     matching = [pattern] if pattern in names else matching
                     if not matching:
                         raise ValueError(
-                            f"{self.where}: columns of modality {modality!r} must be among {self._list()}, got {pattern!r}"
+                            f"{self.where}: columns of modality {modality!r} must be among {self._list()}, got "
+                            f"{pattern!r}"
                         )
                     found |= dict.fromkeys(matching)
                 modalities[str(modality)] = tuple(found)
@@ -176,7 +174,7 @@ class TableReader:
     def _item(self, row: int) -> str:
         return describe_item(self.ids, row)
 
-    def _read_modality(self, name: str, columns: Sequence[str]) -> tuple[Any, NDArray[np.bool_]]:
+    def _read_modality(self, name: str, columns: Sequence[str]) -> tuple[Any, Mask]:
         """Return the values of one modality and the mask of the items that have it."""
         kind = self.meta.spec(name).data_type
         if len(columns) == 1:
@@ -190,13 +188,13 @@ class TableReader:
                 return self._read_lists(columns[0], cells)
         return self._read_numbers(name, columns, kind)
 
-    def _read_texts(self, column: str, cells: Sequence[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_texts(self, column: str, cells: Sequence[Any]) -> tuple[NDArray[Any], Mask]:
         for row, cell in enumerate(cells):
             if cell is not None and not isinstance(cell, str):
                 raise ValueError(f"{self.where}: {self._item(row)}: column {column!r} must hold text, got {cell!r}")
         return np.array([cell or "" for cell in cells], dtype=np.str_), np.array([cell is not None for cell in cells])
 
-    def _read_lists(self, column: str, cells: Sequence[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_lists(self, column: str, cells: Sequence[Any]) -> tuple[NDArray[Any], Mask]:
         """Return cells that are lists of numbers, as a ``.parquet`` file may hold them."""
         present = np.array([cell is not None for cell in cells])
         first = np.asarray(cells[int(np.argmax(present))], dtype=np.float64)
@@ -205,19 +203,18 @@ class TableReader:
             value = np.asarray(cells[row], dtype=np.float64)
             if value.shape != first.shape or np.isnan(value).any():
                 raise ValueError(
-                    f"{self.where}: {self._item(row)}: column {column!r} must hold {first.size} numbers, got {cells[row]}"
+                    f"{self.where}: {self._item(row)}: column {column!r} must hold {first.size} numbers, got "
+                    f"{cells[row]}"
                 )
             values[row] = value
         return values, present
 
-    def _read_numbers(
-        self, name: str, columns: Sequence[str], kind: str | None
-    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    def _read_numbers(self, name: str, columns: Sequence[str], kind: str | None) -> tuple[NDArray[Any], Mask]:
         """Return columns of numbers `(item, feature)`."""
         parsed = [self._parse(column) for column in columns]
         values = np.stack([numbers for numbers, _ in parsed], -1)
         missing = np.isnan(values)
-        present = ~missing.all(-1)
+        present: Mask = np.asarray(~missing.all(-1))
         partial = missing.any(-1) & present
         if partial.any() and not self.meta.allows("missing_nan", name):
             row = int(np.argmax(partial))
@@ -249,7 +246,7 @@ class TableReader:
                 ) from None
         return values, are_truth
 
-    def _read_images(self, name: str, column: str, cells: Sequence[Any]) -> tuple[ImageFiles, NDArray[np.bool_]]:
+    def _read_images(self, name: str, column: str, cells: Sequence[Any]) -> tuple[ImageFiles, Mask]:
         """Return the images behind a column of paths, of which only the first is opened."""
         where, problems = f"{self.where}: column {column!r}", Problems()
         files = [None if cell is None else self.folder / Path(str(cell)).expanduser() for cell in cells]
@@ -274,29 +271,24 @@ class TableReader:
             raise ValueError(f"{self.where}: image_size must be a number of pixels, or height and width, got {size!r}")
         return pair[0], pair[1]
 
-    def _name_features(self, arrays: dict[str, Any], name: str, columns: Sequence[str]) -> None:
-        """Keep the names of the columns of numbers."""
-        if isinstance(arrays[name], np.ndarray) and arrays[name].shape[1:] == (len(columns),):
-            arrays[f"features_{name}"] = np.array(columns, dtype=np.str_)
-
-    def _read_labels(self, columns: Sequence[str], are_attributes: bool) -> dict[str, NDArray[Any]]:
-        """Return classes, as numbers or strings, or attributes."""
+    def _read_labels(self, columns: Sequence[str], are_attributes: bool) -> NDArray[Any] | None:
+        """Return classes, as numbers or strings, or attributes, or None without columns."""
         if not columns:
-            return {}
-        if are_attributes:
-            flags = np.stack([self._parse(column)[0] for column in columns], -1)
-            invalid = np.argwhere((flags != 0) & (flags != 1))
-            if len(invalid):
-                row, number = invalid[0].tolist()
-                raise ValueError(
-                    f"{self.where}: {self._item(row)}: column {columns[number]!r} must hold 0 or 1, as an attribute does, "
-                    f"got {self.table[columns[number]].iloc[row]!r}"
-                )
-            return {"labels": flags.astype(bool)}
-        cells = self._cells(columns[0])
-        if all(cell is None or _is_number(cell) for cell in cells):
-            return {"labels": np.array([np.nan if cell is None else float(cell) for cell in cells])}
-        return {"labels": np.array(["" if cell is None else str(cell) for cell in cells], dtype=np.str_)}
+            return None
+        if not are_attributes:
+            cells = self._cells(columns[0])
+            if all(cell is None or _is_number(cell) for cell in cells):
+                return np.array([np.nan if cell is None else float(cell) for cell in cells])
+            return np.array(["" if cell is None else str(cell) for cell in cells], dtype=np.str_)
+        flags = np.stack([self._parse(column)[0] for column in columns], -1)
+        invalid = np.argwhere((flags != 0) & (flags != 1))
+        if len(invalid):
+            row, number = invalid[0].tolist()
+            raise ValueError(
+                f"{self.where}: {self._item(row)}: column {columns[number]!r} must hold 0 or 1, as an attribute does, "
+                f"got {self.table[columns[number]].iloc[row]!r}"
+            )
+        return flags.astype(bool)
 
 
 def _is_number(cell: Any) -> bool:

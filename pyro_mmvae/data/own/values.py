@@ -133,6 +133,7 @@ class _Builder:
             split=self.split,
             meta=meta,
             label_names=labels.label_names,
+            item_ids=None if self.keys is None else [str(key) for key in self.keys],
         )
         modalities: dict[str, Values] = {
             key: data.modalities[key] if key in arrays else self._zeros(key, column) for key, column in columns.items()
@@ -147,7 +148,6 @@ class _Builder:
             modalities=modalities,
             present=torch.from_numpy(np.stack([column.present for column in columns.values()], -1)),
             modality_specs={key: data.modality_specs.get(key, self.specs.get(key, ModalitySpec())) for key in columns},
-            item_ids=None if self.keys is None else np.array([str(key) for key in self.keys], dtype=np.str_),
             feature_names=features,
         )
 

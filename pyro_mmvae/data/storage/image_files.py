@@ -102,6 +102,11 @@ class ImageFiles:
         return array[None] if self.channels == 1 else np.moveaxis(array, -1, 0)
 
 
+def is_image_files(array: Any) -> bool:
+    """Return True for an array of images that are decoded as they are read."""
+    return isinstance(array, ImageFiles)
+
+
 class _SizeError(ValueError):
     """An image that does not have the expected size; the message is complete."""
 
