@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
+from pyro_mmvae.data.dataset import MultimodalDataset, make_batch, select_items
 from pyro_mmvae.data.description import DataDescription, describe_data
 from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.data.matching import MatchedData, match_data
@@ -14,6 +14,7 @@ from pyro_mmvae.data.own.items import from_items
 from pyro_mmvae.data.own.manifest import load_manifest
 from pyro_mmvae.data.own.omics import load_omics
 from pyro_mmvae.data.own.values import to_dataset
+from pyro_mmvae.data.own.writing import write_folder
 from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
@@ -81,5 +82,7 @@ __all__ = [
     "register_data",
     "register_format",
     "resolve_options",
+    "select_items",
     "to_dataset",
+    "write_folder",
 ]
