@@ -19,7 +19,9 @@ from pyro_mmvae.data import from_arrays, load_data, to_dataset, write_folder
 from pyro_mmvae.runs import RunError, make_config, read_config
 
 N = 60
-QUIET: dict[str, Any] = {"epochs": 1, "latent_size": 2, "progress": False, "settings": {"train.batch_size": 16}}
+SMALL = {"train.batch_size": 16, "model.network": {"name": "mlp", "hidden": 8, "depth": 1}}
+TINY_EVALUATION = "--no-quality --no-diagnostics --likelihood-items 2 --samples 8 --khat-items 2 --khat-samples 1000"
+QUIET: dict[str, Any] = {"epochs": 1, "latent_size": 2, "progress": False, "settings": SMALL}
 
 
 def make_values() -> dict[str, Any]:
@@ -83,7 +85,7 @@ def test_fit_run_is_evaluated_sampled_checked_and_resumed_by_commands(run_folder
     for command in (
         ["train", "--resume", str(moved), "--epochs", "2", "--quiet"],
         ["sample", str(moved), "--given", "photo", "--out", str(tmp_path / "s.npz")],
-        ["evaluate", str(moved), "--quiet", "--no-quality", "--likelihood-items", "2", "--likelihood-samples", "8"],
+        ["evaluate", str(moved), "--quiet", *TINY_EVALUATION.split()],
         ["ppc", str(moved), "--given", "photo", "--items", "4", "--num-samples", "8", "--quiet"],
     ):
         result = runner.invoke(main, command)
@@ -92,7 +94,7 @@ def test_fit_run_is_evaluated_sampled_checked_and_resumed_by_commands(run_folder
 
 
 def test_fit_resumed_equals_training_without_interruption(run_folder: Path, tmp_path: Path) -> None:
-    settings = {**QUIET, "epochs": 2, "settings": {"train": {"batch_size": 16, "schedule": "constant", "warmup": 0}}}
+    settings = {**QUIET, "epochs": 2, "settings": {**SMALL, "train": {"schedule": "constant", "warmup": 0}}}
     whole = pyro_mmvae.fit(make_values(), labels=LABELS, out=tmp_path / "whole", **settings)
     pyro_mmvae.fit(make_values(), labels=LABELS, out=tmp_path / "parts", **{**settings, "epochs": 1})
     parts = pyro_mmvae.resume(tmp_path / "parts", epochs=2, progress=False)
