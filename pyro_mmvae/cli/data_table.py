@@ -13,7 +13,7 @@ def table_rows(data: Any, vae: Any) -> list[tuple[str, ...]]:
     """Return the rows of the table, the names of the columns first.
 
     Args:
-        data: The training split.
+        data: The training split of the data.
         vae: The model that a training would build for it.
     """
     from pyro_mmvae.data.ranges import find_range

@@ -195,7 +195,7 @@ def network_name(modality: Modality, likelihood: Likelihood) -> str:
     """Return the name of a modality's pair of networks; ``auto`` is resolved by its shapes.
 
     Args:
-        modality: The modality, resolved.
+        modality: The modality, with its defaults resolved.
         likelihood: The likelihood of the modality.
     """
     if modality.network is not None and modality.network != "auto":
