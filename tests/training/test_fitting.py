@@ -78,19 +78,30 @@ def test_fit_keeps_the_data_by_a_path_relative_to_the_run(run_folder: Path, tmp_
     assert len(pyro_mmvae.load(moved).data("test")) == 6
 
 
-def test_fit_run_is_evaluated_sampled_checked_and_resumed_by_commands(run_folder: Path, tmp_path: Path) -> None:
+def invoke(*words: str) -> str:
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_fit_run_is_resumed_and_sampled_by_commands_after_it_was_moved(run_folder: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(run_folder, moved)
-    runner = CliRunner()
-    for command in (
-        ["train", "--resume", str(moved), "--epochs", "2", "--quiet"],
-        ["sample", str(moved), "--given", "photo", "--out", str(tmp_path / "s.npz")],
-        ["evaluate", str(moved), "--quiet", *TINY_EVALUATION.split()],
-        ["ppc", str(moved), "--given", "photo", "--items", "4", "--num-samples", "8", "--quiet"],
-    ):
-        result = runner.invoke(main, command)
-        assert result.exit_code == 0, result.output
+    invoke("train", "--resume", str(moved), "--epochs", "2", "--quiet")
     assert "name: ./data" in (moved / "config.yaml").read_text()
+    invoke("sample", str(moved), "--given", "photo", "--out", str(tmp_path / "s.npz"))
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert any("caption" in name for name in arrays)
+
+
+def test_fit_run_is_evaluated_and_checked_by_commands(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    path = tmp_path / "run"
+    pyro_mmvae.fit({"a": generator.normal(size=(N, 3)), "b": generator.random((N, 2))}, out=path, **QUIET)
+    invoke("evaluate", str(path), "--quiet", *TINY_EVALUATION.split())
+    assert (path / "evaluation" / "metrics.csv").exists()
+    invoke("ppc", str(path), "--given", "a", "--items", "4", "--num-samples", "8", "--quiet")
+    assert (path / "evaluation" / "ppc.csv").exists()
 
 
 def test_fit_resumed_equals_training_without_interruption(run_folder: Path, tmp_path: Path) -> None:
