@@ -17,10 +17,7 @@ from torch import Tensor, nn
 from pyro_mmvae.files import write_atomically, write_text
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
-from pyro_mmvae.runs.config import Config, DataConfig, dump_config, make_config
-
-_RELATIVE = "./"
-"""The beginning of the names of data in the run directory itself."""
+from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
 
 
 class RunError(ValueError):
@@ -124,12 +121,8 @@ def with_relative_data(config: Config, path: Path) -> Config:
     name = Path(config.data.name)
     if not name.is_absolute() or not name.is_relative_to(path.resolve()):
         return config
-    return _with_data_name(config, f"{_RELATIVE}{name.relative_to(path.resolve()).as_posix()}")
-
-
-def _with_data_name(config: Config, name: str) -> Config:
-    data = DataConfig.model_validate({"name": name, **config.data.options()})
-    return config.model_copy(update={"data": data})
+    relative = f"{RUN_FOLDER}{name.relative_to(path.resolve()).as_posix()}"
+    return config.model_copy(update={"data": DataConfig.model_validate({"name": relative, **config.data.options()})})
 
 
 def read_config(path: Path) -> Config:
@@ -149,10 +142,7 @@ def read_config(path: Path) -> Config:
     if not files.config.is_file():
         raise RunError(f"{path} is not a run directory: it has no {files.config.name}")
     _check_environment(files)
-    config = make_config(files.config)
-    if not config.data.name.startswith(_RELATIVE):
-        return config
-    return _with_data_name(config, str(path.resolve() / config.data.name.removeprefix(_RELATIVE)))
+    return make_config(files.config)
 
 
 def _check_environment(files: RunFiles) -> None:

@@ -75,6 +75,7 @@ def test_fit_keeps_the_data_by_a_path_relative_to_the_run(run_folder: Path, tmp_
     moved = tmp_path / "elsewhere"
     shutil.copytree(run_folder, moved)
     assert read_config(moved).data.name == str(moved.resolve() / "data")
+    assert make_config(moved / "config.yaml").data.name == str(moved.resolve() / "data")  # as --config reads it
     assert len(pyro_mmvae.load(moved).data("test")) == 6
 
 
