@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -40,6 +41,25 @@ def threads_option(command: Command) -> Command:
 def quiet_option(command: Command) -> Command:
     """Add the flag ``--quiet`` to a command."""
     return click.option("--quiet", is_flag=True, help="Do not show progress bars.")(command)
+
+
+def log_level_option(command: Command) -> Command:
+    """Add the option ``--log-level`` to a command, which writes the messages of the package to standard error."""
+
+    def configure(context: click.Context, _parameter: click.Parameter, level: str) -> None:
+        logger, handler = logging.getLogger("pyro_mmvae"), logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        before = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(level.upper())
+        context.call_on_close(lambda: logger.removeHandler(handler))
+        context.call_on_close(lambda: logger.setLevel(before))
+
+    return click.option(
+        "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True,
+        callback=configure, expose_value=False,
+        help="Lowest level of the messages that are written to standard error.",
+    )(command)  # fmt: skip
 
 
 def plugin_option(parts: str) -> Callable[[Command], Command]:

@@ -181,23 +181,28 @@ def test_evaluate_elbo_with_too_many_components_uses_drawn_ones() -> None:
     assert estimate["density"] == "component"
 
 
-def test_rate_warms_up_and_follows_half_a_cosine() -> None:
-    config = TrainConfig(lr=0.1, warmup=0.1, schedule="cosine")
+def rates(config: TrainConfig, count: int) -> list[float]:
+    """Return the learning rates before each of so many steps, of which the model is left alone."""
     trainer = Trainer(make(), config, total_steps=100)
-    rates = [trainer.rate(step) for step in range(101)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
-    assert rates[10] == pytest.approx(0.1)
-    assert rates[55] == pytest.approx(0.05)
-    assert rates[100] == pytest.approx(0.0, abs=1e-12)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert trainer.rate(1000) == pytest.approx(0.0, abs=1e-12)
-    constant = Trainer(make(), TrainConfig(lr=0.1, schedule="constant"), total_steps=100)
-    assert {constant.rate(step) for step in (0, 50, 200)} == {0.1}
-    for step in (0, 3, 60):
-        trainer.steps = step
-        with local_pyro():
-            trainer.step(Batch({"v": torch.randn(4, 5)}))
-        assert trainer.optimizer.param_groups[0]["lr"] == trainer.rate(step)
+    result = []
+    for _ in range(count):
+        result.append(trainer.schedule.rate)
+        trainer.optimizer.step()
+        trainer.schedule.after_step()
+    return result
+
+
+def test_schedule_cosine_warms_up_and_follows_half_a_cosine() -> None:
+    found = rates(TrainConfig(lr=0.1, warmup=0.1, schedule="cosine"), 120)
+    assert found[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
+    assert found[10] == pytest.approx(0.1)
+    assert found[55] == pytest.approx(0.05)
+    assert found[100:] == pytest.approx([0.0] * 20, abs=1e-12)
+    assert found[10:101] == sorted(found[10:101], reverse=True)
+
+
+def test_schedule_constant_keeps_the_rate() -> None:
+    assert set(rates(TrainConfig(lr=0.1, schedule="constant"), 120)) == {0.1}
 
 
 def test_batches_contain_every_item_once_in_an_order_per_seed_and_epoch() -> None:
