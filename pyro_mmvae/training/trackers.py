@@ -7,6 +7,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ class WandB(Callback):
     def on_train_start(self, info: TrainingInfo) -> None:
         """Start a run, see :meth:`Callback.on_train_start`."""
         defaults = {"name": info.path.name, "group": info.path.name, "dir": str(info.path)}
-        self._run = self._module.init(**{**defaults, **self.options}, config=info.config.model_dump(mode="json"))
+        with _starting("wandb"):
+            self._run = self._module.init(**{**defaults, **self.options}, config=info.config.model_dump(mode="json"))
 
     def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         """Record the metrics of an epoch, see :meth:`Callback.on_epoch_end`."""
@@ -113,13 +115,14 @@ class WandB(Callback):
 
 
 class MLflow(Callback):
-    """A callback that records the metrics of each epoch with MLflow, by default in a local folder.
+    """A callback that records the metrics of each epoch with MLflow, by default on this machine.
 
     A training that is resumed continues its run.
 
     Args:
         experiment: The name of the experiment, ``pyro-mmvae`` by default.
-        uri: The tracking URI or the path of a local folder, ``mlruns`` in the working directory by default.
+        uri: The tracking URI, or the path of a local folder for the database ``mlflow.db``; by default MLflow's own,
+            which is the environment variable ``MLFLOW_TRACKING_URI`` or a place in the working directory.
 
     Raises:
         ImportError: If the package mlflow is not installed.
@@ -129,13 +132,21 @@ class MLflow(Callback):
     _STATUS = {"finished": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
     _LONGEST = 500  # characters of a parameter
 
-    def __init__(self, experiment: str = "pyro-mmvae", uri: str = "mlruns") -> None:
-        self.experiment = experiment
-        self.uri = uri if "://" in uri or ":" in Path(uri).parts[0] else Path(uri).resolve().as_uri()
+    def __init__(self, experiment: str = "pyro-mmvae", uri: str | None = None) -> None:
+        self.experiment, self.uri = experiment, uri
+        if uri is not None and "://" not in uri:
+            # Recent versions of MLflow refuse folders of plain files.
+            self.uri = f"sqlite:///{Path(uri).resolve() / 'mlflow.db'}"
         self._module = _import("mlflow", "mlflow")
 
     def on_train_start(self, info: TrainingInfo) -> None:
         """Start or continue a run, see :meth:`Callback.on_train_start`."""
+        with _starting("mlflow"):
+            self._start(info)
+
+    def _start(self, info: TrainingInfo) -> None:
+        if self.uri is not None and self.uri.startswith("sqlite:///"):
+            Path(self.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
         # A client of its own leaves MLflow's global state as it is.
         client = self._client = self._module.MlflowClient(tracking_uri=self.uri)
         found = client.get_experiment_by_name(self.experiment)
@@ -147,7 +158,7 @@ class MLflow(Callback):
             earlier = client.search_runs([experiment], filter_string=f"tags.`{self._TAG}` = '{quoted}'", max_results=1)
         if earlier:
             self._run_id = earlier[0].info.run_id
-            client.set_terminated(self._run_id, status="RUNNING")
+            client.update_run(self._run_id, status="RUNNING")
             return
         run = client.create_run(experiment, tags={self._TAG: path}, run_name=info.path.name)
         self._run_id = run.info.run_id
@@ -169,6 +180,15 @@ class MLflow(Callback):
 def _legal(name: str) -> str:
     """Return a name with the characters that MLflow allows, which may lack those of a modality."""
     return re.sub(r"[^\w\-. /]", "_", name)
+
+
+@contextmanager
+def _starting(name: str) -> Iterator[None]:
+    """Report any error of a tracker's package at its start in one line."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"callback {name!r} cannot start: {' '.join(str(error).split())}") from error
 
 
 def _import(module: str, extra: str) -> Any:
