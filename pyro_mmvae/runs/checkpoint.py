@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from pyro_mmvae._version import __version__
 from pyro_mmvae.files import write_atomically
 from pyro_mmvae.run_files import CHECKPOINTS
 from pyro_mmvae.runs.optimizer_state import load_state, split_state
+
+_logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 """The version of the format of run directories and checkpoints; other versions of it are refused."""
@@ -58,6 +61,7 @@ def save_checkpoint(
     # safetensors refuses tensors that share memory or are not contiguous.
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     write_atomically(path, save(independent, metadata={"pyro_mmvae": json.dumps(metadata)}))
+    _logger.debug("saved %s", path)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -102,6 +106,7 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
     rest = state.pop(_OPTIMIZER_KEY, None)
     if optimizer is not None:
         _load_optimizer(path, optimizer, tensors, rest)
+    _logger.debug("loaded %s", path)
     return state
 
 

@@ -61,9 +61,9 @@ class TimeLeft:
         """Return the time left as hours, minutes and seconds, including that of the validations.
 
         Args:
-            done: The number of steps completed, larger than at the start.
+            done: The number of steps completed, at least one more than at the start.
         """
-        pace = (self.clock() - self.start) / (done - self.first)
+        pace = (self.clock() - self.start) / max(done - self.first, 1)
         return tqdm.format_interval(pace * (self.total - done))
 
 

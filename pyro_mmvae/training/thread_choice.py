@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
+
+_logger = logging.getLogger(__name__)
 
 _TRIALS = 3  # timed steps per number of threads in each search
 _SETTLING = 1  # steps before them, in which the new threads start
@@ -67,6 +70,8 @@ class ThreadChoice:
             medians = {count: statistics.median(times[_SETTLING:]) for count, times in self._seconds.items()}
             self._use(min(medians, key=lambda count: (medians[count], count)))
             self._found = True
+            pace = ", ".join(f"{count}: {1 / seconds:.0f}" for count, seconds in medians.items() if seconds > 0)
+            _logger.info("%d threads chosen; items per second by number of threads %s", self.count, pace)
         self._started = self._clock()
 
     def _use(self, count: int) -> None:
