@@ -12,6 +12,7 @@ import torch
 _logger = logging.getLogger(__name__)
 
 _TRIALS = 3  # timed steps per number of threads in each search
+_HOPELESS = 3  # times the best: more steps with so slow a number of threads would waste time
 _SETTLING = 1  # steps before them, in which the new threads start
 
 
@@ -50,6 +51,7 @@ class ThreadChoice:
             if self._found:
                 index = self.candidates.index(self.count)
                 tried = self.candidates[max(index - 1, 0) : index + 2]
+                tried.sort(key=lambda count: count != self.count)  # the others are compared with the current number
             self._seconds = {count: [] for count in tried}
             self._plan = [count for count in tried for _ in range(_SETTLING + _TRIALS)]
             self._use(self._plan[0])
@@ -63,11 +65,18 @@ class ThreadChoice:
         """
         if not self._plan:
             return
-        self._seconds[self._plan.pop(0)].append((self._clock() - self._started) / items)
+        count = self._plan.pop(0)
+        self._seconds[count].append((self._clock() - self._started) / items)
+        medians = {
+            count: statistics.median(times[_SETTLING:])
+            for count, times in self._seconds.items()
+            if len(times) > _SETTLING
+        }
+        if medians.get(count, 0.0) > _HOPELESS * min(medians.values(), default=0.0):
+            self._plan = [other for other in self._plan if other != count]
         if self._plan:
             self._use(self._plan[0])
         else:
-            medians = {count: statistics.median(times[_SETTLING:]) for count, times in self._seconds.items()}
             self._use(min(medians, key=lambda count: (medians[count], count)))
             self._found = True
             pace = ", ".join(f"{count}: {1 / seconds:.0f}" for count, seconds in medians.items() if seconds > 0)

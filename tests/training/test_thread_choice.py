@@ -58,6 +58,13 @@ def test_start_epoch_looks_again_at_the_neighbours() -> None:
     assert found == [(2, 2), (3, 4), (3, 8), (2, 8)]
 
 
+def test_after_step_gives_up_a_number_of_threads_that_is_much_slower() -> None:
+    machine, choice = make({1: 1.0, 2: 20.0})
+    for _ in range(2):
+        assert machine.epoch(choice, 20).count(2) == 2  # one step to settle, and one that is timed
+    assert choice.count == 1
+
+
 def test_search_over_several_short_epochs_is_completed() -> None:
     machine, choice = make({1: 1.0, 2: 5.0})
     for _ in range(4):
