@@ -6,6 +6,7 @@ Names are imported when they are first used (PEP 562), so that the command line 
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from pyro_mmvae._version import __version__ as __version__
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
     from pyro_mmvae.vae import register_decoder as register_decoder
     from pyro_mmvae.vae import register_encoder as register_encoder
+
+# Programs that do not configure logging see no messages.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Aggregation": "aggregation",

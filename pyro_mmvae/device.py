@@ -72,19 +72,19 @@ def autocast(precision: str, device: torch.device) -> Any:
 
 
 @contextmanager
-def threads(count: int | None) -> Iterator[int]:
+def threads(count: int | str | None) -> Iterator[int]:
     """Set the number of threads and flush denormal numbers inside the context, and restore both after it.
 
     Memory that is freed inside is kept for the next step, see :func:`kept_heap`.
 
     Args:
-        count: The number of threads; None for the number of processors that this process may use.
+        count: The number of threads; None or ``"auto"`` for the number of processors that this process may use.
 
     Yields:
         The number of threads in use.
     """
     before = torch.get_num_threads()
-    if count is None:
+    if not isinstance(count, int):
         count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -47,6 +48,25 @@ def changed_data_option(command: Command) -> Command:
     return click.option(
         "--allow-changed-data", is_flag=True,
         help="Go on if the data have changed since the run was trained; otherwise that is an error.",
+    )(command)  # fmt: skip
+
+
+def log_level_option(command: Command) -> Command:
+    """Add the option ``--log-level`` to a command, which writes the messages of the package to standard error."""
+
+    def configure(context: click.Context, _parameter: click.Parameter, level: str) -> None:
+        logger, handler = logging.getLogger("pyro_mmvae"), logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        before = logger.level
+        logger.addHandler(handler)
+        logger.setLevel(level.upper())
+        context.call_on_close(lambda: logger.removeHandler(handler))
+        context.call_on_close(lambda: logger.setLevel(before))
+
+    return click.option(
+        "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="warning", show_default=True,
+        callback=configure, expose_value=False,
+        help="Lowest level of the messages that are written to standard error.",
     )(command)  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from pyro_mmvae.cli.common import (
     checkpoint_option,
     config_options,
     device_option,
+    log_level_option,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -44,7 +45,10 @@ _FROM_CONFIG = "from the configuration"
     "--precision", type=click.Choice(["auto", "fp32", "bf16"]), show_default=_FROM_CONFIG,
     help="Precision of the networks' arithmetic; auto takes bf16 if the device computes faster with it.",
 )  # fmt: skip
-@click.option("--threads", type=click.IntRange(1), show_default=_FROM_CONFIG, help="Number of CPU threads to use.")
+@click.option(
+    "--threads", metavar="N|auto", show_default=_FROM_CONFIG,
+    help="Number of CPU threads to use; auto times a few steps with several numbers and takes the fastest.",
+)  # fmt: skip
 @click.option(
     "--bound", type=click.Choice(["mixture", "component"]), show_default=_FROM_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
@@ -57,10 +61,11 @@ _FROM_CONFIG = "from the configuration"
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
     help="Run directory of an interrupted run to continue; of the other options only --epochs, "
-    "--allow-changed-data and --quiet apply.",
+    "--allow-changed-data, --quiet and --log-level apply.",
 )  # fmt: skip
 @changed_data_option
 @quiet_option
+@log_level_option
 @plain_errors
 def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet: bool, **options: Any) -> None:
     """Train a model on a data set.
@@ -69,7 +74,7 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
     metrics.jsonl, samples.npz, and pictures in plots/.
     """
     from pyro_mmvae import reports, training
-    from pyro_mmvae.run_files import RunFiles
+    from pyro_mmvae.run_files import RunFiles, read_metrics
 
     try:
         if resume is None:
@@ -92,7 +97,11 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     drawn = reports.draw_run(run.path)
-    best = run.state.get("best")
+    best, rows = run.state.get("best"), read_metrics(run.path)
+    if rows and "stopped" in rows[-1]:
+        click.echo(
+            f"stopped early after epoch {rows[-1]['epoch'] + 1} of {run.config.train.epochs}: {rows[-1]['stopped']}"
+        )
     if best is not None:
         click.echo(_describe_best(run, best))
     click.echo(f"run directory: {run.path}")

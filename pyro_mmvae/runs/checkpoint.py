@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,16 @@ from torch import Tensor, nn
 from pyro_mmvae._version import __version__
 from pyro_mmvae.files import write_atomically
 from pyro_mmvae.run_files import CHECKPOINTS
+from pyro_mmvae.runs.optimizer_state import load_state, split_state
+
+_logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 2
 """The version of the format of run directories and checkpoints; other versions of it are refused."""
 
 _RELEASES = {1: "0.1"}  # the release that reads an earlier format
 _MODEL, _OPTIMIZER, _EXTRA, _RNG = "model.", "optimizer.", "extra.", "rng."  # prefixes of tensors
+_OPTIMIZER_KEY = "optimizer"  # of the part of the metadata that is not returned as state
 
 
 class CheckpointError(ValueError):
@@ -48,14 +53,15 @@ def save_checkpoint(
     tensors.update({_EXTRA + name: value.detach() for name, value in (extra or {}).items()})
     metadata: dict[str, Any] = {"format_version": FORMAT_VERSION, "package_version": __version__, **state}
     if optimizer is not None:
-        for index, slots in optimizer.state_dict()["state"].items():
-            tensors.update({f"{_OPTIMIZER}{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()})
+        slots, metadata[_OPTIMIZER_KEY] = split_state(optimizer)
+        tensors.update({_OPTIMIZER + name: value for name, value in slots.items()})
         tensors[_RNG + "cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[_RNG + "cuda"] = torch.cuda.get_rng_state()
     # safetensors refuses tensors that share memory or are not contiguous.
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     write_atomically(path, save(independent, metadata={"pyro_mmvae": json.dumps(metadata)}))
+    _logger.debug("saved %s", path)
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -70,7 +76,9 @@ def read_state(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: If the file is missing, damaged or of another format.
     """
-    return _read(path, ())[0]
+    state = _read(path, ())[0]
+    state.pop(_OPTIMIZER_KEY, None)
+    return state
 
 
 def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Any]:
@@ -95,8 +103,10 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         raise CheckpointError(
             f"{path}: the parameters do not fit the model of this configuration ({reason[:300]})"
         ) from None
+    rest = state.pop(_OPTIMIZER_KEY, None)
     if optimizer is not None:
-        _load_optimizer(path, optimizer, tensors)
+        _load_optimizer(path, optimizer, tensors, rest)
+    _logger.debug("loaded %s", path)
     return state
 
 
@@ -160,14 +170,15 @@ def _read(path: Path, prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[s
     return state, content
 
 
-def _load_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def _load_optimizer(
+    path: Path, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any] | None
+) -> None:
     if _RNG + "cpu" not in tensors:
         raise CheckpointError(f"{path}: holds no optimizer; training can be resumed from {CHECKPOINTS['last']} only")
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _without_prefix(tensors, _OPTIMIZER).items():
-        index, slot = name.split(".")
-        state.setdefault(int(index), {})[slot] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    try:
+        load_state(optimizer, _without_prefix(tensors, _OPTIMIZER), rest)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the state does not fit the optimizer of this configuration: {error}") from None
     torch.set_rng_state(tensors[_RNG + "cpu"])
     if _RNG + "cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors[_RNG + "cuda"])

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.runs.train_settings import CallbackSpecs, OptimizerSpec, ScheduleSpec, ThreadCount
 
 RUN_FOLDER = "./"
 """The beginning of the names of data in the directory of the run itself."""
@@ -139,14 +140,55 @@ class TrainConfig(_Section):
     batch_size: int = Field(64, ge=1)
     lr: float = Field(3e-3, gt=0, allow_inf_nan=False)
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: ScheduleSpec = "cosine"
     warmup: float = Field(0.03, ge=0, lt=1)
     seed: int = Field(0, ge=0)
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int | None = Field(None, ge=1)
+    threads: ThreadCount = None
     objective: str | dict[str, Any] = "elbo"
     select: Literal["mixture", "component", "last"] = "mixture"
+    optimizer: OptimizerSpec = Field(
+        "adam",
+        description="Optimizer of torch.optim by name, or a mapping with name and its options.",
+    )
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight decay, decoupled from the gradient where the optimizer offers it; null for the optimizer's "
+        "own.",
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest norm of the gradient of all parameters together, which is scaled down to it; null for "
+        "none.",
+    )
+    beta_warmup: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Length of the linear warm-up of beta: below 1 a fraction of the training, from 1 on a number of "
+        "epochs.",
+    )
+    beta_start: float = Field(0.0, ge=0, allow_inf_nan=False, description="Value of beta that its warm-up starts from.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Number of epochs without improvement of the figure of train.select after which training stops; "
+        "null for never.",
+    )
+    min_delta: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Smallest gain in nats per item that train.patience counts as an improvement.",
+    )
+    callbacks: CallbackSpecs = Field(
+        (), description="Registered callbacks by name, or mappings with name and their options."
+    )
 
     @field_validator("objective", mode="before")
     @classmethod

@@ -8,6 +8,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from pyro_mmvae.training.elbo import MeanTerms
+
 _SECONDS_PER_LINE = 30.0
 
 
@@ -30,6 +32,39 @@ def make_progress(title: str, total: int, done: int, file: TextIO, *, show: bool
         total=total, initial=done, unit="item", unit_scale=True, disable=not show, desc=title, file=file,
         dynamic_ncols=True,
     )  # fmt: skip
+
+
+def summarize(means: MeanTerms) -> dict[str, str]:
+    """Return the values that the progress display shows: the loss, the negative log likelihood and the KL term.
+
+    Args:
+        means: The means over the items trained on so far.
+    """
+    reconstruction = sum(means.log_likelihood.values())
+    return {"loss": f"{means.loss:.1f}", "rec": f"{-reconstruction:.1f}", "kl": f"{means.kl:.2f}"}
+
+
+class TimeLeft:
+    """An estimate of the time that a whole training will still take, from its pace so far.
+
+    Args:
+        total: The number of steps of the whole training.
+        done: The number of steps completed before, when a training is resumed.
+        clock: A function that returns the time in seconds; ``time.monotonic`` by default.
+    """
+
+    def __init__(self, total: int, done: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.first, self.clock = total, done, clock
+        self.start = clock()
+
+    def __call__(self, done: int) -> str:
+        """Return the time left as hours, minutes and seconds, including that of the validations.
+
+        Args:
+            done: The number of steps completed, at least one more than at the start.
+        """
+        pace = (self.clock() - self.start) / max(done - self.first, 1)
+        return tqdm.format_interval(pace * (self.total - done))
 
 
 class LineProgress:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import platform
-import signal
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ import torch
 
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
-from pyro_mmvae._version import __version__
 from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
@@ -29,31 +25,25 @@ from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.layout import RunWriter, process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
+from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
+from pyro_mmvae.training.early_stopping import EarlyStopping
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
+from pyro_mmvae.training.environment import describe_environment
+from pyro_mmvae.training.interruption import Interrupted, interruptible
 from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.passed_data import named_after, passed_data
-from pyro_mmvae.training.progress import make_progress
+from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
+from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
+
+_logger = logging.getLogger(__name__)
 
 _STEPS_PER_SUMMARY = 20  # reading the averages waits for the device
 
 
 class TrainingError(RuntimeError):
     """Training that stopped because a loss or gradient was not finite; the message says where, and what to do."""
-
-
-class Interrupted(Exception):  # noqa: N818  (an interruption is not an error)
-    """Training that was interrupted and saved.
-
-    Args:
-        path: The path of the run directory.
-        epoch: The number of the epoch that was running, counted from 0.
-    """
-
-    def __init__(self, path: Path, epoch: int) -> None:
-        super().__init__(f"interrupted in epoch {epoch + 1}; everything is saved in {path}")
-        self.path, self.epoch = path, epoch
 
 
 def train(
@@ -63,6 +53,7 @@ def train(
     progress: bool = True,
     data: Mapping[str, MultimodalDataset] | None = None,
     keep_data: bool = True,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train a multimodal variational autoencoder into a new run directory.
 
@@ -78,6 +69,7 @@ def train(
             if the run shall be evaluated on it, ``test``. None by default.
         keep_data: If True (default), ``data`` are written to the folder ``data`` of the run directory, which the
             configuration of the run then names; if False, they must be passed again to everything that uses them.
+        callbacks: The objects that follow the training, called after those of ``train.callbacks``; none by default.
 
     Returns:
         The run with its best checkpoint, as :func:`pyro_mmvae.load` returns it.
@@ -85,6 +77,7 @@ def train(
     Raises:
         RunError: If ``out`` exists already.
         ValueError: If the configuration does not fit the data or the machine.
+        ImportError: If a callback of the configuration needs a package that is not installed.
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, after saving.
     """
@@ -92,23 +85,30 @@ def train(
     path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
     with passed_data(config, path, data, keep_data) as (named, splits):
         resolved = runs.resolve(named)
-        session = _Session(resolved, path, progress, splits)
-        session.writer.create(resolved, session.environment())
+        session = _Session(resolved, path, progress, callbacks, splits)
+        session.writer.create(resolved, describe_environment(resolved, session.device, session.precision, session.data))
     session.write_data_record()
     return session.run(resuming=False)
 
 
 def resume(
-    path: str | Path, *, epochs: int | None = None, progress: bool = True, allow_changed_data: bool = False
+    path: str | Path,
+    *,
+    epochs: int | None = None,
+    progress: bool = True,
+    callbacks: Sequence[Callback] = (),
+    allow_changed_data: bool = False,
 ) -> Run:
     """Resume an interrupted training, with the result that it would have had without the interruption.
 
     Args:
         path: The path of the run directory.
         epochs: The total number of epochs, in place of that in the configuration; the learning rate then follows the
-            schedule for this number.
+            schedule for this number, and a training that was stopped early goes on with new patience.
         progress: If True (default), show a progress bar on standard error or, if that is not a terminal, one line per
             epoch and every 30 seconds.
+        callbacks: The objects that follow the training, called after those of ``train.callbacks``; those passed to
+            :func:`train` are not stored. None by default.
         allow_changed_data: If True, training goes on with data that have changed since it began, and these take the
             place of the earlier data in the record of the run. False by default.
 
@@ -126,11 +126,11 @@ def resume(
     runs.import_plugins(config.plugins)
     if epochs is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-    session = _Session(config, Path(path), progress)
+    session = _Session(config, Path(path), progress, callbacks)
     session.check_data(allow_changed_data)
     if epochs is not None:
         session.writer.write_config(runs.resolve(config))
-    return session.run(resuming=True)
+    return session.run(resuming=True, go_on=epochs is not None)
 
 
 def _free_path(config: Config) -> Path:
@@ -150,7 +150,12 @@ class _Session:
     """The data, model and trainer of one configuration, and the run directory that the training writes to."""
 
     def __init__(
-        self, config: Config, path: Path, progress: bool, splits: Mapping[str, MultimodalDataset] | None = None
+        self,
+        config: Config,
+        path: Path,
+        progress: bool,
+        callbacks: Sequence[Callback],
+        splits: Mapping[str, MultimodalDataset] | None = None,
     ) -> None:
         self.config, self.progress = config, progress
         self.files, self.writer = RunFiles(path), RunWriter(path, process_rank())
@@ -161,6 +166,9 @@ class _Session:
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None
+        self.stopped: str | None = None
+        self.stopping = EarlyStopping(config.train.patience, config.train.min_delta)
+        self.callbacks = make_callbacks(config.train.callbacks, callbacks, seed=config.train.seed, device=self.device)
         for problem in range_problems(self.data):
             warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
         with seeded(config.train.seed, self.device):
@@ -185,36 +193,31 @@ class _Session:
                 raise
             self.write_data_record()
 
-    def environment(self) -> dict[str, Any]:
-        """Return the versions, device and data of the training."""
-        packages = {name: version(name) for name in ("torch", "pyro-ppl", "numpy")}
-        gpu = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else None
-        return {
-            "versions": {"python": platform.python_version(), "pyro_mmvae": __version__, **packages},
-            "platform": platform.platform(),
-            "device": str(self.device),
-            "gpu": gpu,
-            "precision": self.precision,
-            "seed": self.config.train.seed,
-            "data": self.data.provenance,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        }
+    def run(self, *, resuming: bool, go_on: bool = False) -> Run:
+        """Train from the start or from the last checkpoint, and open the run.
 
-    def run(self, *, resuming: bool) -> Run:
-        """Train from the start or from the last checkpoint, and open the run."""
+        Args:
+            resuming: If True, start from the last checkpoint.
+            go_on: If True, go on with a training that was stopped early; False by default.
+        """
         settings = self.config.train
-        with threads(settings.threads), seeded(settings.seed, self.device), local_pyro():
+        with threads(settings.threads) as count, seeded(settings.seed, self.device), local_pyro():
             first_epoch, batches_done = 0, 0
             if resuming:
-                first_epoch, batches_done = self._restore()
+                first_epoch, batches_done = self._restore(go_on)
             else:
                 self._save(0, 0)
-            self.objective.train()
-            with _interruptible() as interrupted:
-                for epoch in range(first_epoch, settings.epochs):
-                    self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
-                    if interrupted.is_set() and epoch + 1 < settings.epochs:
-                        raise Interrupted(self.files.path, epoch)
+            tunes = settings.threads == "auto" and self.device.type == "cpu"
+            self.thread_choice = ThreadChoice(count) if tunes else None
+            _logger.info(
+                "%s %s on %s with %s, %d threads, %d items, epoch %d of %d",
+                "resuming" if resuming else "training", self.files.path, self.device, self.precision, count,
+                len(self.data), first_epoch + 1, settings.epochs,
+            )  # fmt: skip
+            if first_epoch < settings.epochs and self.stopped is None:
+                info = self._info(first_epoch)
+                with self.callbacks.following(info, self._outcome), interruptible() as interrupted:
+                    self._run_epochs(first_epoch, batches_done, interrupted)
         run = runs.load_run(self.files.path, device=str(self.device))
         with threads(settings.threads):
             samples = training_samples(run, self.val)
@@ -222,7 +225,36 @@ class _Session:
             self.writer.write_samples(samples)
         return run
 
-    def _restore(self) -> tuple[int, int]:
+    def _info(self, first_epoch: int) -> TrainingInfo:
+        return TrainingInfo(
+            path=self.files.path,
+            config=self.config,
+            vae=self.vae,
+            device=self.device,
+            epochs=self.config.train.epochs,
+            first_epoch=first_epoch,
+            step=self.trainer.steps,
+            steps_per_epoch=self.steps_per_epoch,
+        )
+
+    def _outcome(self, error: BaseException | None) -> Outcome:
+        if error is not None:
+            return "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+        return "finished" if self.stopped is None else "stopped"
+
+    def _run_epochs(self, first_epoch: int, batches_done: int, interrupted: threading.Event) -> None:
+        epochs = self.config.train.epochs
+        self.time_left = TimeLeft(self.steps_per_epoch * epochs, self.trainer.steps)
+        for epoch in range(first_epoch, epochs):
+            self.objective.train()  # a callback may have changed the mode
+            self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
+            if self.stopped is not None:
+                _logger.info("stopped early after epoch %d of %d: %s", epoch + 1, epochs, self.stopped)
+                return
+            if interrupted.is_set() and epoch + 1 < epochs:
+                raise Interrupted(self.files.path, epoch)
+
+    def _restore(self, go_on: bool) -> tuple[int, int]:
         """Load the last checkpoint; return its epoch and the number of batches completed in it."""
         file = self.files.checkpoint("last")
         extra, expected = read_extra(file), set(self.objective.extra_state_dict())
@@ -233,13 +265,25 @@ class _Session:
         self.objective.load_state_dict(extra, strict=False)
         # Last, since it restores the states of the random number generators too.
         state = load_checkpoint(file, self.vae, self.trainer.optimizer)
-        self.best, self.trainer.steps = state["best"], state["step"]
+        self.trainer.load(state)
+        self.best, self.stopped = state["best"], state.get("stopped")
+        self.stopping.load(state.get("stopping", {}))
+        if go_on and self.stopped is not None:
+            self.stopped = None
+            self.stopping.load({})
         return state["epoch"], state["batch"]
 
     def _save(self, epoch: int, batches_done: int) -> None:
         """Save everything that resuming needs."""
         self._save_checkpoint(
-            "last", self.trainer.optimizer, extra=self.objective.extra_state_dict(), epoch=epoch, batch=batches_done
+            "last",
+            self.trainer.optimizer,
+            extra=self.objective.extra_state_dict(),
+            epoch=epoch,
+            batch=batches_done,
+            schedule=self.trainer.schedule.state(),
+            stopping=self.stopping.state(),
+            stopped=self.stopped,
         )
 
     def _save_checkpoint(self, name: str, optimizer: torch.optim.Optimizer | None = None, **state: Any) -> None:
@@ -261,15 +305,21 @@ class _Session:
         started, size, count = time.perf_counter(), self.config.train.batch_size, len(self.data)
         title = f"epoch {epoch + 1}/{self.config.train.epochs}"
         bar = make_progress(title, count, skip * size, sys.stderr, show=self.progress)
+        if self.thread_choice is not None:
+            self.thread_choice.start_epoch()
 
         def after_step(batches_done: int, averages: Averages) -> None:
             if interrupted.is_set() and batches_done * size < count:
                 bar.close()
                 self._save(epoch, batches_done)
                 raise Interrupted(self.files.path, epoch)
-            bar.update(min(size, count - (batches_done - 1) * size))
+            items = min(size, count - (batches_done - 1) * size)
+            bar.update(items)
             if batches_done % _STEPS_PER_SUMMARY == 0:
-                bar.set_postfix(_summary(averages.read()), refresh=False)
+                left = self.time_left(self.trainer.steps)
+                bar.set_postfix({**summarize(averages.read()), "left": left}, refresh=False)
+            if self.thread_choice is not None:
+                self.thread_choice.after_step(items)
 
         try:
             averages = self.trainer.epoch(self.data, epoch, skip=skip, after_step=after_step)
@@ -280,9 +330,12 @@ class _Session:
         means = averages.read()
         val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed)
         chosen_by = self._selection_figure(val)
-        bar.set_postfix({**_summary(means), "val_elbo": f"{val['elbo']:.1f}"})
+        left = self.time_left(self.trainer.steps)
+        bar.set_postfix({**summarize(means), "val_elbo": f"{val['elbo']:.1f}", "left": left})
         bar.close()
-        pace = {"items_per_second": averages.items / seconds, "seconds": seconds}
+        pace: dict[str, float] = {"items_per_second": averages.items / seconds, "seconds": seconds}
+        if self.thread_choice is not None:
+            pace["threads"] = self.thread_choice.count
         self._record(epoch, means, val, chosen_by, pace)
 
     def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
@@ -294,28 +347,44 @@ class _Session:
     def _record(
         self, epoch: int, means: MeanTerms, val: ElboEstimate, chosen_by: ElboEstimate, pace: dict[str, float]
     ) -> None:
-        """Append the metrics of an epoch, and save the checkpoints."""
-        model, last = self.config.model, self.config.train.select == "last"
+        """Save the checkpoints of an epoch and append its metrics, after the callbacks have seen them."""
+        last, figure = self.config.train.select == "last", chosen_by["elbo"]
+        self.trainer.schedule.after_epoch(figure)
         row = {
             "epoch": epoch,
             "step": self.trainer.steps,
             "objective": -means.loss,
-            "bound": model.bound,
-            "beta": model.beta,
+            "bound": self.config.model.bound,
+            "beta": self.trainer.beta,
             "kl": means.kl,
             "log_likelihood": means.log_likelihood,
             "penalties": means.penalties,
-            "lr": self.trainer.rate(self.trainer.steps),
+            "lr": self.trainer.schedule.rate,
             **pace,
             "val": val,
-            "select": {"by": "last" if last else chosen_by["density"], "elbo": chosen_by["elbo"]},
+            "select": {"by": "last" if last else chosen_by["density"], "elbo": figure},
             **learned_weights(self.vae, self.val),
         }
-        self.writer.append_metrics(row)
-        if last or chosen_by["elbo"] > (-math.inf if self.best is None else self.best):  # never NaN unless last
-            self.best = chosen_by["elbo"]
+        _logger.info("epoch %d: objective %.2f, validation ELBO %.2f", epoch + 1, -means.loss, val["elbo"])
+        if last or figure > (-math.inf if self.best is None else self.best):  # never NaN unless last
+            self.best = figure
             self._save_checkpoint("best", epoch=epoch + 1)
+        reason = self._reason_to_stop(figure, row)
+        if reason is not None and epoch + 1 < self.config.train.epochs:
+            self.stopped = row["stopped"] = reason
+        self.writer.append_metrics(row)
         self._save(epoch + 1, 0)
+
+    def _reason_to_stop(self, figure: float, row: dict[str, Any]) -> str | None:
+        """Count the epoch for early stopping, call the callbacks, and return the reason to stop, if there is one."""
+        reason = None
+        if self.stopping.update(figure):
+            gain = f" by more than {self.stopping.min_delta:g} nats" if self.stopping.min_delta else ""
+            reason = (
+                f"the validation ELBO did not improve{gain} on {self.stopping.best:.2f} for {self.stopping.epochs} "
+                f"epoch{'s' if self.stopping.epochs > 1 else ''} (train.patience)"
+            )
+        return self.callbacks.on_epoch_end(row) or reason
 
     def _explain(self, error: NonFiniteError) -> str:
         """Return the message for a training that stopped: where, what is saved, and what to try."""
@@ -325,33 +394,3 @@ class _Session:
             f"good checkpoint is {best if best.exists() else last}. Try a lower train.lr (now "
             f"{self.config.train.lr:g}) or train.precision=fp32"
         )
-
-
-def _summary(means: MeanTerms) -> dict[str, str]:
-    """Return the values for the progress bar: the loss, the negative log likelihood and the KL term."""
-    reconstruction = sum(means.log_likelihood.values())
-    return {"loss": f"{means.loss:.1f}", "rec": f"{-reconstruction:.1f}", "kl": f"{means.kl:.2f}"}
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turn the first Ctrl-C into an event that is checked between steps; the second one interrupts as usual.
-
-    Yields:
-        The event. Outside the main thread, which alone receives signals, it is never set.
-    """
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(_signal: int, _frame: Any) -> None:
-        if event.is_set():
-            raise KeyboardInterrupt
-        event.set()
-
-    before = signal.signal(signal.SIGINT, handle)
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGINT, before)

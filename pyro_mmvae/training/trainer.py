@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,10 @@ from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import autocast
 from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.runs.optimization import make_optimizer
 from pyro_mmvae.training.elbo import Averages, Terms
 from pyro_mmvae.training.objectives import Objective, make_objective
+from pyro_mmvae.training.schedule import BetaWarmup, Schedule
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 _CHECK_EVERY = {"cpu": 1}  # steps; a CPU has nothing to wait for
@@ -34,18 +36,25 @@ class NonFiniteError(ArithmeticError):
 
 
 class Trainer:
-    """The optimization of an objective with Adam and a learning-rate schedule.
+    """The optimization of an objective with an optimizer, a learning-rate schedule and a warm-up of β.
 
     Args:
         objective: The objective to minimize, on its device; or a model and guide, for the objective that ``config``
             names, by default the evidence lower bound.
-        config: The learning rate, its schedule, the batch size and the seed.
+        config: The optimizer, the learning rate and its schedule, the warm-up of β, the bound of the gradient's norm,
+            the batch size and the seed.
         total_steps: The number of steps of the whole training, which the schedule depends on.
         precision: The precision of the networks' arithmetic, ``"fp32"`` (default) or ``"bf16"``.
-        optimizer: The optimizer of the objective's parameters; a fused Adam by default.
+        optimizer: The optimizer of the objective's parameters, whose learning rate is replaced by that of ``config``;
+            by default the one that ``config`` names.
 
     Attributes:
         terms: The terms of the last loss.
+        schedule: The schedule of the learning rate.
+        steps: The number of steps taken.
+
+    Raises:
+        ValueError: If an option of the optimizer or the schedule does not fit the training.
     """
 
     terms: Terms
@@ -66,28 +75,35 @@ class Trainer:
         self.total_steps, self.steps = total_steps, 0
         self.parameters = list(objective.parameters())
         self.device = self.parameters[0].device
-        fused = self.device.type in {"cpu", "cuda"}
-        self.optimizer = optimizer or torch.optim.Adam(self.parameters, lr=config.lr, betas=config.betas, fused=fused)
+        self.optimizer = optimizer or _make_optimizer(config, self.parameters)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr
+        self.schedule = Schedule(config, self.optimizer, total_steps)
+        warmup = config.beta_warmup
+        warmup_steps = warmup * total_steps / (1 if warmup < 1 else max(config.epochs, 1))
+        self._beta = BetaWarmup(config.beta_start, self.vae.guide.beta, warmup_steps)
         self._check_every = _CHECK_EVERY.get(self.device.type, _CHECK_EVERY_ON_ACCELERATORS)
         self._first_bad_step = torch.tensor(-1, device=self.device)
         self._bad: Tensor | None = None
 
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step: a linear warm-up, then a constant, or half a cosine down to 0.
+    @property
+    def beta(self) -> float:
+        """The weight β of the KL term at the next step."""
+        return self._beta(self.steps)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state of the trainer but for its optimizer, as JSON can hold it."""
+        return {"step": self.steps, "schedule": self.schedule.state()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Load a state, after that of the optimizer.
 
         Args:
-            step: The number of the step, counted from 0.
-
-        Returns:
-            The learning rate.
+            state: The dictionary that :meth:`state` returned; further keys are ignored. A checkpoint of an earlier
+                version has no ``schedule``, which then follows from the number of steps.
         """
-        warmup = self.config.warmup * self.total_steps
-        if self.config.schedule == "constant":
-            return self.config.lr
-        if step < warmup:
-            return self.config.lr * (step + 1) / (warmup + 1)
-        progress = (step - warmup) / max(self.total_steps - warmup, 1)
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        self.steps = state["step"]
+        self.schedule.load(state.get("schedule", {"last_epoch": self.steps, "_step_count": self.steps + 1}))
 
     def step(self, batch: Batch) -> Tensor:
         """Take one optimization step.
@@ -102,14 +118,17 @@ class Trainer:
         Raises:
             NonFiniteError: If the loss or a gradient is not finite; on a GPU this is checked every 50 steps.
         """
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate(self.steps)
+        if self._beta.steps:
+            self.vae.guide.beta = self.vae.model.beta = self.beta
         with autocast(self.precision, self.device):
             loss = self.loss(batch)
         self.optimizer.zero_grad()
         loss.backward()
         self._watch(loss.detach())
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
+        self.schedule.after_step()
         self.steps += 1
         return loss.detach()
 
@@ -207,6 +226,15 @@ class Trainer:
 
     def _term_labels(self) -> list[str]:
         return ["the loss", *(f"log p({name} | z)" for name in self.vae.names), "the KL term", "a penalty"]
+
+
+def _make_optimizer(config: TrainConfig, parameters: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    try:
+        return make_optimizer(
+            config.optimizer, parameters, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay
+        )
+    except ValueError as error:
+        raise ValueError(f"train.optimizer: {error}") from None
 
 
 def batches(count: int, size: int, seed: int, epoch: int, device: torch.device | str = "cpu") -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shlex
 import signal
@@ -139,6 +140,29 @@ def test_train_plugin_aggregation_trains_and_is_listed() -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_train_stopped_early_says_so_and_why() -> None:
+    result = trained("--epochs", "9", "--set", "train.patience=1", "--set", "train.min_delta=1e9", "--threads", "auto")
+    first = result.stdout.splitlines()[0]
+    assert first.startswith("stopped early after epoch 2 of 9: the validation ELBO did not improve by more than 1e+09")
+    assert load("out").config.train.threads == "auto"
+    again = invoke("train", "--resume", "out", "--quiet")
+    assert again.stdout.splitlines()[0] == first
+    further = invoke("train", "--resume", "out", "--epochs", "3", "--quiet")
+    assert "stopped early" not in further.stdout
+
+
+@pytest.mark.usefixtures("place")
+def test_train_log_level_writes_messages_to_standard_error() -> None:
+    handlers, level = list(logging.getLogger("pyro_mmvae").handlers), logging.getLogger("pyro_mmvae").level
+    result = trained("--log-level", "info")
+    lines = result.stderr.splitlines()
+    assert any("INFO pyro_mmvae.training.session: training out on cpu with fp32" in line for line in lines)
+    assert "INFO" not in result.stdout
+    logger = logging.getLogger("pyro_mmvae")
+    assert (logger.handlers, logger.level) == (handlers, level)
+
+
+@pytest.mark.usefixtures("place")
 def test_train_resume_continues_and_refuses_other_settings() -> None:
     trained("--epochs", "1")
     result = invoke("train", "--resume", "out", "--epochs", "3", "--quiet")
@@ -189,6 +213,9 @@ REFUSALS = [
     ),
     (("--set", "train.rate=1"), "train.rate: no such setting"),
     (("--set", "train.lr=fast"), "train.lr: "),
+    (("--set", "train.optimizer=sdg"), "train.optimizer: unknown optimizer 'sdg', did you mean 'SGD'?"),
+    (("--set", "train.callbacks=[tensorbord]"), "unknown callback 'tensorbord', did you mean 'tensorboard'?"),
+    (("--threads", "0"), "train.threads: must be a positive number, auto, or null"),
     (("--set", "train.lr"), "is not of the form section.key=value"),
     (("--set", "model.expert_weights=[1]"), "one number per modality, in the order m0, m1, got 1"),
     (("--device", "warp"), "device 'warp' is unavailable"),

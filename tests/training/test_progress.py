@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from pyro_mmvae import train
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training.progress import LineProgress, make_progress
+from pyro_mmvae.training.progress import LineProgress, TimeLeft, make_progress
 
 
 class Terminal(io.StringIO):
@@ -32,7 +32,7 @@ def test_train_into_a_file_writes_one_line_per_epoch(
     lines = text.splitlines()
     assert len(lines) == 3
     for number, line in enumerate(lines):
-        figures = r"loss=-?[\d.]+, rec=-?[\d.]+, kl=[\d.]+, val_elbo=-?[\d.]+"
+        figures = r"loss=-?[\d.]+, rec=-?[\d.]+, kl=[\d.]+, val_elbo=-?[\d.]+, left=\d\d:\d\d"
         assert re.fullmatch(rf"epoch {number + 1}/3: 96/96 items, \d+ s, {figures}", line)
 
 
@@ -77,3 +77,13 @@ def test_line_progress_closed_early_writes_the_items_completed() -> None:
     lines.update(10)
     lines.close()
     assert file.getvalue() == "epoch 1/1: 10/30 items, 0 s\n"
+
+
+def test_time_left_extrapolates_the_pace_of_this_process() -> None:
+    seconds = [50.0]
+    left = TimeLeft(1000, 400, clock=lambda: seconds[0])
+    seconds[0] += 60.0
+    assert left(500) == "05:00"  # 100 steps a minute, of which 500 are left
+    seconds[0] += 9 * 3600.0
+    assert left(700) == "9:01:00"
+    assert left(1000) == "00:00"

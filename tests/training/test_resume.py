@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pyro_mmvae import runs, train
@@ -208,3 +210,82 @@ def test_resume_of_unusable_runs_raises(toy_config: MakeConfig, tmp_path: Path) 
     (path / "config.yaml").write_text("train: {epochs: many}")
     with pytest.raises(ConfigError, match=r"train\.epochs"):
         resume(path, progress=False)
+
+
+MORE_SETTINGS: dict[str, Any] = {
+    "train__epochs": 6,
+    "train__lr": 1e-4,
+    "train__optimizer": {"name": "SGD", "momentum": 0.9},
+    "train__schedule": {"name": "StepLR", "step_size": 1, "gamma": 0.5},
+    "train__patience": 2,
+    "train__min_delta": 1e6,
+    "train__beta_warmup": 2,
+    "train__clip_norm": 100.0,
+    "train__weight_decay": 1e-3,
+}
+"""Settings whose state a checkpoint must hold; the patience ends the training after 3 epochs."""
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_resume_with_momentum_schedule_and_patience_equals_the_uninterrupted_training(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    config = toy_config(**MORE_SETTINGS)
+    train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        interrupt_at_step(patch, number)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "cut", progress=False)
+    resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")
+    for path in (tmp_path / "whole", tmp_path / "cut"):
+        rows = read_metrics(path)
+        assert [row["lr"] for row in rows] == pytest.approx([5e-5, 2.5e-5, 1.25e-5])
+        assert [row["beta"] for row in rows] == pytest.approx([4 / 7, 1.0, 1.0])
+        assert [row.get("stopped") for row in rows] == [None, None, rows[-1]["stopped"]]
+        assert "did not improve by more than 1e+06 nats" in rows[-1]["stopped"]
+        assert read_state(path / "checkpoint.safetensors")["stopping"]["epochs"] == 2
+
+
+@pytest.mark.parametrize("schedule", ["OneCycleLR", {"name": "ReduceLROnPlateau", "patience": 0, "threshold": 1e6}])
+def test_resume_with_a_scheduler_of_torch_equals_the_uninterrupted_training(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: Any
+) -> None:
+    config = toy_config(**{**SETTINGS, "train__schedule": schedule, "train__optimizer": "NAdam"})
+    train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        interrupt_at_step(patch, 4)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "cut", progress=False)
+    resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")
+    assert len({row["lr"] for row in read_metrics(tmp_path / "cut")}) > 1
+
+
+def test_resume_with_another_optimizer_in_the_configuration_raises(toy_config: MakeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    train(toy_config(train__epochs=1), path, progress=False)
+    file = path / "config.yaml"
+    file.write_text(file.read_text().replace("optimizer: adam", "optimizer: SGD"))
+    with pytest.raises(CheckpointError, match="does not fit .* the optimizer must be Adam, got SGD"):
+        resume(path, epochs=2, progress=False)
+
+
+def test_resume_of_a_checkpoint_without_the_new_state_follows_the_schedule(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Earlier versions stored tensors of the optimizer and the number of steps only."""
+    config = toy_config(**SETTINGS)
+    train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patch:
+        interrupt_at_step(patch, 4)
+        with pytest.raises(Interrupted):
+            train(config, tmp_path / "cut", progress=False)
+    file = tmp_path / "cut" / "checkpoint.safetensors"
+    with safe_open(file, "pt") as opened:
+        state = json.loads(opened.metadata()["pyro_mmvae"])
+    for key in ("optimizer", "schedule", "stopping", "stopped"):
+        del state[key]
+    save_file(load_file(file), file, metadata={"pyro_mmvae": json.dumps(state)})
+    resume(tmp_path / "cut", progress=False)
+    same(tmp_path / "cut", tmp_path / "whole")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -332,3 +334,62 @@ def test_train_warns_of_float_images_outside_the_unit_interval(
     with pytest.warns(UserWarning, match=r"modality 'm0': images of floats must have values in \[0, 1\], got values"):
         train(toy_config(), tmp_path / "run", progress=False)
     assert opened
+
+
+def figures(monkeypatch: pytest.MonkeyPatch, elbos: Sequence[float]) -> None:
+    """Let the validation return these ELBOs, one per epoch."""
+    values, evaluate = iter(elbos), evaluate_elbo
+    monkeypatch.setattr(session, "evaluate_elbo", lambda *a, **k: {**evaluate(*a, **k), "elbo": next(values)})
+
+
+@pytest.mark.parametrize(
+    ("settings", "epochs"),
+    [({"train__patience": 2}, 5), ({"train__patience": 2, "train__min_delta": 1.5}, 4), ({"train__patience": 3}, 6)],
+)
+def test_train_with_patience_stops_at_the_right_epoch(
+    toy_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    settings: dict[str, Any],
+    epochs: int,
+) -> None:
+    figures(monkeypatch, [-9.0, -5.0, -4.0, -4.5, -4.2, -4.1])
+    with caplog.at_level(logging.INFO, logger="pyro_mmvae"):
+        run = train(toy_config(train__epochs=8, **settings), tmp_path / "run", progress=False)
+    rows = read_metrics(run.path)
+    assert len(rows) == epochs
+    assert all("stopped" not in row for row in rows[:-1])
+    best = -5.0 if "train__min_delta" in settings else -4.0
+    assert f"on {best:.2f} for {settings['train__patience']} epochs (train.patience)" in rows[-1]["stopped"]
+    assert run.state["epoch"] == 3  # the best checkpoint counts every gain
+    assert any(f"stopped early after epoch {epochs} of 8: the validation" in line for line in caplog.messages)
+
+
+def test_train_with_patience_in_the_last_epoch_is_not_stopped_early(
+    toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures(monkeypatch, [-1.0, -2.0])
+    run = train(toy_config(train__patience=1), tmp_path / "run", progress=False)
+    assert [row.get("stopped") for row in read_metrics(run.path)] == [None, None]
+    assert read_state(run.path / "checkpoint.safetensors")["stopped"] is None
+
+
+def test_train_with_threads_auto_records_the_number_and_the_elbo(toy_config: MakeConfig, tmp_path: Path) -> None:
+    fixed = train(toy_config(train__batch_size=4), tmp_path / "fixed", progress=False)
+    tuned = train(toy_config(train__batch_size=4, train__threads="auto"), tmp_path / "tuned", progress=False)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    assert all(1 <= row["threads"] <= cores for row in read_metrics(tuned.path))
+    assert "threads" not in read_metrics(fixed.path)[0]
+    assert tuned.state["best"] == pytest.approx(fixed.state["best"], rel=1e-3)
+    assert tuned.config.train.threads == "auto"
+
+
+def test_train_logs_its_start_and_its_epochs_and_prints_nothing(
+    toy_config: MakeConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with caplog.at_level(logging.INFO, logger="pyro_mmvae"):
+        train(toy_config(), tmp_path / "run", progress=False)
+    assert f"training {tmp_path / 'run'} on cpu with fp32, 1 threads, 96 items, epoch 1 of 2" in caplog.messages
+    assert sum(message.startswith(("epoch 1: objective", "epoch 2: objective")) for message in caplog.messages) == 2
+    assert capfd.readouterr() == ("", "")

@@ -181,23 +181,28 @@ def test_evaluate_elbo_with_too_many_components_uses_drawn_ones() -> None:
     assert estimate["density"] == "component"
 
 
-def test_rate_warms_up_and_follows_half_a_cosine() -> None:
-    config = TrainConfig(lr=0.1, warmup=0.1, schedule="cosine")
+def rates(config: TrainConfig, count: int) -> list[float]:
+    """Return the learning rates before each of so many steps, of which the model is left alone."""
     trainer = Trainer(make(), config, total_steps=100)
-    rates = [trainer.rate(step) for step in range(101)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
-    assert rates[10] == pytest.approx(0.1)
-    assert rates[55] == pytest.approx(0.05)
-    assert rates[100] == pytest.approx(0.0, abs=1e-12)
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert trainer.rate(1000) == pytest.approx(0.0, abs=1e-12)
-    constant = Trainer(make(), TrainConfig(lr=0.1, schedule="constant"), total_steps=100)
-    assert {constant.rate(step) for step in (0, 50, 200)} == {0.1}
-    for step in (0, 3, 60):
-        trainer.steps = step
-        with local_pyro():
-            trainer.step(Batch({"v": torch.randn(4, 5)}))
-        assert trainer.optimizer.param_groups[0]["lr"] == trainer.rate(step)
+    result = []
+    for _ in range(count):
+        result.append(trainer.schedule.rate)
+        trainer.optimizer.step()
+        trainer.schedule.after_step()
+    return result
+
+
+def test_schedule_cosine_warms_up_and_follows_half_a_cosine() -> None:
+    found = rates(TrainConfig(lr=0.1, warmup=0.1, schedule="cosine"), 120)
+    assert found[:10] == pytest.approx([0.1 * (i + 1) / 11 for i in range(10)])
+    assert found[10] == pytest.approx(0.1)
+    assert found[55] == pytest.approx(0.05)
+    assert found[100:] == pytest.approx([0.0] * 20, abs=1e-12)
+    assert found[10:101] == sorted(found[10:101], reverse=True)
+
+
+def test_schedule_constant_keeps_the_rate() -> None:
+    assert set(rates(TrainConfig(lr=0.1, schedule="constant"), 120)) == {0.1}
 
 
 def test_batches_contain_every_item_once_in_an_order_per_seed_and_epoch() -> None:
@@ -278,3 +283,54 @@ def test_step_with_a_gradient_that_is_not_finite_raises_and_names_it(batch: Batc
     with local_pyro(), pytest.raises(NonFiniteError, match=f"step 0: the gradient of {name} not finite"):
         trainer.step(batch)
     assert torch.equal(parameter, before)
+
+
+def one_step(batch: Batch, **settings: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the parameters before one step of a training with these settings, and after it."""
+    trainer = Trainer(make(), TrainConfig(lr=1e-2, schedule="constant", **settings), total_steps=10)
+    before = [parameter.detach().clone() for parameter in trainer.parameters]
+    torch.manual_seed(3)
+    with local_pyro():
+        trainer.step(batch)
+    return before, [parameter.detach() for parameter in trainer.parameters]
+
+
+def test_step_with_clip_norm_bounds_the_update_of_sgd(batch: Batch) -> None:
+    norms = {}
+    for clip_norm in (None, 0.5, 1e9):
+        before, after = one_step(batch, optimizer="SGD", clip_norm=clip_norm)
+        differences = [new - old for new, old in zip(after, before, strict=True)]
+        norms[clip_norm] = float(torch.nn.utils.get_total_norm(differences))
+    assert norms[0.5] == pytest.approx(1e-2 * 0.5, rel=1e-3)
+    assert norms[None] > 10 * norms[0.5]
+    assert norms[1e9] == pytest.approx(norms[None], rel=1e-5)
+
+
+def test_step_with_weight_decay_of_adam_is_decoupled(batch: Batch) -> None:
+    before, plain = one_step(batch)
+    _, decayed = one_step(batch, weight_decay=0.3)
+    for start, without, with_decay in zip(before, plain, decayed, strict=True):
+        torch.testing.assert_close(with_decay, without - 1e-2 * 0.3 * start, rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(plain, one_step(batch, weight_decay=0.0)[1], strict=True))
+
+
+def test_step_with_weight_decay_of_sgd_is_added_to_the_gradient(batch: Batch) -> None:
+    settings: dict[str, Any] = {"optimizer": {"name": "SGD", "momentum": 0.9}, "clip_norm": 1.0}
+    before, plain = one_step(batch, **settings)
+    _, decayed = one_step(batch, **settings, weight_decay=0.3)
+    for start, without, with_decay in zip(before, plain, decayed, strict=True):
+        torch.testing.assert_close(with_decay, without - 1e-2 * 0.3 * start, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("beta_warmup", "steps"), [(0.5, 4), (3, 6)])  # 4 epochs of 2 steps
+def test_step_with_beta_warmup_weights_the_kl_term(batch: Batch, beta_warmup: float, steps: int) -> None:
+    config = SETTINGS.model_copy(update={"epochs": 4, "beta_warmup": beta_warmup, "beta_start": 0.25})
+    trainer = Trainer(make(beta=2.0), config, total_steps=8)
+    for step in range(8):
+        expected = 0.25 + 1.75 * min((step + 1) / (steps + 1), 1.0)
+        assert trainer.beta == pytest.approx(expected)
+        with local_pyro():
+            loss = trainer.step(batch)
+        terms = trainer.terms
+        weighted = expected * terms.kl - sum(terms.log_likelihood.values())
+        torch.testing.assert_close(loss, torch.as_tensor(weighted), rtol=1e-5, atol=1e-3)
