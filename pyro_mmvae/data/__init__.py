@@ -12,6 +12,7 @@ from pyro_mmvae.data.own.omics import load_omics
 from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
+    data_options,
     find_data,
     format_names,
     load_data,
@@ -44,6 +45,7 @@ __all__ = [
     "cache_folder",
     "complete_specs",
     "data_names",
+    "data_options",
     "find_data",
     "find_moments",
     "decode_texts",

@@ -7,8 +7,10 @@ from pyro_mmvae.training.elbo import evaluate_elbo as evaluate_elbo
 from pyro_mmvae.training.elbo import local_pyro as local_pyro
 from pyro_mmvae.training.objectives import ELBOObjective as ELBOObjective
 from pyro_mmvae.training.objectives import Objective as Objective
+from pyro_mmvae.training.objectives import describe_objective as describe_objective
 from pyro_mmvae.training.objectives import make_objective as make_objective
 from pyro_mmvae.training.objectives import objective_names as objective_names
+from pyro_mmvae.training.objectives import objective_options as objective_options
 from pyro_mmvae.training.objectives import register_objective as register_objective
 from pyro_mmvae.training.objectives import unregister_objective as unregister_objective
 from pyro_mmvae.training.session import Interrupted as Interrupted

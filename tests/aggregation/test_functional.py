@@ -215,7 +215,7 @@ def test_make_aggregation_refuses_options_beside_an_object_and_unknown_options()
         ValueError, match=r"prior_expert must be given to the aggregation.*WassersteinBarycenter\(prior"
     ):
         make_aggregation(WassersteinBarycenter(), prior_expert="all")
-    with pytest.raises(ValueError, match="aggregation 'wb' with options tau: .*'tau'"):
+    with pytest.raises(ValueError, match="option of aggregation 'wb' must be one of expert_weights, .*, got 'tau'$"):
         make_aggregation("wb", tau=0.5)
     with pytest.raises(ValueError, match="aggregation 'wb': prior_expert must be given once"):
         make_aggregation({"name": "wb", "prior_expert": "all"}, prior_expert="all")
