@@ -69,7 +69,7 @@ def describe_options(function: Callable[..., Any], positional: int = 0) -> list[
     for part in documented:
         meanings |= read_entries(part.__doc__ or "")
         with suppress(NameError, TypeError, AttributeError):  # an annotation that cannot be resolved is left out
-            hints |= get_type_hints(part.__init__ if isinstance(part, type) else part)
+            hints |= get_type_hints(vars(part)["__init__"] if isinstance(part, type) else part)
     options, _ = find_options(function, positional)
     return [Option(n, p.default, hints.get(n, Any), meanings.get(n, "")) for n, p in options.items()]
 

@@ -73,9 +73,9 @@ def test_read_entries_ignores_other_sections() -> None:
 def test_check_options_unknown_name_lists_options_and_suggests_the_close_one() -> None:
     check_options("part 'p'", ["tau"], ["tau"])
     with pytest.raises(
-        ValueError, match=r"^option of part 'p' must be one of tau, size, got 'tua'; did you mean 'tau'\?$"
+        ValueError, match=r"^option of part 'p' must be one of tau, size, got 'taus'; did you mean 'tau'\?$"
     ):
-        check_options("part 'p'", ["tua"], ["tau", "size"])
+        check_options("part 'p'", ["taus"], ["tau", "size"])
     with pytest.raises(ValueError, match="option 'x' of part 'p' must be left out, since it does not have options"):
         check_options("part 'p'", ["x"], [])
 

@@ -154,11 +154,13 @@ def compare(
     """Train and evaluate several aggregations over several seeds.
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation and seed to --out,
-    and the tables comparison.csv and comparison.md and the plot comparison.png. Finished runs are not repeated.
+    and the tables comparison.csv and comparison.md and the plot comparison.png. Finished runs are not repeated; those
+    that were evaluated with other options are evaluated again, without training.
     """
     from pyro_mmvae import reports, training
     from pyro_mmvae.evaluation import EvaluationOptions
     from pyro_mmvae.experiments import make_cells, run_cell
+    from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
     configs = {
@@ -168,8 +170,11 @@ def compare(
     }
     options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
     cells = make_cells(out, configs)
-    unfinished = [cell for cell in cells if not cell.finished]
+    unfinished = [cell for cell in cells if not cell.is_finished(options)]
     click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
+    outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
+    if outdated:
+        click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
     started = time.monotonic()
     try:
         for number, cell in enumerate(unfinished):

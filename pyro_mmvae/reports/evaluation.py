@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.reports.plots import save_figure
 from pyro_mmvae.reports.texts import legend_label, plain_text
-from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.run_files import RunFiles, split_names
 
 _LABELS = {
     "probe": "linear probe",
@@ -127,7 +127,7 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
             column, 1.01, f"{infinite} infinite" if infinite else "", transform=axis.get_xaxis_transform(), fontsize=6
         )
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
-    axis.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names], fontsize=7)
+    axis.set_xticks(range(len(names)), ["\n".join(split_names(name)) for name in names], fontsize=7)
     axis.set_yscale("symlog", linthresh=1.0)
     axis.yaxis.set_major_formatter("{x:g}")  # the default one of this scale writes formulas
     axis.set(xlabel="modalities given", ylabel="PSIS k-hat per item")

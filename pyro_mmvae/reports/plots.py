@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.files import write_atomically
 from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text, write_lines
-from pyro_mmvae.run_files import RunFiles, read_metrics
+from pyro_mmvae.run_files import RunFiles, read_metrics, split_names
 
 _ZOOM = 2  # screen pixels per pixel of a small image
 _CURVE_COLUMNS = 3
@@ -201,7 +201,9 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
             values = last["subset_weights"]
             axis.bar(range(len(values)), list(values.values()))
             axis.axhline(1 / len(values), color="0.3", lw=0.8, ls="--")
-            axis.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
+            axis.set_xticks(
+                range(len(values)), [" + ".join(split_names(name)) for name in values], rotation=90, fontsize=6
+            )
             axis.set(title="π after training; dashed: uniform")
         axis.title.set_fontsize(9)
         axis.grid(alpha=0.3, axis="y")

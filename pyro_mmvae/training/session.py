@@ -23,9 +23,9 @@ from pyro_mmvae._version import __version__
 from pyro_mmvae.data import complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.runs.layout import RunWriter, process_rank
+from pyro_mmvae.runs.layout import RunError, RunWriter, process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
@@ -96,7 +96,8 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
         The run with its best checkpoint.
 
     Raises:
-        RunError: If ``path`` is not a run directory, or one that another version wrote in another format.
+        RunError: If ``path`` is not a run directory, or one that another version wrote in another format, or ``epochs``
+            is less than the run has trained already.
         CheckpointError: If its checkpoint is missing or damaged.
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, after saving.
@@ -104,6 +105,12 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
     config = runs.read_config(Path(path))
     runs.import_plugins(config.plugins)
     if epochs is not None:
+        state = read_state(RunFiles(Path(path)).checkpoint("last"))
+        started = state["epoch"] + (state["batch"] > 0)
+        if epochs < started:
+            raise RunError(
+                f"{path}: epochs must be at least {started}, which the run has trained already, got {epochs}"
+            )
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     session = _Session(config, Path(path), progress)
     if epochs is not None:
