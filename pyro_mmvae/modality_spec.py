@@ -249,7 +249,13 @@ def check_modality_name(name: str, where: str = "") -> None:
         ValueError: If the name is empty, ``present``, which is the mask of a batch, ``.`` or ``..``, or has a slash, a
             backslash or characters that cannot be printed.
     """
-    if name in {"", ".", "..", "present"} or "/" in name or "\\" in name or not name.isprintable():
+    if (
+        not isinstance(name, str)
+        or name in {"", ".", "..", "present"}
+        or "/" in name
+        or "\\" in name
+        or not name.isprintable()
+    ):
         raise ValueError(
             f"{where}{': ' if where else ''}the name of a modality must be a file name of printable characters other "
             f"than 'present', got {name!r}: rename it"

@@ -93,7 +93,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except (ValueError, TypeError, OSError, ImportError) as error:
             if os.environ.get("PYRO_MMVAE_DEBUG"):
                 raise
-            click.echo("error: " + " ".join(str(error).split()), err=True)
+            text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
+            click.echo("error: " + " ".join(text.split()), err=True)
             sys.exit(2)
 
     return wrapped

@@ -201,10 +201,9 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
             names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
     tree = {} if path is None else _read(Path(path))
+    options = tuple(f"{name}." for name in _NAMED)
     # A name of a part comes before options of it, whichever was given first.
-    for key, value in sorted(
-        (overrides or {}).items(), key=lambda item: item[0].startswith(tuple(f"{n}." for n in _NAMED))
-    ):
+    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(options)):
         node = tree
         *parents, last = key.split(".")
         for depth, parent in enumerate(parents, 1):

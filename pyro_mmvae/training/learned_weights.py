@@ -24,9 +24,8 @@ def learned_weights(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: 
 
     Returns:
         A dictionary with ``expert_weights``, modality name to the mean of λ over the items that have it (1 where no
-        modality is preferred), and ``subset_weights``, names as :func:`~pyro_mmvae.run_files.join_names` joins them to π of an item that has
-        everything. What is
-        not learned is left out.
+        modality is preferred), and ``subset_weights``, names of the subset, joined by
+        :func:`~pyro_mmvae.run_files.join_names`, to π of an item that has everything. What is not learned is left out.
     """
     result: dict[str, Any] = {}
     guide, mode = vae.guide, vae.training

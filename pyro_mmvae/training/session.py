@@ -20,7 +20,7 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._version import __version__
-from pyro_mmvae.data import complete_specs, find_moments, infer_specs, range_problems
+from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, make_batch, range_problems
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
@@ -33,6 +33,7 @@ from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.progress import make_progress
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
+from pyro_mmvae.vae.trial import try_custom_parts
 
 _STEPS_PER_SUMMARY = 20  # reading the averages waits for the device
 
@@ -149,6 +150,8 @@ class _Session:
         with seeded(config.train.seed, self.device):
             self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
+            # Before the run directory exists, so that a mistake leaves nothing behind.
+            try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs
@@ -294,6 +297,12 @@ class _Session:
             f"good checkpoint is {best if best.exists() else last}. Try a lower train.lr (now "
             f"{self.config.train.lr:g}) or train.precision=fp32"
         )
+
+
+def _first_items(data: MultimodalDataset) -> list[int]:
+    """Return the numbers of items that together have every modality: the first with each."""
+    present = data.present.cpu()
+    return sorted({int(present[:, m].nonzero()[0]) for m in range(present.shape[1]) if bool(present[:, m].any())})
 
 
 def _summary(means: MeanTerms) -> dict[str, str]:

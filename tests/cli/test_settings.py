@@ -144,7 +144,7 @@ def test_train_help_shows_the_defaults_of_the_configuration() -> None:
         (("--agg", "wb", "--set", "model.aggregation.tau.x=1"), "option of aggregation 'wb' must be one of"),
         (
             ("--agg", "renyi", "--set", "model.aggregation.parameter.x=1"),
-            "aggregation 'renyi' cannot be made with parameter=",
+            "the parameter of divergence 'renyi' must be a number between 0 and inf",
         ),
         (
             ("--set", "model.expert_weights=foo"),
