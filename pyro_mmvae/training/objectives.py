@@ -124,7 +124,7 @@ def objective_options(name: str) -> tuple[Option, ...]:
     """Return the options of an objective by name.
 
     Args:
-        name: One of :func:`objective_names`.
+        name: The name of an objective, one of :func:`objective_names`.
 
     Returns:
         The options with their defaults, annotations and descriptions.
@@ -139,7 +139,7 @@ def describe_objective(name: str) -> str:
     """Return a one-line summary of an objective by name.
 
     Args:
-        name: One of :func:`objective_names`.
+        name: The name of an objective, one of :func:`objective_names`.
 
     Raises:
         ValueError: If the name is unknown.

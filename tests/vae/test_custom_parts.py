@@ -229,7 +229,7 @@ def test_likelihood_wrong_event_shape_is_refused(batch: dict[str, Tensor]) -> No
         def forward(self, parameters: Tensor, observed: Tensor | None = None) -> Any:
             return dist.StudentT(4.0, parameters, 1.0)
 
-    message = r"modality 'a': .* event shape \(4,\), got \(\)ent\(1\) may be missing"
+    message = r"modality 'a': .* event shape \(4,\), got \(\); to_event\(1\) may be missing"
     with pytest.raises(ValueError, match=message):
         make(Modality("a", (4,), likelihood=Flat((4,)))).model(batch)
 
