@@ -42,8 +42,9 @@ def try_custom_parts(vae: MultimodalVAE, batch: Batch) -> None:
                 if len(features):
                     _run(network.label, what, network.run_groups, [0], features.unsqueeze(1))
         for network, group in zip(decoders.networks, decoders.groups, strict=True):
-            if isinstance(network, CustomDecoder) or _is_custom(vae.model.likelihoods[group[0]]):
-                _try_generating(vae, group[0], network)
+            for name in group:
+                if isinstance(network, CustomDecoder) or _is_custom(vae.model.likelihoods[name]):
+                    _try_generating(vae, name, network)
 
 
 def _try_generating(vae: MultimodalVAE, name: str, network: nn.Module) -> None:
