@@ -55,3 +55,29 @@ def cpu_multiplies_bfloat16() -> bool:
     """
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def watch_gradients(tensor: torch.Tensor, message: str) -> None:
+    """Let the backward pass through a tensor fail where the gradient of a leaf that it came from is not finite.
+
+    The hooks belong to the graph, and are freed with it. The attribute ``variable`` of the nodes that accumulate the
+    gradient of a leaf is not documented (torch 2.9 to 2.14).
+
+    Args:
+        tensor: The result of differentiable operations.
+        message: The message of the ValueError that the backward pass then raises.
+    """
+
+    def check(gradients: tuple[torch.Tensor | None, ...]) -> None:
+        if any(gradient is not None and not bool(gradient.isfinite().all()) for gradient in gradients):
+            raise ValueError(message)
+
+    seen, nodes = set[Any](), [tensor.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        nodes += [following for following, _ in node.next_functions]
+        if hasattr(node, "variable"):
+            node.register_prehook(check)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyro_mmvae._compat import validates_by_default
+from pyro_mmvae._compat import validates_by_default, watch_gradients
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.barycenters.full_covariance import low_rank_tril
 
@@ -26,6 +26,9 @@ class Experts:
 
     The values in an absent slot never matter. They are replaced by loc 0 and scale 1 at construction, so that a NaN
     there reaches neither a value nor a gradient of anything computed from the experts.
+
+    That holds for gradients of the experts' own tensors. A network that sees a NaN gets a gradient that is NaN however
+    its output is used: absent values must be filled before networks, which the backward pass checks under validation.
 
     Gaussians with full covariance are defined by ``scale_tril`` instead of ``scale``, or by ``scale`` and
     ``cov_factor``; ``scale`` then holds their marginal standard deviations. Other families have independent dimensions.
@@ -103,6 +106,7 @@ class Experts:
                 raise TypeError(f"Experts: present must be a bool tensor, got {_describe(present)}")
             present = _broadcast("present", present, shape[:-1])
             self._check_values(tensors, present)
+            self._watch_absent(tensors, present)
             tensors = _fill_absent(tensors, present)
         if cov_factor is not None:
             tensors["scale_tril"] = low_rank_tril(tensors["scale"], tensors.pop("cov_factor"))
@@ -149,6 +153,25 @@ class Experts:
                 raise ValueError(
                     f"Experts: {name} must be {condition} where the modality is present, got {tensor[index].item()} at "
                     f"{name}{list(index)} (modality {index[present.dim() - 1]}); {len(indices)} such values"
+                )
+
+    def _watch_absent(self, tensors: dict[str, Tensor], present: Tensor) -> None:
+        """Let the backward pass check gradients where networks made values of absent slots that are not finite.
+
+        The slots are filled, so that the loss is finite, but 0 times NaN in the gradient of the networks is not, and
+        the next step of an optimiser would ruin all their parameters.
+        """
+        check = validates_by_default() if self.validate_args is None else self.validate_args
+        if not check or not torch.is_grad_enabled():
+            return
+        for name, tensor in tensors.items():
+            absent = ~_align(present, tensor)
+            if tensor.grad_fn is not None and bool((absent & ~tensor.detach().isfinite()).any()):
+                watch_gradients(
+                    tensor,
+                    f"Experts: {name} of absent slots must come from networks with finite inputs, got values that are "
+                    "not finite, for which the gradient of the networks is not finite either: fill absent values "
+                    "before the networks, as in torch.where(present.unsqueeze(-1), x, 0.0)",
                 )
 
     def __repr__(self) -> str:

@@ -42,7 +42,7 @@ class ModalitySpec:
     :class:`~pyro_mmvae.Modality`. :func:`resolve_modality` merges several and fills in the defaults.
 
     Attributes:
-        data_type: One of ``DATA_TYPES``. An ``image`` is `(channel, height, width)`, a ``vector`` any array of floats,
+        data_type: Type of the values. An ``image`` is `(channel, height, width)`, a ``vector`` any array of floats,
             ``binary`` an array of numbers in [0, 1], ``tokens`` integers from 0 to ``classes - 1``, and ``counts``
             integers from 0. By default it follows from the likelihood and from the type and shape of the values.
         likelihood: Name of a likelihood, see ``pyro_mmvae.likelihoods.LIKELIHOODS``; it follows from the data type.
@@ -54,8 +54,8 @@ class ModalitySpec:
         hidden: Size of hidden layers of the networks, in place of the model's.
         depth: Number of hidden layers of the networks, in place of the model's.
         private_size: Number of latent dimensions that this modality alone has. 0 by default.
-        scale: Scale of a Laplace or Normal likelihood, a positive number or ``"learned"``; ``PIXEL_SCALE`` for pixels,
-            otherwise learned. It is relative to the spread of a feature if the modality is standardized.
+        scale: Scale of a Laplace or Normal likelihood, a positive number or ``"learned"``; 0.75 for pixels, otherwise
+            learned. It is relative to the spread of a feature if the modality is standardized.
         output: Link of a Laplace or Normal likelihood, ``identity``, the default, or ``sigmoid`` for means in [0, 1].
         standardize: If True, networks see values that are standardised by the moments of the training data, while
             draws, means and densities stay in the units of the data, see
@@ -249,7 +249,13 @@ def check_modality_name(name: str, where: str = "") -> None:
         ValueError: If the name is empty, ``present``, which is the mask of a batch, ``.`` or ``..``, or has a slash, a
             backslash or characters that cannot be printed.
     """
-    if name in {"", ".", "..", "present"} or "/" in name or "\\" in name or not name.isprintable():
+    if (
+        not isinstance(name, str)
+        or name in {"", ".", "..", "present"}
+        or "/" in name
+        or "\\" in name
+        or not name.isprintable()
+    ):
         raise ValueError(
             f"{where}{': ' if where else ''}the name of a modality must be a file name of printable characters other "
             f"than 'present', got {name!r}: rename it"

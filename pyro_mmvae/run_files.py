@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -158,6 +159,30 @@ def short_name(name: str) -> str:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:12]
     return f"{encoded[: _MAX_NAME_BYTES - 13].decode(errors='ignore')}-{digest}"
+
+
+def join_names(names: Iterable[str]) -> str:
+    r"""Return the names of the modalities of a subset as one text, joined by ``+``.
+
+    Args:
+        names: The names of the modalities, in which ``+`` and the backslash are escaped by a backslash.
+
+    Example:
+        >>> print(join_names(["image", "a+b"]))
+        image+a\+b
+        >>> split_names(join_names(["image", "a+b"]))
+        ('image', 'a+b')
+    """
+    return "+".join(re.sub(r"([+\\])", r"\\\1", name) for name in names)
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Return the names of the modalities in a text of :func:`join_names`; none for an empty text.
+
+    Args:
+        text: The names, such as the column ``given`` of ``metrics.csv``.
+    """
+    return tuple(re.sub(r"\\(.)", r"\1", name) for name in re.findall(r"(?:\\.|[^+\\])+", text))
 
 
 def split_key(key: str, names: Iterable[str]) -> tuple[str, str]:

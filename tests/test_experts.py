@@ -49,6 +49,33 @@ def test_init_without_presence_has_all_present() -> None:
     assert experts.mask.all()
 
 
+@pytest.mark.parametrize("value", [NAN, INF])
+def test_backward_through_networks_that_saw_nan_in_absent_slots_says_to_fill_them(value: float) -> None:
+    network, present = torch.nn.Linear(4, 2), torch.tensor([[True], [False]])
+    x = torch.randn(2, 1, 4)
+    x[1] = value
+    loc, log_scale = network(x).chunk(2, -1)
+    experts = Experts(loc, log_scale.exp(), present)
+    loss = (experts.loc / experts.scale).square().sum()
+    assert loss.isfinite()
+    with pytest.raises(ValueError, match=r"loc of absent slots must come from .*: fill absent values before the netw"):
+        loss.backward()
+    assert network.weight.grad is None
+    filled = network(torch.where(present.unsqueeze(-1), x, 0.0)).chunk(2, -1)
+    Experts(filled[0], filled[1].exp(), present).loc.square().sum().backward()
+    assert network.weight.grad is not None
+    assert network.weight.grad.isfinite().all()
+
+
+def test_backward_with_nan_in_absent_slots_after_the_networks_passes() -> None:
+    network, present = torch.nn.Linear(4, 2), torch.tensor([[True], [False]])
+    loc, log_scale = network(torch.randn(2, 1, 4)).masked_fill(~present.unsqueeze(-1), NAN).chunk(2, -1)
+    experts = Experts(loc, log_scale.exp(), present)
+    (experts.loc / experts.scale).square().sum().backward()
+    assert network.weight.grad is not None
+    assert network.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("value", [NAN, INF, -INF])
 def test_absent_slot_affects_neither_value_nor_gradient(value: float) -> None:
     loc, scale = (torch.full((3, 2), v, requires_grad=True) for v in (0.5, 2.0))

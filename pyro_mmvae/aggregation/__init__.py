@@ -5,6 +5,7 @@ from pyro_mmvae.aggregation.barycenter import barycenter as barycenter
 from pyro_mmvae.aggregation.base import Aggregation as Aggregation
 from pyro_mmvae.aggregation.custom import FunctionAggregation as FunctionAggregation
 from pyro_mmvae.aggregation.functional import aggregate as aggregate
+from pyro_mmvae.aggregation.functional import aggregation_options as aggregation_options
 from pyro_mmvae.aggregation.functional import aggregations as aggregations
 from pyro_mmvae.aggregation.functional import describe_aggregation as describe_aggregation
 from pyro_mmvae.aggregation.functional import draw_component as draw_component

@@ -407,7 +407,10 @@ class Aggregation(nn.Module):
 
         Raises:
             ValueError: If they are of a kind that the aggregation does not accept.
+            TypeError: If they are not experts.
         """
+        if not isinstance(experts, Experts):
+            raise TypeError(f"experts must be Experts, as in Experts(loc, scale), got {type(experts).__name__}")
         check_kind(self.name, experts.kind, self.accepts)
         device = experts.loc.device.type
         off: Any = contextlib.nullcontext()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,7 @@ from pyro_mmvae.aggregation.subsets import SubsetFamily, check_subsets
 from pyro_mmvae.barycenters import divergences, find_divergence
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.registry import Registry
+from pyro_mmvae.signatures import Option, check_options, describe_options, find_options
 
 AggregationLike: TypeAlias = str | Mapping[str, Any] | Callable[[Experts], TorchDistribution]
 """A name, a mapping with a name and options, an aggregation, or any callable from experts to a distribution."""
@@ -37,10 +39,19 @@ OPTIONS = ("expert_weights", "subset_weights", "prior", "prior_expert")
 
 @dataclass(frozen=True)
 class Entry:
-    """A named aggregation: the function that makes it from keywords, and a one-line summary."""
+    """A named aggregation.
+
+    Attributes:
+        make: The function that makes it from keywords.
+        summary: A one-line summary of the aggregation.
+        source: The class or function that defines its options; None if it has only those of every aggregation.
+        shared: The keywords in ``OPTIONS`` that are taken in addition to those of ``source``.
+    """
 
     make: Callable[..., Aggregation]
     summary: str
+    source: Callable[..., Any] | None = None
+    shared: tuple[str, ...] = ()
 
 
 _REGISTRY: Registry[Entry] = Registry(
@@ -65,7 +76,7 @@ for _name, _class, _summary in (
     ("pool", LogLinearPool, "log-linear pool: the barycenter of KL(q || q_m)"),
     ("moment", MomentMatching, "moment matching: the Gaussian barycenter of KL(q_m || q)"),
 ):
-    _REGISTRY.register(_name, Entry(_class, _summary), built_in=True)
+    _REGISTRY.register(_name, Entry(_class, _summary, _class), built_in=True)
 _BUILT_IN = tuple(_REGISTRY)
 
 
@@ -108,10 +119,18 @@ def make_aggregation(aggregation: AggregationLike, **options: Any) -> Aggregatio
             raise ValueError(f"aggregation {name!r}: {twice[0]} must be given once, got it twice")
         return make_aggregation(name, **keywords, **options)
     if isinstance(aggregation, str):
+        entry = _entry(aggregation)
+        names, is_open = ({}, False) if entry.source is None else find_options(entry.source)
+        if not is_open:  # a callable refuses the others of OPTIONS by itself, and says why
+            allowed = [*names, *entry.shared, *(OPTIONS if entry.source is None else ())]
+            check_options(
+                f"aggregation {aggregation!r}", [n for n in options if n not in allowed], [*names, *entry.shared]
+            )
         try:
-            made = _entry(aggregation).make(**options)
-        except TypeError as error:
-            raise ValueError(f"aggregation {aggregation!r} with options {', '.join(options)}: {error}") from error
+            made = entry.make(**options)
+        except (TypeError, AttributeError, RuntimeError) as error:  # of a constructor that was given a wrong value
+            given = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in options.items())
+            raise ValueError(f"aggregation {aggregation!r} cannot be made with {given}: {error}") from error
         if aggregation in _REGISTRY:  # the name of a divergence says its parameter already
             made.name = aggregation
         return made
@@ -139,6 +158,24 @@ def describe_aggregation(name: str) -> str:
         ValueError: If the name is unknown.
     """
     return _entry(name).summary
+
+
+def aggregation_options(name: str) -> tuple[Option, ...]:
+    """Return the options of an aggregation by name.
+
+    Args:
+        name: One of :func:`aggregations`, or a divergence with a parameter.
+
+    Returns:
+        The options with their defaults, annotations and descriptions.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    entry = _entry(name)
+    options = {} if entry.source is None else {option.name: option for option in describe_options(entry.source)}
+    shared = {option.name: option for option in describe_options(Aggregation) if option.name in entry.shared}
+    return tuple({**options, **shared}.values())
 
 
 def register_aggregation(
@@ -205,8 +242,11 @@ def register_aggregation(
         if not callable(part):
             raise TypeError(f"aggregation {name!r} must be a class, a factory or a callable of experts, got {part!r}")
         summary = str(inspect.getdoc(part) or getattr(part, "__name__", name)).split("\n")[0]
-        makes = factory or isinstance(part, type)
-        _REGISTRY.register(name, Entry(partial(_make_registered, part, makes, subsets, tuple(kinds)), summary))
+        makes, is_class = factory or isinstance(part, type), isinstance(part, type)
+        hands_on = makes and subsets is None and (not is_class or issubclass(part, Aggregation))  # type: ignore[arg-type]
+        make = partial(_make_registered, part, makes, hands_on, subsets, tuple(kinds))
+        shared = () if hands_on else OPTIONS if subsets is not None else ("prior",)
+        _REGISTRY.register(name, Entry(make, summary, part if makes else None, shared))
         return part
 
     return register if part is None else register(part)
@@ -307,9 +347,12 @@ def _divergence_entry(name: str) -> Entry | None:
         return Entry(
             partial(DivergenceBarycenter, name),
             f"barycenter under {divergence.summary}; mixture:{name} over every subset",
+            partial(DivergenceBarycenter, name),
         )
     return Entry(
-        partial(_mixture_of_divergence, inner), f"mixture over every subset of barycenters under {divergence.summary}"
+        partial(_mixture_of_divergence, inner),
+        f"mixture over every subset of barycenters under {divergence.summary}",
+        partial(DivergenceBarycenter, inner),
     )
 
 
@@ -322,14 +365,15 @@ def _mixture_of_divergence(divergence: str, **options: Any) -> Aggregation:
 
 
 def _make_registered(
-    part: Callable[..., Any], makes: bool, subsets: SubsetFamily | None, kinds: tuple[str, ...], **options: Any
+    part: Callable[..., Any],
+    makes: bool,
+    hands_on: bool,
+    subsets: SubsetFamily | None,
+    kinds: tuple[str, ...],
+    **options: Any,
 ) -> Aggregation:
-    shared = {name: options.pop(name) for name in OPTIONS if name in options}
-    if not makes and options:
-        raise ValueError(f"{', '.join(options)} must be left out: the aggregation is a callable without options")
-    is_class = isinstance(part, type)
-    if makes and subsets is None and (not is_class or issubclass(part, Aggregation)):  # type: ignore[arg-type]
-        options, shared = {**options, **shared}, {}
+    """Return an aggregation of a registered part, which is given all options if ``hands_on``, else those of its own."""
+    shared = {} if hands_on else {name: options.pop(name) for name in OPTIONS if name in options}
     rule = part(**options) if makes else part
     if not isinstance(rule, Aggregation):
         rule = FunctionAggregation(rule, kinds, **({} if subsets is not None else shared))

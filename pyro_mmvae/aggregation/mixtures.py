@@ -21,7 +21,7 @@ from pyro_mmvae.aggregation.subsets import (
     members_of,
     subset_probabilities,
 )
-from pyro_mmvae.aggregation.values import Prior, Values, shared_mask, weighted_mask
+from pyro_mmvae.aggregation.values import ExpertWeights, Prior, Values, shared_mask, weighted_mask
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 
@@ -225,18 +225,34 @@ class MixtureOfExperts(MixtureOverSubsets):
 
     The objective of MMVAE's paper is another one: an importance-weighted bound with Laplace experts.
 
-    Its expert weights are the weights of the mixture.
-
     Args:
-        **options: The keywords of :class:`Aggregation`.
+        expert_weights: The weights of the mixture, one per modality, in any form that :class:`Aggregation` takes. All 1
+            by default.
+        subset_weights: Further weights of the single modalities, see :class:`Aggregation`; "uniform" by default.
+        prior: The pair ``(loc, scale)`` of the latent's prior, see :class:`Aggregation`; by default (0, 1).
+        prior_expert: In which subsets the prior is one more expert, see :class:`Aggregation`; "none" by default.
 
     References:
         Shi et al., 2019. Variational mixture-of-experts autoencoders for multi-modal deep generative models. NeurIPS.
     """
 
-    def __init__(self, **options: Any) -> None:
-        alone = options.get("prior_expert") in {None, "none"}  # otherwise the prior is multiplied in
-        super().__init__(Selection() if alone else ProductOfExperts(), "singletons", **options)
+    def __init__(
+        self,
+        *,
+        expert_weights: ExpertWeights | None = None,
+        subset_weights: SubsetWeights = "uniform",
+        prior: Prior | None = None,
+        prior_expert: str | None = None,
+    ) -> None:
+        alone = prior_expert in {None, "none"}  # otherwise the prior is multiplied in
+        super().__init__(
+            Selection() if alone else ProductOfExperts(),
+            "singletons",
+            expert_weights=expert_weights,
+            subset_weights=subset_weights,
+            prior=prior,
+            prior_expert=prior_expert,
+        )
         self.name = type(self).__name__
 
     def draw(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:

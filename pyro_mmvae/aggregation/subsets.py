@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import torch
 
+from pyro_mmvae._compat import validates_by_default
 from pyro_mmvae._typing import Bool, Float, Tensor
 
 MAX_COMPONENTS = 4096
@@ -172,7 +173,8 @@ def subset_probabilities(
         dtype: The dtype of the result, float32 by default.
 
     Raises:
-        ValueError: If ``subset_weights`` is an unknown name, or a function returns a wrong shape.
+        ValueError: If ``subset_weights`` is an unknown name, or a function returns a wrong shape or, under validation,
+            a weight that is negative or not a number.
     """
     check_subset_weights(subset_weights)
     weights = live.to(dtype)
@@ -181,6 +183,8 @@ def subset_probabilities(
         if not isinstance(given, Tensor) or given.shape[-1:] != matrix.shape[:1]:
             shape = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__
             raise ValueError(f"subset_weights must return a tensor (…, {matrix.shape[0]}), got {shape}")
+        if validates_by_default() and not torch.jit.is_tracing() and not bool((given >= 0).all()):  # type: ignore[attr-defined]
+            raise ValueError(f"subset_weights must return weights that are not negative, got {given.min().item():g}")
         weights = weights * given.to(weights)
     elif subset_weights == "by_size":
         sizes = torch.nn.functional.one_hot(matrix.sum(-1), matrix.shape[-1] + 1).to(dtype)

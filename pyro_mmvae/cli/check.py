@@ -130,9 +130,9 @@ def _label(names: tuple[str, ...], given: Sequence[tuple[str, ...]]) -> str:
     first = next((subset for subset in given if subset), given[0])
     if names == first:
         return ""
-    label = "+".join(names) or "prior"
-    is_ambiguous = names and (label == "prior" or any("+" in name for name in names))
-    return f"given {' + '.join(names)}" if is_ambiguous else label
+    # The backslash of join_names would separate folders on some systems.
+    label = "+".join(name.replace("%", "%25").replace("+", "%2B") for name in names)
+    return "given prior" if label == "prior" else label or "prior"
 
 
 def _classifiers(opened: Any, test: Any, seed: int) -> Any:

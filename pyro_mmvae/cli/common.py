@@ -89,7 +89,8 @@ def set_option(command: Command) -> Command:
     """Add the option ``--set`` to a command that takes settings of a configuration."""
     return click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated.",
+        help="Override one setting of the configuration, as in --set train.lr=1e-3; may be repeated. The command "
+        "'settings' lists all.",
     )(command)  # fmt: skip
 
 
@@ -100,11 +101,11 @@ _CONFIG_OPTIONS = (
     ),
     set_option,
     click.option(
-        "--data", metavar="NAME|PATH", show_default="from the configuration",
+        "--data", metavar="NAME|PATH", show_default="polymnist-mini, or that of --config",
         help="Data set to train on: a name from the command 'data info', or the path of its files.",
     ),
     click.option(
-        "--epochs", type=click.IntRange(0), show_default="from the configuration",
+        "--epochs", type=click.IntRange(0), show_default="10, or that of --config",
         help="Number of passes over the training data.",
     ),
 )  # fmt: skip
@@ -120,7 +121,8 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
         except (ValueError, TypeError, OSError, ImportError) as error:
             if os.environ.get("PYRO_MMVAE_DEBUG"):
                 raise
-            click.echo("error: " + " ".join(str(error).split()), err=True)
+            text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
+            click.echo("error: " + " ".join(text.split()), err=True)
             sys.exit(2)
 
     return wrapped
@@ -159,13 +161,36 @@ def read_config(
         "threads": "train.threads",
     }
     values = parse_overrides(overrides)
-    values.update({settings[name]: value for name, value in options.items() if value is not None})
+    for name, value in options.items():
+        if value is not None:
+            _set_option(values, name, settings[name], value)
     if plugins:
         values["plugins"] = plugins
     result = make_config(config, values)
     runs.import_plugins(result.plugins)
     make_aggregation(result.model.aggregation_options)
     return runs.resolve(result)
+
+
+def _set_option(values: dict[str, Any], name: str, key: str, value: Any) -> None:
+    """Add the value of an option to settings, which must not set it to another one.
+
+    Args:
+        values: The settings by key, which are changed.
+        name: The name of the option.
+        key: The key of the setting that the option stands for.
+        value: The value of the option.
+
+    Raises:
+        ValueError: If ``--set`` says something else.
+    """
+    given = values.get(key, value)
+    chosen = given.get("name", value) if isinstance(given, dict) else given
+    chosen = values.get(f"{key}.name", chosen) if name == "aggregation" else chosen
+    if str(chosen) != str(value):
+        flag = {"aggregation": "agg"}.get(name, name)
+        raise ValueError(f"--{flag} {value} must agree with --set {key}, got {chosen!r} there: leave one of them out")
+    values[key] = given if isinstance(given, dict) else value
 
 
 def split_names(text: str, names: Sequence[str] = ()) -> tuple[str, ...]:

@@ -165,11 +165,12 @@ def compare(
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation and seed to --out,
     and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs are not
-    repeated.
+    repeated; those that were evaluated with other options are evaluated again, without training.
     """
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.evaluation import EvaluationOptions
     from pyro_mmvae.experiments import make_cells, run_cell
+    from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
     configs = {
@@ -179,8 +180,11 @@ def compare(
     }
     options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
     cells = make_cells(out, configs)
-    unfinished = [cell for cell in cells if not cell.finished]
+    unfinished = [cell for cell in cells if not cell.is_finished(options)]
     click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
+    outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
+    if outdated:
+        click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
     started = time.monotonic()
     try:
         for number, cell in enumerate(unfinished):

@@ -23,34 +23,34 @@ from pyro_mmvae.cli.common import (
     split_names,
 )
 
-_FROM_CONFIG = "from the configuration"
+_OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose import would make --help slow
 
 
 @click.command()
 @click.option(
-    "--agg", "aggregation", metavar="NAME", show_default=_FROM_CONFIG,
+    "--agg", "aggregation", metavar="NAME", show_default="wb" + _OR_CONFIG,
     help="Aggregation of the experts, such as wb, mwb, poe, moe, renyi:0.5 or mixture:w1; the command 'aggregations' "
     "lists all.",
 )  # fmt: skip
 @config_options
 @click.option(
-    "--seed", type=click.IntRange(0), show_default=_FROM_CONFIG,
+    "--seed", type=click.IntRange(0), show_default="0" + _OR_CONFIG,
     help="Seed of the initial weights, the order of the items and all draws.",
 )  # fmt: skip
 @click.option(
-    "--device", metavar="auto|cpu|cuda", show_default=_FROM_CONFIG,
+    "--device", metavar="auto|cpu|cuda", show_default="auto" + _OR_CONFIG,
     help="Device to train on; auto takes a GPU if there is one.",
 )  # fmt: skip
 @click.option(
-    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), show_default=_FROM_CONFIG,
+    "--precision", type=click.Choice(["auto", "fp32", "bf16"]), show_default="auto" + _OR_CONFIG,
     help="Precision of the networks' arithmetic; auto takes bf16 if the device computes faster with it.",
 )  # fmt: skip
 @click.option(
-    "--threads", metavar="N|auto", show_default=_FROM_CONFIG,
+    "--threads", metavar="N|auto", show_default="all cores" + _OR_CONFIG,
     help="Number of CPU threads to use; auto times a few steps with several numbers and takes the fastest.",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice(["mixture", "component"]), show_default=_FROM_CONFIG,
+    "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
 @plugin_option("aggregations, likelihoods, networks, objectives or data sets")
@@ -71,10 +71,10 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
     """Train a model on a data set.
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
-    metrics.jsonl, samples.npz, and pictures in plots/.
+    metrics.jsonl, samples.npz, and pictures in plots/. The command 'settings' lists what --set and --config can set.
     """
     from pyro_mmvae import reports, training
-    from pyro_mmvae.run_files import RunFiles, read_metrics
+    from pyro_mmvae.run_files import read_metrics
 
     try:
         if resume is None:
@@ -85,9 +85,12 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
             passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
             if passed or out is not None:
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
+            before = len(read_metrics(resume))
             run = training.resume(
                 resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data
             )
+            if len(read_metrics(resume)) == before:
+                click.echo(f"note: {resume} has all its {before} epochs: nothing was trained; --epochs N trains more")
     except training.Interrupted as stop:
         click.echo(
             f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True
@@ -97,6 +100,13 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
     drawn = reports.draw_run(run.path)
+    _echo_result(run, drawn)
+
+
+def _echo_result(run: Any, drawn: list[Path]) -> None:
+    """Print the end of a training: its best checkpoint, its files, notes on its data, and a command to go on with."""
+    from pyro_mmvae.run_files import RunFiles, read_metrics
+
     best, rows = run.state.get("best"), read_metrics(run.path)
     if rows and "stopped" in rows[-1]:
         click.echo(

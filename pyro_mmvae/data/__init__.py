@@ -18,6 +18,7 @@ from pyro_mmvae.data.own.writing import write_folder
 from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
+    data_options,
     find_data,
     format_names,
     load_data,
@@ -54,6 +55,7 @@ __all__ = [
     "cache_folder",
     "complete_specs",
     "data_names",
+    "data_options",
     "find_data",
     "find_moments",
     "decode_texts",

@@ -15,6 +15,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.options import check_split
 from pyro_mmvae.registry import Registry
+from pyro_mmvae.signatures import Option, check_options, describe_options
 
 Loader = Callable[..., MultimodalDataset]
 """A function called as `loader(split, cache=cache, **options)`; its keyword-only parameters, except `cache`, are its
@@ -192,6 +193,23 @@ def find_data(name: str) -> DataSource:
     return DataSource(name, match.format, match.loader.splits, tuple(match.loader.options))
 
 
+def data_options(name: str) -> tuple[Option, ...]:
+    """Return the options of a source of data.
+
+    Args:
+        name: Name of the data or path of its files.
+
+    Returns:
+        The options of its loader, and those of every source, with their defaults, annotations and descriptions.
+
+    Raises:
+        ValueError: If the name or the format is unknown.
+    """
+    entry = _lookup_source(name).loader
+    options = [*describe_options(entry.loader), *describe_options(Missing)]
+    return tuple(option for option in options if option.name in entry.options)
+
+
 def resolve_options(name: str, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the value of every option of a source: the user's, converted to the annotated type, or the default.
 
@@ -222,9 +240,7 @@ def resolve_options(name: str, options: Mapping[str, Any] | None = None) -> dict
 
 
 def _check_option_names(name: str, entry: RegisteredLoader, options: Mapping[str, Any]) -> None:
-    for option in options:
-        if option not in entry.options:
-            raise ValueError(f"option of {name!r} must be one of {', '.join(entry.options)}, got {option!r}")
+    check_options(repr(name), options, entry.options)
 
 
 def _convert(what: str, value: Any, hint: Any) -> Any:

@@ -9,6 +9,8 @@ from itertools import combinations
 
 import numpy as np
 
+from pyro_mmvae.run_files import join_names
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -42,7 +44,7 @@ class Metric:
         return {
             "metric": self.metric,
             "protocol": self.protocol,
-            "given": "+".join(self.given),
+            "given": join_names(self.given),
             "target": self.target,
             "views": self.views,
             "value": self.value,

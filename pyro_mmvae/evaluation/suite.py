@@ -30,6 +30,7 @@ from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.run_files import join_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -164,7 +165,7 @@ class _Suite:
                     items=options.khat_items, seed=options.seed,
                 )  # fmt: skip
                 self.rows += result.rows
-                self.arrays["khat." + "+".join(result.rows[0].given)] = result.values
+                self.arrays["khat." + join_names(result.rows[0].given)] = result.values
             self.arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
 
     def quality(self) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from pyro_mmvae import runs
@@ -27,10 +28,20 @@ class Cell:
     path: Path
     config: Config
 
-    @property
-    def finished(self) -> bool:
-        """True if the cell was trained and evaluated; the summary is the last file written."""
-        return RunFiles(self.path).evaluation_summary.exists()
+    def is_finished(self, options: EvaluationOptions) -> bool:
+        """Return True if the cell was trained, and evaluated by :func:`run_cell` with these options.
+
+        Args:
+            options: The extent of the evaluation. An evaluation of another extent does not count, since its figures
+                may differ from those of the other cells.
+        """
+        try:
+            # The summary is the last file written.
+            summary = json.loads(RunFiles(self.path).evaluation_summary.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return False
+        # The command evaluate, which may use another checkpoint, does not write the seed of the training.
+        return "train_seed" in summary and summary.get("options") == json.loads(json.dumps(asdict(options)))
 
 
 def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cell]:

@@ -27,19 +27,19 @@ class NetworkOptions:
     a model.
 
     Args:
-        width: number of channels after the first convolution; of ``text``, a quarter of the channels of each one.
-        hidden: number of features of each hidden linear layer; residual networks do not have any.
-        depth: number of hidden layers of a multilayer perceptron, 0 for a linear map.
+        width: Number of channels after the first convolution; of ``text``, a quarter of the channels of each one.
+        hidden: Number of features of each hidden linear layer; residual networks do not have any.
+        depth: Number of hidden layers of a multilayer perceptron, 0 for a linear map.
         decoder_hidden: If True, a ``conv`` decoder has a hidden linear layer before its first image.
-        norm: normalisation in convolutional networks, ``none`` or ``group``.
-        activation: nonlinearity after each layer, ``relu``, ``silu`` or ``gelu``.
+        norm: Normalisation in convolutional networks, ``none`` or ``group``.
+        activation: Nonlinearity after each layer, ``relu``, ``silu`` or ``gelu``.
         isotropic: If True, an abbreviation of ``covariance="isotropic"``.
-        covariance: covariance of the experts: ``diagonal``; ``isotropic``, one scale for all latent dimensions;
+        covariance: Covariance of the experts: ``diagonal``; ``isotropic``, one scale for all latent dimensions;
             ``full``; or ``low_rank``, a diagonal matrix plus one of low rank.
-        rank: rank of that matrix, for ``low_rank`` only.
-        family: family of the densities of the experts and of the prior: ``normal``, ``laplace``, ``student_t`` or
+        rank: Rank of that matrix, for ``low_rank`` only.
+        family: Family of the densities of the experts and of the prior: ``normal``, ``laplace``, ``student_t`` or
             ``logistic``.
-        df: degrees of freedom, above 2, for ``student_t`` only.
+        df: Degrees of freedom, above 2, for ``student_t`` only.
 
     Raises:
         ValueError: If a name is unknown, a number is out of range, or two options exclude each other.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
 from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
-from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.run_files import RunFiles, split_names
 
 _LEGEND_ROWS, _LEGEND_LETTERS = 25, 24
 _MAX_CLASSES = 75  # the largest number of classes in a legend
@@ -153,7 +153,7 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
 
 def _subset_label(subset: str) -> str:
     """Return the names of a subset on a line each, or their number if they are many."""
-    names = subset.split("+")
+    names = split_names(subset)
     if len(names) > _MAX_NAMES:
         return f"{len(names)} modalities"
     return "\n".join(line for name in names for line in break_lines(name, _NAME_LETTERS))

@@ -14,7 +14,7 @@ from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.grid import Row, image_grid
 from pyro_mmvae.reports.styles import line_style
 from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
-from pyro_mmvae.run_files import RunFiles, read_metrics
+from pyro_mmvae.run_files import RunFiles, read_metrics, split_names
 
 _CURVE_COLUMNS = 3
 _TITLE_LETTERS = 40  # the number of letters in a line of a panel's title
@@ -112,7 +112,9 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
             values = last["subset_weights"]
             axis.bar(range(len(values)), list(values.values()))
             axis.axhline(1 / len(values), color="0.3", lw=0.8, ls="--")
-            axis.set_xticks(range(len(values)), list(values), rotation=90, fontsize=6)
+            axis.set_xticks(
+                range(len(values)), [" + ".join(split_names(name)) for name in values], rotation=90, fontsize=6
+            )
             axis.set(title="π after training; dashed: uniform")
         axis.title.set_fontsize(9)
         axis.grid(alpha=0.3, axis="y")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator, model_validator
@@ -14,21 +14,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.train_settings import CallbackSpecs, OptimizerSpec, ScheduleSpec, ThreadCount
 
 RUN_FOLDER = "./"
 """The beginning of the names of data in the directory of the run itself."""
 
-_AGGREGATION = "model.aggregation"
+_NAMED = ("model.aggregation", "train.objective")
+"""Settings that are a name, or a mapping with a name and options."""
 
-_RENAMED = {
-    "modality_weights": "reconstruction_weights",
-    "weight": "reconstruction_weight",
-    "weights": "expert_weights",
-    "mixture_weights": "subset_weights",
-    "weights_entropy": "expert_weights_entropy",
-}
-"""Keys of earlier versions, which an error message for an unknown key translates."""
+_EXPONENT = re.compile(r"[-+]?\d+[eE][-+]?\d+")
 
 
 class ConfigError(ValueError):
@@ -49,7 +44,7 @@ class DataConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str = "polymnist-mini"
+    name: str = Field("polymnist-mini", description="Name of the data set, or path of its files.")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,7 +74,12 @@ class AggregationConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    name: str
+    name: str = Field(description="Name of the aggregation.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers(cls, values: Any) -> Any:
+        return _with_numbers(values)
 
     def __str__(self) -> str:
         """Return the name and the options, as a label."""
@@ -87,27 +87,47 @@ class AggregationConfig(BaseModel):
 
 
 class ModelConfig(_Section):
-    """The generative model, the guide, and the objective.
+    """The generative model and the guide; settings of one modality in ``modalities`` take precedence."""
 
-    ``private_size`` is the number of latent dimensions that each modality alone has, in addition to the ``latent_size``
-    shared ones. ``likelihood`` and ``scale`` apply to images and vectors; ``auto`` leaves them to the data. Settings of
-    one modality in ``modalities`` take precedence over all of these.
-    """
-
-    aggregation: str | AggregationConfig = "wb"
-    bound: Literal["mixture", "component"] = "component"
-    latent_size: int = Field(32, ge=1)
-    private_size: int = Field(0, ge=0)
-    beta: float = Field(1.0, gt=0, allow_inf_nan=False)
-    likelihood: str = "auto"
-    scale: float | Literal["auto", "learned"] = "auto"
-    reconstruction_weights: dict[str, float] = Field(default_factory=dict)
-    modalities: dict[str, ModalitySpec] = Field(default_factory=dict)
-    expert_weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = None
-    subset_weights: Literal["uniform", "by_size", "learned"] = "uniform"
-    expert_weights_entropy: float = Field(0.0, ge=0, allow_inf_nan=False)
-    prior_expert: Literal["none", "complete", "joint_only", "all"] | None = None
-    network: NetworkConfig = NetworkConfig()
+    aggregation: str | AggregationConfig = Field(
+        "wb", description="Aggregation of the experts: its name, or a mapping with name and options."
+    )
+    bound: Literal["mixture", "component"] = Field(
+        "component", description="Training bound: the ELBO of the whole mixture, or of one component drawn per item."
+    )
+    latent_size: int = Field(32, ge=1, description="Number of latent dimensions that the modalities share.")
+    private_size: int = Field(
+        0, ge=0, description="Number of latent dimensions that each modality alone has, in addition to the shared ones."
+    )
+    beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="Weight of the KL term in training.")
+    likelihood: str = Field(
+        "auto", description="Likelihood of images and vectors; auto leaves it to the data and the type of the modality."
+    )
+    scale: float | Literal["auto", "learned"] = Field(
+        "auto",
+        description="Scale of the likelihoods of images and vectors; auto takes the default of the modality's type.",
+    )
+    reconstruction_weights: dict[str, float] = Field(
+        default_factory=dict, description="Weight of the reconstruction term in training, by name of the modality."
+    )
+    modalities: dict[str, ModalitySpec] = Field(
+        default_factory=dict, description="Settings of single modalities, by name of the modality."
+    )
+    expert_weights: tuple[float, ...] | Literal["learned", "precision", "gate"] | None = Field(
+        None,
+        description="Weights of the experts: one number per modality, or how they are learned; equal if null.",
+    )
+    subset_weights: Literal["uniform", "by_size", "learned"] = Field(
+        "uniform", description="Weights of the subsets in a mixture: all equal, each size equally likely, or learned."
+    )
+    expert_weights_entropy: float = Field(
+        0.0, ge=0, allow_inf_nan=False,
+        description="Coefficient of the entropy of the expert weights that is added to the objective, in nats.",
+    )  # fmt: skip
+    prior_expert: Literal["none", "complete", "joint_only", "all"] | None = Field(
+        None, description="Subsets in which the prior is one more expert; null for the default of the aggregation."
+    )
+    network: NetworkConfig = Field(NetworkConfig(), description="Options of all encoders and decoders.")
 
     @field_serializer("modalities")
     def _without_none(self, modalities: dict[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
@@ -129,25 +149,37 @@ class ModelConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """The optimization and the machine.
+    """The optimization and the machine."""
 
-    ``objective`` is the name of an objective, or a mapping with ``name`` and its options. ``select`` names the figure
-    by which the best checkpoint is chosen: the validation ELBO of the whole ``mixture`` or of one drawn ``component``
-    per item; ``last`` takes the last epoch.
-    """
-
-    epochs: int = Field(10, ge=0)
-    batch_size: int = Field(64, ge=1)
-    lr: float = Field(3e-3, gt=0, allow_inf_nan=False)
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.95)
-    schedule: ScheduleSpec = "cosine"
-    warmup: float = Field(0.03, ge=0, lt=1)
-    seed: int = Field(0, ge=0)
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: ThreadCount = None
-    objective: str | dict[str, Any] = "elbo"
-    select: Literal["mixture", "component", "last"] = "mixture"
+    epochs: int = Field(10, ge=0, description="Number of passes over the training data.")
+    batch_size: int = Field(64, ge=1, description="Number of items per step.")
+    lr: float = Field(3e-3, gt=0, allow_inf_nan=False, description="Learning rate after the warm-up.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.95), description="Decay rates of Adam's running means of the gradient and its square."
+    )
+    schedule: ScheduleSpec = Field(
+        "cosine",
+        description="Course of the learning rate after the warm-up: constant, a cosine that falls to zero, or a "
+        "scheduler of torch.optim.lr_scheduler by name, or a mapping with name and its options.",
+    )
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of all steps in which the learning rate rises linearly.")
+    seed: int = Field(0, ge=0, description="Seed of the initial weights, the order of the items and all draws.")
+    device: str = Field("auto", description="Device to train on: auto, cpu, cuda or another device of torch.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Precision of the networks; auto takes bf16 if the device computes faster with it."
+    )
+    threads: ThreadCount = Field(
+        None,
+        description="Number of CPU threads; all cores if null; auto times a few steps with several numbers.",
+    )
+    objective: str | dict[str, Any] = Field(
+        "elbo", description="Objective of the training: its name, or a mapping with name and options."
+    )
+    select: Literal["mixture", "component", "last"] = Field(
+        "mixture",
+        description="Choice of the best checkpoint: by the validation ELBO of the whole mixture, or of one component "
+        "drawn per item, or the last epoch.",
+    )
     optimizer: OptimizerSpec = Field(
         "adam",
         description="Optimizer of torch.optim by name, or a mapping with name and its options.",
@@ -195,16 +227,16 @@ class TrainConfig(_Section):
     def _named(cls, value: Any) -> Any:
         if not isinstance(value.get("name") if isinstance(value, dict) else value, str):
             raise ValueError(f"must be the name of an objective, or a mapping with name and its options, got {value!r}")
-        return value
+        return _with_numbers(value)
 
 
 class Config(_Section):
     """The whole configuration of a run, which determines its result."""
 
-    data: DataConfig = DataConfig()
-    model: ModelConfig = ModelConfig()
-    train: TrainConfig = TrainConfig()
-    plugins: tuple[str, ...] = ()
+    data: DataConfig = Field(DataConfig(), description="The data and the options of its loader.")
+    model: ModelConfig = Field(ModelConfig(), description="The generative model and the guide.")
+    train: TrainConfig = Field(TrainConfig(), description="The optimization and the machine.")
+    plugins: tuple[str, ...] = Field((), description="Python modules to import first, which register parts.")
 
 
 def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None = None) -> Config:
@@ -219,13 +251,14 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
             names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
     tree = {} if path is None else _with_absolute_data(_read(Path(path)), Path(path))
-    # A name of an aggregation comes before options of it, whichever was given first.
-    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(_AGGREGATION + ".")):
+    options = tuple(f"{name}." for name in _NAMED)
+    # A name of a part comes before options of it, whichever was given first.
+    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(options)):
         node = tree
         *parents, last = key.split(".")
-        for parent in parents:
+        for depth, parent in enumerate(parents, 1):
             child = node.setdefault(parent, {})
-            if isinstance(child, str) and ".".join(parents) == _AGGREGATION:
+            if isinstance(child, str) and ".".join(parents[:depth]) in _NAMED:
                 child = node[parent] = {"name": child}
             if not isinstance(child, dict):
                 raise ConfigError(f"{key}: {parent} is a value, not a section")
@@ -234,7 +267,7 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_describe(error, path)) from None
+        raise ConfigError(describe_error(error, Config, path)) from None
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -279,6 +312,13 @@ def _with_absolute_data(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     return {**tree, "data": {**tree["data"], "name": str(path.resolve().parent / name)}}
 
 
+def _with_numbers(options: Any) -> Any:
+    """Return options with numbers for words such as 1e-3, which YAML takes for strings; no type says what they are."""
+    if not isinstance(options, Mapping):
+        return options
+    return {key: float(v) if isinstance(v, str) and _EXPONENT.fullmatch(v) else v for key, v in options.items()}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -294,44 +334,3 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the file must hold sections data, model, train, got a {type(tree).__name__}")
     return tree
-
-
-def _describe(error: ValidationError, path: Path | str | None) -> str:
-    """Return the first problem of a configuration in one line, with the existing keys if one does not exist."""
-    first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part))  # in brackets: a branch of a union
-    source = "" if path is None else f" (from {path} and the overrides)"
-    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        names = _keys_of_section(first["loc"][:-1])
-        current = _RENAMED.get(str(first["loc"][-1]))
-        hint = f", it is called {current} now" if current in names else f"; there are {', '.join(names)}"
-        if current not in names:
-            hint += _suggest(key, names)
-        return f"{key}: no such setting{source}{hint}"
-    if first["type"] == "value_error":  # which says by itself what it got
-        return f"{key}: {first['msg'].removeprefix('Value error, ')}{source}"
-    return f"{key}: {first['msg']}, got {first['input']!r}{source}"
-
-
-def _suggest(key: str, names: list[str]) -> str:
-    """Return the question whether a similar setting was meant, of the section of a key or of another one."""
-    *parents, last = key.split(".")
-    here = [".".join([*parents, name]) for name in difflib.get_close_matches(last, names, n=1)]
-    elsewhere = {
-        f"{section}.{name}": name for section in ("train", "model", "model.network") for name in _keys_of(section)
-    }
-    similar = difflib.get_close_matches(last, elsewhere.values(), n=1, cutoff=0.7)
-    close = [path for path, name in elsewhere.items() if name == last] or here
-    close += [path for path, name in elsewhere.items() if name in similar]
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _keys_of(section: str) -> list[str]:
-    return _keys_of_section(tuple(section.split(".")))
-
-
-def _keys_of_section(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = Config
-    for part in location:
-        section = get_args(section)[1] if get_origin(section) is dict else section.model_fields[part].annotation
-    return [field.name for field in fields(section)] if is_dataclass(section) else list(section.model_fields)

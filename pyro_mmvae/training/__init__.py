@@ -15,8 +15,10 @@ from pyro_mmvae.training.fitting import fit as fit
 from pyro_mmvae.training.interruption import Interrupted as Interrupted
 from pyro_mmvae.training.objectives import ELBOObjective as ELBOObjective
 from pyro_mmvae.training.objectives import Objective as Objective
+from pyro_mmvae.training.objectives import describe_objective as describe_objective
 from pyro_mmvae.training.objectives import make_objective as make_objective
 from pyro_mmvae.training.objectives import objective_names as objective_names
+from pyro_mmvae.training.objectives import objective_options as objective_options
 from pyro_mmvae.training.objectives import register_objective as register_objective
 from pyro_mmvae.training.objectives import unregister_objective as unregister_objective
 from pyro_mmvae.training.session import TrainingError as TrainingError

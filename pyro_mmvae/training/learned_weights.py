@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae.aggregation.subsets import SubsetFamily, membership
 from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.run_files import join_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -23,8 +24,8 @@ def learned_weights(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: 
 
     Returns:
         A dictionary with ``expert_weights``, modality name to the mean of λ over the items that have it (1 where no
-        modality is preferred), and ``subset_weights``, names joined by "+" to π of an item that has everything. What is
-        not learned is left out.
+        modality is preferred), and ``subset_weights``, names of the subset, joined by
+        :func:`~pyro_mmvae.run_files.join_names`, to π of an item that has everything. What is not learned is left out.
     """
     result: dict[str, Any] = {}
     guide, mode = vae.guide, vae.training
@@ -44,7 +45,7 @@ def learned_weights(vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: 
         matrix = membership(subsets, len(vae.names), next(vae.parameters()).device)
         values = subset_weights(matrix)
         result["subset_weights"] = {
-            "+".join(name for name, member in zip(vae.names, row, strict=True) if member): float(value)
+            join_names(name for name, member in zip(vae.names, row, strict=True) if member): float(value)
             for row, value in zip(matrix.tolist(), values / values.sum(), strict=True)
         }
     vae.train(mode)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.registry import Registry
+from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
 from pyro_mmvae.training.elbo import RecordingELBO, Terms
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -119,6 +120,33 @@ def objective_names() -> tuple[str, ...]:
     return tuple(_OBJECTIVES)
 
 
+def objective_options(name: str) -> tuple[Option, ...]:
+    """Return the options of an objective by name.
+
+    Args:
+        name: The name of an objective, one of :func:`objective_names`.
+
+    Returns:
+        The options with their defaults, annotations and descriptions.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return tuple(describe_options(_OBJECTIVES.lookup(name), positional=1))
+
+
+def describe_objective(name: str) -> str:
+    """Return a one-line summary of an objective by name.
+
+    Args:
+        name: The name of an objective, one of :func:`objective_names`.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return plain_text(inspect.getdoc(_OBJECTIVES.lookup(name)) or name).split("\n")[0]
+
+
 def make_objective(objective: str | Mapping[str, Any], vae: MultimodalVAE) -> Objective:
     """Make an objective from its name and options.
 
@@ -137,10 +165,12 @@ def make_objective(objective: str | Mapping[str, Any], vae: MultimodalVAE) -> Ob
     options = {"name": objective} if isinstance(objective, str) else dict(objective)
     name = cast("str", options.pop("name", None))
     factory = _OBJECTIVES.lookup(name)
-    try:
-        inspect.signature(factory).bind(vae, **options)
-    except TypeError as error:
-        raise ValueError(f"objective {name!r}: {error}") from None
+    names, is_open = find_options(factory, positional=1)
+    if not is_open:
+        check_options(f"objective {name!r}", options, names)
+    missing = [option for option, p in names.items() if p.default is p.empty and option not in options]
+    if missing:
+        raise ValueError(f"option {missing[0]!r} of objective {name!r} must be given, as it has no default, got none")
     result = factory(vae, **options)
     if not isinstance(result, Objective):
         raise TypeError(f"objective {name!r} must be an Objective, got {type(result).__name__}")

@@ -17,12 +17,12 @@ import torch
 
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
-from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, range_problems
+from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, make_batch, range_problems
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.runs.layout import RunWriter, process_rank
+from pyro_mmvae.runs.layout import RunError, RunWriter, process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
@@ -36,6 +36,7 @@ from pyro_mmvae.training.passed_data import named_after, passed_data
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
+from pyro_mmvae.vae.trial import try_custom_parts
 
 _logger = logging.getLogger(__name__)
 
@@ -117,7 +118,8 @@ def resume(
 
     Raises:
         DataChangedError: If the data have changed since the training began; the message says in what.
-        RunError: If ``path`` is not a run directory, or one that another version wrote in another format.
+        RunError: If ``path`` is not a run directory, or one that another version wrote in another format, or ``epochs``
+            is less than the run has trained already.
         CheckpointError: If its checkpoint is missing or damaged.
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, after saving.
@@ -125,6 +127,12 @@ def resume(
     config = runs.read_config(Path(path))
     runs.import_plugins(config.plugins)
     if epochs is not None:
+        state = read_state(RunFiles(Path(path)).checkpoint("last"))
+        started = state["epoch"] + (state["batch"] > 0)
+        if epochs < started:
+            raise RunError(
+                f"{path}: epochs must be at least {started}, which the run has trained already, got {epochs}"
+            )
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     session = _Session(config, Path(path), progress, callbacks)
     session.check_data(allow_changed_data)
@@ -174,6 +182,8 @@ class _Session:
         with seeded(config.train.seed, self.device):
             self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
+            # Before the run directory exists, so that a mistake leaves nothing behind.
+            try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs
@@ -394,3 +404,9 @@ class _Session:
             f"good checkpoint is {best if best.exists() else last}. Try a lower train.lr (now "
             f"{self.config.train.lr:g}) or train.precision=fp32"
         )
+
+
+def _first_items(data: MultimodalDataset) -> list[int]:
+    """Return the numbers of items that together have every modality: the first with each."""
+    present = data.present.cpu()
+    return sorted({int(present[:, m].nonzero()[0]) for m in range(present.shape[1]) if bool(present[:, m].any())})

@@ -166,6 +166,10 @@ class CustomEncoder(nn.Module):
             self._has_run = True
         return tuple(part.unsqueeze(1) for part in parts)
 
+    def forget_first_call(self) -> None:
+        """Let the next call of :meth:`run_groups` check scales as the first one does."""
+        self._has_run = False
+
     def _check_positive(self, parts: Sequence[Tensor]) -> None:
         """Check that scales are positive; only at the first call, because a GPU has to be waited for."""
         for (name, _), part in zip(self.outputs, parts, strict=True):

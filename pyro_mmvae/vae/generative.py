@@ -124,11 +124,21 @@ class GenerativeModel(SeparatelyStored):
             likelihood = cast("Likelihood", self.likelihoods[name])
             result[name] = likelihood(parameters, observed.get(name))
             if result[name].event_shape != likelihood.shape:
-                raise ValueError(
-                    f"modality {name!r}: the likelihood must return a distribution of event shape {likelihood.shape}, "
-                    f"got {tuple(result[name].event_shape)}; to_event({len(likelihood.shape)}) may be missing"
-                )
+                raise ValueError(self.wrong_event_shape(name, result[name]))
         return result
+
+    def wrong_event_shape(self, name: str, distribution: TorchDistribution) -> str:
+        """Return the error message for a likelihood that returned a distribution of another event shape.
+
+        Args:
+            name: The modality of the likelihood.
+            distribution: The distribution that it returned.
+        """
+        shape = cast("Likelihood", self.likelihoods[name]).shape
+        return (
+            f"modality {name!r}: the likelihood must return a distribution of event shape {shape}, got "
+            f"{tuple(distribution.event_shape)}; to_event({len(shape)}) may be missing"
+        )
 
     def forward(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias, cast
 
+import torch
 from torch import nn
 
 from pyro_mmvae.likelihoods import Likelihood, make_likelihood
@@ -47,7 +48,8 @@ class Modality(ModalitySpec):
             private latent, to `(item, *parameter_shape)`, where ``parameter_shape`` is the likelihood's.
 
     Raises:
-        ValueError: If the name cannot be that of a file, or a value is out of its range.
+        ValueError: If the name cannot be that of a file, the shape is not a tuple of positive integers, or a value is
+            out of its range.
         TypeError: If a likelihood, encoder or decoder is neither a name nor a module of the right class.
     """
 
@@ -66,7 +68,13 @@ class Modality(ModalitySpec):
             if value is not None and not isinstance(value, (str, kind)):
                 raise TypeError(f"{self._label}{part} must be a name or a {kind.__name__}, got {type(value).__name__}")
         super().__post_init__()
-        object.__setattr__(self, "shape", tuple(self.shape))
+        try:
+            shape = torch.Size(self.shape)
+        except TypeError:
+            shape = torch.Size([-1])
+        if any(size < 1 for size in shape):
+            raise ValueError(f"{self._label}shape must be a tuple of positive integers, got {self.shape!r}")
+        object.__setattr__(self, "shape", tuple(shape))
 
     @property
     def _label(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
@@ -86,7 +87,7 @@ class MultimodalVAE(nn.Module):
         expert_weights_entropy: float = 0.0,
     ) -> None:
         super().__init__()
-        names = tuple(modality.name for modality in modalities)
+        names = tuple(modality.name for modality in check_modalities(modalities))
         check_arguments(names, latent_size, beta, expert_weights)
         modalities = tuple(modality.resolved() for modality in modalities)
         self.modalities, self.latent_size = modalities, latent_size
@@ -231,8 +232,20 @@ class MultimodalVAE(nn.Module):
 
         Returns:
             Modality name to the mean `(*batch, *shape)`; for a categorical modality class probabilities.
+
+        Raises:
+            ValueError: If a modality is unknown, or z does not have the latent size of the model.
         """
-        names = self.names if names is None else tuple(names)
+        names = self.names if names is None else (names,) if isinstance(names, str) else tuple(names)
+        for given, what in ((names, "names"), (private or {}, "private")):
+            unknown = [name for name in given if name not in self.names]
+            if unknown:
+                raise ValueError(
+                    f"{what} must be modalities of the model ({', '.join(self.names)}), got {unknown[0]!r}"
+                )
+        if not isinstance(z, Tensor) or z.shape[-1:] != (self.latent_size,):
+            got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"z must be a tensor of shape (*batch, {self.latent_size}), got {got}")
         parameters = self.model.parameters_given(z, names, private)
         return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in names}
 
@@ -248,6 +261,28 @@ def _make_aggregation(
     if not (isinstance(subset_weights, str) and subset_weights == "uniform"):
         options["subset_weights"] = subset_weights
     return make_aggregation(aggregation, **{name: value for name, value in options.items() if value is not None})
+
+
+def check_modalities(modalities: Sequence[Modality]) -> Sequence[Modality]:
+    """Check that modalities are a sequence of :class:`Modality`.
+
+    Args:
+        modalities: The argument of :class:`MultimodalVAE`.
+
+    Returns:
+        The modalities, unchanged.
+
+    Raises:
+        TypeError: If they are anything else.
+    """
+    is_sequence = isinstance(modalities, Sequence) and not isinstance(modalities, str)
+    wrong = [modality for modality in modalities if not isinstance(modality, Modality)] if is_sequence else [modalities]
+    if wrong:
+        raise TypeError(
+            "modalities must be a sequence of Modality, as in [Modality('image', (3, 32, 32))], got "
+            f"{reprlib.repr(wrong[0])}"
+        )
+    return modalities
 
 
 def check_arguments(names: tuple[str, ...], latent_size: int, beta: float, expert_weights: Any) -> None:
@@ -266,8 +301,8 @@ def check_arguments(names: tuple[str, ...], latent_size: int, beta: float, exper
         raise ValueError("modalities must hold at least one modality, got none")
     if len(set(names)) < len(names):
         raise ValueError(f"modalities must have different names, got {', '.join(names)}")
-    if latent_size < 1:
-        raise ValueError(f"latent_size must be positive, got {latent_size}")
+    if latent_size < 1 or int(latent_size) != latent_size:
+        raise ValueError(f"latent_size must be a positive integer, got {latent_size}")
     if not beta > 0 or not math.isfinite(beta):
         raise ValueError(f"beta must be positive and finite, got {beta}")
     is_listed = isinstance(expert_weights, (Sequence, Tensor)) and not isinstance(expert_weights, str)

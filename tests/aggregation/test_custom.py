@@ -134,7 +134,7 @@ def test_register_aggregation_of_a_class_takes_its_own_keywords_and_those_of_eve
     torch.testing.assert_close(mixture.probs, plain.probs)
     alive = plain.probs > 0
     torch.testing.assert_close(mixture.components.stddev[alive], 2 * plain.components.stddev[alive])
-    with pytest.raises(ValueError, match="aggregation 'tempered' with options sigma: .*'sigma'"):
+    with pytest.raises(ValueError, match="option of aggregation 'tempered' must be one of tau, .*, got 'sigma'"):
         aggregate(experts, "tempered", sigma=1.0)
 
 
@@ -168,7 +168,7 @@ def test_callable_aggregation_refuses_options_it_would_not_see() -> None:
             aggregate(experts, "mine", **options)
     with pytest.raises(ValueError, match="prior_expert must be left out for a rule that is a callable"):
         aggregate(experts, "mine_over_subsets", prior_expert="all")
-    with pytest.raises(ValueError, match="tau must be left out: the aggregation is a callable without options"):
+    with pytest.raises(ValueError, match="option of aggregation 'mine' must be one of prior, got 'tau'"):
         aggregate(experts, "mine", tau=0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pyro
@@ -18,7 +19,13 @@ from pyro_mmvae import (
     aggregations,
     draw_component,
 )
-from pyro_mmvae.aggregation import describe_aggregation, make_aggregation
+from pyro_mmvae.aggregation import (
+    Aggregation,
+    describe_aggregation,
+    make_aggregation,
+    register_aggregation,
+    unregister_aggregation,
+)
 from tests.strategies import BUILT_IN, MIXTURES, SINGLE, joint_component, random_experts, two_experts
 
 # Of N(0, 1) and N(2, 9), with weights (1, 1) and (3, 1): mixture weight, loc, variance of each component, in order.
@@ -215,7 +222,7 @@ def test_make_aggregation_refuses_options_beside_an_object_and_unknown_options()
         ValueError, match=r"prior_expert must be given to the aggregation.*WassersteinBarycenter\(prior"
     ):
         make_aggregation(WassersteinBarycenter(), prior_expert="all")
-    with pytest.raises(ValueError, match="aggregation 'wb' with options tau: .*'tau'"):
+    with pytest.raises(ValueError, match="option of aggregation 'wb' must be one of expert_weights, .*, got 'tau'$"):
         make_aggregation("wb", tau=0.5)
     with pytest.raises(ValueError, match="aggregation 'wb': prior_expert must be given once"):
         make_aggregation({"name": "wb", "prior_expert": "all"}, prior_expert="all")
@@ -287,3 +294,26 @@ def test_make_aggregation_with_a_prior_expert_of_wrong_type_raises() -> None:
         ValueError, match=r"prior_expert must be one of none, complete, joint_only, all, got \['none'\]"
     ):
         make_aggregation("poe", prior_expert=["none"])
+
+
+@pytest.mark.parametrize("function", [aggregate, draw_component])
+@pytest.mark.parametrize("weights", [[-1.0, -1.0, -1.0], [1.0, -1.0, 1.0], [1.0, math.nan, 1.0]])
+def test_aggregate_with_a_negative_subset_weight_raises(function: Any, weights: list[float]) -> None:
+    with pytest.raises(ValueError, match="subset_weights must return weights that are not negative, got (-1|nan)$"):
+        function(two_experts(), "mwb", subset_weights=lambda matrix: torch.tensor(weights))
+
+
+def test_make_aggregation_whose_constructor_fails_names_the_options() -> None:
+    class Tempered(Aggregation):
+        def __init__(self, tau: Any = 1.0, **options: Any) -> None:
+            super().__init__(**options)
+            self.log_tau = torch.tensor(tau).log()
+
+    register_aggregation("failing", Tempered)
+    try:
+        with pytest.raises(ValueError, match=r"aggregation 'failing' cannot be made with tau=\{'x': 1\}: "):
+            make_aggregation("failing", tau={"x": 1})
+        with pytest.raises(ValueError, match="must be one of tau, .*, got 'taus'; did you mean 'tau'"):
+            make_aggregation("failing", taus=1)
+    finally:
+        unregister_aggregation("failing")

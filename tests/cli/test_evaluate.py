@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ from click.testing import CliRunner
 
 from pyro_mmvae import experiments, reports
 from pyro_mmvae.cli import main
+from pyro_mmvae.cli.check import _label
+from pyro_mmvae.evaluation import EvaluationOptions
 from pyro_mmvae.evaluation.inference_data import read_inference_data
+from pyro_mmvae.experiments.compare import Cell
 from pyro_mmvae.reports import ppc as pictures
 from pyro_mmvae.runs import DataChangedError
 from pyro_mmvae.runs.config import Config, dump_config
@@ -172,6 +176,43 @@ def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) ->
     assert row["seeds"] == "2"
     assert "± " in (elsewhere / "grid" / "comparison.md").read_text()
     assert (elsewhere / "grid" / "comparison.png").exists()
+
+
+def test_compare_with_other_options_evaluates_cells_again_without_training(config: Path, elsewhere: Path) -> None:
+    words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(elsewhere / "grid")]
+    first = CliRunner().invoke(main, [*words, "--likelihood-items", "0", "--quiet"], catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    cell = elsewhere / "grid" / "wb-seed0"
+    stamp = (cell / "best.safetensors").stat().st_mtime_ns
+    assert not any(row["metric"] == "log_likelihood" for row in rows_of(cell))
+    again = CliRunner().invoke(main, [*words, "--likelihood-items", "8", "--quiet"], catch_exceptions=False)
+    assert "1 cells, 0 already finished" in again.output
+    assert "1 cells were evaluated with other options, and are evaluated again" in again.output
+    assert {row["n"] for row in rows_of(cell) if row["metric"] == "log_likelihood"} == {"8"}
+    assert (cell / "best.safetensors").stat().st_mtime_ns == stamp
+    third = CliRunner().invoke(main, [*words, "--likelihood-items", "8", "--quiet"], catch_exceptions=False)
+    assert "1 cells, 1 already finished" in third.output
+
+
+def test_compare_cell_with_an_evaluation_of_the_command_evaluate_is_not_finished(tmp_path: Path) -> None:
+    options, cell = EvaluationOptions(), Cell(tmp_path, Config())
+    assert not cell.is_finished(options)
+    (tmp_path / "evaluation").mkdir()
+    summary = {"options": asdict(options), "checkpoint": "last"}
+    (tmp_path / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    assert not cell.is_finished(options)
+    (tmp_path / "evaluation" / "summary.json").write_text(json.dumps({**summary, "train_seed": 0}))
+    assert cell.is_finished(options)
+    assert not cell.is_finished(EvaluationOptions(samples=8))
+
+
+def test_check_label_of_names_with_plus_is_different_for_different_subsets() -> None:
+    subsets = [("a+b", "c"), ("a", "b+c"), ("a", "b", "c"), ("a+", "b"), ("a", "+b"), ("prior",), ()]
+    given = [("first",), *subsets]
+    labels = [_label(names, given) for names in subsets]
+    assert len(set(labels)) == len(subsets)
+    assert labels[2] == "a+b+c"
+    assert _label(("first",), given) == ""
 
 
 def test_compare_other_settings_in_the_folder_fail(config: Path, elsewhere: Path) -> None:

@@ -169,6 +169,11 @@ def test_train_resume_continues_and_refuses_other_settings() -> None:
     assert "run directory: out" in result.stdout
     rows = [json.loads(line) for line in Path("out/metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [0, 1, 2]
+    again = invoke("train", "--resume", "out", "--quiet").stdout
+    assert again.startswith("note: out has all its 3 epochs: nothing was trained; --epochs N trains more\n")
+    fewer = refused("train", "--resume", "out", "--epochs", "1")
+    assert fewer == "error: out: epochs must be at least 3, which the run has trained already, got 1"
+    assert "epochs: 3" in Path("out/config.yaml").read_text()
     assert "leave out aggregation" in refused("train", "--resume", "out", "--agg", "wb")
     assert "leave out overrides" in refused("train", "--resume", "out", "--set", "train.lr=1")
     assert "leave out --out" in refused("train", "--resume", "out", "--out", "elsewhere")

@@ -64,7 +64,8 @@ def test_load_data_with_an_unknown_name_split_or_option_lists_the_allowed_ones()
         "set."
     )
     assert message("toy", "val") == "split of 'toy' must be one of train, test, got 'val'"
-    assert message("toy", "test", item=3) == f"option of 'toy' must be one of items, {SHARED}, got 'item'"
+    unknown = f"option of 'toy' must be one of items, {SHARED}, got 'item'; did you mean 'items'?"
+    assert message("toy", "test", item=3) == unknown
 
 
 def test_load_data_of_polymnist_mini_lists_its_splits_and_options() -> None:

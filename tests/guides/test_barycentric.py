@@ -256,7 +256,7 @@ def test_component_bound_without_subsets_is_refused() -> None:
         ({"prior_expert": "some"}, "prior_expert must be one of none, complete, joint_only, all, got 'some'"),
         ({"subset_weights": "large"}, "subset_weights must be 'uniform', 'by_size', 'learned' or a function"),
         ({"expert_weights": "heavy"}, "expert_weights must be 'learned', 'precision', 'gate', or one number per"),
-        ({"tau": 0.5}, "aggregation 'wb' with options tau"),
+        ({"tau": 0.5}, "option of aggregation 'wb' must be one of .*, got 'tau'"),
         ({"dim": 0}, "dim must be negative"),
         ({"subsample_size": 3}, "subsample_size 3 needs a plate_size"),
         ({"subsample_size": 5, "plate_size": 4}, "subsample_size 5 needs a plate_size of at least that, got 4"),

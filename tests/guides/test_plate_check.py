@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,15 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
-from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import (
+    SVI,
+    Predictive,
+    RenyiELBO,
+    Trace_ELBO,
+    TraceEnum_ELBO,
+    TraceMeanField_ELBO,
+    config_enumerate,
+)
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
@@ -236,6 +245,34 @@ def test_guide_with_plate_in_other_dimension_equals_the_evidence(
     elbo = -Trace_ELBO().loss(rows_model, rows_guide, rows)
     scale = 1 if subsample_size is None else ITEMS / subsample_size
     assert elbo == pytest.approx(scale * evidence(rows[seen[-1]]), rel=1e-12)
+
+
+def test_model_without_the_site_of_the_guide_is_named() -> None:
+    def other(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            w = pyro.sample("w", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(w, 1.0).to_event(1), obs=x)
+
+    def encode(x: Tensor) -> Experts:
+        return Experts(torch.zeros(len(x), 2, 1), torch.ones(len(x), 2, 1))
+
+    with pytest.raises(ValueError, match="must have the latent site 'z' of the guide, got 'w' instead, .*: pass site="):
+        Trace_ELBO().loss(other, BarycentricGuide(encode), torch.zeros(5, 1))
+    assert _PYRO_STACK == []
+    Trace_ELBO().loss(other, BarycentricGuide(encode, site="w"), torch.zeros(5, 1))
+
+
+def test_model_with_an_enumerated_site_before_that_of_the_guide_is_accepted() -> None:
+    @config_enumerate
+    def mixture(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(2) / 2))
+            pyro.sample("side", dist.Normal(k.float(), 1.0), obs=x[:, 0])
+            z = pyro.sample("z", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    guide = BarycentricGuide(lambda x: Experts(torch.zeros(len(x), 2, 1), torch.ones(len(x), 2, 1)))
+    assert math.isfinite(TraceEnum_ELBO(max_plate_nesting=1).loss(mixture, guide, torch.zeros(5, 1)))
 
 
 def test_model_without_the_plate_of_the_guide_is_named() -> None:

@@ -15,6 +15,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_mmvae import (
+    Batch,
     Likelihood,
     Modality,
     MultimodalVAE,
@@ -27,6 +28,7 @@ from pyro_mmvae import (
 )
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import Trainer
+from pyro_mmvae.vae.trial import try_custom_parts
 
 ITEMS, LATENT = 6, 3
 
@@ -265,7 +267,6 @@ def test_likelihood_parameters_of_another_shape_have_networks_that_fit() -> None
 def test_trainer_steps_with_custom_parts(toy_config: Callable[..., Config], batch: dict[str, Tensor]) -> None:
     vae = make(custom(), bound="component", aggregation="mwb")
     trainer = Trainer(vae, toy_config().train, total_steps=3)
-    from pyro_mmvae import Batch
     from pyro_mmvae.training import local_pyro
 
     with local_pyro():
@@ -303,6 +304,74 @@ def test_train_registered_parts_are_saved_and_loaded(toy_config: Callable[..., C
         assert torch.equal(value, again.decode(z, private)[name])
     state = run.vae.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in again.vae.state_dict().items())
+
+
+class Failing(nn.Module):
+    """A network that was built for items of another size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+class FlatStudentT(StudentT):
+    """A likelihood without event dimensions."""
+
+    def forward(self, parameters: Tensor, observed: Tensor | None = None) -> Any:
+        return dist.StudentT(4.0, parameters, 1.0)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"encoder": "small_encoder"},
+            r"modality 'm1': the encoder must return loc \(1, 4\), scale \(1, 4\), got",
+        ),
+        (
+            {"decoder": "small_decoder"},
+            r"modality 'm1': the decoder must return parameters \(2, 3, 8, 8\), got \(2",
+        ),
+        (
+            {"encoder": "failing"},
+            r"modality 'm1': encoder Failing failed on items of shape \(3, 8, 8\): Runtime",
+        ),
+        (
+            {"decoder": "failing"},
+            r"modality 'm1': decoder Failing failed on latents of shape \(4,\): RuntimeError: mat",
+        ),
+        (
+            {"likelihood": "flat"},
+            r"modality 'm1': the likelihood must return .* event shape \(3, 8, 8\), got \(\)",
+        ),
+    ],
+)
+def test_train_wrong_custom_part_is_refused_before_the_run_exists(
+    toy_config: Callable[..., Config], tmp_path: Path, part: dict[str, str], message: str
+) -> None:
+    register_encoder("small_encoder")(lambda shape, latent_size, options, *, private_size: Encoder(shape, 2))
+    register_encoder("failing")(lambda shape, latent_size, options, *, private_size: Failing())
+    register_decoder("small_decoder")(lambda shape, latent_size, options, *, private_size: Decoder(latent_size, (5,)))
+    register_decoder("failing")(lambda shape, latent_size, options, *, private_size: Failing())
+    register_likelihood("flat", data_types=("image",))(FlatStudentT)
+    with pytest.raises(ValueError, match=message) as error:
+        train(toy_config(model__modalities={"m1": part}), tmp_path / "run", progress=False)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_try_custom_parts_changes_neither_modes_nor_running_statistics(batch: dict[str, Tensor]) -> None:
+    encoder = nn.Sequential(nn.BatchNorm1d(4), Encoder((4,), LATENT))
+    encoder[0].eval()
+    vae = MultimodalVAE([Modality("a", (4,), encoder=encoder)], latent_size=LATENT)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    try_custom_parts(vae, Batch({"a": torch.randn(2, 4)}))
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+    assert (vae.training, encoder[0].training, encoder[1].training) == (True, False, True)
 
 
 @pytest.mark.usefixtures("registered")

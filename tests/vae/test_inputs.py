@@ -137,7 +137,7 @@ def test_model_unknown_name_to_generate_is_refused(batch: dict[str, Tensor]) -> 
     [
         ([], {}, "at least one modality"),
         ([Modality("a", (4,)), Modality("a", (5,))], {}, "different names, got a, a"),
-        ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be positive, got 0"),
+        ([Modality("a", (4,))], {"latent_size": 0}, "latent_size must be a positive integer, got 0"),
         ([Modality("a", (4,))], {"beta": 0.0}, "beta must be positive and finite, got 0.0"),
         ([Modality("a", (4,))], {"beta": float("inf")}, "beta must be positive and finite"),
         ([Modality("a", (4,))], {"expert_weights": (1.0, 2.0)}, "one number per modality, in the order a, got 2"),
@@ -154,6 +154,36 @@ def test_multimodal_vae_wrong_argument_is_refused(
     keywords = {"latent_size": LATENT, **options}
     with pytest.raises(ValueError, match=message):
         MultimodalVAE(modalities, **keywords)
+
+
+@pytest.mark.parametrize("modalities", [["a"], "a", Modality("a", (4,)), [Modality("a", (4,)), 3]])
+def test_multimodal_vae_anything_but_modalities_is_refused(modalities: Any) -> None:
+    with pytest.raises(TypeError, match=r"modalities must be a sequence of Modality, as in .*, got ") as error:
+        MultimodalVAE(modalities)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [3, "x", ("x",), (2.5,), (0,), (-1, 2)])
+def test_modality_shape_that_is_not_of_positive_integers_is_refused(shape: Any) -> None:
+    with pytest.raises(ValueError, match="modality 'a': shape must be a tuple of positive integers, got "):
+        Modality("a", shape)
+
+
+def test_modality_name_that_is_not_a_string_is_refused() -> None:
+    with pytest.raises(ValueError, match="the name of a modality must be a file name .*, got 3: rename it"):
+        Modality(3, (4,))  # type: ignore[arg-type]
+
+
+def test_decode_unknown_modality_or_latents_of_another_size_are_refused() -> None:
+    vae = make()
+    names = "image, vector, label"
+    with pytest.raises(ValueError, match=rf"names must be modalities of the model \({names}\), got 'sound'"):
+        vae.decode(torch.zeros(1, LATENT), ["image", "sound"])
+    with pytest.raises(ValueError, match=rf"private must be modalities of the model \({names}\), got 'sound'"):
+        vae.decode(torch.zeros(1, LATENT), private={"sound": torch.zeros(1, 1)})
+    with pytest.raises(ValueError, match=rf"z must be a tensor of shape \(\*batch, {LATENT}\), got \(1, "):
+        vae.decode(torch.zeros(1, LATENT + 1))
+    assert list(vae.decode(torch.zeros(1, LATENT), "vector")) == ["vector"]
 
 
 @pytest.mark.parametrize("name", ["present", "", ".", "..", "a/b", "a\nb"])
