@@ -93,10 +93,7 @@ def make_guide(rule: str, bound: str, grouped: bool = False, learned: str | None
     encoder = Encoder()
     if grouped:
         return WithGroup(BarycentricGuide(encoder, aggregation.double(), bound=bound))
-    call = torch.nn.Module()
-    call.inner = encoder
-    call.forward = encoder  # type: ignore[method-assign]
-    return BarycentricGuide(call, aggregation.double(), bound=bound)
+    return BarycentricGuide(encoder, aggregation.double(), bound=bound)
 
 
 def log_likelihood(z: Tensor) -> Tensor:
@@ -131,8 +128,7 @@ class Exact:
     def __init__(self, guide: Any, grouped: bool) -> None:
         inner: BarycentricGuide = guide.guide if isinstance(guide, WithGroup) else guide
         self.shifts = torch.tensor([-1.0, 1.0] if isinstance(guide, WithGroup) else [0.0], dtype=torch.float64)
-        encode = inner.encode if isinstance(guide, WithGroup) else inner.encode.inner
-        posterior: Any = inner.aggregation(encode(self.shifts))
+        posterior: Any = inner.aggregation(inner.encode(self.shifts))
         points = GRID[:, None, None]
         if inner.bound == "component" and hasattr(posterior, "components"):
             self.weights = posterior.probs.T  # (component, group)
