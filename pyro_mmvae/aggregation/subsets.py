@@ -15,6 +15,7 @@ import torch
 
 from pyro_mmvae._compat import validates_by_default
 from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.distributions.stratified import stratified_uniform
 
 MAX_COMPONENTS = 4096
 """The largest number of components that a mixture may have; the component bound has no such limit."""
@@ -201,29 +202,6 @@ def subset_probabilities(
     total = weights.sum(-1, keepdim=True)
     dead = total <= 0
     return torch.where(dead, 1.0 / matrix.shape[0], weights / torch.where(dead, 1.0, total))
-
-
-def stratified_uniform(shape: torch.Size, device: torch.device) -> Float[Tensor, "*batch"]:
-    """Draw uniform numbers in [0, 1), one per stratum of equal length, the strata in a fresh random order.
-
-    Each number is marginally uniform whatever its position; together they cover [0, 1) evenly. They come from torch's
-    global generator, as Pyro's draws do.
-
-    Args:
-        shape: The shape of the result.
-        device: The device of the result.
-    """
-    dtype = torch.float32 if device.type == "mps" else torch.float64
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        # A permutation of a number of items would fix that number in a compiled ELBO; a sort of keys does not.
-        keys = torch.rand(shape, dtype=dtype, device=device)
-        strata = keys.flatten().argsort().to(dtype)
-        u = (strata + torch.rand_like(strata)) / torch.ones_like(strata).sum()
-        return u.clamp(max=1 - torch.finfo(dtype).eps).reshape_as(keys)
-    count = shape.numel()
-    strata = torch.randperm(count, device=device).to(dtype)
-    u = (strata + torch.rand(count, dtype=dtype, device=device)) / max(count, 1)
-    return u.clamp(max=1 - torch.finfo(dtype).eps).reshape(shape)
 
 
 def draw_subset(

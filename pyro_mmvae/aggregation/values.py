@@ -78,7 +78,7 @@ def check_fit(weights: Tensor, experts: Experts) -> Tensor:
     shape = experts.mask.shape
     if not isinstance(weights, Tensor):
         raise ValueError(f"expert_weights must be or return a tensor, got {type(weights).__name__}")
-    if weights.shape not in {shape, shape[-1:]}:
+    if weights.shape not in (shape, shape[-1:]):  # noqa: PLR6201  (sizes are tensors, unequal as keys, under torch.jit)
         raise ValueError(
             f"expert_weights must have shape ({shape[-1]},) or {tuple(shape)} (one per modality), got "
             f"{tuple(weights.shape)}"

@@ -14,6 +14,7 @@ from pyro_mmvae._typing import Float, Int, Tensor
 from pyro_mmvae.distributions.density import normal_log_prob
 from pyro_mmvae.distributions.families import Logistic
 from pyro_mmvae.distributions.gaussian import MultivariateNormal
+from pyro_mmvae.distributions.stratified import stratified_uniform
 
 
 class SubsetMixture(TorchDistribution):
@@ -44,6 +45,7 @@ class SubsetMixture(TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, Any]] = {"logits": constraints.real_vector}
     has_rsample = True
+    _strata_dims = 0
 
     def __init__(
         self,
@@ -153,6 +155,8 @@ class SubsetMixture(TorchDistribution):
         """Draw the index of a component for each draw, without gradients."""
         shape = torch.Size(sample_shape)
         with torch.no_grad():
+            if self._strata_dims:
+                return self._stratified_component(shape + self.batch_shape)
             probs = self.probs.reshape(-1, self.num_components)
             # A single draw is the one of torch.multinomial, without its checks, which may wait for an accelerator.
             if shape.numel() == 1:
@@ -160,6 +164,25 @@ class SubsetMixture(TorchDistribution):
             else:
                 drawn = torch.multinomial(probs, shape.numel(), replacement=True)
         return drawn.mT.reshape(shape + self.batch_shape)
+
+    def _stratified_component(self, shape: torch.Size) -> Int[Tensor, "*sample"]:
+        u = stratified_uniform(shape, self.logits.device, self._strata_dims)
+        cumulative = self.probs.to(u).cumsum(-1)
+        cumulative = (cumulative / cumulative[..., -1:]).expand(*shape, -1)
+        # The first component whose cumulative weight exceeds u has a positive weight.
+        return torch.searchsorted(cumulative.contiguous(), u.unsqueeze(-1), right=True).squeeze(-1)
+
+    def stratified(self) -> SubsetMixture:
+        """Return the mixture with draws whose components are stratified over the batch.
+
+        Each entry of a draw still follows its own mixture, but together the entries have nearly the expected share of
+        every component, so that sums over the batch have a smaller variance. Entries of one draw are therefore not
+        independent. Entries that differ in a sample dimension, or in a dimension that is added by a later
+        :meth:`expand`, such as that of vectorised particles, are independent.
+        """
+        new = self.expand(self.batch_shape)
+        new._strata_dims = len(self.batch_shape)
+        return new
 
     def component(self, index: Int[Tensor, "*sample"]) -> TorchDistribution:
         """Return the distribution of one component per entry of ``index``.
@@ -179,6 +202,7 @@ class SubsetMixture(TorchDistribution):
         new.logits = self.logits.expand(shape + self.logits.shape[-1:])
         new.components = self.components.expand(shape + self.logits.shape[-1:])
         new.has_rsample = self.has_rsample
+        new._strata_dims = self._strata_dims
         super(SubsetMixture, new).__init__(shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new

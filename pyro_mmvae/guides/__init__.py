@@ -2,3 +2,4 @@
 
 from pyro_mmvae.guides.barycentric import BOUNDS as BOUNDS
 from pyro_mmvae.guides.barycentric import BarycentricGuide as BarycentricGuide
+from pyro_mmvae.guides.stratified import stratified as stratified

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, cast
 from torch import Tensor, nn
 
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.guides import stratified
 from pyro_mmvae.registry import Registry
 from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
 from pyro_mmvae.training.elbo import RecordingELBO, Terms
@@ -51,6 +52,8 @@ class Objective(nn.Module):
 class ELBOObjective(Objective):
     """The evidence lower bound with the bound, β and reconstruction weights w_m of the model and guide.
 
+    With both bounds the drawn subsets are stratified over the batch, see :func:`pyro_mmvae.guides.stratified`.
+
     Args:
         vae: The model and guide to train.
     """
@@ -63,7 +66,8 @@ class ELBOObjective(Objective):
         """Compute the negative ELBO of a batch, see :meth:`Objective.forward`."""
         # Calling a PyroModule makes a pyro.param statement for each parameter at every step. The optimizer has the
         # parameters already, so the programs are called by their forward methods.
-        loss = self.estimator.differentiable_loss(self.vae.model.forward, self.vae.guide.forward, batch)
+        guide = stratified(self.vae.guide.forward)
+        loss = self.estimator.differentiable_loss(self.vae.model.forward, guide, batch)
         return loss, self.estimator.terms
 
 

@@ -85,7 +85,7 @@ def load_omics(
         elif padded.any():
             notes.append(f"{name}: {padded.sum()} observations hold zeros only; missing_zero: true makes them absent")
         with problems.collect():
-            _check_kind(f"{path}[{name}]", name, arrays[name], (kinds or {}).get(name), tuple(part.layers))
+            _check_kind(f"{path}[{name}]", name, arrays[name], (kinds or {}).get(name), _layer_names(part))
     problems.check()
     attributes = () if labels is None or isinstance(labels, str) else tuple(labels)
     content: dict[str, Any] = {"label_names": list(attributes)} if attributes else {}
@@ -165,10 +165,16 @@ def _import(package: str, path: Path) -> Any:
         ) from error
 
 
+def _layer_names(part: Any) -> tuple[str, ...]:
+    """Return the names of the layers, without the None under which anndata 0.13 lists ``X``."""
+    return tuple(name for name in part.layers if name is not None)
+
+
 def _check_modality(where: str, part: Any, layer: str | None) -> None:
     """Check that a modality has the matrix to read and unique names of observations."""
-    if layer is not None and layer not in part.layers:
-        raise ValueError(f"{where}: layer must be one of {', '.join(part.layers) or '(none)'}, got {layer!r}")
+    names = _layer_names(part)
+    if layer is not None and layer not in names:
+        raise ValueError(f"{where}: layer must be one of {', '.join(names) or '(none)'}, got {layer!r}")
     if layer is None and part.X is None:
         raise ValueError(f"{where} must have a matrix X, got none: choose a layer by the option layer")
     if not part.obs_names.is_unique:
