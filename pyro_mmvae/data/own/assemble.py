@@ -16,6 +16,7 @@ from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.own.strings import encode_strings
 from pyro_mmvae.data.storage import mapped
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor, channels_first
+from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
@@ -55,20 +56,22 @@ def assemble(
         rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
     columns: dict[str, Column] = {}
     specs: dict[str, ModalitySpec] = {}
-    on_disk = set()
+    lazy = set()
     for number, (name, array) in enumerate(raw.modalities.items()):
-        if mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map):
-            on_disk.add(name)
+        is_mapped = mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map)
+        in_memory = array.stored_values() is not None if isinstance(array, MatrixRows) else not is_mapped
+        if is_mapped or isinstance(array, MatrixRows):
+            lazy.add(name)
         with problems.collect():
             column, spec = _make_column(raw, name, array, present[:, number])
             present[:, number] = column.present
-            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=name not in on_disk)
+            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=in_memory)
     problems.check()
     modalities: dict[str, Values] = {}
     for name, column in columns.items():
-        if name in on_disk:
+        if name in lazy:
             mapped.expect_random_access(column.array)
-        modalities[name] = MappedTensor(column, rows) if name in on_disk else column.read(rows)
+        modalities[name] = MappedTensor(column, rows) if name in lazy else column.read(rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
         modalities,
@@ -80,6 +83,8 @@ def assemble(
         specs,
         labels.label_names,
         labels.class_names,
+        None if raw.item_ids is None else raw.item_ids[rows],
+        raw.feature_names,
     )
 
 
@@ -145,13 +150,13 @@ def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) ->
 
 
 def _make_column(
-    raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_]
+    raw: RawArrays, name: str, array: NDArray[Any] | MatrixRows, present: NDArray[np.bool_]
 ) -> tuple[Column, ModalitySpec]:
     """Return the column of a modality and its description, as far as they are known before its values are read."""
     where, spec = raw.locate(name), raw.meta.spec(name)
     is_byte = array.dtype == np.uint8 or (array.dtype == np.uint16 and array.ndim == 4)
     data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
-    if data_type == "image":
+    if data_type == "image" and not isinstance(array, MatrixRows):
         array = channels_first(array)
     column = Column(where, array, data_type, present, spec.classes)
     if raw.meta.allows("missing_nan", name):
@@ -173,9 +178,10 @@ def _check_values(
     """Check the values of a column, all of them if ``scan`` is True, and complete the number of classes of tokens."""
     if scan:
         column.scan()
+        column = replace(column, is_checked=True)
     if not raw.meta.allows("allow_constant", name) and column.array.size > 1 and column.is_constant():
         raise ValueError(
-            f"{column.where}: values must vary, got {column.array[column.present].flat[0]!s} everywhere: set "
+            f"{column.where}: values must vary, got {column.first_value()!s} everywhere: set "
             "allow_constant to true if that is intended"
         )
     if column.kind == "tokens" and column.classes is None:

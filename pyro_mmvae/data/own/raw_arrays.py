@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.own.meta import Meta
+from pyro_mmvae.data.storage.rows import MatrixRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,24 +20,29 @@ class RawArrays:
     Attributes:
         where: Path of the whole data set, for messages.
         files: File or key that each array comes from, by the array's name.
-        modalities: Observations by modality name, `(item, …)`, in the order of the columns of ``present``.
+        modalities: Observations by modality name, `(item, …)`, in the order of the columns of ``present``; arrays, or
+            rows of a matrix that are made dense as they are read.
         labels: Classes `(item,)`, or attributes of 0 and 1 `(item, attribute)`, or None.
         present: True where a modality is present, `(item, modality)`, or None if all are.
         split: The split of each item, `(item,)`, as 0, 1, 2 or as names, or None for a random split.
         meta: The description of the data, such as the content of ``meta.yaml``.
         name: Name of the data.
         provenance: Everything that identifies the content, serialisable as JSON.
+        item_ids: Identifier of each item, strings `(item,)`, or None if the items have none.
+        feature_names: Names of the features by modality name; modalities without names are left out.
     """
 
     where: str
     files: Mapping[str, str]
-    modalities: Mapping[str, NDArray[Any]]
+    modalities: Mapping[str, NDArray[Any] | MatrixRows]
     labels: NDArray[Any] | None
     present: NDArray[Any] | None
     split: NDArray[Any] | None
     meta: Meta
     name: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    item_ids: NDArray[np.str_] | None = None
+    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def locate(self, name: str) -> str:
         """Return file and modality, with which messages about a modality begin."""

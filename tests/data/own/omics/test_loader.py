@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +10,6 @@ import numpy as np
 import pytest
 
 from pyro_mmvae.data import load_data
-
-
-@pytest.fixture
-def omics() -> Any:
-    """Import both packages without their warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import anndata
-            import mudata
-        except ImportError as error:
-            pytest.skip(f"the extra 'omics' is not installed: {error}")
-        yield anndata, mudata
-
 
 N, KEPT = 40, slice(5, None)
 
@@ -75,6 +60,9 @@ def test_load_omics_of_an_h5mu_file_reads_modalities_labels_split_and_presence(
         classes = {"B": 0, "NK": 1, "T": 2}
         assert data.labels is not None
         assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
+        assert data.item_ids is not None
+        assert data.item_ids.tolist() == [f"c{row}" for row in rows]
+        assert data.feature_names == {"prot": ("p0", "p1", "p2"), "rna": tuple("012345")}
         assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
@@ -170,8 +158,8 @@ def padded(omics: Any, tmp_path: Path) -> str:
 def test_load_omics_names_what_it_does_not_read(padded: str) -> None:
     notes = load_data(padded, kinds={"x": "counts"}).provenance["notes"]
     assert len(notes) == 3
-    assert notes[0].startswith("x: obsm is not read, which holds protein;")
-    assert "feature_types (Gene Expression, Antibody Capture) are read as one modality" in notes[1]
+    assert "feature_types (Gene Expression, Antibody Capture) are read as one modality" in notes[0]
+    assert notes[1] == "x: obsm is not read, which holds protein; obsm: [protein] makes a modality of each"
     assert notes[2] == "x: 3 observations hold zeros only; missing_zero: true makes them absent"
 
 
@@ -179,6 +167,22 @@ def test_load_omics_with_missing_zero_takes_zeros_for_absent(padded: str) -> Non
     splits = [load_data(padded, s, kinds={"x": "counts"}, missing_zero=True) for s in ("train", "val", "test")]
     assert sum(int((~data.present).sum()) for data in splits) == 3
     assert all("zeros" not in note for note in splits[0].provenance["notes"])
+
+
+def test_load_omics_with_missing_zero_of_one_matrix_makes_each_modality_absent_by_itself(
+    omics: Any, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).poisson(5.0, (N, 4)).astype(np.float32) + 1
+    values[:6, 2:] = 0
+    data = omics[0].AnnData(values)
+    data.var["feature_types"] = ["Gene Expression", "Gene Expression", "Antibody Capture", "Antibody Capture"]
+    data.write_h5ad(tmp_path / "a.h5ad")
+    options = {"modalities_by": "feature_types", "missing_zero": True, "kinds": {"rna": "counts", "protein": "counts"}}
+    splits = [load_data(str(tmp_path / "a.h5ad"), split, **options) for split in ("train", "val", "test")]
+    assert all(data.names == ("protein", "rna") for data in splits)
+    absent = {name for data in splits for name in data.item_ids[~data.present[:, 0].numpy()].tolist()}
+    assert absent == {str(item) for item in range(6)}
+    assert all(data.present[:, 1].all() for data in splits)
 
 
 def test_load_omics_of_corrected_counts_names_layers_and_kinds(padded: str) -> None:
