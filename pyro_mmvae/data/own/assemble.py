@@ -83,8 +83,6 @@ def assemble(
         specs,
         labels.label_names,
         labels.class_names,
-        None if raw.item_ids is None else raw.item_ids[rows],
-        raw.feature_names,
     )
 
 

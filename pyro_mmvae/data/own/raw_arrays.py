@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.own.meta import Meta
@@ -28,8 +27,8 @@ class RawArrays:
         meta: The description of the data, such as the content of ``meta.yaml``.
         name: Name of the data.
         provenance: Everything that identifies the content, serialisable as JSON.
-        item_ids: Identifier of each item, strings `(item,)`, or None if the items have none.
-        feature_names: Names of the features by modality name; modalities without names are left out.
+        ids: Identifier of each item, strings or integers `(item,)`, or None.
+        feature_names: Names of the features of a modality, strings `(feature,)`, by its name; empty by default.
     """
 
     where: str
@@ -41,8 +40,8 @@ class RawArrays:
     meta: Meta
     name: str
     provenance: dict[str, Any] = field(default_factory=dict)
-    item_ids: NDArray[np.str_] | None = None
-    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    ids: NDArray[Any] | None = None
+    feature_names: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def locate(self, name: str) -> str:
         """Return file and modality, with which messages about a modality begin."""

@@ -168,8 +168,8 @@ def read_omics(
         meta=meta,
         name=name,
         provenance={"meta": meta.model_dump(exclude_defaults=True), **({"notes": notes} if notes else {})},
-        item_ids=np.asarray(tree.obs_names.astype(str), dtype=np.str_),
-        feature_names={matrix.name: matrix.features for matrix in matrices if matrix.features is not None},
+        ids=np.asarray(tree.obs_names.astype(str), dtype=np.str_),
+        feature_names={m.name: np.array(m.features, dtype=np.str_) for m in matrices if m.features is not None},
     )
 
 

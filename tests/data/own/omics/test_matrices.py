@@ -33,14 +33,18 @@ def read(tree: Any, **options: Any) -> Any:
     return read_omics(tree, "cells", "cells", kinds=dict.fromkeys(options.pop("names", ("x",)), "counts"), **options)
 
 
+def features(raw: Any) -> dict[str, tuple[str, ...]]:
+    return {name: tuple(names.tolist()) for name, names in raw.feature_names.items()}
+
+
 def test_read_omics_by_feature_types_makes_a_modality_of_each(cells: Any) -> None:
     raw = read(cells, modalities_by="feature_types", names=("rna", "protein", "peaks"))
     assert {name: values.shape for name, values in raw.modalities.items()} == {
         "peaks": (N, 1), "protein": (N, 2), "rna": (N, 4)
     }  # fmt: skip
-    assert raw.feature_names == {"peaks": ("v4",), "protein": ("v2", "v3"), "rna": ("v0", "v1", "v5", "v6")}
+    assert features(raw) == {"peaks": ("v4",), "protein": ("v2", "v3"), "rna": ("v0", "v1", "v5", "v6")}
     np.testing.assert_array_equal(raw.modalities["rna"], cells.X.toarray()[:, [0, 1, 5, 6]])
-    assert raw.item_ids.tolist() == cells.obs_names.tolist()
+    assert raw.ids.tolist() == cells.obs_names.tolist()
     assert not any("feature_types" in note for note in raw.provenance["notes"])
 
 
@@ -49,14 +53,14 @@ def test_read_omics_with_obsm_makes_a_modality_with_the_names_of_its_columns(cel
     raw = read(cells, obsm=obsm, names=("x", name))
     assert set(raw.modalities) == {"x", name}
     np.testing.assert_array_equal(raw.modalities[name], cells.obsm["adt"].to_numpy())
-    assert raw.feature_names[name] == ("CD3", "CD4", "CD8")
+    assert features(raw)[name] == ("CD3", "CD4", "CD8")
     assert not any("obsm" in note for note in raw.provenance["notes"])
 
 
 def test_read_omics_with_highly_variable_keeps_marked_variables_only(cells: Any) -> None:
     raw = read(cells, highly_variable=True)
     np.testing.assert_array_equal(raw.modalities["x"], cells.X.toarray()[:, [0, 6]])
-    assert raw.feature_names["x"] == ("v0", "v6")
+    assert features(raw)["x"] == ("v0", "v6")
     names = ("rna", "protein", "peaks")
     split = read(cells, highly_variable=True, modalities_by="feature_types", names=names)
     assert {name: values.shape[1] for name, values in split.modalities.items()} == {"peaks": 1, "protein": 2, "rna": 2}
@@ -77,7 +81,7 @@ def test_read_omics_of_mudata_finds_obsm_of_a_modality_and_aligns_other_orders(o
     both = mudata.MuData({"rna": cells.copy(), "protein": other})
     raw = read(both, obsm={"adt": "rna:adt"}, names=("rna", "protein", "adt"))
     assert list(raw.modalities) == ["adt", "protein", "rna"]
-    rows = {name: row for row, name in enumerate(raw.item_ids.tolist())}
+    rows = {name: row for row, name in enumerate(raw.ids.tolist())}
     place = [rows[name] for name in cells.obs_names]
     np.testing.assert_array_equal(raw.present[place].sum(0), [N, N - 2, N])
     np.testing.assert_array_equal(raw.modalities["protein"][place][2:], cells.X.toarray()[2:, 2:4])
