@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
 from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, range_problems
+from pyro_mmvae.data.matching import DataDescription, MatchedData, describe_data, match_data
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
 from pyro_mmvae.data.own.items import from_items
 from pyro_mmvae.data.own.omics import load_omics
+from pyro_mmvae.data.own.values import to_dataset
 from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
@@ -29,17 +31,21 @@ from pyro_mmvae.data.sets.polymnist_recipe import make_polymnist
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
+from pyro_mmvae.data.storage.selected import SelectedFeatures
 from pyro_mmvae.data.text import ALPHABET, decode_texts, encode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
 __all__ = [
     "ALPHABET",
+    "DataDescription",
     "DataSource",
     "IndexedTensor",
     "MappedTensor",
+    "MatchedData",
     "Missing",
     "ModalitySpec",
     "MultimodalDataset",
+    "SelectedFeatures",
     "build_polymnist",
     "cache_folder",
     "complete_specs",
@@ -47,6 +53,7 @@ __all__ = [
     "find_data",
     "find_moments",
     "decode_texts",
+    "describe_data",
     "encode_texts",
     "format_names",
     "from_arrays",
@@ -63,9 +70,11 @@ __all__ = [
     "load_polymnist_png",
     "load_polymnist_pt",
     "make_batch",
+    "match_data",
     "make_polymnist",
     "range_problems",
     "register_data",
     "register_format",
     "resolve_options",
+    "to_dataset",
 ]
