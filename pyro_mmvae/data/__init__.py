@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
+from pyro_mmvae.data.description import DataDescription, describe_data
 from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, range_problems
-from pyro_mmvae.data.matching import DataDescription, MatchedData, describe_data, match_data
+from pyro_mmvae.data.matching import MatchedData, match_data
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz

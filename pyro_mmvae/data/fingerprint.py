@@ -197,9 +197,7 @@ def _compare_layout(old: ModalityFingerprint, new: ModalityFingerprint) -> Itera
         yield f"the {_axis(new)} are in another order" if is_permuted else "the features have other names"
 
 
-def _compare_modality(
-    old: ModalityFingerprint, new: ModalityFingerprint, names: Sequence[str] | None
-) -> Iterator[str]:
+def _compare_modality(old: ModalityFingerprint, new: ModalityFingerprint, names: Sequence[str] | None) -> Iterator[str]:
     """Yield the differences of one modality: those of its layout, or else of its mask, or else of its values."""
     layout = list(_compare_layout(old, new))
     if layout:

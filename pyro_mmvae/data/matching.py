@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset, Values
-from pyro_mmvae.data.infer import range_problems, sample_means
+from pyro_mmvae.data.description import DataDescription
+from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.labels import match_labels
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.selected import SelectedFeatures
@@ -19,32 +20,6 @@ from pyro_mmvae.modality_spec import ModalitySpec
 
 _EXACT_TYPES = ("tokens", "counts", "binary")  # whose likelihoods do not allow other numbers
 _MAX_LISTED = 5  # names in a message
-
-
-@dataclass(frozen=True)
-class DataDescription:
-    """A description of the data that a model was trained on, which new data are matched to.
-
-    Attributes:
-        shapes: Shape of one item by modality name, in the order of the model's modalities.
-        modality_specs: Description of each modality by name; empty by default.
-        feature_names: Names of the features by modality name; modalities without names are left out.
-        feature_means: Training mean of each feature by modality name, for modalities with names of features.
-        class_names: Names of the classes if labels are classes with names, and empty otherwise.
-        label_names: Names of the attributes if labels are attributes, and empty otherwise.
-    """
-
-    shapes: Mapping[str, tuple[int, ...]]
-    modality_specs: Mapping[str, ModalitySpec] = field(default_factory=dict)
-    feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    feature_means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    label_names: tuple[str, ...] = ()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the modalities, in order."""
-        return tuple(self.shapes)
 
 
 class MatchedData(NamedTuple):
@@ -57,23 +32,6 @@ class MatchedData(NamedTuple):
 
     data: MultimodalDataset
     notes: tuple[str, ...]
-
-
-def describe_data(train: MultimodalDataset, specs: Mapping[str, ModalitySpec] | None = None) -> DataDescription:
-    """Describe a training split, so that other data can be matched to it.
-
-    Args:
-        train: The training split. Means of features are taken over at most 10,000 evenly spaced items.
-        specs: Completed description of each modality by name; by default those of the data.
-    """
-    specs = train.modality_specs if specs is None else specs
-    means = {
-        name: tuple(sample_means(train, name).tolist())
-        for name in train.feature_names
-        if specs.get(name, ModalitySpec()).data_type != "tokens"
-    }
-    shapes = {name: tuple(value.shape[1:]) for name, value in train.modalities.items()}
-    return DataDescription(shapes, specs, train.feature_names, means, train.class_names, train.label_names)
 
 
 def match_data(
@@ -279,7 +237,9 @@ class _ModalityMatch:
                     f"{foreign!r} in {text!r}"
                 )
         if cut:
-            self.notes.append(f"modality {self.name!r}: texts cut to the {length} characters of the model: {cut} of {len(texts)}")
+            self.notes.append(
+                f"modality {self.name!r}: texts cut to the {length} characters of the model: {cut} of {len(texts)}"
+            )
         tokens = torch.zeros(len(values), length, dtype=torch.int64)
         tokens[rows.cpu()] = torch.from_numpy(encode_texts(texts, length, padding, alphabet)[0]).long()
         return tokens.to(self.data.present.device)
