@@ -34,7 +34,7 @@ def load_omics(
     labels: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
     layer: str | Mapping[str, str] | None = None,
-    obsm: tuple[str, ...] | Mapping[str, str] | None = None,
+    obsm: str | tuple[str, ...] | Mapping[str, str] | None = None,
     modalities_by: str | None = None,
     highly_variable: bool = False,
     kinds: Mapping[str, str] | None = None,
@@ -60,7 +60,7 @@ def load_omics(
         split_by: Column of ``obs`` that holds ``train``, ``val`` and ``test``; by default the split is random.
         layer: Name of a layer to read instead of ``X``, such as ``counts``, for all modalities, or names of layers by
             modality name; ``X`` by default.
-        obsm: Keys of ``obsm`` that are modalities too, such as ``protein_expression``, or keys by name of the modality.
+        obsm: Key or keys of ``obsm`` that are modalities too, such as ``protein_expression``, or keys by modality name.
             ``MODALITY:KEY`` is a key of one modality of an ``.h5mu`` file. None by default.
         modalities_by: Column of ``var`` that tells modalities apart which share a matrix, such as ``feature_types`` of
             10x Genomics: ``Gene Expression`` is named ``rna``, ``Antibody Capture`` ``protein``, and another value by
@@ -108,7 +108,7 @@ def read_omics(
     labels: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
     layer: str | Mapping[str, str] | None = None,
-    obsm: tuple[str, ...] | Mapping[str, str] | None = None,
+    obsm: str | tuple[str, ...] | Mapping[str, str] | None = None,
     modalities_by: str | None = None,
     highly_variable: bool = False,
     kinds: Mapping[str, str] | None = None,

@@ -68,7 +68,7 @@ def choose_matrices(
     tree: Any,
     *,
     layer: str | Mapping[str, str] | None,
-    obsm: Sequence[str] | Mapping[str, str] | None,
+    obsm: str | Sequence[str] | Mapping[str, str] | None,
     modalities_by: str | None,
     highly_variable: bool,
 ) -> tuple[list[Matrix], list[str]]:
@@ -78,7 +78,7 @@ def choose_matrices(
         where: Path or name of the data, the beginning of error messages.
         tree: An AnnData or MuData, in memory or in a file.
         layer: Layer to read instead of ``X``, for all modalities or by name of the modality.
-        obsm: Arrays of ``obsm`` that are modalities too: their keys, or keys by name of the modality.
+        obsm: Arrays of ``obsm`` that are modalities too: one key, several, or keys by name of the modality.
         modalities_by: Column of ``var`` whose values tell modalities apart that share a matrix.
         highly_variable: If True, only variables are read that the column ``highly_variable`` of ``var`` marks.
 
@@ -181,10 +181,11 @@ def _keep_highly_variable(where: str, matrices: list[Matrix]) -> list[Matrix]:
 
 
 def _read_obsm(
-    where: str, tree: Any, parts: Mapping[str, Any], obsm: Sequence[str] | Mapping[str, str] | None
+    where: str, tree: Any, parts: Mapping[str, Any], obsm: str | Sequence[str] | Mapping[str, str] | None
 ) -> tuple[set[tuple[str, str]], list[Matrix]]:
     """Return part and key of each array of ``obsm`` that is read, and the matrices that they become."""
-    by_name = dict(obsm) if isinstance(obsm, Mapping) else {key.rpartition(":")[2]: key for key in obsm or ()}
+    keys = (obsm,) if isinstance(obsm, str) else obsm or ()
+    by_name = dict(obsm) if isinstance(obsm, Mapping) else {key.rpartition(":")[2]: key for key in keys}
     available = {(part, str(key)): value for part, table in parts.items() for key, value in table.obsm.items()}
     if hasattr(tree, "mod"):  # MuData keeps a mask of each modality's observations there too
         available |= {("", str(key)): value for key, value in tree.obsm.items() if key not in parts}

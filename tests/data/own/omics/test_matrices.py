@@ -48,7 +48,7 @@ def test_read_omics_by_feature_types_makes_a_modality_of_each(cells: Any) -> Non
     assert not any("feature_types" in note for note in raw.provenance["notes"])
 
 
-@pytest.mark.parametrize(("obsm", "name"), [(("adt",), "adt"), ({"protein": "adt"}, "protein")])
+@pytest.mark.parametrize(("obsm", "name"), [(("adt",), "adt"), ("adt", "adt"), ({"protein": "adt"}, "protein")])
 def test_read_omics_with_obsm_makes_a_modality_with_the_names_of_its_columns(cells: Any, obsm: Any, name: str) -> None:
     raw = read(cells, obsm=obsm, names=("x", name))
     assert set(raw.modalities) == {"x", name}
