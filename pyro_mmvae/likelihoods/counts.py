@@ -209,7 +209,7 @@ class _CountLikelihood(Likelihood):
         """Return the mean total of each item divided by its size factor, 1 unless a subclass changes the mean.
 
         Args:
-            distribution: What :meth:`forward` returned.
+            distribution: The distribution of these items, which :meth:`forward` returned.
             sizes: Size factor of each item, `(item,)`.
         """
         return 1.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -72,9 +72,13 @@ def assemble(
     problems.check()
     modalities: dict[str, Values] = {}
     for name, column in columns.items():
-        if name in lazy:
+        if isinstance(column.array, MatrixRows):
+            modalities[name] = _select_rows(column, rows)
+        elif name in lazy:
             mapped.expect_random_access(column.array)
-        modalities[name] = MappedTensor(column, rows) if name in lazy else column.read(rows)
+            modalities[name] = MappedTensor(column, rows)
+        else:
+            modalities[name] = column.read(rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
         modalities,
@@ -89,6 +93,14 @@ def assemble(
         None if ids is None else ids[rows],
         feature_names,
     )
+
+
+def _select_rows(column: Column, rows: NDArray[np.int64]) -> MappedTensor:
+    """Return a lazy selection of the rows of a matrix, which does not keep the others in memory."""
+    if not column.is_checked:
+        return MappedTensor(column, rows)  # checked as they are read, so that messages need their numbers
+    part = replace(column, array=cast("MatrixRows", column.array).take(rows), present=column.present[rows])
+    return MappedTensor(part, np.arange(len(rows)))
 
 
 def _count_items(raw: RawArrays) -> int:

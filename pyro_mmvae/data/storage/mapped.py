@@ -98,7 +98,9 @@ class Column:
             ValueError: If a value is not allowed; the message names the item.
         """
         block, absent = self.array[rows], ~self.present[rows]
-        block = np.array(block, dtype=block.dtype.newbyteorder("="))
+        # Rows of a matrix are a new array already.
+        convert = np.asarray if isinstance(self.array, MatrixRows) else np.array
+        block = convert(block, dtype=block.dtype.newbyteorder("="))
         if absent.any():
             block[absent] = 0
         if not self.pixels and not self.is_checked:

@@ -83,6 +83,20 @@ class MatrixRows:
                 dense[stored] = self.source.read(chosen[stored], self.columns)
         return dense if np.ndim(self.rows[index]) else dense[0]
 
+    def take(self, items: NDArray[np.int64]) -> MatrixRows:
+        """Return some items; of a matrix in memory only their rows and the chosen columns are kept.
+
+        Args:
+            items: Indices of the items, `(item,)`.
+        """
+        rows = self.rows[items]
+        if not isinstance(self.source, SparseSource):
+            return MatrixRows(self.source, rows, self.columns)
+        stored = rows >= 0
+        part = self.source.matrix[rows[stored]]
+        places = np.where(stored, np.cumsum(stored) - 1, -1)
+        return MatrixRows(SparseSource(part if self.columns is None else part[:, self.columns]), places)
+
     def stored_values(self) -> NDArray[Any] | None:
         """Return the values of all rows and columns that are stored in memory; None for a matrix that is not there."""
         return self.source.matrix.data if isinstance(self.source, SparseSource) else None

@@ -57,6 +57,15 @@ def test_matrix_rows_with_absent_items_give_zeros(matrix: Any) -> None:
     np.testing.assert_array_equal(lazy[np.array([1])], np.zeros((1, 12)))
 
 
+@pytest.mark.parametrize("columns", [None, np.array([11, 0, 5])])
+def test_take_of_matrix_rows_equals_the_dense_rows(matrix: Any, columns: Any) -> None:
+    lazy = MatrixRows(row_source(matrix), rows=np.array([5, -1, 0, 7]), columns=columns)
+    part = lazy.take(np.array([3, 1, 0]))
+    np.testing.assert_array_equal(part[:], lazy[:][[3, 1, 0]])
+    stored = part.stored_values()
+    assert stored is None or len(stored) == np.count_nonzero(lazy[:][[3, 1, 0]])
+
+
 def test_stored_dense_source_reads_long_runs_in_blocks(matrix: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows_module, "_BLOCK_BYTES", 3 * DENSE[0].nbytes)
     np.testing.assert_array_equal(MatrixRows(row_source(matrix))[:], DENSE)
