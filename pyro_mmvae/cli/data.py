@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,19 @@ def _describe(summary: SplitSummary) -> None:
     for modality in summary.modalities:
         shape = " x ".join(map(str, modality.shape)) or "scalar"
         missing = f"{modality.missing:.1%} missing" if modality.missing else "none missing"
-        click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}")
+        features = f", features {_abridge(modality.features, modality.shape[0])}" if modality.features else ""
+        click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}{features}")
     labels, limit = summary.labels, 20
     kind = "attributes" if summary.has_attributes else "classes"
     listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:limit])
     click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
+    if summary.item_ids:
+        click.echo(f"  ids     {_abridge(summary.item_ids, summary.items)}")
+
+
+def _abridge(names: Sequence[str], count: int) -> str:
+    """Return the first names of a list, with an ellipsis if it is longer."""
+    return ", ".join(names) + ", …" * (count > len(names))
 
 
 def _describe_sources(summaries: list[SplitSummary]) -> None:
@@ -121,15 +130,19 @@ def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> No
     """Check the files of a data set, and that a model can be built for it.
 
     Reads every split of the data set NAME or PATH. Writes one line per problem to the terminal, and exits with status 1
-    if there is one.
+    if there is one. Otherwise writes a table of the modalities, with the likelihood and the network that a training
+    will use.
     """
     from pyro_mmvae.data import find_data
     from pyro_mmvae.data.inspection import check_data
 
     config, options = _read_options(name, overrides, plugins)
+    table: list[str] = []
+    notes: dict[str, None] = {}
 
     def check_model(data: Any) -> list[str]:
-        return _check_model(config, data) if data.split == "train" else []
+        notes.update(dict.fromkeys(data.provenance.get("notes", [])))
+        return _check_model(config, data, table) if data.split == "train" else []
 
     problems = 0
     for problem in check_data(name, options, check_more=check_model):
@@ -137,6 +150,8 @@ def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> No
         problems += 1
     if problems:
         sys.exit(1)
+    for line in [*table, *(f"note: {note}" for note in notes)]:
+        click.echo(line)
     click.echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
 
 
@@ -151,14 +166,16 @@ def _read_options(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...
     return config, resolve_options(name, config.data.options())
 
 
-def _check_model(config: Any, data: Any) -> list[str]:
-    """Return the reason, if there is one, for which training would refuse the data."""
+def _check_model(config: Any, data: Any, table: list[str]) -> list[str]:
+    """Return the reason, if there is one, for which training would refuse the data; otherwise add to the table."""
     from pyro_mmvae import runs
+    from pyro_mmvae.cli.data_table import format_rows, table_rows
     from pyro_mmvae.data import complete_specs, infer_specs
 
     try:
         specs = complete_specs(data, runs.resolve_modalities(config, infer_specs(data)))
-        runs.build_vae(config, {name: tuple(value.shape[1:]) for name, value in data.modalities.items()}, specs)
+        vae = runs.build_vae(config, {n: tuple(value.shape[1:]) for n, value in data.modalities.items()}, specs)
+        table += format_rows(table_rows(data, vae))
     except (ValueError, TypeError) as error:
         return [str(error)]
     return []

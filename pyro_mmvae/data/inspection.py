@@ -18,7 +18,9 @@ from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
+_SHOWN = 5  # identifiers and names of features in a summary
 _BLOCK_SIZE = 4096  # items read at once
+_LAZY_BLOCK_SIZE = 256  # items read from disk at once, of which images may be large
 
 
 @dataclass(frozen=True)
@@ -30,12 +32,14 @@ class ModalitySummary:
         shape: Shape of one item.
         dtype: Name of the type, such as ``"uint8"``.
         missing: Fraction of items without the modality, 0 to 1.
+        features: Names of the first features, at most five; empty by default, for a modality without names.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     missing: float
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,7 @@ class SplitSummary:
         labels: Number of items per class, by its name if it has one, or per name of an attribute; empty without labels.
         provenance: Everything that the split was made from.
         has_attributes: If True, labels are attributes and not classes; False by default.
+        item_ids: Identifiers of the first items, at most five; empty by default, for items without identifiers.
     """
 
     split: str
@@ -57,13 +62,20 @@ class SplitSummary:
     labels: dict[int | str, int]
     provenance: dict[str, Any]
     has_attributes: bool = False
+    item_ids: tuple[str, ...] = ()
 
 
 def summarise(data: MultimodalDataset) -> SplitSummary:
     """Summarise one split of a data set."""
     missing = 1 - data.present.double().mean(0)
     modalities = tuple(
-        ModalitySummary(name, tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), fraction)
+        ModalitySummary(
+            name,
+            tuple(tensor.shape[1:]),
+            str(tensor.dtype).removeprefix("torch."),
+            fraction,
+            tuple(data.feature_names.get(name, ()))[:_SHOWN],
+        )
         for (name, tensor), fraction in zip(data.modalities.items(), missing.tolist(), strict=True)
     )
     labels: dict[Any, int] = {}
@@ -75,7 +87,9 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
         labels = {names.get(value, value): n for value, n in zip(values.tolist(), counts.tolist(), strict=True)}
         if -1 in labels:
             labels["unlabelled"] = labels.pop(-1)
-    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, bool(labels and data.label_names))
+    ids = () if data.item_ids is None else tuple(data.item_ids[:_SHOWN].tolist())
+    has_attributes = bool(labels and data.label_names)
+    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, has_attributes, ids)
 
 
 def check_data(
@@ -103,14 +117,16 @@ def check_data(
     first: SplitSummary | None = None
     splits: dict[str, list[str]] = {}
     for split in find_data(name).splits:
+        findings: list[str] = []
         try:
             data = load_data(name, split, cache=False, **(options or {}))
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            findings = list(error.problems if isinstance(error, DataError) else [str(error)])
-        else:
             summary = summarise(data)
             first = first or summary
-            findings = [*_check_split(data, summary), *_compare_splits(first, summary), *check_more(data)]
+            findings += _check_split(data, summary)
+            findings += _compare_splits(first, summary)
+            findings += check_more(data)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            findings += error.problems if isinstance(error, DataError) else [str(error)]
         for finding in findings:
             splits.setdefault(" ".join(finding.split()), []).append(split)
     yield from (f"{', '.join(dict.fromkeys(found_in))}: {finding}" for finding, found_in in splits.items())
@@ -172,7 +188,9 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
         yield f"labels must be at least 0, or -1 for items without a label, got {min(negative)}"
     empty = (~data.present.any(1)).nonzero().flatten().tolist()
     if empty:
-        yield f"every item must have a modality, got none for item {empty[0]} and for {len(empty) - 1} others"
+        first = empty[0] if data.item_ids is None else repr(str(data.item_ids[empty[0]]))
+        others = f" and for {len(empty) - 1} others" if len(empty) > 1 else ""
+        yield f"every item must have a modality, got none for item {first}{others}"
     for column, (name, values) in enumerate(data.modalities.items()):
         rows = data.present[:, column].nonzero()[:, 0]
         if not len(rows):
@@ -184,9 +202,15 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
 
 def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
     """Report values of a modality that are not finite or constant, reading a block of items at a time."""
-    first, constant = values[rows[:1]], len(rows) > 1
-    for part in rows.split(_BLOCK_SIZE):
-        block = values[part]
+    first, constant = None, len(rows) > 1
+    for part in rows.split(_BLOCK_SIZE if isinstance(values, Tensor) else _LAZY_BLOCK_SIZE):
+        try:
+            block = values[part]
+        except ValueError:
+            yield from _unreadable_items(values, part)
+            constant = False
+            continue
+        first = block[:1] if first is None else first
         if block.is_floating_point() and not bool(block.isfinite().all()):
             item = int((~block.isfinite()).reshape(len(block), -1).any(1).nonzero()[0])
             yield f"modality {name!r}: values must be finite, got others in item {int(part[item])}"
@@ -194,6 +218,15 @@ def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
         constant = constant and bool((block == first).all())
     if constant:
         yield f"modality {name!r} must vary between items, got one value in all of them"
+
+
+def _unreadable_items(values: Any, rows: Tensor) -> Iterator[str]:
+    """Yield the error of each item that cannot be read."""
+    for row in rows.split(1):
+        try:
+            values[row]
+        except ValueError as error:
+            yield str(error)
 
 
 def _compare_splits(first: SplitSummary, other: SplitSummary) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.own.strings import encode_strings
 from pyro_mmvae.data.storage import mapped
+from pyro_mmvae.data.storage.image_files import is_image_files
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor, channels_first
 from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
@@ -53,32 +54,29 @@ def assemble(
     problems = Problems()
     with problems.collect():
         labels = read_labels(raw, count)
+    ids, feature_names = None, dict[str, tuple[str, ...]]()
     with problems.collect():
         ids, feature_names = read_ids(raw, count), read_feature_names(raw)
     with problems.collect():
         rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
     columns: dict[str, Column] = {}
     specs: dict[str, ModalitySpec] = {}
-    lazy = set()
+    in_memory = {name: _is_in_memory(array, memory_map) for name, array in raw.modalities.items()}
     for number, (name, array) in enumerate(raw.modalities.items()):
-        is_mapped = mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map)
-        in_memory = array.stored_values() is not None if isinstance(array, MatrixRows) else not is_mapped
-        if is_mapped or isinstance(array, MatrixRows):
-            lazy.add(name)
         with problems.collect():
-            column, spec = _make_column(raw, name, array, present[:, number])
+            column, spec = _make_column(raw, name, array, present[:, number], ids)
             present[:, number] = column.present
-            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=in_memory)
+            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=in_memory[name])
     problems.check()
     modalities: dict[str, Values] = {}
     for name, column in columns.items():
         if isinstance(column.array, MatrixRows):
             modalities[name] = _select_rows(column, rows)
-        elif name in lazy:
+        elif in_memory[name]:
+            modalities[name] = column.read(rows)
+        else:
             mapped.expect_random_access(column.array)
             modalities[name] = MappedTensor(column, rows)
-        else:
-            modalities[name] = column.read(rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
         modalities,
@@ -95,11 +93,20 @@ def assemble(
     )
 
 
+def _is_in_memory(array: NDArray[Any] | MatrixRows, memory_map: bool | None) -> bool:
+    """Return True if the values of an array are in memory or are to be read into it, so that all are checked."""
+    if isinstance(array, MatrixRows):
+        return array.stored_values() is not None
+    stays_on_disk = array.nbytes >= mapped.LARGE if memory_map is None else memory_map
+    return not (is_image_files(array) or (mapped.is_mapped(array) and stays_on_disk))
+
+
 def _select_rows(column: Column, rows: NDArray[np.int64]) -> MappedTensor:
     """Return a lazy selection of the rows of a matrix, which does not keep the others in memory."""
     if not column.is_checked:
         return MappedTensor(column, rows)  # checked as they are read, so that messages need their numbers
-    part = replace(column, array=cast("MatrixRows", column.array).take(rows), present=column.present[rows])
+    ids = None if column.ids is None else column.ids[rows]
+    part = replace(column, array=cast("MatrixRows", column.array).take(rows), present=column.present[rows], ids=ids)
     return MappedTensor(part, np.arange(len(rows)))
 
 
@@ -165,7 +172,11 @@ def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) ->
 
 
 def _make_column(
-    raw: RawArrays, name: str, array: NDArray[Any] | MatrixRows, present: NDArray[np.bool_]
+    raw: RawArrays,
+    name: str,
+    array: NDArray[Any] | MatrixRows,
+    present: NDArray[np.bool_],
+    ids: NDArray[np.str_] | None,
 ) -> tuple[Column, ModalitySpec]:
     """Return the column of a modality and its description, as far as they are known before its values are read."""
     where, spec = raw.locate(name), raw.meta.spec(name)
@@ -173,7 +184,7 @@ def _make_column(
     data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
     if data_type == "image" and not isinstance(array, MatrixRows):
         array = channels_first(array)
-    column = Column(where, array, data_type, present, spec.classes)
+    column = Column(where, array, data_type, present, spec.classes, ids)
     if raw.meta.allows("missing_nan", name):
         column = replace(column, present=present & ~column.nan_items())
     if not column.present.any():
@@ -194,7 +205,8 @@ def _check_values(
     if scan:
         column.scan()
         column = replace(column, is_checked=True)
-    if not raw.meta.allows("allow_constant", name) and column.array.size > 1 and column.is_constant():
+    must_vary = not raw.meta.allows("allow_constant", name) and not is_image_files(column.array)
+    if must_vary and column.array.size > 1 and column.is_constant():
         raise ValueError(
             f"{column.where}: values must vary, got {column.first_value()!s} everywhere: set "
             "allow_constant to true if that is intended"

@@ -94,7 +94,7 @@ def choose_matrices(
             features: tuple[str, ...] | None = tuple(map(str, part.var_names))
         else:
             features = None
-            notes.append(f"{name}: names of variables are not unique, and are left out: anndata can make them unique")
+            notes.append(f"{name}: names of variables are not kept, as some occur twice; var_names_make_unique() helps")
         whole = Matrix(name, None, part.obs_names, None, features, part.var, tuple(part.layers))
         chosen, unread = _split_by_type(whole, modalities_by, is_only=not hasattr(tree, "mod"))
         matrices += [_read_layer(where, matrix, part, layer) for matrix in chosen]

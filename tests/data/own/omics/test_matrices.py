@@ -93,7 +93,7 @@ def test_read_omics_with_repeated_names_of_variables_leaves_them_out(cells: Any)
     cells.var_names = ["v"] * 7
     raw = read(cells)
     assert "x" not in raw.feature_names
-    assert raw.provenance["notes"][0].startswith("x: names of variables are not unique")
+    assert raw.provenance["notes"][0].startswith("x: names of variables are not kept")
 
 
 @pytest.mark.parametrize(
