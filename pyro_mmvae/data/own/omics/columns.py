@@ -59,7 +59,7 @@ def read_flags(where: str, column: Any) -> NDArray[np.bool_]:
     invalid = np.flatnonzero([value not in {0, 1} for value in values.tolist()])  # True and False equal 1 and 0
     if len(invalid):
         raise ValueError(
-            f"{where}: item {invalid[0]}: column {column.name!r} must hold 0 or 1, as several columns are attributes, "
-            f"got {values[invalid[0]]!s}"
+            f"{where}: item {str(column.index[invalid[0]])!r}: column {column.name!r} must hold 0 or 1, as several "
+            f"columns are attributes, got {values[invalid[0]]!s}"
         )
     return values.astype(bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,12 @@ _LOOKED_AT = 1_000  # rows of a matrix in a file that are looked at
 
 
 def check_kind(
-    where: str, name: str, values: NDArray[Any] | MatrixRows, kind: str | None, layers: tuple[str, ...]
+    where: str,
+    name: str,
+    values: NDArray[Any] | MatrixRows,
+    kind: str | None,
+    layers: tuple[str, ...],
+    items: Sequence[str],
 ) -> None:
     """Check that the kind of a modality of integers was set, and that counts are whole numbers.
 
@@ -23,6 +29,7 @@ def check_kind(
         values: Its values `(item, feature)`. If they stay in a file, only the first rows are looked at.
         kind: Kind that the user set, or None.
         layers: Names of the layers that could be read instead.
+        items: Names of the items, for messages.
 
     Raises:
         ValueError: If the modality holds whole numbers only and has no kind, or counts are not whole numbers.
@@ -43,8 +50,8 @@ def check_kind(
             item, variable, value = found
             others = f"choose another matrix by the option layer ({', '.join(layers)}), " if layers else ""
             raise ValueError(
-                f"{where}: modality {name!r}: item {item}: value at ({variable},) must be a whole number, as a count "
-                f"is, got {value}: {others}round the values, or set the kind to vector"
+                f"{where}: modality {name!r}: item {str(items[item])!r}: value at ({variable},) must be a whole "
+                f"number, as a count is, got {value}: {others}round the values, or set the kind to vector"
             )
 
 

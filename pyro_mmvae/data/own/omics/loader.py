@@ -145,7 +145,8 @@ def read_omics(
         with as_value_error(f"{where}: must be a readable {Path(where).suffix} file", ANY_ERROR):
             values, present = matrix.align(tree.obs_names)
         with problems.collect():
-            check_kind(f"{where}[{matrix.name}]", matrix.name, values, (kinds or {}).get(matrix.name), matrix.layers)
+            kind, place = (kinds or {}).get(matrix.name), f"{where}[{matrix.name}]"
+            check_kind(place, matrix.name, values, kind, matrix.layers, tree.obs_names)
         notes += _find_padding(matrix, values, present, missing_zero)
         modalities[matrix.name] = values
         masks.append(present)

@@ -101,7 +101,7 @@ def test_load_omics_with_several_label_columns_gives_attributes(files: dict[str,
         assert data.labels is not None
         np.testing.assert_array_equal(data.labels.numpy(), files["attributes"][rows])
     with pytest.raises(
-        ValueError, match="item 0: column 'type' must hold 0 or 1, as several columns are attributes, got T"
+        ValueError, match="item 'c0': column 'type' must hold 0 or 1, as several columns are attributes, got T"
     ):
         load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "type")})
     with pytest.raises(ValueError, match="label_names: names must differ, got 'old' twice"):
@@ -206,7 +206,7 @@ def test_load_omics_with_missing_zero_of_one_matrix_makes_each_modality_absent_b
 
 
 def test_load_omics_of_corrected_counts_names_layers_and_kinds(padded: str) -> None:
-    message = r"item 0: value at \(0,\) must be a whole number, .* option layer \(soup\), round .* kind to vector"
+    message = r"item 'c0': value at \(0,\) must be a whole number, .* option layer \(soup\), round .* kind to vector"
     with pytest.raises(ValueError, match=message):
         load_data(padded, kinds={"x": "counts"}, layer="soup")
 
