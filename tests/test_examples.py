@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import safetensors.torch
@@ -18,6 +19,7 @@ from click.testing import CliRunner
 
 from pyro_mmvae import load
 from pyro_mmvae.cli import main
+from pyro_mmvae.data import load_data
 
 FOLDER = Path(__file__).parent.parent / "examples"
 
@@ -115,6 +117,34 @@ def test_two_omics() -> None:
         assert found["both"] > 0.9
         assert 0.8 < found["second"] < found["both"]
         assert found["score"] > found["baseline"] + 30
+
+
+def test_cite_seq(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("cite_seq", epochs=12)
+    assert float(np.median(found["correlation"])) > 0.6
+    assert found["rmse"] < 0.8 * found["baseline"]
+    assert capsys.readouterr().out.count("P1") == 11
+
+
+@pytest.mark.filterwarnings("ignore")  # of anndata and mudata
+def test_cite_seq_writes_latent_and_imputed_proteins(tmp_path: Path) -> None:
+    pytest.importorskip("mudata")
+    import mudata
+
+    out = tmp_path / "cells.h5mu"
+    found = run("cite_seq", epochs=1, out=str(out))
+    assert found["written"]
+    tables = mudata.read_h5mu(out)
+    completed, protein = tables["protein_completed"], tables["protein"]
+    is_imputed = completed.obs["is_imputed"].to_numpy()
+    assert tables.obsm["X_mwb"].shape == (tables.n_obs, 8)
+    assert protein.obs_names.tolist() == completed.obs_names[~is_imputed].tolist()
+    np.testing.assert_array_equal(completed.X[~is_imputed], protein.X)
+    np.testing.assert_array_equal(completed.X[is_imputed], completed.layers["imputed"][is_imputed])
+    kinds = {"rna": "counts", "protein": "counts", "protein_completed": "vector"}
+    data = load_data(str(out), "test", kinds=kinds, highly_variable=True, labels="cell_type")
+    assert data.modalities["rna"].shape[1] == 300
+    assert data.class_names == tuple(f"T{number}" for number in range(6))
 
 
 def test_global_and_local() -> None:

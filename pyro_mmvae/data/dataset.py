@@ -179,6 +179,8 @@ class MultimodalDataset:
     def subset(self, index: Tensor | Sequence[int]) -> MultimodalDataset:
         """Return a data set with copies of some items, held in memory.
 
+        Rows of a matrix that are made dense as they are read, such as those of a sparse one, remain so.
+
         Args:
             index: Indices of the items, in the order to return them, or a bool mask `(item,)`.
 
@@ -194,7 +196,10 @@ class MultimodalDataset:
             raise ValueError("index must select at least one item, got none")
         return replace(
             self,
-            modalities={name: tensor[rows] for name, tensor in self.modalities.items()},
+            modalities={
+                name: tensor.subset(rows) if isinstance(tensor, MappedTensor) else tensor[rows]
+                for name, tensor in self.modalities.items()
+            },
             labels=None if self.labels is None else self.labels[rows],
             present=self.present[rows],
             item_ids=None if self.item_ids is None else np.atleast_1d(self.item_ids[rows.cpu().numpy()]),

@@ -19,3 +19,8 @@ from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace as SharedScal
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleNormal as SharedScaleNormal
 from pyro_mmvae.likelihoods.standardized import StandardizedLikelihood as StandardizedLikelihood
 from pyro_mmvae.likelihoods.standardized import moments as moments
+from pyro_mmvae.likelihoods.zero_inflated import ZeroInflated as ZeroInflated
+from pyro_mmvae.likelihoods.zero_inflated import (
+    ZeroInflatedNegativeBinomialLikelihood as ZeroInflatedNegativeBinomialLikelihood,
+)
+from pyro_mmvae.likelihoods.zero_inflated import ZeroInflatedPoissonLikelihood as ZeroInflatedPoissonLikelihood

@@ -205,13 +205,23 @@ class _CountLikelihood(Likelihood):
         total = observed.flatten(observed.dim() - len(self.shape)).sum(-1) if self.shape else observed
         return torch.where(total > 0, total, self.reference_total)
 
+    def expected_share(self, distribution: TorchDistribution, sizes: Float[Tensor, "*item"]) -> Tensor | float:
+        """Return the mean total of each item divided by its size factor, 1 unless a subclass changes the mean.
+
+        Args:
+            distribution: The distribution of these items, which :meth:`forward` returned.
+            sizes: Size factor of each item, `(item,)`.
+        """
+        return 1.0
+
     def without_observed(self, distribution: TorchDistribution, observed: Tensor) -> TorchDistribution:
         r"""Return the distribution with a size factor that is drawn for each item in place of its own total.
 
         Observed totals T vary more than the size factors s that they stand for, since Var T is the sum of Var s and of
         the noise of the counts given s, :math:`E[s] + \kappa E[s^2]` with κ = 0 for Poisson counts. A size factor is
         therefore the total of another item, drawn at random and moved towards the mean of all, so that the totals of
-        replicates have the mean and the variance of the observed ones.
+        replicates have the mean and the variance of the observed ones. If the mean total is a share c of s, as of
+        zero-inflated counts, the mean of the totals is c times theirs, and the variance is theirs.
 
         Args:
             distribution: What :meth:`forward` returned for ``observed``.
@@ -223,8 +233,10 @@ class _CountLikelihood(Likelihood):
             return distribution
         axes, mean, variance = tuple(range(-len(self.shape), 0)), totals.mean(), totals.var(correction=0)
         noise = distribution.variance.sum(axes) if axes else distribution.variance
-        kappa = ((noise - sizes) / sizes.square()).mean().clamp(min=0)
-        excess = (variance - mean - kappa * mean.square()) / (1 + kappa)
+        shares = self.expected_share(distribution, sizes)
+        kappa = ((noise - shares * sizes) / sizes.square()).mean().clamp(min=0)
+        share = shares.mean() if isinstance(shares, Tensor) else shares
+        excess = (variance - share * mean - kappa * mean.square()) / (share**2 + kappa)
         shrink = (excess.clamp(min=0) / variance.clamp(min=1e-30)).sqrt()
         drawn = mean + shrink * (totals[torch.randint(len(totals), sizes.shape, device=totals.device)] - mean)
         factor = (drawn / sizes).reshape(*sizes.shape, *[1] * len(self.shape))

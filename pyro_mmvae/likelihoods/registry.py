@@ -15,6 +15,7 @@ from pyro_mmvae.likelihoods.heads import (
     NormalLikelihood,
 )
 from pyro_mmvae.likelihoods.standardized import StandardizedLikelihood
+from pyro_mmvae.likelihoods.zero_inflated import ZeroInflatedNegativeBinomialLikelihood, ZeroInflatedPoissonLikelihood
 from pyro_mmvae.registry import Registry
 
 OPTIONS = ("scale", "output", "classes", "reference_total", "standardize")
@@ -50,6 +51,10 @@ _BUILT_IN = {
     "categorical": LikelihoodEntry(CategoricalLikelihood, ("tokens",), ("classes",)),
     "poisson": LikelihoodEntry(PoissonLikelihood, ("counts",), ("reference_total",)),
     "negative_binomial": LikelihoodEntry(NegativeBinomialLikelihood, ("counts",), ("reference_total",)),
+    "zero_inflated_poisson": LikelihoodEntry(ZeroInflatedPoissonLikelihood, ("counts",), ("reference_total",)),
+    "zero_inflated_negative_binomial": LikelihoodEntry(
+        ZeroInflatedNegativeBinomialLikelihood, ("counts",), ("reference_total",)
+    ),
 }
 for _name, _entry in _BUILT_IN.items():
     LIKELIHOODS.register(_name, _entry, built_in=True)
@@ -113,8 +118,8 @@ def make_likelihood(
         scale: Scale of ``laplace`` and ``normal``: a positive number, or ``"learned"`` for one trained scalar that
             starts at 1. 0.75 by default.
         classes: Number of classes of ``categorical``, two or more.
-        reference_total: Total count that ``poisson`` and ``negative_binomial`` assume for an item whose total is
-            unknown. 1 by default.
+        reference_total: Total count that the likelihoods of counts assume for an item whose total is unknown. 1 by
+            default.
         output: Link of ``laplace`` and ``normal``: ``"identity"`` if the decoder returns the mean, the default, or
             ``"sigmoid"`` if it returns the logit of the mean.
         standardize: If True, networks see standardised values and the scale is relative to the spread of each feature,

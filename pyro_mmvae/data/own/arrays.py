@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.meta import Meta, make_meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
+from pyro_mmvae.data.storage.rows import read_rows
 
 
 def from_arrays(
-    modalities: Mapping[str, ArrayLike | torch.Tensor],
+    modalities: Mapping[str, ArrayLike | torch.Tensor | Any],
     labels: ArrayLike | torch.Tensor | None = None,
     present: ArrayLike | torch.Tensor | None = None,
     *,
@@ -32,10 +34,12 @@ def from_arrays(
     """Make a data set of arrays, with the checks that files undergo.
 
     All arrays are used completely: ``split`` only names the result. An array that is mapped from a large file
-    (``numpy.load(…, mmap_mode="c")``) stays on disk.
+    (``numpy.load(…, mmap_mode="c")``) stays on disk, and a large sparse matrix stays sparse: its rows are made dense
+    batch by batch.
 
     Args:
-        modalities: Observations by modality name, `(item, …)`. Images have their channels first; uint8 pixels are
+        modalities: Observations by modality name, arrays or tensors `(item, …)`, or SciPy sparse matrices
+            `(item, feature)`. Images have their channels first; uint8 pixels are
             divided by 255 in a batch.
         labels: Class of each item, integers `(item,)`; or its attributes, bool or 0 and 1, `(item, attribute)`; none
             by default.
@@ -63,7 +67,7 @@ def from_arrays(
         >>> data.modality_specs["rna"].data_type, data.modalities["rna"].dtype
         ('counts', torch.float32)
     """
-    arrays = {key: to_numpy(value) for key, value in modalities.items()}
+    arrays = {key: read_rows(value) if issparse(value) else to_numpy(value) for key, value in modalities.items()}
     raw = RawArrays(
         where=name,
         files={},

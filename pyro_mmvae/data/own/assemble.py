@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from pyro_mmvae.data.own.strings import encode_strings
 from pyro_mmvae.data.storage import mapped
 from pyro_mmvae.data.storage.image_files import is_image_files
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor, channels_first
+from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
 SPLITS = ("train", "val", "test")
@@ -60,21 +61,22 @@ def assemble(
         rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
     columns: dict[str, Column] = {}
     specs: dict[str, ModalitySpec] = {}
-    on_disk = set()
+    in_memory = {name: _is_in_memory(array, memory_map) for name, array in raw.modalities.items()}
     for number, (name, array) in enumerate(raw.modalities.items()):
-        large = array.nbytes >= mapped.LARGE if memory_map is None else memory_map
-        if is_image_files(array) or (mapped.is_mapped(array) and large):
-            on_disk.add(name)
         with problems.collect():
             column, spec = _make_column(raw, name, array, present[:, number], ids)
             present[:, number] = column.present
-            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=name not in on_disk)
+            columns[name], specs[name] = _check_values(raw, name, column, spec, scan=in_memory[name])
     problems.check()
     modalities: dict[str, Values] = {}
     for name, column in columns.items():
-        if name in on_disk and not is_image_files(column.array):
+        if isinstance(column.array, MatrixRows):
+            modalities[name] = _select_rows(column, rows)
+        elif in_memory[name]:
+            modalities[name] = column.read(rows)
+        else:
             mapped.expect_random_access(column.array)
-        modalities[name] = MappedTensor(column, rows) if name in on_disk else column.read(rows)
+            modalities[name] = MappedTensor(column, rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
     return MultimodalDataset(
         modalities,
@@ -89,6 +91,23 @@ def assemble(
         None if ids is None else ids[rows],
         feature_names,
     )
+
+
+def _is_in_memory(array: NDArray[Any] | MatrixRows, memory_map: bool | None) -> bool:
+    """Return True if the values of an array are in memory or are to be read into it, so that all are checked."""
+    if isinstance(array, MatrixRows):
+        return array.stored_values() is not None
+    stays_on_disk = array.nbytes >= mapped.LARGE if memory_map is None else memory_map
+    return not (is_image_files(array) or (mapped.is_mapped(array) and stays_on_disk))
+
+
+def _select_rows(column: Column, rows: NDArray[np.int64]) -> MappedTensor:
+    """Return a lazy selection of the rows of a matrix, which does not keep the others in memory."""
+    if not column.is_checked:
+        return MappedTensor(column, rows)  # checked as they are read, so that messages need their numbers
+    ids = None if column.ids is None else column.ids[rows]
+    part = replace(column, array=cast("MatrixRows", column.array).take(rows), present=column.present[rows], ids=ids)
+    return MappedTensor(part, np.arange(len(rows)))
 
 
 def _count_items(raw: RawArrays) -> int:
@@ -153,13 +172,17 @@ def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) ->
 
 
 def _make_column(
-    raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_], ids: NDArray[np.str_] | None
+    raw: RawArrays,
+    name: str,
+    array: NDArray[Any] | MatrixRows,
+    present: NDArray[np.bool_],
+    ids: NDArray[np.str_] | None,
 ) -> tuple[Column, ModalitySpec]:
     """Return the column of a modality and its description, as far as they are known before its values are read."""
     where, spec = raw.locate(name), raw.meta.spec(name)
     is_byte = array.dtype == np.uint8 or (array.dtype == np.uint16 and array.ndim == 4)
     data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
-    if data_type == "image":
+    if data_type == "image" and not isinstance(array, MatrixRows):
         array = channels_first(array)
     column = Column(where, array, data_type, present, spec.classes, ids)
     if raw.meta.allows("missing_nan", name):
@@ -181,10 +204,11 @@ def _check_values(
     """Check the values of a column, all of them if ``scan`` is True, and complete the number of classes of tokens."""
     if scan:
         column.scan()
-    is_checked = not raw.meta.allows("allow_constant", name) and not is_image_files(column.array)
-    if is_checked and column.array.size > 1 and column.is_constant():
+        column = replace(column, is_checked=True)
+    must_vary = not raw.meta.allows("allow_constant", name) and not is_image_files(column.array)
+    if must_vary and column.array.size > 1 and column.is_constant():
         raise ValueError(
-            f"{column.where}: values must vary, got {column.array[column.present].flat[0]!s} everywhere: set "
+            f"{column.where}: values must vary, got {column.first_value()!s} everywhere: set "
             "allow_constant to true if that is intended"
         )
     if column.kind == "tokens" and column.classes is None:

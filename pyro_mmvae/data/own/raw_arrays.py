@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.own.meta import Meta
+from pyro_mmvae.data.storage.rows import MatrixRows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +19,8 @@ class RawArrays:
     Attributes:
         where: Path of the whole data set, for messages.
         files: File or key that each array comes from, by the array's name.
-        modalities: Observations by modality name, `(item, …)`, in the order of the columns of ``present``.
+        modalities: Observations by modality name, `(item, …)`, in the order of the columns of ``present``; arrays, or
+            rows of a matrix that are made dense as they are read.
         labels: Classes `(item,)`, or attributes of 0 and 1 `(item, attribute)`, or None.
         present: True where a modality is present, `(item, modality)`, or None if all are.
         split: The split of each item, `(item,)`, as 0, 1, 2 or as names, or None for a random split.
@@ -31,7 +33,7 @@ class RawArrays:
 
     where: str
     files: Mapping[str, str]
-    modalities: Mapping[str, NDArray[Any]]
+    modalities: Mapping[str, NDArray[Any] | MatrixRows]
     labels: NDArray[Any] | None
     present: NDArray[Any] | None
     split: NDArray[Any] | None

@@ -29,7 +29,7 @@ def encode_strings(raw: RawArrays) -> RawArrays:
     """
     modalities, entries = dict(raw.modalities), dict(raw.meta.modalities)
     for name, array in raw.modalities.items():
-        if array.dtype.kind == "U" and array.ndim == 1 and len(array):
+        if isinstance(array, np.ndarray) and array.dtype.kind == "U" and array.ndim == 1 and len(array):
             modalities[name], entries[name] = _encode(raw.locate(name), array, raw.meta.entry(name))
     return replace(raw, modalities=modalities, meta=raw.meta.model_copy(update={"modalities": entries}))
 

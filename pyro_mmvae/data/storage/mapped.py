@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.modality_spec import check_image
 
 LARGE = 2**30
@@ -30,22 +31,25 @@ class Column:
 
     Args:
         where: File and modality, for messages.
-        array: The values, in memory or mapped from disk.
+        array: The values, in memory, mapped from disk, or rows of a matrix that are made dense as they are read.
         kind: Data type, see :class:`~pyro_mmvae.ModalitySpec`.
         present: True for the items that are present, `(item,)`. The others are read as 0 and never checked.
         classes: Number of classes of tokens, or None if it is not known yet.
         ids: Identifiers of the items, `(item,)`, for messages; None for items without identifiers.
+        is_checked: If True, all values have been checked, and are not checked again when they are read. False by
+            default.
 
     Raises:
         ValueError: If type or shape of the array do not fit the kind.
     """
 
     where: str
-    array: NDArray[Any]
+    array: NDArray[Any] | MatrixRows
     kind: str
     present: NDArray[np.bool_]
     classes: int | None = None
     ids: NDArray[np.str_] | None = None
+    is_checked: bool = False
 
     def __post_init__(self) -> None:
         """Check type and shape."""
@@ -96,17 +100,19 @@ class Column:
             ValueError: If a value is not allowed; the message names the item.
         """
         block, absent = self.array[rows], ~self.present[rows]
-        block = np.array(block, dtype=block.dtype.newbyteorder("="))
+        # Rows of a matrix are a new array already.
+        convert = np.asarray if isinstance(self.array, MatrixRows) else np.array
+        block = convert(block, dtype=block.dtype.newbyteorder("="))
         if absent.any():
             block[absent] = 0
-        if not self.pixels:
+        if not self.pixels and not self.is_checked:
             self._check_values(block, rows)
         with np.errstate(over="ignore"):
             # NumPy converts, since torch lacks most unsigned types; an empty tensor gives NumPy's name of the type.
             block = block.astype(torch.empty(0, dtype=self.dtype).numpy().dtype, copy=False)
         if self.kind == "image" and self.array.dtype.str[1:] == "u2":
             block /= np.iinfo(np.uint16).max
-        if block.dtype.kind == "f":
+        if block.dtype.kind == "f" and not self.is_checked:
             self._reject(~np.isfinite(block), block, rows, "finite in the floating type that it is converted to")
         return torch.from_numpy(block)
 
@@ -146,7 +152,7 @@ class Column:
 
     def blocks(self) -> Iterator[NDArray[np.int64]]:
         """Yield the indices of all items, in blocks of some megabytes."""
-        block_size = max(_BLOCK_BYTES // max(self.array[:1].nbytes, 1), 1)
+        block_size = max(_BLOCK_BYTES // max(self.array.nbytes // len(self), 1), 1)
         for start in range(0, len(self), block_size):
             yield np.arange(start, min(start + block_size, len(self)))
 
@@ -162,8 +168,26 @@ class Column:
         Raises:
             ValueError: If a value is not allowed; the message names the first.
         """
+        if self._stored_values_are_valid():
+            return
         for rows in self.blocks():
             self.read(rows)
+
+    def _stored_values_are_valid(self) -> bool:
+        """Return True if the stored values of a sparse matrix in memory are allowed, and with them its zeros."""
+        stored = self.array.stored_values() if isinstance(self.array, MatrixRows) else None
+        if stored is None:
+            return False
+        try:
+            if len(stored):
+                replace(self, array=stored[:, None], present=np.ones(len(stored), dtype=bool), ids=None).scan()
+        except ValueError:
+            return False  # the value may belong to an absent item, and the message has to name item and feature
+        return True
+
+    def first_value(self) -> Any:
+        """Return the first value of the first present item."""
+        return self.array[np.flatnonzero(self.present)[:1]].flat[0]
 
     def largest(self) -> int:
         """Return the largest value of a column of integers."""
@@ -216,6 +240,16 @@ class MappedTensor:
         """Return the number of axes."""
         return len(self.shape)
 
+    def subset(self, index: Tensor) -> MappedTensor | Tensor:
+        """Return some items: a copy in memory, or a lazy selection of the rows of a matrix.
+
+        Args:
+            index: Indices of the items, or a bool mask `(item,)`.
+        """
+        if isinstance(self.column.array, MatrixRows):
+            return MappedTensor(self.column, np.atleast_1d(self.rows[index.cpu().numpy()]), self.device)
+        return self[index]
+
     def to(self, device: torch.device | str) -> MappedTensor:
         """Return a selection of the rows that is read onto a device; nothing is read yet."""
         return MappedTensor(self.column, self.rows, device)
@@ -236,7 +270,7 @@ def channels_first(array: NDArray[Any]) -> NDArray[Any]:
     return array
 
 
-def check_array(where: str, array: NDArray[Any]) -> None:
+def check_array(where: str, array: NDArray[Any] | MatrixRows) -> None:
     """Check that an array `(item, …)` holds numbers.
 
     Args:
@@ -256,19 +290,19 @@ def check_array(where: str, array: NDArray[Any]) -> None:
         raise ValueError(f"{where}: items must hold at least one value, got items of shape {array.shape[1:]}")
 
 
-def is_mapped(array: NDArray[Any]) -> bool:
+def is_mapped(array: NDArray[Any] | MatrixRows) -> bool:
     """Return True if an array is mapped from disk and not in memory."""
     return _find_mapping(array) is not None
 
 
-def expect_random_access(array: NDArray[Any]) -> None:
+def expect_random_access(array: NDArray[Any] | MatrixRows) -> None:
     """Advise the system that rows of a mapped array are read in random order, so that it does not read ahead."""
     mapping, advice = _find_mapping(array), getattr(mmap, "MADV_RANDOM", None)  # missing on Windows
     if mapping is not None and advice is not None:
         mapping.madvise(advice)
 
 
-def _find_mapping(array: NDArray[Any]) -> mmap.mmap | None:
+def _find_mapping(array: NDArray[Any] | MatrixRows) -> mmap.mmap | None:
     """Return the memory map that an array is a view of, or None."""
     base: Any = array
     while base is not None:

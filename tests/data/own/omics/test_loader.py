@@ -12,20 +12,6 @@ import pytest
 
 from pyro_mmvae.data import load_data
 
-
-@pytest.fixture
-def omics() -> Any:
-    """Import both packages without their warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            import anndata
-            import mudata
-        except ImportError as error:
-            pytest.skip(f"the extra 'omics' is not installed: {error}")
-        yield anndata, mudata
-
-
 N, KEPT = 40, slice(5, None)
 
 
@@ -75,6 +61,9 @@ def test_load_omics_of_an_h5mu_file_reads_modalities_labels_split_and_presence(
         classes = {"B": 0, "NK": 1, "T": 2}
         assert data.labels is not None
         assert data.labels.tolist() == [classes[name] for name in files["types"][rows]]
+        assert data.item_ids is not None
+        assert data.item_ids.tolist() == [f"c{row}" for row in rows]
+        assert data.feature_names == {"prot": ("p0", "p1", "p2"), "rna": tuple("012345")}
         assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
@@ -112,7 +101,7 @@ def test_load_omics_with_several_label_columns_gives_attributes(files: dict[str,
         assert data.labels is not None
         np.testing.assert_array_equal(data.labels.numpy(), files["attributes"][rows])
     with pytest.raises(
-        ValueError, match="item 0: column 'type' must hold 0 or 1, as several columns are attributes, got T"
+        ValueError, match="item 'c0': column 'type' must hold 0 or 1, as several columns are attributes, got T"
     ):
         load_data(files["h5mu"], **{**OPTIONS, "labels": ("old", "type")})
     with pytest.raises(ValueError, match="label_names: names must differ, got 'old' twice"):
@@ -189,8 +178,8 @@ def padded(omics: Any, tmp_path: Path) -> str:
 def test_load_omics_names_what_it_does_not_read(padded: str) -> None:
     notes = load_data(padded, kinds={"x": "counts"}).provenance["notes"]
     assert len(notes) == 3
-    assert notes[0].startswith("x: obsm is not read, which holds protein;")
-    assert "feature_types (Gene Expression, Antibody Capture) are read as one modality" in notes[1]
+    assert "feature_types (Gene Expression, Antibody Capture) are read as one modality" in notes[0]
+    assert notes[1] == "x: obsm is not read, which holds protein; obsm: [protein] makes a modality of each"
     assert notes[2] == "x: 3 observations hold zeros only; missing_zero: true makes them absent"
 
 
@@ -200,8 +189,24 @@ def test_load_omics_with_missing_zero_takes_zeros_for_absent(padded: str) -> Non
     assert all("zeros" not in note for note in splits[0].provenance["notes"])
 
 
+def test_load_omics_with_missing_zero_of_one_matrix_makes_each_modality_absent_by_itself(
+    omics: Any, tmp_path: Path
+) -> None:
+    values = np.random.default_rng(0).poisson(5.0, (N, 4)).astype(np.float32) + 1
+    values[:6, 2:] = 0
+    data = omics[0].AnnData(values)
+    data.var["feature_types"] = ["Gene Expression", "Gene Expression", "Antibody Capture", "Antibody Capture"]
+    data.write_h5ad(tmp_path / "a.h5ad")
+    options = {"modalities_by": "feature_types", "missing_zero": True, "kinds": {"rna": "counts", "protein": "counts"}}
+    splits = [load_data(str(tmp_path / "a.h5ad"), split, **options) for split in ("train", "val", "test")]
+    assert all(data.names == ("protein", "rna") for data in splits)
+    absent = {name for data in splits for name in data.item_ids[~data.present[:, 0].numpy()].tolist()}
+    assert absent == {str(item) for item in range(6)}
+    assert all(data.present[:, 1].all() for data in splits)
+
+
 def test_load_omics_of_corrected_counts_names_layers_and_kinds(padded: str) -> None:
-    message = r"item 0: value at \(0,\) must be a whole number, .* option layer \(soup\), round .* kind to vector"
+    message = r"item 'c0': value at \(0,\) must be a whole number, .* option layer \(soup\), round .* kind to vector"
     with pytest.raises(ValueError, match=message):
         load_data(padded, kinds={"x": "counts"}, layer="soup")
 

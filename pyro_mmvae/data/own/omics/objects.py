@@ -1,0 +1,53 @@
+"""AnnData and MuData objects that a user has in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+from pyro_mmvae.data.own.omics.columns import read_column
+
+
+def is_omics_object(values: Any) -> bool:
+    """Return True for an AnnData or a MuData object, without importing their packages."""
+    return any(kind.__module__.partition(".")[0] in {"anndata", "mudata"} for kind in type(values).__mro__)
+
+
+def split_omics_object(tree: Any, labels: Any, name: str) -> tuple[dict[str, Any], Any, tuple[Hashable, ...]]:
+    """Split a MuData object into its modalities, and read labels from its columns.
+
+    Args:
+        tree: The object; an AnnData object is one modality ``x``.
+        labels: Name of a column of ``obs`` whose categories are the classes, also ``MODALITY:COLUMN``; other labels
+            are returned as they are.
+        name: Name of the data, the beginning of error messages.
+
+    Returns:
+        The AnnData objects by modality name in alphabetical order, the labels, and the names of the observations in
+        the order of ``tree``.
+
+    Raises:
+        ValueError: If the axis is not 0 or there is no such column.
+    """
+    check_axis(name, tree)
+    parts = dict(sorted(tree.mod.items())) if hasattr(tree, "mod") else {"x": tree}
+    return parts, read_column(name, tree, labels) if isinstance(labels, str) else labels, tuple(tree.obs_names)
+
+
+def check_axis(where: str, tree: Any) -> None:
+    """Check that the modalities of an object describe the same observations with unique names.
+
+    Args:
+        where: Path or name of the data, the beginning of error messages.
+        tree: An AnnData or MuData.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    if getattr(tree, "axis", 0) != 0:
+        raise ValueError(
+            f"{where}: axis must be 0, so that modalities describe the same observations, got {tree.axis}: transpose "
+            "the modalities, or concatenate them"
+        )
+    if not tree.obs_names.is_unique:
+        raise ValueError(f"{where}: names of observations must be unique, got duplicates")
