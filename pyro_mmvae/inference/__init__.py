@@ -1,1 +1,9 @@
 """Answers of a trained model about the items of a data set: latents, imputations, predictions and scores."""
+
+from pyro_mmvae.inference.encoding import encode as encode
+from pyro_mmvae.inference.imputation import impute as impute
+from pyro_mmvae.inference.imputed import Imputation as Imputation
+from pyro_mmvae.inference.imputed import read_imputation as read_imputation
+from pyro_mmvae.inference.items import Items as Items
+from pyro_mmvae.inference.items import select_items as select_items
+from pyro_mmvae.inference.tables import ItemTable as ItemTable

@@ -22,10 +22,10 @@ _ANY_ERROR = (Exception,)  # anndata and mudata do not document what they raise 
 _READERS = {".h5mu": ("mudata", "read_h5mu"), ".h5ad": ("anndata", "read_h5ad")}
 
 
-@register_format("omics", detect=lambda path: path.is_file() and path.suffix in _READERS)
+@register_format("omics", detect=lambda path: path.is_file() and path.suffix in _READERS, loads_all=True)
 def load_omics(
     path: Path,
-    split: str,
+    split: str | None,
     *,
     cache: bool = True,
     labels: str | tuple[str, ...] | None = None,
@@ -45,7 +45,7 @@ def load_omics(
 
     Args:
         path: Path of the file.
-        split: Name of the split: ``train``, ``val`` or ``test``.
+        split: Name of the split: ``train``, ``val`` or ``test``; None for all items, in the order of the file.
         cache: Accepted for the common interface and ignored, since nothing is built.
         labels: Column of ``obs`` whose categories, in their order, are the classes; in an ``.h5mu`` file also a column
             of a modality, ``MODALITY:COLUMN``. Several columns, each of bool or of 0 and 1, are attributes with the
