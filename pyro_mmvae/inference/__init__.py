@@ -6,4 +6,8 @@ from pyro_mmvae.inference.imputed import Imputation as Imputation
 from pyro_mmvae.inference.imputed import read_imputation as read_imputation
 from pyro_mmvae.inference.items import Items as Items
 from pyro_mmvae.inference.items import select_items as select_items
+from pyro_mmvae.inference.prediction import Predictor as Predictor
+from pyro_mmvae.inference.prediction import fit_predictor as fit_predictor
+from pyro_mmvae.inference.prediction import load_predictor as load_predictor
+from pyro_mmvae.inference.scoring import score as score
 from pyro_mmvae.inference.tables import ItemTable as ItemTable

@@ -71,7 +71,8 @@ def read_imputation(folder: Path) -> Imputation:
         FileNotFoundError: If it is not such a folder.
     """
     summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-    figures = {file.relative_to(folder).with_suffix("").as_posix(): file for file in sorted(folder.glob("*/*.npy"))}
-    arrays = {key: np.load(file, mmap_mode="r") for key, file in figures.items()}
+    figures = {f"{file.parent.name}/{file.stem}": file for file in sorted(folder.glob("*/*.npy"))}
+    names = tuple(summary["names"])  # a complete data set has files of labels and others, too
+    arrays = {key: np.load(file, mmap_mode="r") for key, file in figures.items() if file.stem in names}
     ids, imputed = np.load(folder / "ids.npy"), np.load(folder / "imputed.npy")
-    return Imputation(ids, tuple(summary["names"]), imputed, arrays, summary)
+    return Imputation(ids, names, imputed, arrays, summary)

@@ -107,7 +107,8 @@ def _find_rows(items: NDArray[Any], ids: NDArray[np.str_]) -> NDArray[Any]:
     unknown = [name for name in items.tolist() if name not in position]
     if unknown:
         raise ValueError(
-            f"items must be identifiers of the data, such as {ids[0]!r}, got {unknown[0]!r} ({len(unknown)} unknown)"
+            f"items must be identifiers of the data, such as {str(ids[0])!r}, got {unknown[0]!r} and "
+            f"{len(unknown) - 1} other unknown ones"
         )
     return np.array([position[name] for name in items.tolist()], dtype=np.int64)
 

@@ -134,7 +134,7 @@ class ItemTable:
         found = rows >= 0
         if not found.any():
             raise ValueError(
-                f"obs_names of the source must hold identifiers of the items, such as {self.ids[0]!r}, got "
+                f"obs_names of the source must hold identifiers of the items, such as {str(self.ids[0])!r}, got "
                 f"{tree.obs_names[0]!r}"
             )
         for name, array in self.arrays.items():
