@@ -9,6 +9,7 @@ from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
 from pyro_mmvae.data.own.items import from_items
 from pyro_mmvae.data.own.omics import load_omics
+from pyro_mmvae.data.own.values import to_dataset
 from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
@@ -68,4 +69,5 @@ __all__ = [
     "register_data",
     "register_format",
     "resolve_options",
+    "to_dataset",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +69,9 @@ def load_omics(
     with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
         tree = read(path)
         parts: dict[str, Any] = dict(sorted(tree.mod.items())) if package == "mudata" else {"x": tree}
-    if getattr(tree, "axis", 0) != 0:
-        raise ValueError(
-            f"{path}: axis must be 0, so that modalities describe the same observations, got {tree.axis}: transpose "
-            "the modalities, or concatenate them"
-        )
     for name, part in parts.items():
         _check_modality(f"{path}: modality {name!r}", part, layer)
-    if not tree.obs_names.is_unique:
-        raise ValueError(f"{path}: names of observations must be unique, got duplicates")
+    _check_axis(str(path), tree)
     with as_value_error(f"{path}: must be a readable {path.suffix} file", _ANY_ERROR):
         arrays = _densify(tree.obs_names, parts, layer)
     notes = _describe_unread(parts)
@@ -114,6 +108,43 @@ def load_omics(
     if notes:
         raw.provenance["notes"] = notes
     return assemble(raw, split, split_seed=split_seed)
+
+
+def is_omics_object(values: Any) -> bool:
+    """Return True for an AnnData or a MuData object, without importing their packages."""
+    return any(kind.__module__.partition(".")[0] in {"anndata", "mudata"} for kind in type(values).__mro__)
+
+
+def split_omics_object(tree: Any, labels: Any, name: str) -> tuple[dict[str, Any], Any, tuple[Hashable, ...]]:
+    """Split a MuData object into its modalities, and read labels from its columns.
+
+    Args:
+        tree: The object; an AnnData object is one modality ``x``.
+        labels: Name of a column of ``obs`` whose categories are the classes, also ``MODALITY:COLUMN``; other labels
+            are returned as they are.
+        name: Name of the data, the beginning of error messages.
+
+    Returns:
+        The AnnData objects by modality name in alphabetical order, the labels, and the names of the observations in
+        the order of ``tree``.
+
+    Raises:
+        ValueError: If the axis is not 0 or there is no such column.
+    """
+    _check_axis(name, tree)
+    parts = dict(sorted(tree.mod.items())) if hasattr(tree, "mod") else {"x": tree}
+    return parts, _read_column(name, tree, labels) if isinstance(labels, str) else labels, tuple(tree.obs_names)
+
+
+def _check_axis(where: str, tree: Any) -> None:
+    """Check that the modalities of an object describe the same observations with unique names."""
+    if getattr(tree, "axis", 0) != 0:
+        raise ValueError(
+            f"{where}: axis must be 0, so that modalities describe the same observations, got {tree.axis}: transpose "
+            "the modalities, or concatenate them"
+        )
+    if not tree.obs_names.is_unique:
+        raise ValueError(f"{where}: names of observations must be unique, got duplicates")
 
 
 def _import(package: str, path: Path) -> Any:
@@ -188,7 +219,7 @@ def _densify(items: Any, parts: Mapping[str, Any], layer: str | None) -> dict[st
     return {**arrays, "present": present}
 
 
-def _read_column(path: Path, tree: Any, name: str) -> Any:
+def _read_column(path: Path | str, tree: Any, name: str) -> Any:
     """Return a column of ``obs``, of the whole file or of one modality."""
     if name in tree.obs:
         return tree.obs[name]
