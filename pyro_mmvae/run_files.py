@@ -43,6 +43,11 @@ class RunFiles:
         return self.path / "environment.json"
 
     @property
+    def data_record(self) -> Path:
+        """The fingerprints of the splits that were used, and the names of features and classes."""
+        return self.path / "data.json"
+
+    @property
     def metrics(self) -> Path:
         """The training metrics, one line of JSON per epoch."""
         return self.path / "metrics.jsonl"

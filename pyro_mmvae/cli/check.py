@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pyro_mmvae.cli.common import (
+    changed_data_option,
     checkpoint_option,
     device_option,
     plain_errors,
@@ -55,6 +56,7 @@ from pyro_mmvae.cli.common import (
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices and draws."
 )
+@changed_data_option
 @threads_option
 @quiet_option
 @plain_errors
@@ -66,6 +68,7 @@ def ppc(
     checkpoint: str,
     device: str,
     seed: int,
+    allow_changed_data: bool,
     threads: int | None,
     quiet: bool,
     every_statistic: bool,
@@ -86,7 +89,8 @@ def ppc(
     from pyro_mmvae.evaluation.ppc import choose_conditions
 
     runs.import_plugins(plugins)
-    opened, run_files = runs.load_run(run, checkpoint=checkpoint, device=device), runs.RunFiles(run)
+    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    run_files = runs.RunFiles(run)
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
         test = opened.data("test")

@@ -42,6 +42,14 @@ def quiet_option(command: Command) -> Command:
     return click.option("--quiet", is_flag=True, help="Do not show progress bars.")(command)
 
 
+def changed_data_option(command: Command) -> Command:
+    """Add the flag ``--allow-changed-data`` to a command that uses the data of a run."""
+    return click.option(
+        "--allow-changed-data", is_flag=True,
+        help="Go on if the data have changed since the run was trained; otherwise that is an error.",
+    )(command)  # fmt: skip
+
+
 def plugin_option(parts: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the option ``--plugin`` for modules that register user-defined parts."""
     return click.option(

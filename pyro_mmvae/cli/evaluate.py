@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pyro_mmvae.cli.common import (
+    changed_data_option,
     checkpoint_option,
     config_options,
     device_option,
@@ -72,10 +73,19 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--diagnostics/--no-diagnostics", default=True, show_default=True,
     help="Measure the geometry of the experts and the use of the latent.",
 )  # fmt: skip
+@changed_data_option
 @threads_option
 @quiet_option
 @plain_errors
-def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet: bool, **numbers: Any) -> None:
+def evaluate(
+    run: Path,
+    checkpoint: str,
+    device: str,
+    allow_changed_data: bool,
+    threads: int | None,
+    quiet: bool,
+    **numbers: Any,
+) -> None:
     """Evaluate a trained model on its test items.
 
     Reads the run directory RUN and its data set. Writes metrics.csv, summary.json and arrays.npz to RUN/evaluation, and
@@ -90,7 +100,7 @@ def evaluate(run: Path, checkpoint: str, device: str, threads: int | None, quiet
     from pyro_mmvae.evaluation import evaluate as run_evaluation
 
     options = EvaluationOptions(**numbers)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device)
+    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     train, test = opened.data("train").to(opened.device), opened.data("test").to(opened.device)
     labelled = train.labels is not None and test.labels is not None
     parts, started = options.count_parts(labelled), list[str]()
@@ -156,7 +166,7 @@ def compare(
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation and seed to --out,
     and the tables comparison.csv and comparison.md and the plot comparison.png. Finished runs are not repeated.
     """
-    from pyro_mmvae import reports, training
+    from pyro_mmvae import reports, runs, training
     from pyro_mmvae.evaluation import EvaluationOptions
     from pyro_mmvae.experiments import make_cells, run_cell
 
@@ -182,6 +192,8 @@ def compare(
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
+        raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     for file in reports.draw_comparison(out, [cell.path for cell in cells], command):
         click.echo(f"  {file}")

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pyro_mmvae.cli.common import (
+    changed_data_option,
     checkpoint_option,
     config_options,
     device_option,
@@ -55,11 +56,13 @@ _FROM_CONFIG = "from the configuration"
 )  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
-    help="Run directory of an interrupted run to continue; of the other options only --epochs and --quiet apply.",
+    help="Run directory of an interrupted run to continue; of the other options only --epochs, "
+    "--allow-changed-data and --quiet apply.",
 )  # fmt: skip
+@changed_data_option
 @quiet_option
 @plain_errors
-def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) -> None:
+def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet: bool, **options: Any) -> None:
     """Train a model on a data set.
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
@@ -70,12 +73,16 @@ def train(resume: Path | None, out: Path | None, quiet: bool, **options: Any) ->
 
     try:
         if resume is None:
+            if allow_changed_data:
+                raise ValueError("--allow-changed-data must come with --resume, got it without: leave it out")
             run = training.train(read_config(**options), out, progress=not quiet)
         else:
             passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
             if passed or out is not None:
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
-            run = training.resume(resume, epochs=options["epochs"], progress=not quiet)
+            run = training.resume(
+                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data
+            )
     except training.Interrupted as stop:
         click.echo(
             f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True
@@ -149,6 +156,7 @@ def _describe_best(run: Any, best: float) -> str:
 )
 @checkpoint_option
 @device_option
+@changed_data_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
     help="Output file. FILE.png, FILE.pdf or FILE.svg draws images (other modalities go to FILE.npz, text also "
@@ -157,7 +165,15 @@ def _describe_best(run: Any, best: float) -> str:
 )  # fmt: skip
 @plain_errors
 def sample(
-    run: Path, given: str, generate: str, count: int | None, seed: int, checkpoint: str, device: str, out: Path
+    run: Path,
+    given: str,
+    generate: str,
+    count: int | None,
+    seed: int,
+    checkpoint: str,
+    device: str,
+    allow_changed_data: bool,
+    out: Path,
 ) -> None:
     """Generate modalities from a trained model.
 
@@ -167,7 +183,7 @@ def sample(
     from pyro_mmvae import reports, runs
     from pyro_mmvae.runs.sampling import draw_samples
 
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device)
+    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     conditions = split_names(given, opened.names)
     samples = draw_samples(opened, conditions, split_names(generate, opened.names), count, seed)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]

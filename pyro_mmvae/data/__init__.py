@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
+from pyro_mmvae.data.description import DataDescription, describe_data
 from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, range_problems
+from pyro_mmvae.data.matching import MatchedData, match_data
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
@@ -30,17 +32,21 @@ from pyro_mmvae.data.sets.polymnist_recipe import make_polymnist
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
+from pyro_mmvae.data.storage.selected import SelectedFeatures
 from pyro_mmvae.data.text import ALPHABET, decode_texts, encode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
 __all__ = [
     "ALPHABET",
+    "DataDescription",
     "DataSource",
     "IndexedTensor",
     "MappedTensor",
+    "MatchedData",
     "Missing",
     "ModalitySpec",
     "MultimodalDataset",
+    "SelectedFeatures",
     "build_polymnist",
     "cache_folder",
     "complete_specs",
@@ -48,6 +54,7 @@ __all__ = [
     "find_data",
     "find_moments",
     "decode_texts",
+    "describe_data",
     "encode_texts",
     "format_names",
     "from_arrays",
@@ -64,6 +71,7 @@ __all__ = [
     "load_polymnist_png",
     "load_polymnist_pt",
     "make_batch",
+    "match_data",
     "make_polymnist",
     "range_problems",
     "register_data",

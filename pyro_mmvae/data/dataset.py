@@ -18,10 +18,11 @@ from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
+from pyro_mmvae.data.storage.selected import SelectedFeatures
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import short_name
 
-Values: TypeAlias = Tensor | MappedTensor | IndexedTensor
+Values: TypeAlias = Tensor | MappedTensor | IndexedTensor | SelectedFeatures
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +33,8 @@ class MultimodalDataset:
         modalities: Observations by modality name, each with a leading `item` axis. Images are uint8 tensors
             `(item, channel, height, width)` with pixel values 0 to 255. An array too large for memory is a
             :class:`MappedTensor`, which reads only the items of a batch; one whose items repeat the rows of a smaller
-            tensor is an :class:`IndexedTensor`.
+            tensor is an :class:`IndexedTensor`; one whose features are chosen from those of another is a
+            :class:`SelectedFeatures`.
         labels: Class of each item, int64, `(item,)`, -1 for items without a label; or the attributes of each item,
             bool, `(item, attribute)`; or None if the data is not labelled.
         present: True where an item's modality was observed, bool, `(item, modality)`, columns in the order of
@@ -78,7 +80,7 @@ class MultimodalDataset:
         if not self.modalities:
             raise ValueError("modalities must hold at least one modality, got none")
         for name, tensor in self.modalities.items():
-            if not isinstance(tensor, (Tensor, MappedTensor, IndexedTensor)) or tensor.dim() < 1:
+            if not isinstance(tensor, (Tensor, MappedTensor, IndexedTensor, SelectedFeatures)) or tensor.dim() < 1:
                 raise ValueError(f"modality {name!r} must be a tensor (item, ...), got {_describe(tensor)}")
         first, num_items = self.names[0], len(self)
         if num_items < 1:

@@ -14,6 +14,7 @@ from pyro_mmvae.likelihoods import LIKELIHOODS, moments
 from pyro_mmvae.modality_spec import ModalitySpec, infer_data_type
 
 _MEDIAN_ITEMS = 10_000  # items that the median total of counts is taken of, at most
+_MEAN_ITEMS = 10_000  # items that means of features are taken of, at most
 _RANGE_ITEMS = 2_000  # items whose range of values is looked at, at most
 _BLOCK = 1_000  # items read at once
 
@@ -79,6 +80,22 @@ def find_moments(train: MultimodalDataset, specs: Mapping[str, ModalitySpec]) ->
             except ValueError as error:
                 raise ValueError(f"{train.name}: modality {name!r}: {error}") from None
     return result
+
+
+def sample_means(train: MultimodalDataset, name: str) -> Tensor:
+    """Return the mean of each feature of a modality over some thousands of evenly spaced items that have it.
+
+    Args:
+        train: The training split to read from.
+        name: Name of the modality.
+
+    Returns:
+        The means `(*shape)`, in float64; zeros if no item has the modality.
+    """
+    total, count = torch.zeros(train.modalities[name].shape[1:], dtype=torch.float64), 0
+    for part in _present_values(train, name, most=_MEAN_ITEMS):
+        total, count = total + part.double().sum(0).cpu(), count + len(part)
+    return total / max(count, 1)
 
 
 def range_problems(data: MultimodalDataset) -> Iterator[str]:

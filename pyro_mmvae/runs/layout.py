@@ -43,6 +43,10 @@ class RunWriter:
         """Replace the configuration of the run."""
         self._call(write_text, self.files.config, dump_config(config))
 
+    def write_data_record(self, record: Mapping[str, Any]) -> None:
+        """Write or replace the record of the data, see :mod:`pyro_mmvae.runs.data_record`."""
+        self._call(write_text, self.files.data_record, json.dumps(record) + "\n")
+
     def append_metrics(self, row: Mapping[str, Any]) -> None:
         """Append the metrics of one epoch, see :func:`append_metrics`."""
         self._call(append_metrics, self.files.path, row)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +16,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data import DataDescription, MultimodalDataset
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -23,6 +24,7 @@ from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.answers import Answers
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
 from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
 from pyro_mmvae.vae.generative import GenerativeModel
@@ -94,12 +96,16 @@ class Run(Answers):
         config: The configuration that it was trained with.
         vae: The model and the guide.
         state: The state of the checkpoint: epoch, step, shapes of the modalities and best validation ELBO.
+        allow_changed_data: If True, :meth:`data` does not compare the data with those of earlier uses of the run. False
+            by default.
     """
 
     path: Path
     config: Config
     vae: MultimodalVAE
     state: dict[str, Any]
+    allow_changed_data: bool = False
+    _checked: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     @property
     def model(self) -> GenerativeModel:
@@ -120,6 +126,12 @@ class Run(Answers):
     def modality_specs(self) -> dict[str, ModalitySpec]:
         """The description of each modality, by name; empty if the checkpoint holds none."""
         return read_specs(self.state) or {}
+
+    @cached_property
+    def description(self) -> DataDescription:
+        """The description of the training data, which :func:`pyro_mmvae.data.match_data` matches new data to."""
+        shapes = {name: tuple(shape) for name, shape in self.state["shapes"].items()}
+        return (read_record(self.path) or DataRecord()).describe(shapes, self.modality_specs)
 
     @property
     def device(self) -> torch.device:
@@ -159,13 +171,23 @@ class Run(Answers):
     def data(self, split: str) -> MultimodalDataset:
         """Load a split of the data that the run was trained on.
 
+        Its content is compared with that of the training and of earlier uses of the run, see
+        :mod:`pyro_mmvae.data.fingerprint`, unless ``allow_changed_data`` is True.
+
         Args:
             split: The name of the split, ``"train"``, ``"val"`` or ``"test"``.
 
         Returns:
             The data set, on the CPU.
+
+        Raises:
+            DataChangedError: If the data have changed; the message says in what.
         """
-        return load_split(self.config, split)
+        if self.allow_changed_data:
+            return load_split(self.config, split)
+        data = load_checked_split(self.path, self.config, split, train_is_checked="train" in self._checked)
+        self._checked.add(split)
+        return data
 
     def posterior(
         self,
@@ -257,7 +279,9 @@ class Run(Answers):
             return self.vae.decode(z.to(self.device, torch.float32), private=latents)
 
 
-def load_run(path: str | Path, *, checkpoint: str = "best", device: str = "auto") -> Run:
+def load_run(
+    path: str | Path, *, checkpoint: str = "best", device: str = "auto", allow_changed_data: bool = False
+) -> Run:
     """Open a run directory.
 
     Args:
@@ -265,6 +289,8 @@ def load_run(path: str | Path, *, checkpoint: str = "best", device: str = "auto"
         checkpoint: The name of the checkpoint: ``"best"`` by validation ELBO (default; ``"last"`` if no epoch has been
             completed), or ``"last"``.
         device: The device to load the model onto: ``"auto"`` (default), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+        allow_changed_data: If True, :meth:`Run.data` does not compare the data with those of earlier uses of the run.
+            False by default.
 
     Returns:
         The run, in eval mode, float32.
@@ -287,4 +313,4 @@ def load_run(path: str | Path, *, checkpoint: str = "best", device: str = "auto"
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
         vae = build_vae(config, state["shapes"], read_specs(state))
     load_checkpoint(file, vae)
-    return Run(files.path, config, vae.to(resolve_device(device)).eval(), state)
+    return Run(files.path, config, vae.to(resolve_device(device)).eval(), state, allow_changed_data)

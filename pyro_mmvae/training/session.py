@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -79,10 +80,13 @@ def train(config: Config, out: str | Path | None = None, *, progress: bool = Tru
     config = runs.resolve(config)
     session = _Session(config, _free_path(config) if out is None else Path(out), progress)
     session.writer.create(config, session.environment())
+    session.write_data_record()
     return session.run(resuming=False)
 
 
-def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True) -> Run:
+def resume(
+    path: str | Path, *, epochs: int | None = None, progress: bool = True, allow_changed_data: bool = False
+) -> Run:
     """Resume an interrupted training, with the result that it would have had without the interruption.
 
     Args:
@@ -91,11 +95,14 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
             schedule for this number.
         progress: If True (default), show a progress bar on standard error or, if that is not a terminal, one line per
             epoch and every 30 seconds.
+        allow_changed_data: If True, training goes on with data that have changed since it began, and these take the
+            place of the earlier data in the record of the run. False by default.
 
     Returns:
         The run with its best checkpoint.
 
     Raises:
+        DataChangedError: If the data have changed since the training began; the message says in what.
         RunError: If ``path`` is not a run directory, or one that another version wrote in another format.
         CheckpointError: If its checkpoint is missing or damaged.
         TrainingError: If the loss or a gradient is not finite.
@@ -106,6 +113,7 @@ def resume(path: str | Path, *, epochs: int | None = None, progress: bool = True
     if epochs is not None:
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     session = _Session(config, Path(path), progress)
+    session.check_data(allow_changed_data)
     if epochs is not None:
         session.writer.write_config(runs.resolve(config))
     return session.run(resuming=True)
@@ -146,6 +154,20 @@ class _Session:
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs
         self.trainer = Trainer(self.objective, config.train, total_steps=total_steps, precision=self.precision)
+
+    def write_data_record(self) -> None:
+        """Record the content of the data, which later uses of the run are compared with."""
+        record = runs.make_record({"train": self.data, "val": self.val}, self.modality_specs)
+        self.writer.write_data_record(asdict(record))
+
+    def check_data(self, allow_changed_data: bool) -> None:
+        """Check that the data are those that the run has recorded, or record them anew if changes are allowed."""
+        try:
+            runs.check_splits(self.files.path, {"train": self.data, "val": self.val})
+        except runs.DataChangedError:
+            if not allow_changed_data:
+                raise
+            self.write_data_record()
 
     def environment(self) -> dict[str, Any]:
         """Return the versions, device and data of the training."""

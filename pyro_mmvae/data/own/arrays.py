@@ -26,6 +26,8 @@ def from_arrays(
     meta: Mapping[str, Any] | None = None,
     label_names: Sequence[str] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    item_ids: ArrayLike | None = None,
+    feature_names: Mapping[str, ArrayLike] | None = None,
 ) -> MultimodalDataset:
     """Make a data set of arrays, with the checks that files undergo.
 
@@ -46,6 +48,9 @@ def from_arrays(
         label_names: Names of the attributes, overriding those in ``meta``. By default ``attribute 0``, ….
         provenance: Everything that identifies the content, serialisable as JSON; results computed from the data are
             cached under it. Empty by default.
+        item_ids: Identifier of each item, distinct strings or integers `(item,)`; none by default.
+        feature_names: Names of the features, distinct strings `(feature,)`, by the name of a modality of vectors; none
+            by default.
 
     Raises:
         ValueError: If the arrays do not fit together or a value is not allowed; the message names modality, item and
@@ -69,6 +74,8 @@ def from_arrays(
         meta=meta_from_arguments(meta, label_names),
         name=name,
         provenance={} if provenance is None else dict(provenance),
+        ids=None if item_ids is None else names_to_numpy(item_ids),
+        feature_names={key: names_to_numpy(names) for key, names in (feature_names or {}).items()},
     )
     data = assemble(raw, None)
     return replace(data, name=name, split=split, provenance=raw.provenance)
@@ -77,6 +84,13 @@ def from_arrays(
 def to_numpy(value: Any) -> NDArray[Any]:
     """Convert a tensor, an array, a number or a list to an array."""
     return value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asanyarray(value)
+
+
+def names_to_numpy(names: Any) -> NDArray[Any]:
+    """Convert names, such as a list or an index of pandas, to an array of strings or integers."""
+    array = np.asarray(names)
+    is_text = array.dtype == object and all(isinstance(name, str) for name in array.flat)
+    return array.astype(np.str_) if is_text else array
 
 
 def meta_from_arguments(meta: Mapping[str, Any] | None, label_names: Sequence[str] | None) -> Meta:

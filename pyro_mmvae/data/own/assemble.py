@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.options import Problems, check_split
+from pyro_mmvae.data.own.identity import read_feature_names, read_ids
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.own.strings import encode_strings
@@ -52,6 +53,8 @@ def assemble(
     with problems.collect():
         labels = read_labels(raw, count)
     with problems.collect():
+        ids, feature_names = read_ids(raw, count), read_feature_names(raw)
+    with problems.collect():
         rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
     columns: dict[str, Column] = {}
     specs: dict[str, ModalitySpec] = {}
@@ -80,6 +83,8 @@ def assemble(
         specs,
         labels.label_names,
         labels.class_names,
+        None if ids is None else ids[rows],
+        feature_names,
     )
 
 

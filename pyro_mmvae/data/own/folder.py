@@ -22,8 +22,11 @@ from pyro_mmvae.data.own.meta import Meta, read_meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.registry import register_format
 
-RESERVED_NAMES = ("labels", "present", "split")
+RESERVED_NAMES = ("labels", "present", "split", "ids")
 """Names of arrays that are not modalities."""
+
+FEATURES = "features_"
+"""The beginning of the names of arrays that hold the names of the features of a modality."""
 
 META_FILE = "meta.yaml"
 
@@ -51,7 +54,8 @@ def load_folder(
 
     The folder may also hold ``labels.npy`` (integers `(item,)`, or bool or 0 and 1 `(item, attribute)`),
     ``present.npy`` (bool, `(item, modality)`, columns in alphabetical order of the modalities), ``split.npy`` (0, 1, 2,
-    or the names of the splits, `(item,)`) and ``meta.yaml``.
+    or the names of the splits, `(item,)`), ``ids.npy`` (identifiers of the items, strings or integers, `(item,)`),
+    ``features_NAME.npy`` (names of the features of the modality NAME, strings, `(feature,)`) and ``meta.yaml``.
 
     Args:
         path: Path of the folder.
@@ -119,7 +123,7 @@ def load_npz(
 def make_raw_arrays(
     path: Path, files: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], meta: Meta, about: Mapping[str, Any]
 ) -> RawArrays:
-    """Separate the modalities from labels, presence and split.
+    """Separate the modalities from labels, presence, split, identifiers and names of features.
 
     Args:
         path: Path of the data set.
@@ -131,14 +135,23 @@ def make_raw_arrays(
     return RawArrays(
         where=str(path),
         files=files,
-        modalities={name: array for name, array in arrays.items() if name not in RESERVED_NAMES},
+        modalities={name: array for name, array in arrays.items() if not is_reserved(name)},
         labels=arrays.get("labels"),
         present=arrays.get("present"),
         split=arrays.get("split"),
         meta=meta,
         name=path.name,
         provenance={"files": dict(about), "meta": meta.model_dump(exclude_defaults=True)},
+        ids=arrays.get("ids"),
+        feature_names={
+            name.removeprefix(FEATURES): array for name, array in arrays.items() if name.startswith(FEATURES)
+        },
     )
+
+
+def is_reserved(name: str) -> bool:
+    """Return True if an array of this name is not a modality."""
+    return name in RESERVED_NAMES or name.startswith(FEATURES)
 
 
 def read_npy(path: Path) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.arrays import from_arrays, meta_from_arguments, to_numpy
 from pyro_mmvae.data.own.assemble import assemble
-from pyro_mmvae.data.own.folder import META_FILE, RESERVED_NAMES, make_raw_arrays, read_npy
+from pyro_mmvae.data.own.folder import FEATURES, META_FILE, RESERVED_NAMES, is_reserved, make_raw_arrays, read_npy
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.storage.mapped import check_array
 from pyro_mmvae.data.storage.npyfile import ItemFile
@@ -47,7 +47,8 @@ def from_items(
         items: The items, as an iterable or an object with a length and integer indices. Each is a mapping from
             modality names to arrays, tensors or numbers, whose shape and type are the same for all items. A modality
             that is None or left out is absent. ``"label"`` is the item's class, an integer, or its attributes, bool or
-            0 and 1 `(attribute,)`; either all items have one or none.
+            0 and 1 `(attribute,)`; either all items have one or none. ``"id"`` is the item's identifier, a string or an
+            integer that no other item has; either all items have one or none.
         name: Name of the data, ``"items"`` by default.
         split: Name of the split, ``"train"`` by default.
         meta: The description that ``meta.yaml`` would hold, see :func:`from_arrays`; by default everything is inferred.
@@ -82,6 +83,7 @@ def from_items(
         split=split,
         meta=checked_meta.model_dump(exclude_unset=True, exclude_none=True),
         provenance=provenance,
+        item_ids=reader.ids(),
     )
 
 
@@ -98,6 +100,7 @@ class _ItemReader:
         present_bytes: One byte per item and modality, 1 where it is present; trailing zeros may be missing.
         label_signature: Shape and type of the labels, or None if there are none.
         label_bytes: The bytes of all labels, in order.
+        item_ids: Identifiers of the items, in order; empty if they have none.
         count: Number of items read so far.
     """
 
@@ -106,6 +109,7 @@ class _ItemReader:
     present_bytes: dict[str, bytearray] = field(default_factory=dict)
     label_signature: tuple[tuple[int, ...], np.dtype[Any]] | None = None
     label_bytes: bytearray = field(default_factory=bytearray)
+    item_ids: list[str] = field(default_factory=list)
     count: int = 0
 
     def read(self, items: Any) -> Iterator[tuple[int, str, NDArray[Any]]]:
@@ -117,8 +121,9 @@ class _ItemReader:
                     f"{type(item).__name__}"
                 )
             self._add_label(item.get("label"))
+            self._add_id(item.get("id"))
             for key, value in item.items():
-                if value is not None and key != "label":
+                if value is not None and key not in {"label", "id"}:
                     array = to_numpy(value)
                     self._add_value(str(key), array)
                     yield self.count, str(key), array
@@ -164,6 +169,23 @@ class _ItemReader:
                 f"{array.dtype}"
             )
         self.label_bytes += array.tobytes()
+
+    def _add_id(self, value: Any) -> None:
+        """Check and record an identifier; either all items have one or none."""
+        expected = bool(self.item_ids) if self.count else value is not None
+        if (value is not None) != expected:
+            first = self.count if expected else 0
+            raise ValueError(f"{self.name}: item {first} must have an id as the others have, got none")
+        if value is None:
+            return
+        array = to_numpy(value)
+        if array.shape != () or array.dtype.kind not in "iuU":
+            raise ValueError(f"{self.name}: item {self.count}: id must be a string or an integer, got {value!r}")
+        self.item_ids.append(str(array))
+
+    def ids(self) -> NDArray[np.str_] | None:
+        """Return the identifiers, `(item,)`, or None if there are none."""
+        return np.array(self.item_ids, dtype=np.str_) if self.item_ids else None
 
     def labels(self) -> NDArray[Any] | None:
         """Return the labels, `(item,)` or `(item, attribute)`, with unchecked values, or None if there are none."""
@@ -214,6 +236,8 @@ def _write_folder(
         arrays = {key: read_npy(temporary / f"{key}.npy") for key in names}
         labels, present = reader.labels(), reader.present()
         _write_labels_and_meta(temporary, names, labels, present, meta)
+        if reader.item_ids:
+            np.save(temporary / "ids.npy", np.array(reader.item_ids, dtype=np.str_), allow_pickle=False)
         stats = {f"{key}.npy": (temporary / f"{key}.npy").stat() for key in names}
         raw = make_raw_arrays(
             folder,
@@ -222,7 +246,7 @@ def _write_folder(
             meta,
             {file: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for file, stat in stats.items()},
         )
-        data = assemble(replace(raw, labels=labels, present=present), None, memory_map=True)
+        data = assemble(replace(raw, labels=labels, present=present, ids=reader.ids()), None, memory_map=True)
         temporary.rename(folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -247,8 +271,11 @@ def _check_first_value(name: str, key: str, value: NDArray[Any], meta: Meta) -> 
     """Check name, type and kind of a modality at its first value, before hours are spent on writing the others."""
     where = f"{name}: modality {key!r}"
     check_modality_name(key, where)
-    if key in RESERVED_NAMES:
-        raise ValueError(f"{where}: the name must be none of {', '.join(RESERVED_NAMES)}, got {key!r}: rename it")
+    if is_reserved(key):
+        raise ValueError(
+            f"{where}: the name must be none of {', '.join(RESERVED_NAMES)} and not begin with {FEATURES!r}, got "
+            f"{key!r}: rename it"
+        )
     check_array(where, value[None])
     if meta.spec(key).data_type is None:
         infer_data_type(where, value.dtype.kind, value.dtype == np.uint8, value.shape)

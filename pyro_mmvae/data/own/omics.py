@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Hashable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def load_omics(
 
     The whole file is read, and sparse matrices are made dense at once, as float32: 4 bytes per observation and
     variable. A modality of an ``.h5mu`` file is absent from the observations that it does not hold. Modalities are in
-    alphabetical order.
+    alphabetical order. Names of observations are the identifiers of the items, and names of variables those of the
+    features.
 
     Args:
         path: Path of the file.
@@ -104,7 +106,9 @@ def load_omics(
     if missing_zero:
         about["missing_zero"] = True
     files = {name: f"{path}[{name}]" for name in arrays}
+    feature_names = _read_feature_names(parts, notes)
     raw = make_raw_arrays(path, files, arrays, meta, about)
+    raw = replace(raw, ids=np.array(tree.obs_names.astype(str), dtype=np.str_), feature_names=feature_names)
     if notes:
         raw.provenance["notes"] = notes
     return assemble(raw, split, split_seed=split_seed)
@@ -187,6 +191,17 @@ def _describe_unread(parts: Mapping[str, Any]) -> list[str]:
                 ".h5mu file can hold them as several"
             )
     return notes
+
+
+def _read_feature_names(parts: Mapping[str, Any], notes: list[str]) -> dict[str, NDArray[np.str_]]:
+    """Return the names of the variables by modality, and add a note for each modality in which two share a name."""
+    names = {}
+    for name, part in parts.items():
+        if part.var_names.is_unique:
+            names[name] = np.array(part.var_names.astype(str), dtype=np.str_)
+        else:
+            notes.append(f"{name}: names of variables are not kept, as some occur twice; var_names_make_unique() helps")
+    return names
 
 
 def _check_kind(where: str, name: str, values: NDArray[Any], kind: str | None, layers: tuple[str, ...]) -> None:

@@ -25,6 +25,8 @@ class RawArrays:
         meta: The description of the data, such as the content of ``meta.yaml``.
         name: Name of the data.
         provenance: Everything that identifies the content, serialisable as JSON.
+        ids: Identifier of each item, strings or integers `(item,)`, or None.
+        feature_names: Names of the features of a modality, strings `(feature,)`, by its name; empty by default.
     """
 
     where: str
@@ -36,6 +38,8 @@ class RawArrays:
     meta: Meta
     name: str
     provenance: dict[str, Any] = field(default_factory=dict)
+    ids: NDArray[Any] | None = None
+    feature_names: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def locate(self, name: str) -> str:
         """Return file and modality, with which messages about a modality begin."""
