@@ -65,4 +65,6 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         FileExistsError: If the path exists and ``force`` is False.
     """
     if path.exists() and not force:
-        raise FileExistsError(f"{path} must not exist, got an existing path: choose another one, or pass --force")
+        raise FileExistsError(
+            f"{path} must not exist, got an existing path: choose another one, or pass --force (force=True in Python)"
+        )

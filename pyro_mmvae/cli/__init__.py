@@ -9,6 +9,8 @@ from pyro_mmvae.cli.check import ppc
 from pyro_mmvae.cli.data import data
 from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import compare, evaluate
+from pyro_mmvae.cli.impute import impute
+from pyro_mmvae.cli.predict import predict, score
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
 
@@ -18,5 +20,5 @@ def main() -> None:
     """Train and evaluate multimodal variational autoencoders as barycenters."""
 
 
-for _command in (train, encode, sample, evaluate, ppc, compare, data, list_aggregations):
+for _command in (train, encode, impute, predict, score, sample, evaluate, ppc, compare, data, list_aggregations):
     main.add_command(_command)

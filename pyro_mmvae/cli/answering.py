@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,14 @@ def given_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
+def table_option(command: Command) -> Command:
+    """Add the option ``--out`` to a command that writes one row per item."""
+    return click.option(
+        "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
+        help="Output file: .csv, .npz, .parquet (needs the extra 'tables'), .h5ad or .h5mu (need the extra 'omics').",
+    )(command)  # fmt: skip
+
+
 _DATA_OPTIONS = (
     click.option(
         "--data", metavar="NAME|PATH", show_default="the data of the run",
@@ -70,6 +78,14 @@ _DATA_OPTIONS = (
     click.option(
         "--set", "overrides", multiple=True, metavar="data.KEY=VALUE",
         help="Override one option of the loader of the data set, as in --set data.labels=cell_type; may be repeated.",
+    ),
+    click.option(
+        "--missing-features", type=click.Choice(["error", "fill"]), default="error", show_default=True,
+        help="Treatment of features that --data lacks: an error, or their training means.",
+    ),
+    click.option(
+        "--surplus-features", type=click.Choice(["error", "drop"]), default="error", show_default=True,
+        help="Treatment of features that only --data has: an error, or to leave them out.",
     ),
 )  # fmt: skip
 _BATCH_SIZE = click.option(
@@ -101,12 +117,13 @@ def parse_items(text: str | None) -> int | slice | list[str] | None:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def parse_given(text: str | None, names: tuple[str, ...]) -> tuple[str, ...] | None:
+def parse_given(text: str | None, names: tuple[str, ...], option: str = "--given") -> tuple[str, ...] | None:
     """Return the modalities that ``--given`` names, in the order of the model; None for all.
 
     Args:
         text: Names separated by commas, ``all``, ``none``, or None if the option was left out.
         names: The names of the modalities of the run.
+        option: The name of the option, for the error message; ``--given`` by default.
 
     Raises:
         ValueError: If a name is unknown.
@@ -118,7 +135,7 @@ def parse_given(text: str | None, names: tuple[str, ...]) -> tuple[str, ...] | N
     chosen = split_names(text, names)
     for name in chosen:
         if name not in names:
-            raise ValueError(f"--given must name modalities of the run ({', '.join(names)}), got {name!r}")
+            raise ValueError(f"{option} must name modalities of the run ({', '.join(names)}), got {name!r}")
     return tuple(name for name in names if name in chosen)
 
 
@@ -140,34 +157,55 @@ def loader_options(overrides: tuple[str, ...]) -> dict[str, Any]:
     return {key.removeprefix(_SETTING): value for key, value in values.items()}
 
 
-def open_run(run: Path, options: dict[str, Any]) -> tuple[Any, Any]:
+def open_run(run: Path, options: dict[str, Any], *, load: bool = True) -> tuple[Any, Any]:
     """Open a run and the data that a command is about, and take their options out of those of the command.
 
     Args:
         run: The path of the run directory.
-        options: The options of the command by name, of which ``plugins``, ``checkpoint``, ``device``, ``data``,
-            ``split`` and ``overrides`` are removed.
+        options: The options of the command by name, of which ``plugins``, ``checkpoint``, ``device`` and those of
+            :func:`data_options` are removed.
+        load: If True (default), the data is loaded; if False, a function that loads it takes its place, whose argument
+            holds further options of the loader.
 
     Returns:
-        The run and the data set.
+        The run, and the data set or the function that loads it.
     """
     from pyro_mmvae import runs
 
     runs.import_plugins(options.pop("plugins"))
     opened = runs.load_run(run, checkpoint=options.pop("checkpoint"), device=options.pop("device"))
-    data, split = options.pop("data"), options.pop("split")
-    return opened, opened.dataset(data, split=split, options=loader_options(options.pop("overrides")))
+    data, overrides = options.pop("data"), loader_options(options.pop("overrides"))
+    matching = {name: options.pop(name) for name in ("split", "missing_features", "surplus_features")}
+
+    def load_data(further: Mapping[str, Any]) -> Any:
+        return opened.dataset(data, options={**further, **overrides}, **matching)
+
+    return opened, load_data({}) if load else load_data
+
+
+def echo_notes(data: Any) -> None:
+    """Print what was changed to match a data set to the training data.
+
+    Args:
+        data: The data set, as :meth:`pyro_mmvae.Run.dataset` returns it.
+    """
+    for note in data.provenance.get("matched", ()):
+        click.echo(f"note: {note}")
 
 
 @contextmanager
-def item_progress(label: str, total: int, threads: int | None, quiet: bool) -> Iterator[Callable[[int], object]]:
+def item_progress(label: str, total: int | None, threads: int | None, quiet: bool) -> Iterator[Any]:
     """Show a progress bar of items, and use a number of threads.
 
     Args:
         label: The label of the bar.
-        total: The number of items.
+        total: The number of items; None for several bars one after the other.
         threads: The number of CPU threads to use; None for all cores.
         quiet: If True, no bar is shown.
+
+    Yields:
+        A callback that receives numbers of finished items; for several bars, a function from a title and a number of
+        items to such a callback.
     """
     import sys
 
@@ -175,5 +213,11 @@ def item_progress(label: str, total: int, threads: int | None, quiet: bool) -> I
 
     from pyro_mmvae.device import threads as use_threads
 
-    with use_threads(threads), tqdm(total=total, desc=label, unit=" items", disable=quiet, file=sys.stderr) as bar:
-        yield bar.update
+    with use_threads(threads), ExitStack() as bars:
+
+        def start(title: str, count: int) -> Callable[[int], object]:
+            bar = bars.enter_context(tqdm(total=count, desc=title, unit=" items", disable=quiet, file=sys.stderr))
+            update: Callable[[int], object] = bar.update
+            return update
+
+        yield start if total is None else start(label, total)

@@ -7,16 +7,22 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import answer_options, given_option, item_progress, open_run, parse_given, parse_items
+from pyro_mmvae.cli.answering import (
+    answer_options,
+    echo_notes,
+    given_option,
+    item_progress,
+    open_run,
+    parse_given,
+    parse_items,
+    table_option,
+)
 from pyro_mmvae.cli.common import plain_errors
 
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="FILE",
-    help="Output file: .csv, .parquet (needs the extra 'tables'), .npz, or .h5ad or .h5mu (need the extra 'omics').",
-)  # fmt: skip
+@table_option
 @given_option
 @click.option(
     "--statistic", type=click.Choice(["mean", "loc_scale", "draw"]), default="mean", show_default=True,
@@ -51,6 +57,7 @@ def encode(
     with item_progress("encode", total, threads, quiet) as progress:
         table = inference.encode(opened.vae, data, items=chosen, given=names, progress=progress, **options)
     table.write(out, force=force, source=source or opened.config.data.name)
+    echo_notes(data)
     about = table.summary
     click.echo(f"{out}: {len(table)} items, {', '.join(table.arrays)}; given {', '.join(about['given']) or 'nothing'}")
     if about["unobserved"] and about["given"]:

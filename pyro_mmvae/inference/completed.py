@@ -35,7 +35,7 @@ def to_storage(values: Tensor, spec: ModalitySpec, dtype: torch.dtype | None) ->
         is_bytes = dtype == torch.uint8 or (dtype is None and spec.pixels)
         values = (values * 255).round().to(torch.uint8) if is_bytes else values
     elif spec.data_type == "tokens":
-        values = values.long()
+        values = values.to(dtype or torch.int64)
     elif dtype is not None and not dtype.is_floating_point:
         values = values.round().to(dtype)
     array: NDArray[Any] = values.cpu().numpy()
@@ -54,6 +54,10 @@ def describe_completed(folder: Path, vae: MultimodalVAE, items: Items, imputed: 
     names = sorted(file.stem for file in folder.glob("*.npy"))
     data, columns = items.data, [vae.names.index(name) for name in names]
     present = (items.present(vae.names) | imputed)[:, columns]
+    np.save(folder / "ids.npy", items.ids)
+    for name in names:
+        if name in data.feature_names:
+            np.save(folder / f"features_{name}.npy", np.array(data.feature_names[name], dtype=np.str_))
     if not present.all():
         np.save(folder / "present.npy", present)
     if data.split in _SPLITS:

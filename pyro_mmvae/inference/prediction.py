@@ -91,23 +91,33 @@ class Predictor:
 
         Args:
             latents: The latents of the items, an array ``z``.
-            labels: The labels of the items, as in :meth:`figures`; None if there are none.
-            class_names: The names of the classes in ``labels``; their codes by default.
+            labels: The labels of the items: classes `(item,)`, or attributes `(item, attribute)`; None if there are
+                none.
+            class_names: The names of the classes in ``labels``, by which they are matched; their codes by default.
 
         Returns:
             A table with ``probability`` `(item, target)`; for classes also ``predicted`` and, if there are labels,
             ``label``, as names. Its summary holds :meth:`figures` of the items.
         """
         probabilities = self.probabilities(latents["z"])
-        names = {"probability": tuple(f"p_{name}" for name in self.targets)}
+        columns = {"probability": tuple(f"p_{name}" for name in self.targets)}
         arrays: dict[str, NDArray[Any]] = {}
         if self.codes is not None:
             arrays["predicted"] = np.array(self.targets, dtype=np.str_)[probabilities.argmax(-1)]
             if labels is not None:
                 arrays["label"] = _names_of(labels, class_names)
+                labels = self._match(labels, arrays["label"], class_names)
         arrays["probability"] = probabilities.astype(np.float32)
         figures = {} if labels is None else self.figures(latents["z"], labels)
-        return ItemTable(latents.ids, arrays, names, {**latents.summary, "figures": figures})
+        return ItemTable(latents.ids, arrays, columns, {**latents.summary, "figures": figures})
+
+    def _match(self, labels: NDArray[Any], names: NDArray[np.str_], class_names: Sequence[str]) -> NDArray[Any]:
+        """Return classes in the codes of the predictor, by their names if they have names."""
+        if self.codes is None or not class_names:
+            return labels
+        code = dict(zip(self.targets, self.codes.tolist(), strict=True))
+        unseen = int(self.codes.max()) + 1  # a class that no training item has
+        return np.array([code.get(name, unseen) if name else -1 for name in names.tolist()], dtype=np.int64)
 
     def save(self, path: Path) -> None:
         """Write the predictor to an ``.npz`` file without pickles, atomically.
