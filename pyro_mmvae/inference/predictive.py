@@ -15,6 +15,11 @@ from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
+_BLOCKS = 4
+"""The number of blocks of latents to decode at once. Few modalities are decoded at a time here, which then still fit
+into the processor's cache."""
+
+
 @dataclass(frozen=True)
 class Wanted:
     """The figures of a posterior predictive distribution to compute.
@@ -69,7 +74,7 @@ def summarise_predictive(
         The figures by name of the modality.
     """
     totals = {name: _Totals(cast("Likelihood", vae.model.likelihoods[name]), wanted) for name in names}
-    size = max(draws_at_once(z.device) // z.shape[1], 1)
+    size = max(_BLOCKS * draws_at_once(z.device) // z.shape[1], 1)
     for start in range(0, len(z), size):
         parameters = vae.model.parameters_given(z[start : start + size], names)
         for name, total in totals.items():
