@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,11 +81,19 @@ def _describe(summary: SplitSummary) -> None:
     for modality in summary.modalities:
         shape = " x ".join(map(str, modality.shape)) or "scalar"
         missing = f"{modality.missing:.1%} missing" if modality.missing else "none missing"
-        click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}")
+        features = f", features {_abridge(modality.features, modality.shape[0])}" if modality.features else ""
+        click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}{features}")
     labels, limit = summary.labels, 20
     kind = "attributes" if summary.has_attributes else "classes"
     listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:limit])
     click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
+    if summary.item_ids:
+        click.echo(f"  ids     {_abridge(summary.item_ids, summary.items)}")
+
+
+def _abridge(names: Sequence[str], count: int) -> str:
+    """Return the first names of a list, with an ellipsis if it is longer."""
+    return ", ".join(names) + ", …" * (count > len(names))
 
 
 def _describe_sources(summaries: list[SplitSummary]) -> None:

@@ -15,7 +15,7 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
 
 _MAX_ITEMS = 1024  # items of a modality whose values are read
-_MAX_BYTES = 2**26  # of these items, so that large ones are read in a fraction of a second
+_MAX_BYTES = 2**24  # of these items, so that large ones are read in a fraction of a second too
 _MAX_COLUMNS = 2**15  # columns with digests of their own
 
 
@@ -73,7 +73,7 @@ class Fingerprint:
 def take_fingerprint(data: MultimodalDataset) -> Fingerprint:
     """Return the fingerprint of a data set, in a fraction of a second for data of any size.
 
-    Masks, labels and identifiers are read completely, values of at most 1,024 evenly spaced items or 64 MiB per
+    Masks, labels and identifiers are read completely, values of at most 1,024 evenly spaced items or 16 MiB per
     modality. Permuted columns, changed units and lost pairing are seen; a change of a few items among many may not be.
 
     Args:

@@ -18,6 +18,7 @@ from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
+_SHOWN = 5  # identifiers and names of features in a summary
 _BLOCK_SIZE = 4096  # items read at once
 
 
@@ -30,12 +31,14 @@ class ModalitySummary:
         shape: Shape of one item.
         dtype: Name of the type, such as ``"uint8"``.
         missing: Fraction of items without the modality, 0 to 1.
+        features: Names of the first features, at most five; empty by default, for a modality without names.
     """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     missing: float
+    features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class SplitSummary:
         labels: Number of items per class, by its name if it has one, or per name of an attribute; empty without labels.
         provenance: Everything that the split was made from.
         has_attributes: If True, labels are attributes and not classes; False by default.
+        item_ids: Identifiers of the first items, at most five; empty by default, for items without identifiers.
     """
 
     split: str
@@ -57,13 +61,20 @@ class SplitSummary:
     labels: dict[int | str, int]
     provenance: dict[str, Any]
     has_attributes: bool = False
+    item_ids: tuple[str, ...] = ()
 
 
 def summarise(data: MultimodalDataset) -> SplitSummary:
     """Summarise one split of a data set."""
     missing = 1 - data.present.double().mean(0)
     modalities = tuple(
-        ModalitySummary(name, tuple(tensor.shape[1:]), str(tensor.dtype).removeprefix("torch."), fraction)
+        ModalitySummary(
+            name,
+            tuple(tensor.shape[1:]),
+            str(tensor.dtype).removeprefix("torch."),
+            fraction,
+            tuple(data.feature_names.get(name, ()))[:_SHOWN],
+        )
         for (name, tensor), fraction in zip(data.modalities.items(), missing.tolist(), strict=True)
     )
     labels: dict[Any, int] = {}
@@ -75,7 +86,9 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
         labels = {names.get(value, value): n for value, n in zip(values.tolist(), counts.tolist(), strict=True)}
         if -1 in labels:
             labels["unlabelled"] = labels.pop(-1)
-    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, bool(labels and data.label_names))
+    ids = () if data.item_ids is None else tuple(data.item_ids[:_SHOWN].tolist())
+    has_attributes = bool(labels and data.label_names)
+    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, has_attributes, ids)
 
 
 def check_data(

@@ -92,7 +92,7 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
     result = trained("--agg", "mopoe", "--seed", "4", "--set", "train.batch_size=24", "--bound", "mixture")
     out = Path("out")
     assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == {
-        "config.yaml", "environment.json", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl",
+        "config.yaml", "environment.json", "data.json", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl",
         "samples.npz", "plots/curves.png", "plots/reconstructions.png", "plots/cross_generation.png",
     }  # fmt: skip
     assert result.stderr == ""

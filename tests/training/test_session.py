@@ -38,7 +38,8 @@ def test_train_improves_the_objective_and_writes_a_run_directory(
     config = toy_config(train__epochs=12, train__lr=1e-2, model__aggregation="mwb", train__schedule="constant")
     run = train(config, tmp_path / "run", progress=False)
     assert {file.name for file in run.path.iterdir()} == {
-        "config.yaml", "environment.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors", "samples.npz"
+        "config.yaml", "environment.json", "data.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors",
+        "samples.npz",
     }  # fmt: skip
     rows = read_metrics(run.path)
     assert [row["epoch"] for row in rows] == list(range(12))

@@ -78,6 +78,25 @@ def test_load_omics_of_an_h5mu_file_reads_modalities_labels_split_and_presence(
         assert (data.modality_specs["rna"].data_type, data.modality_specs["prot"].data_type) == ("counts", "vector")
 
 
+def test_load_omics_keeps_names_of_observations_and_variables(files: dict[str, Any], omics: Any) -> None:
+    data = load_data(files["h5mu"], "val", **OPTIONS)
+    rows = np.flatnonzero(files["folds"] == "val")
+    assert data.item_ids is not None
+    assert data.item_ids.tolist() == [f"c{row}" for row in rows]
+    assert data.feature_names == {"prot": ("p0", "p1", "p2"), "rna": tuple(map(str, range(6)))}
+    one = omics[0].AnnData(files["proteins"])
+    one.var_names = ["p0", "p1", "p0"]
+    path = Path(files["h5ad"]).with_name("twice.h5ad")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one.write_h5ad(path)
+    repeated = load_data(str(path))
+    assert repeated.feature_names == {}
+    assert repeated.provenance["notes"] == [
+        "x: names of variables are not kept, as some occur twice; var_names_make_unique() helps"
+    ]
+
+
 def test_load_omics_of_cells_without_a_category_leaves_them_unlabelled(files: dict[str, Any]) -> None:
     splits = [load_data(files["h5mu"], s, **{**OPTIONS, "labels": "prot:type"}) for s in ("train", "val", "test")]
     assert all(data.class_names == ("B", "NK", "T") for data in splits)
