@@ -12,6 +12,7 @@ import click
 
 from pyro_mmvae.cli.common import (
     Command,
+    changed_data_option,
     checkpoint_option,
     device_option,
     plugin_option,
@@ -34,7 +35,7 @@ def answer_options(command: Command) -> Command:
     """Add the options that all commands for the items of a data set share."""
     options = (
         data_options, items_option, _BATCH_SIZE, _SEED, _FORCE, plugin_option("data sets or other parts"),
-        checkpoint_option, device_option, threads_option, quiet_option,
+        checkpoint_option, device_option, changed_data_option, threads_option, quiet_option,
     )  # fmt: skip
     for option in reversed(options):
         command = option(command)
@@ -162,8 +163,8 @@ def open_run(run: Path, options: dict[str, Any], *, load: bool = True) -> tuple[
 
     Args:
         run: The path of the run directory.
-        options: The options of the command by name, of which ``plugins``, ``checkpoint``, ``device`` and those of
-            :func:`data_options` are removed.
+        options: The options of the command by name, of which those of :func:`data_options` and those that a run is
+            opened with are removed.
         load: If True (default), the data is loaded; if False, a function that loads it takes its place, whose argument
             holds further options of the loader.
 
@@ -173,7 +174,7 @@ def open_run(run: Path, options: dict[str, Any], *, load: bool = True) -> tuple[
     from pyro_mmvae import runs
 
     runs.import_plugins(options.pop("plugins"))
-    opened = runs.load_run(run, checkpoint=options.pop("checkpoint"), device=options.pop("device"))
+    opened = runs.load_run(run, **{name: options.pop(name) for name in ("checkpoint", "device", "allow_changed_data")})
     data, overrides = options.pop("data"), loader_options(options.pop("overrides"))
     matching = {name: options.pop(name) for name in ("split", "missing_features", "surplus_features")}
 
@@ -181,6 +182,36 @@ def open_run(run: Path, options: dict[str, Any], *, load: bool = True) -> tuple[
         return opened.dataset(data, options={**further, **overrides}, **matching)
 
     return opened, load_data({}) if load else load_data
+
+
+def choose_data(opened: Any, options: dict[str, Any]) -> tuple[Any, bool]:
+    """Return the data of ``--data``, ``--split`` and ``--set``, or the test items, and take the options out.
+
+    Args:
+        opened: The trained run.
+        options: The options of the command by name, of which those of :func:`data_options` are removed.
+
+    Returns:
+        The data set, and True if it is not the test split of the run.
+    """
+    data, overrides = options.pop("data"), loader_options(options.pop("overrides"))
+    matching = {name: options.pop(name) for name in ("split", "missing_features", "surplus_features")}
+    result = opened.dataset(data, options=overrides, **matching)
+    echo_notes(result)
+    return result, data is not None or bool(overrides) or matching["split"] not in {None, "test"}
+
+
+def folder_for(run: Path, data: Any, *, is_other: bool) -> Path:
+    """Return the folder of results: the run directory, or a folder in it that is named after other data.
+
+    Args:
+        run: The path of the run directory.
+        data: The data set that the results are about.
+        is_other: True if it is not the test split of the run.
+    """
+    from pyro_mmvae.run_files import short_name
+
+    return run / f"on-{short_name(data.name.replace('/', '_'))}" if is_other else run
 
 
 def echo_notes(data: Any) -> None:

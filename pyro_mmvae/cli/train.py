@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pyro_mmvae.cli.answering import choose_data, data_options, items_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -154,6 +155,8 @@ def _describe_best(run: Any, best: float) -> str:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
 )
+@data_options
+@items_option
 @checkpoint_option
 @device_option
 @changed_data_option
@@ -170,22 +173,29 @@ def sample(
     generate: str,
     count: int | None,
     seed: int,
+    items: str | None,
     checkpoint: str,
     device: str,
     allow_changed_data: bool,
     out: Path,
+    **options: Any,
 ) -> None:
     """Generate modalities from a trained model.
 
     They are generated given other modalities of test items, or from draws of the prior. Reads the run directory RUN
-    and, with --given, the test items of its data set. Writes the file --out.
+    and, with --given, the test items of its data set, or --data. Writes the file --out.
     """
     from pyro_mmvae import reports, runs
     from pyro_mmvae.runs.sampling import draw_samples
 
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     conditions = split_names(given, opened.names)
-    samples = draw_samples(opened, conditions, split_names(generate, opened.names), count, seed)
+    chosen = parse_items(items)
+    if not conditions and (options["data"] is not None or chosen is not None):
+        raise ValueError("--data and --items must come with --given, the modalities to condition on, got none")
+    data = choose_data(opened, options)[0] if conditions else None
+    generated = split_names(generate, opened.names)
+    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen)
     rows = [(f"given {name}", images) for name, images in samples.given.items()]
     rows += [(name, images) for name, images in samples.generated.items()]
     count = len(next(iter(samples.every_array().values()), next(iter(samples.generated.values()), ())))

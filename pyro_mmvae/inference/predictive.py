@@ -14,7 +14,6 @@ from pyro_mmvae.inference.posteriors import draws_at_once
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 
-
 _BLOCKS = 4
 """The number of blocks of latents to decode at once. Few modalities are decoded at a time here, which then still fit
 into the processor's cache."""

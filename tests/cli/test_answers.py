@@ -188,3 +188,31 @@ def test_answers_of_a_run_whose_data_have_moved_need_only_other_data(session: Se
     other = write_folder(tmp_path / "other", count=15, seed=1)
     assert invoke("encode", moved, "--data", other, "--out", tmp_path / "z.csv").exit_code == 0
     assert "gone" in invoke("encode", moved, "--out", tmp_path / "y.csv").output
+
+
+def test_sample_given_items_of_a_user_keeps_their_order(session: Session, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "other", count=9, seed=1, missing=False)
+    (tmp_path / "chosen.txt").write_text("s1-004\ns1-000\n")
+    words = ("sample", session[0], "--data", other, "--given", "note", "--items", tmp_path / "chosen.txt")
+    result = CliRunner().invoke(main, [*map(str, words), "--device", "cpu", "--out", str(tmp_path / "s.npz")])
+    assert result.exit_code == 0, result.output
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert arrays["given.note.string"].tolist() == [WORDS[1], WORDS[0]]
+        assert arrays["generated.gauge"].shape == (2, 3)
+    result = CliRunner().invoke(main, ["sample", str(session[0]), "--data", str(other)])
+    assert "--data and --items must come with --given" in result.output
+
+
+def test_evaluate_and_ppc_of_other_data_leave_the_results_of_the_run_alone(session: Session, tmp_path: Path) -> None:
+    other = write_folder(tmp_path / "other", count=12, seed=1, missing=False)
+    small = ("--likelihood-items", 4, "--samples", 2, "--khat-items", 0, "--no-quality", "--no-diagnostics")
+    result = invoke("evaluate", session[0], "--data", other, "--items", "2:12", *small)
+    assert result.exit_code == 0, result.output
+    [row] = [
+        row for row in rows_of(session[0] / "on-other" / "evaluation" / "metrics.csv") if row["metric"] == "probe"
+    ][:1]
+    assert row["n"] == "10"
+    result = invoke("ppc", session[0], "--data", other, "--items", "1:5", "--given", "note", "--num-samples", 4)
+    assert result.exit_code == 0, result.output
+    assert (session[0] / "on-other" / "evaluation" / "ppc.nc").exists()
+    assert not (session[0] / "evaluation").exists()
