@@ -188,7 +188,7 @@ def choose_data(opened: Any, options: dict[str, Any]) -> tuple[Any, bool]:
     """Return the data of ``--data``, ``--split`` and ``--set``, or the test items, and take the options out.
 
     Args:
-        opened: The trained run.
+        opened: The trained run, already opened.
         options: The options of the command by name, of which those of :func:`data_options` are removed.
 
     Returns:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,13 +114,15 @@ class ItemTable:
 
     def _write_omics(self, path: Path, source: Path | None) -> None:
         package = "anndata" if path.suffix == ".h5ad" else "mudata"
-        module = import_extra(package, path)
-        with warnings.catch_warnings():
+        module, anndata = import_extra(package, path), import_extra("anndata", path)
+        with warnings.catch_warnings(), ExitStack() as settings:
             warnings.simplefilter("ignore")  # of anndata and mudata, about their own future
+            if hasattr(anndata.settings, "allow_write_nullable_strings"):
+                # Strings of pandas 3 are refused otherwise.
+                settings.enter_context(anndata.settings.override(allow_write_nullable_strings=True))
             if source is not None and source.suffix == path.suffix:
                 tree = getattr(module, f"read_{path.suffix[1:]}")(source)
             else:
-                anndata = import_extra("anndata", path)
                 pandas = importlib.import_module("pandas")
                 shape: Any = np.zeros((len(self), 0), dtype=np.float32)
                 tree = anndata.AnnData(shape, obs=pandas.DataFrame(index=self.ids))
