@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.runs import load as load
     from pyro_mmvae.runs import make_config as make_config
     from pyro_mmvae.training import Objective as Objective
+    from pyro_mmvae.training import fit as fit
     from pyro_mmvae.training import register_objective as register_objective
     from pyro_mmvae.training import resume as resume
     from pyro_mmvae.training import train as train
@@ -94,6 +95,7 @@ _HOMES = {
     "Run": "runs",
     "load": "runs",
     "train": "training",
+    "fit": "training",
     "evaluate": "evaluation",
     "register_network": "networks",
     "make_config": "runs",

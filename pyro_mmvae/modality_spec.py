@@ -233,8 +233,8 @@ def infer_data_type(where: str, dtype_kind: str, is_byte: bool, shape: tuple[int
         return "image" if is_image else "vector"
     raise ValueError(
         f"{where}: integers of shape (item, {', '.join(map(str, shape))}) may be tokens, counts or numbers: set "
-        "data_type: tokens, counts or vector for it, in meta.yaml or by the option kinds; images must be uint8 "
-        "(item, channel, height, width)"
+        "data_type: tokens, counts or vector for it, in meta.yaml, by the option kinds, or by data_types of fit; "
+        "images must be uint8 or uint16 (item, channel, height, width), or have data_type: image"
     )
 
 

@@ -43,6 +43,11 @@ class RunFiles:
         return self.path / "environment.json"
 
     @property
+    def data(self) -> Path:
+        """The folder of the data that were passed from Python."""
+        return self.path / "data"
+
+    @property
     def data_record(self) -> Path:
         """The fingerprints of the splits that were used, and the names of features and classes."""
         return self.path / "data.json"

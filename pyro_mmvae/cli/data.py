@@ -130,15 +130,19 @@ def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> No
     """Check the files of a data set, and that a model can be built for it.
 
     Reads every split of the data set NAME or PATH. Writes one line per problem to the terminal, and exits with status 1
-    if there is one.
+    if there is one. Otherwise writes a table of the modalities, with the likelihood and the network that a training
+    will use.
     """
     from pyro_mmvae.data import find_data
     from pyro_mmvae.data.inspection import check_data
 
     config, options = _read_options(name, overrides, plugins)
+    table: list[str] = []
+    notes: dict[str, None] = {}
 
     def check_model(data: Any) -> list[str]:
-        return _check_model(config, data) if data.split == "train" else []
+        notes.update(dict.fromkeys(data.provenance.get("notes", [])))
+        return _check_model(config, data, table) if data.split == "train" else []
 
     problems = 0
     for problem in check_data(name, options, check_more=check_model):
@@ -146,6 +150,8 @@ def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> No
         problems += 1
     if problems:
         sys.exit(1)
+    for line in [*table, *(f"note: {note}" for note in notes)]:
+        click.echo(line)
     click.echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
 
 
@@ -160,14 +166,16 @@ def _read_options(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...
     return config, resolve_options(name, config.data.options())
 
 
-def _check_model(config: Any, data: Any) -> list[str]:
-    """Return the reason, if there is one, for which training would refuse the data."""
+def _check_model(config: Any, data: Any, table: list[str]) -> list[str]:
+    """Return the reason, if there is one, for which training would refuse the data; otherwise add to the table."""
     from pyro_mmvae import runs
+    from pyro_mmvae.cli.data_table import format_rows, table_rows
     from pyro_mmvae.data import complete_specs, infer_specs
 
     try:
         specs = complete_specs(data, runs.resolve_modalities(config, infer_specs(data)))
-        runs.build_vae(config, {name: tuple(value.shape[1:]) for name, value in data.modalities.items()}, specs)
+        vae = runs.build_vae(config, {n: tuple(value.shape[1:]) for n, value in data.modalities.items()}, specs)
+        table += format_rows(table_rows(data, vae))
     except (ValueError, TypeError) as error:
         return [str(error)]
     return []

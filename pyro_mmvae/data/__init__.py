@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from pyro_mmvae.data.dataset import MultimodalDataset, make_batch
+from pyro_mmvae.data.dataset import MultimodalDataset, make_batch, select_items
 from pyro_mmvae.data.description import DataDescription, describe_data
 from pyro_mmvae.data.infer import complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.data.matching import MatchedData, match_data
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.folder import load_folder, load_npz
+from pyro_mmvae.data.own.image_folders import load_images
 from pyro_mmvae.data.own.items import from_items
+from pyro_mmvae.data.own.manifest import load_manifest
 from pyro_mmvae.data.own.omics import load_omics
 from pyro_mmvae.data.own.values import to_dataset
+from pyro_mmvae.data.own.writing import write_folder
 from pyro_mmvae.data.registry import (
     DataSource,
     data_names,
@@ -63,6 +66,8 @@ __all__ = [
     "load_celeba",
     "load_data",
     "load_folder",
+    "load_images",
+    "load_manifest",
     "load_mnist_svhn_text",
     "load_npz",
     "load_omics",
@@ -77,5 +82,7 @@ __all__ = [
     "register_data",
     "register_format",
     "resolve_options",
+    "select_items",
     "to_dataset",
+    "write_folder",
 ]

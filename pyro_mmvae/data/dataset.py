@@ -201,6 +201,26 @@ class MultimodalDataset:
         )
 
 
+def select_items(data: MultimodalDataset, rows: NDArray[np.int64]) -> MultimodalDataset:
+    """Return some items of a data set; modalities that are mapped from disk stay there.
+
+    Args:
+        data: The data set, on the CPU.
+        rows: Indices of the items, in the order to return them, at least one.
+    """
+    index = torch.from_numpy(rows)
+    return replace(
+        data,
+        modalities={
+            name: MappedTensor(values.column, values.rows[rows]) if isinstance(values, MappedTensor) else values[index]
+            for name, values in data.modalities.items()
+        },
+        labels=None if data.labels is None else data.labels[index],
+        present=data.present[index],
+        item_ids=None if data.item_ids is None else data.item_ids[rows],
+    )
+
+
 def make_batch(data: MultimodalDataset, index: Tensor | slice) -> Batch:
     """Return some items of a data set as a batch.
 

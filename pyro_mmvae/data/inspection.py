@@ -20,6 +20,7 @@ from pyro_mmvae.modality_spec import ModalitySpec
 
 _SHOWN = 5  # identifiers and names of features in a summary
 _BLOCK_SIZE = 4096  # items read at once
+_LAZY_BLOCK_SIZE = 256  # items read from disk at once, of which images may be large
 
 
 @dataclass(frozen=True)
@@ -116,14 +117,16 @@ def check_data(
     first: SplitSummary | None = None
     splits: dict[str, list[str]] = {}
     for split in find_data(name).splits:
+        findings: list[str] = []
         try:
             data = load_data(name, split, cache=False, **(options or {}))
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            findings = list(error.problems if isinstance(error, DataError) else [str(error)])
-        else:
             summary = summarise(data)
             first = first or summary
-            findings = [*_check_split(data, summary), *_compare_splits(first, summary), *check_more(data)]
+            findings += _check_split(data, summary)
+            findings += _compare_splits(first, summary)
+            findings += check_more(data)
+        except (ValueError, TypeError, OSError, ImportError) as error:
+            findings += error.problems if isinstance(error, DataError) else [str(error)]
         for finding in findings:
             splits.setdefault(" ".join(finding.split()), []).append(split)
     yield from (f"{', '.join(dict.fromkeys(found_in))}: {finding}" for finding, found_in in splits.items())
@@ -185,7 +188,9 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
         yield f"labels must be at least 0, or -1 for items without a label, got {min(negative)}"
     empty = (~data.present.any(1)).nonzero().flatten().tolist()
     if empty:
-        yield f"every item must have a modality, got none for item {empty[0]} and for {len(empty) - 1} others"
+        first = empty[0] if data.item_ids is None else repr(str(data.item_ids[empty[0]]))
+        others = f" and for {len(empty) - 1} others" if len(empty) > 1 else ""
+        yield f"every item must have a modality, got none for item {first}{others}"
     for column, (name, values) in enumerate(data.modalities.items()):
         rows = data.present[:, column].nonzero()[:, 0]
         if not len(rows):
@@ -197,9 +202,15 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
 
 def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
     """Report values of a modality that are not finite or constant, reading a block of items at a time."""
-    first, constant = values[rows[:1]], len(rows) > 1
-    for part in rows.split(_BLOCK_SIZE):
-        block = values[part]
+    first, constant = None, len(rows) > 1
+    for part in rows.split(_BLOCK_SIZE if isinstance(values, Tensor) else _LAZY_BLOCK_SIZE):
+        try:
+            block = values[part]
+        except ValueError:
+            yield from _unreadable_items(values, part)
+            constant = False
+            continue
+        first = block[:1] if first is None else first
         if block.is_floating_point() and not bool(block.isfinite().all()):
             item = int((~block.isfinite()).reshape(len(block), -1).any(1).nonzero()[0])
             yield f"modality {name!r}: values must be finite, got others in item {int(part[item])}"
@@ -207,6 +218,15 @@ def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
         constant = constant and bool((block == first).all())
     if constant:
         yield f"modality {name!r} must vary between items, got one value in all of them"
+
+
+def _unreadable_items(values: Any, rows: Tensor) -> Iterator[str]:
+    """Yield the error of each item that cannot be read."""
+    for row in rows.split(1):
+        try:
+            values[row]
+        except ValueError as error:
+            yield str(error)
 
 
 def _compare_splits(first: SplitSummary, other: SplitSummary) -> Iterator[str]:

@@ -12,11 +12,13 @@ from pyro_mmvae.runs.data_record import make_record as make_record
 from pyro_mmvae.runs.layout import RunError as RunError
 from pyro_mmvae.runs.layout import RunWriter as RunWriter
 from pyro_mmvae.runs.layout import append_metrics as append_metrics
+from pyro_mmvae.runs.layout import check_new as check_new
 from pyro_mmvae.runs.layout import create as create
 from pyro_mmvae.runs.layout import read_config as read_config
 from pyro_mmvae.runs.layout import write_arrays as write_arrays
 from pyro_mmvae.runs.layout import write_evaluation as write_evaluation
 from pyro_mmvae.runs.layout import write_table as write_table
+from pyro_mmvae.runs.resolution import UNKEPT_DATA as UNKEPT_DATA
 from pyro_mmvae.runs.resolution import load_split as load_split
 from pyro_mmvae.runs.resolution import read_specs as read_specs
 from pyro_mmvae.runs.resolution import resolve as resolve

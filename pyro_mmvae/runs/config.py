@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serial
 
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.run_files import RunFiles
+
+RUN_FOLDER = "./"
+"""The beginning of the names of data in the directory of the run itself."""
 
 _AGGREGATION = "model.aggregation"
 
@@ -172,7 +176,7 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
         ConfigError: If the file cannot be read or does not hold a mapping, or a key or value is wrong; the message
             names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
-    tree = {} if path is None else _read(Path(path))
+    tree = {} if path is None else _with_absolute_data(_read(Path(path)), Path(path))
     # A name of an aggregation comes before options of it, whichever was given first.
     for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(_AGGREGATION + ".")):
         node = tree
@@ -222,6 +226,15 @@ def _frozen(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _frozen(item) for key, item in value.items()}
     return tuple(_frozen(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def _with_absolute_data(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the tree of a file, with an absolute path for data that a run names relative to its directory."""
+    data = tree.get("data")
+    name = data.get("name") if isinstance(data, dict) else None
+    if not isinstance(name, str) or not name.startswith(RUN_FOLDER) or not RunFiles(path.parent).environment.exists():
+        return tree
+    return {**tree, "data": {**tree["data"], "name": str(path.resolve().parent / name)}}
 
 
 def _read(path: Path) -> dict[str, Any]:

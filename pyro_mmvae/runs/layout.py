@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyro_mmvae.files import write_atomically, write_text
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
-from pyro_mmvae.runs.config import Config, dump_config, make_config
+from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
 
 
 class RunError(ValueError):
@@ -41,7 +41,7 @@ class RunWriter:
 
     def write_config(self, config: Config) -> None:
         """Replace the configuration of the run."""
-        self._call(write_text, self.files.config, dump_config(config))
+        self._call(write_text, self.files.config, dump_config(with_relative_data(config, self.files.path)))
 
     def write_data_record(self, record: Mapping[str, Any]) -> None:
         """Write or replace the record of the data, see :mod:`pyro_mmvae.runs.data_record`."""
@@ -82,7 +82,7 @@ def create(path: Path, config: Config, environment: Mapping[str, Any]) -> None:
     """Create a run directory with its configuration and environment.
 
     Args:
-        path: The path of the directory, which must be new or empty.
+        path: The path of the directory, which must be new or empty but for the folder of its data.
         config: The resolved configuration of the run.
         environment: Versions, device and data, as JSON can hold them.
 
@@ -92,11 +92,37 @@ def create(path: Path, config: Config, environment: Mapping[str, Any]) -> None:
     try:
         path.mkdir(parents=True)
     except FileExistsError:
-        if not path.is_dir() or any(path.iterdir()):
-            raise RunError(f"{path} exists already: give another --out, or continue it with --resume {path}") from None
+        check_new(path)
     files = RunFiles(path)
     write_text(files.environment, json.dumps({"format_version": FORMAT_VERSION, **environment}, indent=1) + "\n")
-    write_text(files.config, dump_config(config))
+    write_text(files.config, dump_config(with_relative_data(config, path)))
+
+
+def check_new(path: Path) -> None:
+    """Check that a path can become a run directory: it does not exist, or holds nothing but the folder of its data.
+
+    Args:
+        path: The path of the directory.
+
+    Raises:
+        RunError: If the path is a file or a directory with other content.
+    """
+    if path.exists() and (not path.is_dir() or any(entry != RunFiles(path).data for entry in path.iterdir())):
+        raise RunError(f"{path} exists already: give another --out, or continue it with --resume {path}")
+
+
+def with_relative_data(config: Config, path: Path) -> Config:
+    """Return a configuration that names data in the run directory relative to it, so that it may be moved.
+
+    Args:
+        config: The resolved configuration of the run.
+        path: The path of the run directory.
+    """
+    name = Path(config.data.name)
+    if not name.is_absolute() or not name.is_relative_to(path.resolve()):
+        return config
+    relative = f"{RUN_FOLDER}{name.relative_to(path.resolve()).as_posix()}"
+    return config.model_copy(update={"data": DataConfig.model_validate({"name": relative, **config.data.options()})})
 
 
 def read_config(path: Path) -> Config:

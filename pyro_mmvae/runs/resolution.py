@@ -12,6 +12,9 @@ from pyro_mmvae.modality_spec import ModalitySpec, resolve_modality
 from pyro_mmvae.runs.config import Config, DataConfig, ModelConfig
 from pyro_mmvae.vae.custom_networks import check_names
 
+UNKEPT_DATA = "(not kept)"
+"""The name of data that were passed to a training and not kept in its run directory."""
+
 
 def resolve(config: Config) -> Config:
     """Return a configuration with every option of its data, and an absolute path if the data is a path.
@@ -24,6 +27,8 @@ def resolve(config: Config) -> Config:
     Raises:
         ValueError: If the data or an option is unknown, or a value does not have the type of its option.
     """
+    if config.data.name == UNKEPT_DATA:
+        return config
     name, options = config.data.name, resolve_options(config.data.name, config.data.options())
     if name not in data_names():
         name = str(Path(name).expanduser().resolve())
@@ -36,7 +41,15 @@ def load_split(config: Config, split: str) -> MultimodalDataset:
     Args:
         config: The configuration of a run.
         split: Name of the split, such as ``train``.
+
+    Raises:
+        ValueError: If the data were not kept, or cannot be loaded.
     """
+    if config.data.name == UNKEPT_DATA:
+        raise ValueError(
+            f"the split {split!r} must be passed as data, as the run was trained with keep_data=False, got none: pass "
+            "the data, or train with keep_data=True"
+        )
     return load_data(config.data.name, split, **resolve_options(config.data.name, config.data.options()))
 
 

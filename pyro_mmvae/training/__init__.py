@@ -5,6 +5,7 @@ from pyro_mmvae.training.elbo import RecordingELBO as RecordingELBO
 from pyro_mmvae.training.elbo import Terms as Terms
 from pyro_mmvae.training.elbo import evaluate_elbo as evaluate_elbo
 from pyro_mmvae.training.elbo import local_pyro as local_pyro
+from pyro_mmvae.training.fitting import fit as fit
 from pyro_mmvae.training.objectives import ELBOObjective as ELBOObjective
 from pyro_mmvae.training.objectives import Objective as Objective
 from pyro_mmvae.training.objectives import make_objective as make_objective

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,7 +21,7 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._version import __version__
-from pyro_mmvae.data import complete_specs, find_moments, infer_specs, range_problems
+from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, range_problems
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
@@ -32,6 +32,7 @@ from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
 from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
+from pyro_mmvae.training.passed_data import named_after, passed_data
 from pyro_mmvae.training.progress import make_progress
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
 
@@ -55,7 +56,14 @@ class Interrupted(Exception):  # noqa: N818  (an interruption is not an error)
         self.path, self.epoch = path, epoch
 
 
-def train(config: Config, out: str | Path | None = None, *, progress: bool = True) -> Run:
+def train(
+    config: Config,
+    out: str | Path | None = None,
+    *,
+    progress: bool = True,
+    data: Mapping[str, MultimodalDataset] | None = None,
+    keep_data: bool = True,
+) -> Run:
     """Train a multimodal variational autoencoder into a new run directory.
 
     Torch's generators are seeded during the training and restored afterwards, so that a result depends on the
@@ -66,6 +74,10 @@ def train(config: Config, out: str | Path | None = None, *, progress: bool = Tru
         out: The path of the run directory; by default ``runs/DATA-AGGREGATION-seedN``, with a number if that exists.
         progress: If True (default), show a progress bar on standard error or, if that is not a terminal, one line per
             epoch and every 30 seconds.
+        data: The data sets to train on, in place of those that ``config.data`` names, by split: ``train``, ``val`` and,
+            if the run shall be evaluated on it, ``test``. None by default.
+        keep_data: If True (default), ``data`` are written to the folder ``data`` of the run directory, which the
+            configuration of the run then names; if False, they must be passed again to everything that uses them.
 
     Returns:
         The run with its best checkpoint, as :func:`pyro_mmvae.load` returns it.
@@ -77,9 +89,11 @@ def train(config: Config, out: str | Path | None = None, *, progress: bool = Tru
         Interrupted: On Ctrl-C, after saving.
     """
     runs.import_plugins(config.plugins)
-    config = runs.resolve(config)
-    session = _Session(config, _free_path(config) if out is None else Path(out), progress)
-    session.writer.create(config, session.environment())
+    path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
+    with passed_data(config, path, data, keep_data) as (named, splits):
+        resolved = runs.resolve(named)
+        session = _Session(resolved, path, progress, splits)
+        session.writer.create(resolved, session.environment())
     session.write_data_record()
     return session.run(resuming=False)
 
@@ -135,13 +149,15 @@ def _free_path(config: Config) -> Path:
 class _Session:
     """The data, model and trainer of one configuration, and the run directory that the training writes to."""
 
-    def __init__(self, config: Config, path: Path, progress: bool) -> None:
+    def __init__(
+        self, config: Config, path: Path, progress: bool, splits: Mapping[str, MultimodalDataset] | None = None
+    ) -> None:
         self.config, self.progress = config, progress
         self.files, self.writer = RunFiles(path), RunWriter(path, process_rank())
         self.device = resolve_device(config.train.device)
         self.precision = resolve_precision(config.train.precision, self.device)
-        self.data = runs.load_split(config, "train").to(self.device)
-        self.val = runs.load_split(config, "val").to(self.device)
+        self.data = (splits["train"] if splits else runs.load_split(config, "train")).to(self.device)
+        self.val = (splits["val"] if splits else runs.load_split(config, "val")).to(self.device)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None

@@ -129,7 +129,7 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
         shapes = (likelihood.feature_shape, likelihood.parameter_shape)
         sizes = (modality.width, modality.hidden, modality.depth, modality.private_size)
         is_alone = modality.encoder is not None or modality.decoder is not None
-        key = (_network_name(modality, likelihood), shapes, sizes, modality.name if is_alone else None)
+        key = (network_name(modality, likelihood), shapes, sizes, modality.name if is_alone else None)
         groups.setdefault(key, []).append(modality.name)
     return tuple(tuple(group) for group in groups.values())
 
@@ -155,7 +155,7 @@ def make_group(
     if custom_encoder is not None and custom_decoder is not None:
         return custom_encoder, custom_decoder
     encoder, decoder = make_networks(
-        _network_name(modality, likelihood),
+        network_name(modality, likelihood),
         likelihood.feature_shape,
         likelihood.parameter_shape,
         latent_size,
@@ -191,8 +191,13 @@ def _custom_decoder(
     return CustomDecoder(module, f"modality {modality.name!r}", shape, private_size > 0)
 
 
-def _network_name(modality: Modality, likelihood: Likelihood) -> str:
-    """Return the name of a modality's pair of networks; ``auto`` is resolved by its shapes."""
+def network_name(modality: Modality, likelihood: Likelihood) -> str:
+    """Return the name of a modality's pair of networks; ``auto`` is resolved by its shapes.
+
+    Args:
+        modality: The modality, with its defaults resolved.
+        likelihood: The likelihood of the modality.
+    """
     if modality.network is not None and modality.network != "auto":
         return modality.network
     tokens, shapes = likelihood.is_categorical, (likelihood.feature_shape, likelihood.parameter_shape)

@@ -60,7 +60,10 @@ def test_data_build_info_and_check_agree(sources: list[str], elsewhere: Path) ->
     assert "test: 50 items" in one
     assert "train: 180 items" not in one
 
-    assert invoke("check", "data/mine").stdout == "data/mine: train, val, test: no problems\n"
+    *table, last = invoke("check", "data/mine").stdout.splitlines()
+    assert last == "data/mine: train, val, test: no problems"
+    assert table[0].split("  ")[0] == "modality"
+    assert len(table) == 3 + 1
     (elsewhere / "data" / "mine" / "val.safetensors").write_bytes(b"")
     problems = invoke("check", "data/mine", code=1).stdout.splitlines()
     assert len(problems) == 1
@@ -158,6 +161,46 @@ def test_data_check_reports_what_training_would_refuse(mine: Path) -> None:
     kinds = ("--set", "data.kinds={rna: counts, atac: counts}")
     lines = invoke("check", "mine", *kinds, "--set", "model.modalities.vector.network=conv", code=1).stdout.splitlines()
     assert lines == ["train: network 'conv' needs images (channel, height, width), got shape (4,)"]
+
+
+def test_data_check_ends_in_a_table_of_modalities(mine: Path) -> None:
+    present = np.ones((60, 4), dtype=bool)
+    present[:15, 2] = False
+    np.save(mine / "present.npy", present)
+    np.save(mine / "photo.npy", np.random.default_rng(0).integers(3, 200, (60, 12, 10), dtype=np.uint8))
+    (mine / "atac.npy").unlink()
+    np.save(mine / "word.npy", np.array(["yes", "maybe"] * 30))
+    np.save(mine / "split.npy", np.zeros(60, dtype=int))
+    lines = invoke("check", "mine", "--set", "data.kinds={rna: counts}", code=1).stdout.splitlines()
+    assert lines == [
+        f"{split}: mine/split.npy: split {split!r} must have at least one item, got none" for split in ("val", "test")
+    ]
+    np.save(mine / "split.npy", np.array([0] * 40 + [1, 2, 2, 1] * 5))
+    header, *rows, last = invoke("check", "mine", "--set", "data.kinds={rna: counts}").stdout.splitlines()
+    cells = [[cell.strip() for cell in row.split("  ") if cell] for row in rows]
+    assert [row[0] for row in cells] == ["photo", "rna", "vector", "word"]
+    assert cells[0][1:3] == ["image", "1 x 12 x 10"]
+    assert cells[0][3].startswith("3 to 199, mean 10")
+    assert cells[0][4:] == ["0.0%", "laplace, scale 0.75", "conv"]
+    assert cells[1][5:] == ["negative_binomial", "mlp"]
+    assert cells[2][4:] == ["37.5%", "normal, learned scale, standardized", "mlp"]
+    assert cells[3][1:] == ["text", "8", "3 to 5 characters, mean 4", "0.0%", "categorical", "text"]
+    assert last == "mine: train, val, test: no problems"
+
+
+def test_data_check_names_every_image_that_cannot_be_read(elsewhere: Path) -> None:
+    (elsewhere / "pics").mkdir()
+    for row in range(12):
+        image = Image.fromarray(np.random.default_rng(row).integers(0, 255, (8, 8), dtype=np.uint8))
+        image.save(elsewhere / "pics" / f"{row}.png")
+    for row in (3, 5):
+        (elsewhere / "pics" / f"{row}.png").write_bytes(b"none")
+    rows = "".join(f"i{row},pics/{row}.png,train\n" for row in range(10)) + "v,pics/10.png,val\nt,pics/11.png,test\n"
+    (elsewhere / "a.csv").write_text("id,pic,split\n" + rows)
+    lines = invoke("check", "a.csv", code=1).stdout.splitlines()
+    assert len(lines) == 2
+    for line, row in zip(lines, (3, 5), strict=True):
+        assert line.startswith(f"train: a.csv: column 'pic': item 'i{row}': pics/{row}.png must be a readable image")
 
 
 def test_train_says_that_floats_of_two_axes_are_not_images(mine: Path) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pyro_mmvae import reports
+from pyro_mmvae import experiments, reports
 from pyro_mmvae.cli import main
 from pyro_mmvae.evaluation.inference_data import read_inference_data
 from pyro_mmvae.reports import ppc as pictures
+from pyro_mmvae.runs import DataChangedError
 from pyro_mmvae.runs.config import Config, dump_config
 from pyro_mmvae.training import train
 
@@ -185,3 +186,17 @@ def test_compare_other_settings_in_the_folder_fail(config: Path, elsewhere: Path
 def test_draw_comparison_without_evaluations_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least one run must have an evaluation"):
         reports.draw_comparison(tmp_path, [tmp_path / "missing"])
+
+
+def test_compare_on_changed_data_asks_for_another_folder(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_cell(cell: experiments.Cell, *_: object, **__: object) -> None:
+        raise DataChangedError(cell.path, ("split 'train': the labels differ",))
+
+    monkeypatch.setattr(experiments, "run_cell", run_cell)
+    words = ["compare", "--agg", "poe", "--seeds", "1", "--config", str(config), "--out", "c", "--quiet"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "error: c/poe-seed0: the data have changed since the run used them: split 'train': the labels differ: restore "
+        "them, or choose another --out"
+    )

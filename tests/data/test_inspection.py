@@ -101,7 +101,7 @@ BROKEN = noise().index_fill(0, torch.tensor(7), torch.inf)
         ({"labels": None}, ["labels must be present as in train, got none"]),
         (
             {"present": absent((4, 0), (4, 1))},
-            ["every item must have a modality, got none for item 4 and for 0 others"],
+            ["every item must have a modality, got none for item 4"],
         ),
         ({"present": absent((slice(None), 1))}, ["modality 'vector' must be present in some item, got none"]),
         ({"modalities": changed(vector=BROKEN)}, ["modality 'vector': values must be finite, got others in item 7"]),

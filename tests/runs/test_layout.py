@@ -108,6 +108,7 @@ def write_everything(writer: RunWriter, config: Config) -> set[str]:
     arguments: dict[str, tuple[Any, ...]] = {
         "create": (config, {"device": "cpu"}),
         "write_config": (config,),
+        "write_data_record": ({"fingerprints": {}},),
         "append_metrics": ({"epoch": 0},),
         "write_samples": ({"a": np.zeros(2)},),
         "save_checkpoint": ("last", nn.Linear(2, 2)),
@@ -125,7 +126,7 @@ def test_run_writer_writes_on_rank_0_only(tmp_path: Path, rank: int) -> None:
     assert path.exists() == (rank == 0)
     if rank == 0:
         assert {file.name for file in path.iterdir()} == {
-            "config.yaml", "environment.json", "metrics.jsonl", "samples.npz", "checkpoint.safetensors"
+            "config.yaml", "environment.json", "data.json", "metrics.jsonl", "samples.npz", "checkpoint.safetensors"
         }  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.own.strings import encode_strings
 from pyro_mmvae.data.storage import mapped
+from pyro_mmvae.data.storage.image_files import is_image_files
 from pyro_mmvae.data.storage.mapped import Column, MappedTensor, channels_first
 from pyro_mmvae.modality_spec import ModalitySpec, check_modality_name, infer_data_type, resolve_modality
 
@@ -52,6 +53,7 @@ def assemble(
     problems = Problems()
     with problems.collect():
         labels = read_labels(raw, count)
+    ids, feature_names = None, dict[str, tuple[str, ...]]()
     with problems.collect():
         ids, feature_names = read_ids(raw, count), read_feature_names(raw)
     with problems.collect():
@@ -60,16 +62,17 @@ def assemble(
     specs: dict[str, ModalitySpec] = {}
     on_disk = set()
     for number, (name, array) in enumerate(raw.modalities.items()):
-        if mapped.is_mapped(array) and (array.nbytes >= mapped.LARGE if memory_map is None else memory_map):
+        large = array.nbytes >= mapped.LARGE if memory_map is None else memory_map
+        if is_image_files(array) or (mapped.is_mapped(array) and large):
             on_disk.add(name)
         with problems.collect():
-            column, spec = _make_column(raw, name, array, present[:, number])
+            column, spec = _make_column(raw, name, array, present[:, number], ids)
             present[:, number] = column.present
             columns[name], specs[name] = _check_values(raw, name, column, spec, scan=name not in on_disk)
     problems.check()
     modalities: dict[str, Values] = {}
     for name, column in columns.items():
-        if name in on_disk:
+        if name in on_disk and not is_image_files(column.array):
             mapped.expect_random_access(column.array)
         modalities[name] = MappedTensor(column, rows) if name in on_disk else column.read(rows)
     provenance = {**raw.provenance, "split": {"name": split, "given": raw.split is not None, "seed": split_seed}}
@@ -150,7 +153,7 @@ def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) ->
 
 
 def _make_column(
-    raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_]
+    raw: RawArrays, name: str, array: NDArray[Any], present: NDArray[np.bool_], ids: NDArray[np.str_] | None
 ) -> tuple[Column, ModalitySpec]:
     """Return the column of a modality and its description, as far as they are known before its values are read."""
     where, spec = raw.locate(name), raw.meta.spec(name)
@@ -158,7 +161,7 @@ def _make_column(
     data_type = spec.data_type or infer_data_type(where, array.dtype.kind, is_byte, tuple(array.shape[1:]))
     if data_type == "image":
         array = channels_first(array)
-    column = Column(where, array, data_type, present, spec.classes)
+    column = Column(where, array, data_type, present, spec.classes, ids)
     if raw.meta.allows("missing_nan", name):
         column = replace(column, present=present & ~column.nan_items())
     if not column.present.any():
@@ -178,7 +181,8 @@ def _check_values(
     """Check the values of a column, all of them if ``scan`` is True, and complete the number of classes of tokens."""
     if scan:
         column.scan()
-    if not raw.meta.allows("allow_constant", name) and column.array.size > 1 and column.is_constant():
+    is_checked = not raw.meta.allows("allow_constant", name) and not is_image_files(column.array)
+    if is_checked and column.array.size > 1 and column.is_constant():
         raise ValueError(
             f"{column.where}: values must vary, got {column.array[column.present].flat[0]!s} everywhere: set "
             "allow_constant to true if that is intended"

@@ -52,8 +52,9 @@ def convert_column(where: str, given: Any) -> GivenColumn:
     if hasattr(given, "obs_names") and hasattr(given, "var_names"):
         if given.X is None:
             raise ValueError(f"{where}: must have a matrix X, got none: set X to one of its layers")
-        ids, features = tuple(given.obs_names), tuple(map(str, given.var_names))
-        return replace(convert_column(where, given.X), ids=ids, features=features, may_be_counts=True)
+        features = tuple(map(str, given.var_names))
+        column = replace(convert_column(where, given.X), ids=tuple(given.obs_names), may_be_counts=True)
+        return replace(column, features=features if len(set(features)) == len(features) else None)
     if hasattr(given, "iloc"):
         return _convert_table(where, given)
     if isinstance(given, (list, tuple)):

@@ -40,8 +40,8 @@ def from_items(
     All items must exist before training starts, since batches are drawn at random from the whole. Without a ``folder``
     they are held in memory, and two to three times their size is needed while they are stacked. With a ``folder``, each
     item is written as it comes, into one ``.npy`` file per modality, which the data set then maps: memory holds one
-    item while writing and the items of a batch afterwards, and all labels and presence. An ``IterableDataset`` is read
-    by this process, without workers, and must end.
+    item while writing and the items of a batch afterwards, and all labels, presence and strings. An
+    ``IterableDataset`` is read by this process, without workers, and must end.
 
     Args:
         items: The items, as an iterable or an object with a length and integer indices. Each is a mapping from
@@ -255,20 +255,37 @@ def _write_folder(
 
 def _write_values(items: Any, folder: Path, name: str, meta: Meta) -> _ItemReader:
     """Write every value into the file of its modality, and return the reader with labels and presence."""
-    reader, files = _ItemReader(name), dict[str, ItemFile]()
+    reader, files, texts = _ItemReader(name), dict[str, ItemFile](), dict[str, dict[int, NDArray[Any]]]()
     with ExitStack() as stack:
         for item, key, value in reader.read(items):
+            if value.dtype.kind == "U" and value.shape == ():
+                if key not in texts:
+                    _check_name(name, key)
+                texts.setdefault(key, {})[item] = value
+                continue
             if key not in files:
                 _check_first_value(name, key, value, meta)
                 files[key] = stack.enter_context(ItemFile(folder / f"{key}.npy", value.dtype, value.shape))
             files[key].write(item, value)
         for file in files.values():
             file.finish(reader.count)
+    for key, values in texts.items():
+        np.save(folder / f"{key}.npy", _stack(values, reader.count), allow_pickle=False)
     return reader
 
 
 def _check_first_value(name: str, key: str, value: NDArray[Any], meta: Meta) -> None:
     """Check name, type and kind of a modality at its first value, before hours are spent on writing the others."""
+    _check_name(name, key)
+    where = f"{name}: modality {key!r}"
+    check_array(where, value[None])
+    if meta.spec(key).data_type is None:
+        is_byte = value.dtype == np.uint8 or (value.dtype == np.uint16 and value.ndim == 3)
+        infer_data_type(where, value.dtype.kind, is_byte, value.shape)
+
+
+def _check_name(name: str, key: str) -> None:
+    """Check that a modality can be stored in a file of its name."""
     where = f"{name}: modality {key!r}"
     check_modality_name(key, where)
     if is_reserved(key):
@@ -276,9 +293,6 @@ def _check_first_value(name: str, key: str, value: NDArray[Any], meta: Meta) -> 
             f"{where}: the name must be none of {', '.join(RESERVED_NAMES)} and not begin with {FEATURES!r}, got "
             f"{key!r}: rename it"
         )
-    check_array(where, value[None])
-    if meta.spec(key).data_type is None:
-        infer_data_type(where, value.dtype.kind, value.dtype == np.uint8, value.shape)
 
 
 def _write_labels_and_meta(

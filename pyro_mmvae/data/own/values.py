@@ -64,6 +64,35 @@ def to_dataset(
         >>> data.present.tolist()
         [[True, True], [False, False]]
     """
+    return make_dataset(
+        values, labels=labels, present=present, specs=specs, shapes=shapes, name=name, split=split, is_known=bool(specs)
+    )
+
+
+def make_dataset(
+    values: Any,
+    *,
+    labels: Any = None,
+    present: Any = None,
+    specs: Mapping[str, ModalitySpec] | None = None,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    name: str = "arrays",
+    split: str = "train",
+    is_known: bool = False,
+) -> MultimodalDataset:
+    """Make a data set as :func:`to_dataset` does.
+
+    Args:
+        values: The values of all modalities.
+        labels: The labels of the items, or None.
+        present: The mask of the modalities, or None.
+        specs: Descriptions by modality name, or None.
+        shapes: Shapes of one item by modality name, or None.
+        name: Name of the data, ``"arrays"`` by default.
+        split: Name of the split, ``"train"`` by default.
+        is_known: If True, ``specs`` describe the data of a model, and values of a modality may be constant; if False
+            (default), ``specs`` are a user's, and constant values are an error.
+    """
     if isinstance(values, MultimodalDataset):
         if labels is not None or present is not None:
             raise ValueError(f"{name}: labels and present must be None with a data set, which holds its own")
@@ -88,10 +117,9 @@ def to_dataset(
     columns = {
         key: replace(column, present=column.present & mask[:, m]) for m, (key, column) in enumerate(columns.items())
     }
-    given_labels = convert_labels(f"{name}: labels", labels, keys, count)
-    return _Builder(name, split, specs, {k: tuple(s) for k, s in (shapes or {}).items()}, keys).build(
-        columns, given_labels
-    )
+    known_shapes = {key: tuple(shape) for key, shape in (shapes or {}).items()}
+    builder = _Builder(name, split, specs or {}, known_shapes, keys, is_known)
+    return builder.build(columns, convert_labels(f"{name}: labels", labels, keys, count))
 
 
 class _Builder:
@@ -100,21 +128,23 @@ class _Builder:
     Args:
         name: Name of the data.
         split: Name of the split.
-        specs: Known descriptions by modality name, or None.
+        specs: Descriptions by modality name.
         shapes: Known shapes of one item by modality name.
         keys: The keys of the items, or None.
+        is_known: If True, values of a modality may be constant.
     """
 
     def __init__(
         self,
         name: str,
         split: str,
-        specs: Mapping[str, ModalitySpec] | None,
+        specs: Mapping[str, ModalitySpec],
         shapes: Mapping[str, Shape],
         keys: Sequence[Hashable] | None,
+        is_known: bool,
     ) -> None:
         self.name, self.split, self.keys = name, split, keys
-        self.specs, self.shapes, self.is_known = specs or {}, shapes, specs is not None
+        self.specs, self.shapes, self.is_known = specs, shapes, is_known
 
     def build(self, columns: Mapping[str, GivenColumn], labels: GivenLabels) -> MultimodalDataset:
         """Return the data set, in which modalities that no item has are filled with zeros."""
@@ -133,6 +163,7 @@ class _Builder:
             split=self.split,
             meta=meta,
             label_names=labels.label_names,
+            item_ids=None if self.keys is None else [str(key) for key in self.keys],
         )
         modalities: dict[str, Values] = {
             key: data.modalities[key] if key in arrays else self._zeros(key, column) for key, column in columns.items()
@@ -147,7 +178,6 @@ class _Builder:
             modalities=modalities,
             present=torch.from_numpy(np.stack([column.present for column in columns.values()], -1)),
             modality_specs={key: data.modality_specs.get(key, self.specs.get(key, ModalitySpec())) for key in columns},
-            item_ids=None if self.keys is None else np.array([str(key) for key in self.keys], dtype=np.str_),
             feature_names=features,
         )
 

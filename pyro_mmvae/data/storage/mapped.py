@@ -34,6 +34,7 @@ class Column:
         kind: Data type, see :class:`~pyro_mmvae.ModalitySpec`.
         present: True for the items that are present, `(item,)`. The others are read as 0 and never checked.
         classes: Number of classes of tokens, or None if it is not known yet.
+        ids: Identifiers of the items, `(item,)`, for messages; None for items without identifiers.
 
     Raises:
         ValueError: If type or shape of the array do not fit the kind.
@@ -44,6 +45,7 @@ class Column:
     kind: str
     present: NDArray[np.bool_]
     classes: int | None = None
+    ids: NDArray[np.str_] | None = None
 
     def __post_init__(self) -> None:
         """Check type and shape."""
@@ -138,10 +140,9 @@ class Column:
         if invalid.any():
             first = tuple(int(i[0]) for i in np.nonzero(invalid))
             place = f" at {first[1:]}" if len(first) > 1 else ""
-            raise ValueError(
-                f"{self.where}: item {int(rows[first[0]])}: value{place} must be {requirement}, got "
-                f"{block[first]!s}{advice}"
-            )
+            row = int(rows[first[0]])
+            item = f"item {row}" if self.ids is None else f"item {str(self.ids[row])!r}"
+            raise ValueError(f"{self.where}: {item}: value{place} must be {requirement}, got {block[first]!s}{advice}")
 
     def blocks(self) -> Iterator[NDArray[np.int64]]:
         """Yield the indices of all items, in blocks of some megabytes."""

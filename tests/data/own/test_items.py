@@ -87,7 +87,7 @@ def test_load_data_of_a_written_folder_gives_the_same_items(tmp_path: Path) -> N
         ({"new/one": 1.0}, "items: modality 'new/one': the name of a modality must be a file name"),
         ({"labels": 1.0}, "items: modality 'labels': the name must .* none of labels, present, split"),
         ({"../b": 1.0}, r"items: modality '\.\./b': the name of a modality must be a file name"),
-        ({"b": "text"}, "items: modality 'b': must be of bool, integers or floats, or strings"),
+        ({"b": np.array(["text"])}, "items: modality 'b': must be of bool, integers or floats, or strings"),
         ({"b": np.array([{}])}, "items: modality 'b': must be of bool, integers or floats, or strings"),
         ({"b": 3}, r"items: modality 'b': integers of shape \(item, \) may be tokens, counts or numbers"),
         ({"label": None}, "items: item 20 must have a label as the others have, got none"),
@@ -159,3 +159,21 @@ def test_item_file_equals_the_file_that_numpy_writes(
     assert np.lib.format.open_memmap(file, mode="r").offset % 64 == 0
     with pytest.raises(FileExistsError):
         ItemFile(file, np.dtype(dtype), tuple(shape))
+
+
+def test_from_items_given_strings_and_a_folder_writes_texts(tmp_path: Path) -> None:
+    items = [{"v": np.array([float(row), 1.0]), "text": "ab" * row if row != 2 else None} for row in range(1, 9)]
+    data = from_items(items, folder=tmp_path / "set")
+    assert data.names == ("v", "text")
+    assert data.present[:, 1].tolist() == [True, False, *[True] * 6]
+    again = [load_data(str(tmp_path / "set"), split) for split in ("train", "val", "test")]
+    assert sum(len(part) for part in again) == 8
+    assert again[0].modality_specs["text"].alphabet == "*ab"
+    assert data.modalities["text"].shape == (8, 16)
+
+
+def test_from_items_given_images_of_16_bits_and_a_folder_takes_them_for_images(tmp_path: Path) -> None:
+    items = [{"scan": np.full((1, 8, 8), row * 1000, dtype=np.uint16)} for row in range(4)]
+    data = from_items(items, folder=tmp_path / "set")
+    assert data.modality_specs["scan"].data_type == "image"
+    assert float(data.modalities["scan"][3:4].max()) == pytest.approx(3000 / 65535)

@@ -1,0 +1,189 @@
+"""Tables with a row per item: columns of numbers, texts, and paths of image files."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pyro_mmvae.data.dataset import MultimodalDataset
+from pyro_mmvae.data.own.assemble import assemble
+from pyro_mmvae.data.own.folder import as_value_error
+from pyro_mmvae.data.own.meta import Meta, make_meta
+from pyro_mmvae.data.own.table import Roles, TableReader
+from pyro_mmvae.data.registry import register_format
+
+_SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
+_STEM = "manifest"
+
+Columns = Mapping[str, str | tuple[str, ...]]
+ImageSize = int | tuple[int, int] | Mapping[str, int | tuple[int, int]]
+
+
+def _find_manifest(path: Path) -> Path | None:
+    """Return the table that a path is or, if it is a folder, holds; None if there is none."""
+    if path.is_dir():
+        return next((file for suffix in _SUFFIXES if (file := path / f"{_STEM}{suffix}").is_file()), None)
+    return path if path.is_file() and path.suffix in _SUFFIXES else None
+
+
+@register_format("manifest", detect=lambda path: _find_manifest(path) is not None, first=True)
+def load_manifest(
+    path: Path,
+    split: str,
+    *,
+    cache: bool = True,
+    columns: Columns | None = None,
+    ids: str | None = None,
+    labels: str | tuple[str, ...] | None = None,
+    split_by: str | None = None,
+    image_size: ImageSize | None = None,
+    in_memory: bool = False,
+    kinds: Mapping[str, str] | None = None,
+    missing_nan: bool | None = None,
+    allow_constant: bool | None = None,
+    split_seed: int = 0,
+) -> MultimodalDataset:
+    """Load one split of a table ``.csv``, ``.tsv`` or ``.parquet`` with a row per item.
+
+    Columns of numbers are vectors, columns of paths of image files, relative to the table, are images, and other
+    columns are text. An empty cell means that the item lacks the modality. ``NAME.yaml`` beside ``NAME.csv`` describes
+    the data as ``meta.yaml`` does in a folder, and may hold the options ``columns``, ``ids``, ``labels``, ``split_by``
+    and ``image_size`` too.
+
+    Args:
+        path: Path of the table, or of a folder with a table ``manifest.csv``, ``.tsv`` or ``.parquet``.
+        split: Name of the split: ``train``, ``val`` or ``test``.
+        cache: Accepted for the common interface and ignored, since nothing is built.
+        columns: Column, or columns of numbers, of each modality by its name. A ``*`` stands for any characters, so that
+            ``s*`` names all columns that begin with s. By default each column that has no other role is a modality.
+        ids: Column with the identifiers of the items; by default ``id`` if there is such a column.
+        labels: Column with the classes of the items, or several columns of attributes, 0 and 1; by default ``label`` if
+            there is such a column. An item with an empty cell is not labelled.
+        split_by: Column with the split of each item; by default ``split`` if there is such a column. Otherwise the
+            split is random.
+        image_size: Height and width of the images in pixels, one number for both, or a mapping from modality names to
+            sizes; images are scaled to cover it and cropped at the centre. By default all images of a modality must
+            have one size.
+        in_memory: If True, all images are decoded at once; by default they are decoded for each batch.
+        kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides the file.
+        missing_nan: If True, an item with some empty cells of a modality of several columns lacks that modality; by
+            default that is an error.
+        allow_constant: If True, a modality may have a single value everywhere; by default the file decides.
+        split_seed: Seed of the random split into 80, 10 and 10 percent; 0 by default.
+
+    Raises:
+        ValueError: If the table or an image cannot be read, a column is missing, or a value is not allowed; the message
+            names item and column.
+        ImportError: If the table is ``.parquet`` and the extra ``tables`` is not installed.
+    """
+    file = _find_manifest(path) or path
+    description = read_description(file.with_suffix(".yaml")).with_options(
+        columns=columns, ids=ids, labels=labels, split_by=split_by, image_size=image_size
+    )
+    meta = description.meta.with_options(str(file), kinds, missing_nan, allow_constant)
+    table, stat = read_table(file), file.stat()
+    reader = TableReader(str(file), table, file.parent, meta, description.image_size)
+    about = {file.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}, "roles": description.provenance()}
+    raw = reader.read(description.roles(table.columns), path, about)
+    data = assemble(raw, split, split_seed=split_seed)
+    return replace(data, modalities=data.tensors) if in_memory else data
+
+
+@dataclass(frozen=True)
+class TableDescription:
+    """The content of the YAML file beside a table.
+
+    Attributes:
+        meta: The description of the modalities.
+        columns: Columns of each modality by its name, or None for one modality per column.
+        ids: Column of the identifiers, or None.
+        labels: Column of the classes, or columns of attributes, or None.
+        split_by: Column of the splits, or None.
+        image_size: Size of the images, for all modalities or by name, or None.
+    """
+
+    meta: Meta
+    columns: Columns | None = None
+    ids: str | None = None
+    labels: str | tuple[str, ...] | None = None
+    split_by: str | None = None
+    image_size: ImageSize | None = None
+
+    def with_options(self, **options: Any) -> TableDescription:
+        """Return a copy in which the options of a loader that are not None take precedence."""
+        given = {name: value for name, value in options.items() if value is not None}
+        return TableDescription(**{**self.__dict__, **given})
+
+    def roles(self, names: Container[str]) -> Roles:
+        """Return the roles of the columns of a table: those that were set, or ``id``, ``label`` and ``split``.
+
+        Args:
+            names: Names of the columns that there are.
+        """
+        ids, labels, split_by = (name if name in names else None for name in ("id", "label", "split"))
+        return Roles(self.columns, self.ids or ids, self.labels or labels, self.split_by or split_by)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return everything but the meta as JSON can hold it."""
+        return {name: value for name, value in self.__dict__.items() if name != "meta" and value is not None}
+
+
+def read_description(path: Path) -> TableDescription:
+    """Read the YAML file beside a table; a file that does not exist is an empty one.
+
+    Args:
+        path: Path of the YAML file.
+
+    Raises:
+        ValueError: If it cannot be read, or a key or value is wrong; the message names the key.
+    """
+    if not path.exists():
+        return TableDescription(Meta())
+    with as_value_error(f"{path}: must be a readable YAML file", (yaml.YAMLError, OSError, ValueError)):
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    if not isinstance(tree, dict):
+        raise ValueError(f"{path}: must be a mapping, got {type(tree).__name__}")
+    own = {key: tree.pop(key) for key in ("columns", "ids", "labels", "split_by", "image_size") if key in tree}
+    columns, labels, size = own.get("columns"), own.get("labels"), own.get("image_size")
+    if columns is not None and not isinstance(columns, dict):
+        raise ValueError(f"{path}: columns must map modality names to columns, got {columns!r}")
+    if columns is not None:
+        own["columns"] = {str(n): tuple(map(str, c)) if isinstance(c, list) else str(c) for n, c in columns.items()}
+    if isinstance(labels, list):
+        own["labels"] = tuple(map(str, labels))
+    if isinstance(size, list):
+        own["image_size"] = tuple(size)
+    return TableDescription(make_meta(str(path), tree), **own)
+
+
+def read_table(file: Path) -> Any:
+    """Read a table as a DataFrame, in which all cells of a text file are strings.
+
+    Args:
+        file: Path of a ``.csv``, ``.tsv`` or ``.parquet`` file.
+
+    Raises:
+        ValueError: If it cannot be read or has no rows.
+        ImportError: If it is ``.parquet`` and pyarrow is not installed.
+    """
+    import pandas as pd  # noqa: PLC0415  (takes half a second, which only this format needs)
+
+    if file.suffix == ".parquet" and not any(map(find_spec, ("pyarrow", "fastparquet"))):
+        raise ImportError(
+            f"{file}: the package pyarrow must be installed to read this file, got none: pip install "
+            "'pyro-mmvae[tables]'"
+        )
+    with as_value_error(f"{file}: must be a readable {file.suffix} file", (Exception,)):
+        if file.suffix == ".parquet":
+            table = pd.read_parquet(file)
+        else:
+            separator = _SUFFIXES[file.suffix]
+            table = pd.read_csv(file, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    if not len(table):
+        raise ValueError(f"{file}: must have at least one row, got none")
+    return table.rename(columns=str)

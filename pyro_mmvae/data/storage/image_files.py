@@ -1,0 +1,168 @@
+"""Images in files, such as JPEG or PNG, which are decoded when they are indexed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+"""The suffixes of files that are taken for images, in lower case."""
+
+Size = tuple[int, int]
+
+_MODES = {1: "L", 3: "RGB"}
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "F"})
+_DECODING_ERRORS = (OSError, ValueError, SyntaxError, TypeError, EOFError, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """An array of uint8 images `(item, channel, height, width)` whose rows are decoded from files as they are read.
+
+    It can be the array of a :class:`~pyro_mmvae.data.storage.mapped.Column`.
+
+    Args:
+        where: Data and modality, for messages.
+        files: Path of each item's file, or None for an item without one, which is read as zeros.
+        names: Description of each item for messages, such as ``"item 'a'"``.
+        size: Height and width of the images.
+        channels: Number of channels, 1 for grey images and 3 for colours, which files are converted to.
+        resize: If True, images are scaled to cover ``size`` and cropped at the centre; if False, another size is an
+            error.
+    """
+
+    where: str
+    files: Sequence[Path | None]
+    names: Sequence[str]
+    size: Size
+    channels: int
+    resize: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the pixels."""
+        return np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape of the whole array."""
+        return (len(self.files), self.channels, *self.size)
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return 4
+
+    @property
+    def nbytes(self) -> int:
+        """The number of bytes that all images have in memory."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __len__(self) -> int:
+        """Return the number of items."""
+        return len(self.files)
+
+    def __getitem__(self, index: Any) -> NDArray[np.uint8]:
+        """Decode the images of some items, chosen by a slice or by an array of indices."""
+        rows = np.atleast_1d(np.arange(len(self))[index])
+        images = np.zeros((len(rows), *self.shape[1:]), dtype=np.uint8)
+        for position, row in enumerate(rows.tolist()):
+            file = self.files[row]
+            if file is not None:
+                images[position] = self._decode(row, file)
+        return images
+
+    def _decode(self, row: int, file: Path) -> NDArray[np.uint8]:
+        """Return one image `(channel, height, width)`."""
+        where = f"{self.where}: {self.names[row]}"
+        height, width = self.size
+        with open_image(where, file) as image, _one_line(where, file):
+            if self.resize:
+                image.draft(
+                    _MODES[self.channels], (2 * width, 2 * height)
+                )  # a JPEG is decoded at a fraction of its size
+            upright = ImageOps.exif_transpose(image)
+            if self.resize:
+                pixels = ImageOps.fit(_convert(upright, self.channels), (width, height), Image.Resampling.BICUBIC)
+            elif upright.size == (width, height):
+                pixels = _convert(upright, self.channels)
+            else:
+                raise _SizeError(
+                    f"{where}: {file} must be {height} x {width} pixels as the first image is, got {upright.height} x "
+                    f"{upright.width}: set the option image_size to resize all images"
+                )
+            array = np.asarray(pixels, dtype=np.uint8)
+        return array[None] if self.channels == 1 else np.moveaxis(array, -1, 0)
+
+
+def is_image_files(array: Any) -> bool:
+    """Return True for an array of images that are decoded as they are read."""
+    return isinstance(array, ImageFiles)
+
+
+class _SizeError(ValueError):
+    """An image that does not have the expected size; the message is complete."""
+
+
+class _one_line:  # noqa: N801  (a context manager that reads as a function)
+    """A context manager that turns errors of decoding into a ValueError of one line, and suppresses warnings."""
+
+    def __init__(self, where: str, file: Path) -> None:
+        self.where, self.file, self.caught = where, file, warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        self.caught.__enter__()
+        warnings.simplefilter("ignore")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+        self.caught.__exit__(kind, error, trace)
+        if isinstance(error, _DECODING_ERRORS) and not isinstance(error, _SizeError):
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise ValueError(f"{self.where}: {self.file} must be a readable image, got an error: {reason}") from None
+
+
+def open_image(where: str, file: Path) -> Image.Image:
+    """Open an image file, reading only its header.
+
+    Args:
+        where: Data, modality and item, the beginning of error messages.
+        file: Path of the file.
+
+    Raises:
+        ValueError: If there is no such file or it is not an image.
+    """
+    if not file.is_file():
+        raise ValueError(f"{where}: {file} must be an existing file, got none")
+    with _one_line(where, file):
+        return Image.open(file)
+
+
+def find_format(where: str, file: Path) -> tuple[Size, int]:
+    """Return height and width of an image, upright, and its number of channels, 1 or 3.
+
+    Args:
+        where: Data, modality and item, the beginning of error messages.
+        file: Path of the file.
+
+    Raises:
+        ValueError: If there is no such file or it is not an image.
+    """
+    with open_image(where, file) as image, _one_line(where, file):
+        channels = 1 if image.mode in _GREY_MODES else 3
+        is_turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}  # the tag of the orientation
+        width, height = image.size[::-1] if is_turned else image.size
+    return (height, width), channels
+
+
+def _convert(image: Image.Image, channels: int) -> Image.Image:
+    """Return an image with 8 bits per channel; 16 bits are scaled, since Pillow would cut them off."""
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image, dtype=np.float64) / 257).clip(0, 255).round().astype(np.uint8))
+    return image.convert(_MODES[channels])

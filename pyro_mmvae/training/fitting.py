@@ -1,0 +1,159 @@
+"""Training on the values that a Python user holds, without a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_mmvae.data import MultimodalDataset, describe_data, match_data, select_items, to_dataset
+from pyro_mmvae.data.own.values import make_dataset
+from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
+from pyro_mmvae.runs import make_config
+from pyro_mmvae.runs.run import Run
+from pyro_mmvae.training.session import train
+
+_SECTIONS = ("model", "train")
+
+
+def fit(
+    values: Any,
+    *,
+    labels: Any = None,
+    present: Any = None,
+    validation: Any = 0.1,
+    test: Any = 0.1,
+    aggregation: str | Mapping[str, Any] = "mwb",
+    epochs: int | None = None,
+    latent_size: int | None = None,
+    out: str | Path | None = None,
+    seed: int = 0,
+    data_types: Mapping[str, str] | None = None,
+    specs: Mapping[str, ModalitySpec] | None = None,
+    keep_data: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train a multimodal variational autoencoder on values in Python.
+
+    The items are divided at random into training, validation and test items. They are written to the run directory, so
+    that all commands work on it, also after it was moved; modalities are then in alphabetical order.
+
+    Args:
+        values: A mapping from modality names to arrays, tensors, lists of strings or images, tables of pandas, or
+            sparse matrices; or a MuData or AnnData object or a data set, see :func:`pyro_mmvae.data.to_dataset`.
+        labels: Class of each item, integers or strings `(item,)`, or attributes `(item, attribute)`, which are used to
+            evaluate the model but not to train it; none by default.
+        present: True where an item's modality is present, see :func:`pyro_mmvae.data.to_dataset`; by default
+            everything that is not None or NaN.
+        validation: Fraction of the items for validation, 0.1 by default; or other data to validate on, such as a
+            mapping like ``values``, a pair of values and labels, or a data set.
+        test: Fraction of the items for the test, 0.1 by default; 0 for none; or other data, as for ``validation``.
+        aggregation: Name of the aggregation, or a mapping with its name and options; ``"mwb"`` by default.
+        epochs: Number of passes over the training items; by default that of :class:`~pyro_mmvae.runs.config.Config`.
+        latent_size: Number of latent dimensions; by default that of :class:`~pyro_mmvae.runs.config.Config`.
+        out: Path of the new run directory; by default a new folder under ``runs``.
+        seed: Seed of the division of the items, the initial weights and all draws; 0 by default.
+        data_types: Data type by modality name, such as ``{"rna": "counts"}``, where it cannot be inferred.
+        specs: Description of a modality by its name, such as ``{"photo": ModalitySpec(likelihood="bernoulli")}``.
+        keep_data: If True (default), the data are written to the folder ``data`` of the run directory; if False, they
+            must be passed again to everything that uses them.
+        settings: Further settings by dotted key, as in ``{"train.lr": 1e-3}``, or nested as in a configuration file;
+            they take precedence over the arguments above.
+        progress: If True (default), show a progress bar on standard error.
+
+    Returns:
+        The run with its best checkpoint.
+
+    Raises:
+        ValueError: If the values do not fit together, or a setting is unknown or has a wrong value.
+
+    Example:
+        >>> import tempfile
+        >>> x = np.random.default_rng(0).normal(size=(100, 3))
+        >>> run = fit({"x": x, "y": x + 1}, epochs=1, latent_size=2, out=f"{tempfile.mkdtemp()}/run", progress=False)
+        >>> run.names, len(run.data("test"))
+        (('x', 'y'), 10)
+    """
+    overrides = {"model.aggregation": aggregation, "train.epochs": epochs, "train.seed": seed}
+    overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    config = make_config(None, {**overrides, **_flatten(settings or {})})
+    data = make_dataset(values, labels=labels, present=present, specs=_merge(specs, data_types))
+    splits = split_data(data, validation, test, seed)
+    return train(config, out, data=splits, keep_data=keep_data, progress=progress)
+
+
+def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -> dict[str, MultimodalDataset]:
+    """Divide a data set into splits, or complete it by other data.
+
+    Args:
+        data: The whole data set. Items without identifiers get their positions as such.
+        validation: Fraction of the items for validation, or other data.
+        test: Fraction of the items for the test, 0 for none, or other data.
+        seed: Seed of the random division.
+
+    Returns:
+        The splits ``train``, ``val`` and, unless there is none, ``test``, with items in the order of ``data``.
+
+    Raises:
+        ValueError: If a fraction is not allowed or a split would be empty.
+    """
+    others = {"val": validation, "test": test}
+    fractions = {split: _fraction(split, value) for split, value in others.items()}
+    if data.item_ids is None and any(share is not None for share in fractions.values()):
+        data = replace(data, item_ids=np.arange(len(data)).astype(np.str_))
+    order, taken = np.random.default_rng(seed).permutation(len(data)), 0
+    rows: dict[str, Any] = {}
+    for split, share in fractions.items():
+        if share:
+            count = max(round(share * len(data)), 1)
+            rows[split] = np.sort(order[taken : taken + count])
+            taken += count
+    if taken >= len(data):
+        raise ValueError(f"{data.name}: must have more than {taken} items, some of them for training, got {len(data)}")
+    splits = {"train": replace(select_items(data, np.sort(order[taken:])), split="train")}
+    about = describe_data(splits["train"])
+    for split, value in others.items():
+        if split in rows:
+            splits[split] = replace(select_items(data, rows[split]), split=split)
+        elif fractions[split] is None:
+            values, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
+            other = to_dataset(values, labels=labels, specs=data.modality_specs, name=data.name, split=split)
+            splits[split] = replace(match_data(other, about, surplus_modalities="error").data, split=split)
+    return splits
+
+
+def _fraction(split: str, value: Any) -> float | None:
+    """Return the fraction of the items of a split, or None if the split is other data."""
+    name = {"val": "validation", "test": "test"}[split]
+    if value is None or isinstance(value, (bool, int, float)):
+        is_none = split == "test" and (value is None or value == 0)
+        if not is_none and (value is None or isinstance(value, bool) or not 0 < value < 1):
+            raise ValueError(f"{name} must be a fraction above 0 and below 1, or data, got {value!r}")
+        return float(value or 0)
+    return None
+
+
+def _merge(specs: Mapping[str, ModalitySpec] | None, data_types: Mapping[str, str] | None) -> dict[str, ModalitySpec]:
+    """Return descriptions with the data types."""
+    result = dict(specs or {})
+    for name, data_type in (data_types or {}).items():
+        if data_type not in DATA_TYPES:
+            raise ValueError(f"data_types of {name!r} must be one of {', '.join(DATA_TYPES)}, got {data_type!r}")
+        result[name] = replace(result.get(name, ModalitySpec()), data_type=data_type)
+    return result
+
+
+def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted key, of which those of a section may be nested."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        if key.partition(".")[0] == "data":
+            raise ValueError(f"settings must not hold {key!r}, as the data are passed as values: leave it out")
+        nested = {f"{key}.{name}": item for name, item in value.items()} if key in _SECTIONS else {key: value}
+        result |= nested
+    return result
