@@ -110,7 +110,7 @@ def ppc(
         classifiers = _classifiers(opened, test, seed)
         files, rows = [], []
         for names in tqdm(given, "checks", disable=quiet, file=sys.stderr):
-            data, metrics = _check(opened, batch, names, ids, classifiers, seed=seed, **options)
+            data, metrics = _check(opened, batch, names, ids, classifiers, test.class_names, seed=seed, **options)
             files.append(write_inference_data(data, run_files.check(_label(names, given))))
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)
@@ -182,6 +182,7 @@ def _check(
     given: tuple[str, ...],
     ids: list[int],
     classifiers: Any,
+    class_names: Sequence[str],
     *,
     seed: int,
     num_samples: int,
@@ -202,4 +203,4 @@ def _check(
     )  # fmt: skip
     ranks = simulation_calibration(opened.vae, given, simulations=simulations, seed=seed) if sbc and given else None
     rows = [metric for row in calibrate(check) for metric in row.metrics()]
-    return to_inference_data(check, ranks), [*rows, *(ranks.metrics() if ranks else [])]
+    return to_inference_data(check, ranks, class_names=class_names), [*rows, *(ranks.metrics() if ranks else [])]

@@ -180,7 +180,8 @@ def compare(
     """Train and evaluate several aggregations over several seeds.
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation and seed to --out,
-    and the tables comparison.csv and comparison.md and the plot comparison.png. Finished runs are not repeated.
+    and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs are not
+    repeated.
     """
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.evaluation import EvaluationOptions

@@ -162,9 +162,8 @@ def _describe_best(run: Any, best: float) -> str:
 @changed_data_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True,
-    help="Output file. FILE.png, FILE.pdf or FILE.svg draws images (other modalities go to FILE.npz, text also "
-    "to the terminal); FILE.npz "
-    "stores everything.",
+    help="Output file. FILE.png, FILE.pdf or FILE.svg draws every modality (the values of all but images also go to "
+    "FILE.npz, text to the terminal); FILE.npz stores everything.",
 )  # fmt: skip
 @plain_errors
 def sample(
@@ -188,6 +187,8 @@ def sample(
     from pyro_mmvae import reports, runs
     from pyro_mmvae.runs.sampling import draw_samples
 
+    if out.suffix != ".npz":
+        reports.picture_format(out)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     conditions = split_names(given, opened.names)
     chosen = parse_items(items)
@@ -196,16 +197,17 @@ def sample(
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
     samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen)
-    rows = [(f"given {name}", images) for name, images in samples.given.items()]
-    rows += [(name, images) for name, images in samples.generated.items()]
-    count = len(next(iter(samples.every_array().values()), next(iter(samples.generated.values()), ())))
+    texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
+    texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
+    count = len(samples.rows[-1][1])
     source = f"given {', '.join(conditions)}" if conditions else "from the prior"
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
-    if rows and out.suffix != ".npz":
-        reports.image_grid(rows, out, title=f"Draws {source}", note=f"{opened.config.model.aggregation}, seed {seed}")
+    if out.suffix != ".npz":
+        note = f"{opened.config.model.aggregation}, seed {seed}"
+        reports.image_grid(samples.rows, out, title=f"Draws {source}", note=note)
         click.echo(f"{out}: {count} draws {source}, seed {seed}")
-    _echo_texts([(label, row) for label, row in rows if row.ndim == 1])
+    _echo_texts(texts)
     arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
     if arrays:
         file = out.with_suffix(".npz")

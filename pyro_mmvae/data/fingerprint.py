@@ -17,6 +17,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 _MAX_ITEMS = 1024  # items of a modality whose values are read
 _MAX_BYTES = 2**24  # of these items, so that large ones are read in a fraction of a second too
 _MAX_COLUMNS = 2**15  # columns with digests of their own
+_PROBES = 16  # numbers that are kept, which show a factor or a shift of all values
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ModalityFingerprint:
         items: Digest of the values of these items, in any order of the items.
         columns: Digest of the values at each index of the first axis of an item, a column of a table or a channel of an
             image; empty if there are fewer than 2 of them or more than 32,768.
+        probes: Some of the numbers, evenly spaced among those that were read.
         features: Digest of the names of the features, in order; None without names.
         feature_set: Digest of the sorted names of the features; None without names.
     """
@@ -43,6 +45,7 @@ class ModalityFingerprint:
     values: str
     items: str
     columns: tuple[str, ...] = ()
+    probes: tuple[float, ...] = ()
     features: str | None = None
     feature_set: str | None = None
 
@@ -111,6 +114,7 @@ def _take_modality(data: MultimodalDataset, name: str, column: int) -> ModalityF
         _digest_names(items),
         _digest_names(sorted(items)),
         columns,
+        tuple(map(float, values.flat[np.arange(_PROBES) * (values.size - 1) // (_PROBES - 1)])) if values.size else (),
         None if features is None else _digest_names(features),
         None if features is None else _digest_names(sorted(features)),
     )
@@ -217,12 +221,27 @@ def _describe_values(old: ModalityFingerprint, new: ModalityFingerprint, names: 
     pairs = list(zip(old.columns, new.columns, strict=True))
     changed = [number for number, (first, second) in enumerate(pairs) if first != second]
     if len(changed) in {0, len(pairs)}:
-        return "the values differ"
+        return _describe_units(old, new)
     axis = _axis(new)
     if len(changed) > 1:
         return f"the values of {len(changed)} of {len(pairs)} {axis} differ"
     label = changed[0] if names is None else repr(names[changed[0]])
     return f"the values of {axis.removesuffix('s')} {label} differ"
+
+
+def _describe_units(old: ModalityFingerprint, new: ModalityFingerprint) -> str:
+    """Return how all values differ, which is by a factor or a shift if the units are others."""
+    before, after = np.array(old.probes), np.array(new.probes)
+    if len(before) == len(after) and len(set(old.probes)) > _PROBES // 2:
+        nonzero = before != 0
+        factor = float(np.median(after[nonzero] / before[nonzero]))
+        shift = float(np.median(after - before))
+        size = np.abs(before).max() + np.abs(after).max()
+        if factor != 0 and np.allclose(after, factor * before, rtol=1e-5, atol=0):
+            return f"the values are {factor:.5g} times what they were"
+        if np.allclose(after - before, shift, rtol=0, atol=1e-6 * size):
+            return f"the values are shifted by {shift:.5g}"
+    return "the values differ"
 
 
 def _axis(modality: ModalityFingerprint) -> str:

@@ -266,7 +266,8 @@ def load_data(
         name: Name of the data, one of :func:`data_names`, or path of files in one of :func:`format_names`.
         split: Name of the split, ``"train"`` by default; ``"all"`` for every item of a file of the user, in its order.
         cache: If True, data that was built is kept on disk and read from there the next time. The folder is the
-            environment variable `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME`, else `~/.cache/pyro_mmvae`.
+            environment variable `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in the platform's folder of caches, such as
+            `~/.cache`.
         options: Keyword arguments of the loader, and those of :class:`Missing`, which is applied to what the loader
             returns: `missing_rate`, `missing_by_label`, `missing_seed`, `missing_splits`, `allow_empty`.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +21,9 @@ from pyro_mmvae.evaluation.sbc import SimulationCalibration
 _IMAGE_AXES = ("channel", "height", "width")
 
 
-def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None = None) -> arviz.InferenceData:
+def to_inference_data(
+    check: PredictiveCheck, sbc: SimulationCalibration | None = None, *, class_names: Sequence[str] = ()
+) -> arviz.InferenceData:
     """Convert a check to InferenceData with a single chain.
 
     Draws of a guide are independent, so that R-hat and the effective sample size of a chain do not apply.
@@ -39,11 +43,13 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
 
     Values that an item lacks are NaN. Slashes, which netCDF reserves for groups, are written as ``%2F`` in names. The
     attributes of the file and of each group record the modalities given, the density, the numbers of samples and items,
-    the seed and the protocol.
+    the seed and the protocol, and the names of the classes as JSON in ``class_names``, if there are any.
 
     Args:
         check: The draws and the observations of a check.
         sbc: The simulation-based calibration of the same model; left out by default.
+        class_names: The names of the classes that ``predicted_class`` counts, from class 0; empty by default, for
+            classes without names.
 
     Returns:
         The check in ArviZ's format.
@@ -65,6 +71,8 @@ def to_inference_data(check: PredictiveCheck, sbc: SimulationCalibration | None 
         "protocol": check.protocol,
         "nominal": ",".join(sorted(check.nominal)),
     }
+    if class_names:
+        attributes["class_names"] = json.dumps(list(class_names))
     if sbc is not None:
         constant |= {"sbc_rank": sbc.ranks, "sbc_p_value": sbc.chi_square()}
         dims |= {"sbc_rank": ["simulation", "quantity"], "sbc_p_value": ["quantity"]}

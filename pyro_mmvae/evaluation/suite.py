@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.decomposition import PCA
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
@@ -203,16 +204,18 @@ def _choose_items(count: int, limit: int, seed: int) -> list[int]:
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:
     """Return the first two principal components of the posterior means given all modalities, and the labels.
 
-    With one latent dimension or one item there is one component only, and the second one is 0.
+    With one latent dimension or one item there is one component only, and the second one is 0. The signs of the
+    components are those of scikit-learn, which do not depend on the solver.
     """
-    means = posterior_means(vae, experts, range(experts.num_modalities)).double().cpu()
-    centred = means - means.mean(0)
-    _, values, axes = np.linalg.svd(centred.numpy(), full_matrices=False)
-    missing = max(2 - len(axes), 0)
-    axes, values = np.pad(axes, ((0, missing), (0, 0))), np.pad(values, (0, missing))
+    means = posterior_means(vae, experts, range(experts.num_modalities)).double().cpu().numpy()
+    latent, explained = np.zeros((len(means), 2)), np.zeros(2)
+    if (means != means[0]).any():  # otherwise there is no variance to explain
+        pca = PCA(min(2, *means.shape), svd_solver="full")
+        latent[:, : pca.n_components] = pca.fit_transform(means)
+        explained[: pca.n_components] = pca.explained_variance_ratio_
     arrays: dict[str, NDArray[Any]] = {
-        "latent": (centred.numpy() @ axes[:2].T).astype(np.float32),
-        "explained": (values[:2] ** 2 / np.maximum((values**2).sum(), np.finfo(float).tiny)).astype(np.float32),
+        "latent": latent.astype(np.float32),
+        "explained": explained.astype(np.float32),
     }
     if data.labels is not None and data.label_names:
         frequency = data.labels.double().mean(0)

@@ -1,9 +1,10 @@
 """Pictures and tables, drawn from the files of a run directory and never from a model."""
 
+from pyro_mmvae.reports.check_table import ppc_table as ppc_table
 from pyro_mmvae.reports.comparison import draw_comparison as draw_comparison
 from pyro_mmvae.reports.evaluation import draw_evaluation as draw_evaluation
 from pyro_mmvae.reports.evaluation import table as table
+from pyro_mmvae.reports.files import picture_format as picture_format
+from pyro_mmvae.reports.grid import image_grid as image_grid
 from pyro_mmvae.reports.plots import draw_run as draw_run
-from pyro_mmvae.reports.plots import image_grid as image_grid
 from pyro_mmvae.reports.ppc import draw_ppc as draw_ppc
-from pyro_mmvae.reports.ppc import ppc_table as ppc_table

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import textwrap
@@ -12,25 +10,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from pyro_mmvae.files import write_text
-from pyro_mmvae.reports.plots import save_figure
-from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.styles import line_style
+from pyro_mmvae.reports.texts import legend_label, plain_text
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
-OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008), without yellow, which is
-hard to see on white."""
-_MARKERS = "os^Dv<>P"
-_LINES = ("-", "--", "-.", ":", "-")
+_LABEL_STEP = 0.055  # the least distance of labels beside lines, as a fraction of the height of a panel
 _COLUMNS = 4  # the largest number of panels in a row
 
 
 @plain_text
 def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list[Path]:
-    """Write ``comparison.csv``, ``comparison.md`` and ``comparison.png``: means over seeds and their standard errors.
+    """Write means over seeds and their standard errors as tables and as a plot.
+
+    The files are ``comparison.csv``, ``comparison.md``, ``comparison.tex`` (tables for LaTeX with the package booktabs)
+    and ``comparison.png``.
 
     Args:
         out: The folder to write into.
@@ -47,14 +48,12 @@ def draw_comparison(out: Path, paths: Sequence[Path], command: str = "") -> list
     if not cells:
         raise ValueError(f"{out}: at least one run must have an evaluation, got none")
     rows = _summarise(cells)
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    files = [out / "comparison.csv", out / "comparison.md", out / "comparison.png"]
-    write_text(files[0], table.getvalue())
-    write_text(files[1], _markdown(rows, cells, command))
-    _plot(rows, files[2])
+    tables = _tables(rows)
+    files = [out / f"comparison.{suffix}" for suffix in ("csv", "md", "tex", "png")]
+    write_text(files[0], pd.DataFrame(rows).to_csv(index=False, na_rep="nan", lineterminator="\r\n"))
+    write_text(files[1], _markdown(tables, rows, cells, command))
+    write_text(files[2], _latex(tables))
+    _plot(rows, files[3])
     return files
 
 
@@ -106,24 +105,34 @@ def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     return sorted(keys, key=lambda key: _PLOTTED.index(key[0]) if key[0] in _PLOTTED else len(_PLOTTED))
 
 
-def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: str) -> str:
-    """Return the tables and the notes below them as Markdown."""
+def _tables(rows: list[dict[str, Any]]) -> dict[tuple[str, str], pd.DataFrame]:
+    """Return a table of texts per metric and protocol: one row per aggregation, one column per number of modalities."""
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
+    tables = {}
+    for metric, protocol in _keys(rows):
+        digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
+        cells = [
+            row | {"text": _cell(row, digits)} for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)
+        ]
+        table = pd.DataFrame(cells).pivot(index="aggregation", columns="views", values="text")
+        table = table.reindex(names).fillna("").rename_axis(index=None, columns=None)
+        tables[metric, protocol] = (
+            table.rename(columns={0: "mean"}) if list(table) == [0] else table.rename(columns=str)
+        )
+    return tables
+
+
+def _markdown(
+    tables: dict[tuple[str, str], pd.DataFrame], rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: str
+) -> str:
+    """Return the tables and the notes below them as Markdown."""
     lines = ["Mean ± standard error over seeds, by number of modalities given.", ""]
     if command:
         lines += [f"`{command}`", ""]
-    for metric, protocol in _keys(rows):
-        by_cell = {
-            (r["aggregation"], r["views"]): r for r in rows if (r["metric"], r["protocol"]) == (metric, protocol)
-        }
-        views = sorted({view for _, view in by_cell})
-        heads = [str(view) for view in views] if views != [0] else ["mean"]
+    for (metric, protocol), table in tables.items():
         lines += [f"**{metric}**" + (f" ({protocol})" if protocol else ""), ""]
-        lines += ["| | " + " | ".join(heads) + " |", "|---" * (len(views) + 1) + "|"]
-        digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
-        for name in names:
-            cells_text = [_cell(by_cell.get((name, view)), digits) for view in views]
-            lines.append(f"| {name} | " + " | ".join(cells_text) + " |")
+        lines += ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+        lines += [f"| {name} | " + " | ".join(texts) + " |" for name, *texts in table.itertuples()]
         lines.append("")
     if any(not math.isnan(row["se_items"]) for row in rows):
         lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
@@ -136,10 +145,25 @@ def _markdown(rows: list[dict[str, Any]], cells: list[dict[str, Any]], command: 
     return "\n".join(lines) + "\n"
 
 
-def _cell(row: dict[str, Any] | None, digits: int) -> str:
-    """Return a mean with its standard errors over seeds and, in brackets, over items; ``""`` if there is no row."""
-    if row is None:
-        return ""
+def _latex(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
+    """Return the tables as LaTeX, one ``table`` each."""
+    texts = []
+    for (metric, protocol), table in tables.items():
+        caption = _escape(f"{metric}" + (f" ({protocol})" if protocol else ""))
+        escaped = table.map(lambda text: text.replace("±", "$\\pm$").replace("-", "$-$")).rename(index=_escape)
+        texts.append(escaped.to_latex(escape=False, caption=caption, column_format="l" + "r" * len(table.columns)))
+    return "\n".join(texts)
+
+
+def _escape(text: str) -> str:
+    """Return a text with the special characters of LaTeX escaped."""
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)
+
+
+def _cell(row: dict[str, Any], digits: int) -> str:
+    """Return a mean with its standard errors over seeds and, in brackets, over items."""
     error = "" if math.isnan(row["se"]) else f" ± {row['se']:.{digits}f}"
     items = "" if math.isnan(row["se_items"]) else f" (± {row['se_items']:.{digits}f})"
     return f"{row['mean']:.{digits}f}{error}{items}"
@@ -147,39 +171,69 @@ def _cell(row: dict[str, Any] | None, digits: int) -> str:
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:
     """Plot each metric by number of modalities given, one line per aggregation."""
-    panels = [key for key in _keys(rows) if key[0] in _PLOTTED]
+    panels = [key for key in _keys(rows) if key[0] in _PLOTTED] or _keys(rows)
     columns = min(_COLUMNS, len(panels))
     height = -(-len(panels) // columns)
-    figure = Figure(figsize=(3.7 * columns, 3.4 * height), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False).ravel()
     names = list(dict.fromkeys(row["aggregation"] for row in rows))
-    for axis, (metric, protocol) in zip(axes, panels, strict=False):
-        panel = [row for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)]
-        unconditional = all(row["views"] == 0 for row in panel)
-        for i, name in enumerate(names):
-            line = sorted((row for row in panel if row["aggregation"] == name), key=lambda row: row["views"])
-            shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
-            axis.errorbar(
-                [r["views"] + shift for r in line], [r["mean"] for r in line],
-                yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], ms=4, capsize=2, label=name,
-                color=OKABE_ITO[i % len(OKABE_ITO)], marker=_MARKERS[i % len(_MARKERS)], ls=_LINES[i % len(_LINES)],
-            )  # fmt: skip
-            if line and not unconditional:  # beside its line, so that no colour has to be looked up
-                axis.annotate(
-                    name, (line[-1]["views"] + shift, line[-1]["mean"]), xytext=(6, 0), textcoords="offset points",
-                    fontsize=6, va="center", color=OKABE_ITO[i % len(OKABE_ITO)], parse_math=False,
-                )  # fmt: skip
-        axis.set_title("\n".join([metric, *textwrap.wrap(protocol, 44)]), fontsize=8)
-        if unconditional:
-            axis.set_xticks(range(len(names)), names)
-        else:
-            axis.set_xlabel("modalities given")
-            axis.margins(x=0.15)  # room for the names
-            axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
+    for axis, key in zip(axes, panels, strict=False):
+        _plot_panel(axis, [row for row in rows if (row["metric"], row["protocol"]) == key], names)
+        axis.set_title("\n".join([key[0], *textwrap.wrap(key[1], 44)]), fontsize=8)
     for axis in axes[len(panels) :]:
         axis.axis("off")
     figure.legend(
         *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(len(names), 6), fontsize=7
     )
     save_figure(figure, file)
+
+
+def _plot_panel(axis: Axes, rows: list[dict[str, Any]], names: list[str]) -> None:
+    """Plot one metric, with the name of each line beside its end."""
+    unconditional = all(row["views"] == 0 for row in rows)
+    ends: dict[int, tuple[float, float]] = {}
+    for i, name in enumerate(names):
+        line = sorted((row for row in rows if row["aggregation"] == name), key=lambda row: row["views"])
+        shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
+        axis.errorbar(
+            [r["views"] + shift for r in line], [r["mean"] for r in line],
+            yerr=[0 if math.isnan(r["se"]) else r["se"] for r in line], ms=4, capsize=2, label=legend_label(name),
+            **line_style(i),
+        )  # fmt: skip
+        if line:
+            ends[i] = line[-1]["views"] + shift, line[-1]["mean"]
+    axis.grid(alpha=0.3)
+    if unconditional:
+        axis.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=7)
+        return
+    axis.set_xlabel("modalities given")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = axis.get_ylim()
+    for i, height in _spread({i: (end[1] - low) / (high - low) for i, end in ends.items()}).items():
+        color = line_style(i)["color"]
+        axis.annotate(
+            names[i], ends[i], xytext=(1.04, height), textcoords="axes fraction", fontsize=6, va="center", color=color,
+            arrowprops={"arrowstyle": "-", "color": color, "lw": 0.4, "shrinkA": 0, "shrinkB": 2},
+        )  # fmt: skip
+
+
+def _spread(heights: dict[int, float]) -> dict[int, float]:
+    """Move labels apart vertically, so that none covers another one, and keep their order.
+
+    Args:
+        heights: The height of the end of each line, as a fraction of that of the panel.
+
+    Returns:
+        The height of each label, at least ``_LABEL_STEP`` from the next one.
+    """
+    clusters: list[list[int]] = []
+
+    def bottom(cluster: list[int]) -> float:
+        return sum(heights[i] for i in cluster) / len(cluster) - _LABEL_STEP * (len(cluster) - 1) / 2
+
+    for i in sorted(heights, key=lambda i: heights[i]):
+        clusters.append([i])
+        # Labels that overlap are stacked around the mean of their heights.
+        while len(clusters) > 1 and bottom(clusters[-1]) < bottom(clusters[-2]) + _LABEL_STEP * len(clusters[-2]):
+            clusters[-2:] = [clusters[-2] + clusters[-1]]
+    return {i: bottom(cluster) + _LABEL_STEP * n for cluster in clusters for n, i in enumerate(cluster)}

@@ -6,21 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pyro_mmvae.reports.plots import save_figure
-from pyro_mmvae.reports.texts import legend_label, plain_text
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
+from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
 from pyro_mmvae.run_files import RunFiles
 
+_LEGEND_ROWS, _LEGEND_LETTERS = 25, 24
+_MAX_CLASSES = 75  # the largest number of classes in a legend
 _LABELS = {
     "probe": "linear probe",
     "coherence": "conditional coherence",
     "log_likelihood": "log likelihood, nats per item",
     "ess": "effective sample size",
 }
+_PANEL_COLUMNS = 4
+_NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
     "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess", "khat", "khat_share",
     "mse", "ssim", "exact_match", "frechet_classifier", "fid", "kl", "active_units", "expert_kl",
@@ -121,13 +126,20 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
     for column, name in enumerate(names):
         values = arrays[f"khat.{name}"]
         finite = values[np.isfinite(values)]
-        axis.scatter(column + generator.uniform(-0.25, 0.25, len(finite)), finite, s=6, linewidths=0, alpha=0.6)
+        axis.scatter(
+            column + generator.uniform(-0.25, 0.25, len(finite)),
+            finite,
+            s=6,
+            linewidths=0,
+            alpha=0.6,
+            color=OKABE_ITO[0],
+        )
         infinite = len(values) - len(finite)
         axis.text(
             column, 1.01, f"{infinite} infinite" if infinite else "", transform=axis.get_xaxis_transform(), fontsize=6
         )
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
-    axis.set_xticks(range(len(names)), [name.replace("+", "\n") for name in names], fontsize=7)
+    axis.set_xticks(range(len(names)), [_subset_label(name) for name in names], fontsize=7)
     axis.set_yscale("symlog", linthresh=1.0)
     axis.yaxis.set_major_formatter("{x:g}")  # the default one of this scale writes formulas
     axis.set(xlabel="modalities given", ylabel="PSIS k-hat per item")
@@ -139,51 +151,80 @@ def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) 
     return save_figure(figure, file)
 
 
+def _subset_label(subset: str) -> str:
+    """Return the names of a subset on a line each, or their number if they are many."""
+    names = subset.split("+")
+    if len(names) > _MAX_NAMES:
+        return f"{len(names)} modalities"
+    return "\n".join(line for name in names for line in break_lines(name, _NAME_LETTERS))
+
+
 def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path:
-    """Plot each metric by number of modalities given, one line per protocol."""
-    metrics = [metric for metric in _LABELS if metric in means]
-    figure = Figure(figsize=(4.2 * max(len(metrics), 1), 3.4), layout="constrained")
-    for axis, metric in zip(np.atleast_1d(figure.subplots(1, max(len(metrics), 1))), metrics, strict=False):
-        for protocol, values in means[metric].items():
-            axis.plot([int(v) for v in values], list(values.values()), "o-", ms=4, label=protocol)
+    """Plot each metric by number of modalities given, one line per protocol.
+
+    Log likelihoods of the modalities given and of all modalities differ by orders of magnitude and have panels of their
+    own.
+    """
+    panels: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for metric in (metric for metric in _LABELS if metric in means):
+        for label, values in means[metric].items():
+            protocol, _, target = label.partition(", of ") if metric == "log_likelihood" else (label, "", "")
+            panels.setdefault((metric, target), {})[protocol] = values
+    columns = min(max(len(panels), 1), _PANEL_COLUMNS)
+    height = -(-max(len(panels), 1) // columns)
+    figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")
+    axes = figure.subplots(height, columns, squeeze=False).ravel()
+    for axis, ((metric, target), protocols) in zip(axes, panels.items(), strict=False):
+        for number, (protocol, values) in enumerate(protocols.items()):
+            axis.plot(
+                [int(v) for v in values], list(values.values()), ms=4, label=legend_label(protocol, 60),
+                **line_style(number),
+            )  # fmt: skip
         axis.set(xlabel="modalities given", ylabel=_LABELS[metric])
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False)
+        title = "\n".join(break_lines(f"of {target}", 60)) if target else ""
+        axis.legend(
+            fontsize=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, title=title, title_fontsize=7,
+            alignment="left",
+        )  # fmt: skip
+    for axis in axes[len(panels) :]:
+        axis.axis("off")
     return save_figure(figure, file)
 
 
-def _palette(classes: int) -> str:
-    """Return the name of a colour map with a colour of its own for each of so many classes."""
-    return "tab10" if classes <= 10 else "tab20" if classes <= 20 else "turbo"
-
-
 def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
-    """Plot the first two principal components of the posterior means."""
-    figure = Figure(figsize=(5, 4.4), layout="constrained")
-    axis = figure.subplots()
+    """Plot the first two principal components of the posterior means, with colours and markers by class."""
     labelled = arrays["labels"] >= 0
     x, y = arrays["latent"][labelled].T
-    attribute = str(arrays["label_name"]) if "label_name" in arrays else None
     labels = arrays["labels"][labelled]
-    classes, codes = np.unique(labels, return_inverse=True)
-    names = arrays.get("class_names")
-    if attribute:
-        colors = matplotlib.colormaps["coolwarm"]([0.0, 1.0])[classes.astype(int)]
-    else:  # one colour per class
-        colors = matplotlib.colormaps[_palette(len(classes))].resampled(max(len(classes), 2))(range(len(classes)))
-    for number, (code, color) in enumerate(zip(classes, colors, strict=True)):
-        class_name = str(code) if names is None else legend_label(str(names[int(code)]))
-        label = ("no", "yes")[int(code)] if attribute else class_name
-        axis.scatter(x[codes == number], y[codes == number], color=[color], s=5, linewidths=0, label=label)
+    attribute = str(arrays["label_name"]) if "label_name" in arrays else None
+    names: dict[int, str] = {0: "no", 1: "yes"} if attribute else dict(enumerate(arrays.get("class_names", ())))
+    classes, counts = np.unique(labels, return_counts=True)
+    shown = np.sort(classes[np.argsort(-counts, kind="stable")[:_MAX_CLASSES]])
+    legend_columns = -(-len(shown) // _LEGEND_ROWS)
+    labels_shown = {code: legend_label(str(names.get(code, code)), _LEGEND_LETTERS) for code in shown.tolist()}
+    lines = sum(label.count("\n") + 1 for label in labels_shown.values()) / legend_columns
+    figure = Figure(figsize=(4.2 + 1.2 * legend_columns, max(4.4, 0.13 * lines + 0.6)), layout="constrained")
+    axis = figure.subplots()
+    others = ~np.isin(labels, shown)
+    if others.any():
+        rest = f"{len(classes) - len(shown)} smaller classes"
+        axis.scatter(x[others], y[others], color="0.8", s=4, linewidths=0, label=rest)
+    size = 5 if len(shown) <= len(OKABE_ITO) else 14  # markers of different shape must be large enough to be seen
+    for number, (code, label) in enumerate(labels_shown.items()):
+        style = class_style(number, len(shown))
+        axis.scatter(x[labels == code], y[labels == code], s=size, linewidths=0, alpha=0.8, label=label, **style)
     first, second = (100 * share for share in arrays["explained"])
+    axis.set_title("posterior means given all modalities, test items", fontsize=9)
     axis.set(
-        title="posterior means given all modalities, test items",
         xlabel=f"principal component 1 ({first:.0f} % of the variance)",
         ylabel=f"principal component 2 ({second:.0f} %)",
     )
-    figure.legend(
-        loc="outside right upper", title=attribute or "class", fontsize=6, title_fontsize=7, markerscale=2.5,
-        ncols=1 + len(classes) // 25,
-    )  # fmt: skip
+    legend = figure.legend(
+        loc="outside right upper", title=attribute or "class", fontsize=6, title_fontsize=7, ncols=legend_columns
+    )
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([24])
     return save_figure(figure, file)

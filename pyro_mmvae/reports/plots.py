@@ -1,29 +1,26 @@
-"""The curves of a run, and grids of its images and texts."""
+"""The curves of a run, and grids of its items."""
 
 from __future__ import annotations
 
-import io
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.textpath import TextPath
 from numpy.typing import NDArray
 
-from pyro_mmvae.files import write_atomically
-from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text, write_lines
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.grid import Row, image_grid
+from pyro_mmvae.reports.styles import line_style
+from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
-_ZOOM = 2  # screen pixels per pixel of a small image
 _CURVE_COLUMNS = 3
-_DPI, _LABEL_POINTS = 100, 7
-_MARGIN = 92  # the least width of the labels of rows in screen pixels
-_LARGEST_SIDE = 128  # images with longer sides are drawn smaller, so that a strip of ten fits a screen
-_ZOOMED_SIDE = 64  # images up to this side are drawn larger
-_TEXT_WIDTH = 48  # the width of an item in pixels if there are no images
+_TITLE_LETTERS = 40  # the number of letters in a line of a panel's title
+_MANY = 6  # the number of modalities above which each one is generated for fewer items
+_FEW_ITEMS = 5
+_MAX_GIVEN = 12  # the largest number of modalities in the grid of cross-generation
 
 
 @plain_text
@@ -34,7 +31,7 @@ def draw_run(path: Path) -> list[Path]:
         path: The path of the run directory.
 
     Returns:
-        The files drawn: ``curves.png``, ``weights.png`` if weights were learned, and for images and text
+        The files drawn: ``curves.png``, ``weights.png`` if weights were learned, and, if there are samples,
         ``reconstructions.png`` and ``cross_generation.png``.
     """
     files = RunFiles(path)
@@ -55,92 +52,6 @@ def draw_run(path: Path) -> list[Path]:
     return drawn
 
 
-@plain_text
-def image_grid(rows: Sequence[tuple[str, NDArray[Any] | None]], file: Path, *, title: str = "", note: str = "") -> Path:
-    """Draw labelled rows of images and texts.
-
-    Args:
-        rows: Pairs of a label and either uint8 images `(item, channel, height, width)`, strings `(item,)`, or None for
-            a gap. Strings are broken into lines as wide as the images, or wider if a text is long.
-        file: The file, which is written atomically: PDF or SVG by its suffix, else PNG.
-        title: The title above the grid; left out by default.
-        note: The note below the grid; left out by default.
-
-    Returns:
-        The argument ``file``.
-    """
-    rows = [(label, _bounded(row)) for label, row in rows]
-    images = [image for _, image in rows if image is not None and image.ndim == 4]
-    count = max(len(image) for _, image in rows if image is not None)
-    zoom = _ZOOM if max((max(i.shape[2:]) for i in images), default=0) <= _ZOOMED_SIDE else 1
-    texts = [str(text) for _, row in rows if row is not None and row.ndim == 1 for text in row]
-    cell, letters = cell_size(texts, max((i.shape[3] for i in images), default=_TEXT_WIDTH) * zoom)
-    pad, gap, head, foot = 2, 8, 26 if title else 6, 20 if note else 6
-    margin = max(_MARGIN, 12 + max(_label_width(label) for label, _ in rows))
-    tops, y = [], head
-    for _, image in rows:
-        tops.append(y)
-        y += gap if image is None else (_row_height(image, zoom, letters) + pad)
-    total_width, total_height = margin + count * (cell + pad) + 6, y + foot
-    dpi = _DPI
-    figure = Figure(figsize=(total_width / dpi, total_height / dpi), dpi=dpi, facecolor="white")
-    for (label, image), top in zip(rows, tops, strict=True):
-        if image is None:
-            continue
-        figure.text(
-            (margin - 6) / total_width, 1 - (top + _row_height(image, zoom, letters) / 2) / total_height, label,
-            ha="right", va="center", fontsize=_LABEL_POINTS, parse_math=False,
-        )  # fmt: skip
-        for column, item in enumerate(image):
-            x = margin + column * (cell + pad)
-            if image.ndim == 1:
-                write_lines(figure, break_lines(str(item), letters), (x / total_width, 1 - top / total_height))
-                continue
-            zoomed = np.repeat(np.repeat(np.moveaxis(_rgb(item), 0, -1), zoom, 0), zoom, 1)
-            figure.figimage(zoomed, x, total_height - top - zoomed.shape[0])
-    figure.text(0.5, 1 - 8 / total_height, title, ha="center", va="top", fontsize=9)
-    figure.text(0.5, 5 / total_height, note, ha="center", va="bottom", fontsize=7, color="0.35")
-    return save_figure(figure, file)
-
-
-def _label_width(label: str) -> int:
-    """Return the width of a label in screen pixels, of which nothing may be cut off."""
-    box = TextPath((0, 0), label, size=_LABEL_POINTS, usetex=False).get_extents() if label.strip() else None
-    return 0 if box is None else math.ceil(box.width * _DPI / 72)
-
-
-def _bounded(row: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Return images whose sides are at most ``_LARGEST_SIDE`` pixels, by averaging blocks; texts as they are."""
-    if row is None or row.ndim != 4 or max(row.shape[2:]) <= _LARGEST_SIDE:
-        return row
-    block = -(-max(row.shape[2:]) // _LARGEST_SIDE)
-    height, width = (max(side // block, 1) for side in row.shape[2:])
-    cut = row[:, :, : height * block, : width * block].astype(np.float32)
-    blocks = cut.reshape(*row.shape[:2], height, cut.shape[2] // height, width, cut.shape[3] // width)
-    return blocks.mean((3, 5)).round().astype(np.uint8)
-
-
-def _row_height(row: NDArray[Any], zoom: int, letters: int) -> int:
-    """Return the height of a row of images or texts in screen pixels."""
-    if row.ndim == 4:
-        return int(row.shape[2]) * zoom
-    return CHARACTER[1] * max((len(break_lines(str(text), letters)) for text in row), default=1) + 4
-
-
-def _rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return an image with three channels."""
-    return np.repeat(image, 3, 0) if image.shape[0] == 1 else image
-
-
-def save_figure(figure: Figure, file: Path) -> Path:
-    """Write a figure atomically, in the format of the file's suffix: PDF, SVG, or else PNG."""
-    buffer = io.BytesIO()
-    suffix = file.suffix.lower().removeprefix(".")
-    figure.savefig(buffer, format=suffix if suffix in {"pdf", "svg"} else "png")
-    write_atomically(file, buffer.getvalue())
-    return file
-
-
 def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
     """Plot the objective, the KL divergence and the log likelihood of each modality by epoch, a panel for each.
 
@@ -151,19 +62,19 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
     height = -(-(2 + len(names)) // _CURVE_COLUMNS)
     figure = Figure(figsize=(3.4 * _CURVE_COLUMNS, 3.2 * height), layout="constrained")
     left, middle, *others = figure.subplots(height, _CURVE_COLUMNS, squeeze=False).ravel()
-    left.plot(
-        epochs, [row["objective"] for row in rows], "o-", ms=3, label=f"training objective, β = {rows[0]['beta']:g}"
-    )
-    left.plot(epochs, [row["val"]["elbo"] for row in rows], "o-", ms=3, label="validation ELBO")
+    beta = f"training objective, β = {rows[0]['beta']:g}"
+    left.plot(epochs, [row["objective"] for row in rows], ms=3, label=beta, **line_style(0))
+    left.plot(epochs, [row["val"]["elbo"] for row in rows], ms=3, label="validation ELBO", **line_style(1))
     left.set(title="evidence lower bound", ylabel="nats per item")
-    middle.plot(epochs, [row["kl"] for row in rows], "o-", ms=3, label="training")
-    middle.plot(epochs, [row["val"]["kl"] for row in rows], "o-", ms=3, label="validation")
+    middle.plot(epochs, [row["kl"] for row in rows], ms=3, label="training", **line_style(0))
+    middle.plot(epochs, [row["val"]["kl"] for row in rows], ms=3, label="validation", **line_style(1))
     middle.set(title="KL(q(z|x) ‖ p(z)), one-draw estimate", ylabel="nats per item")
     for axis, name in zip(others, names, strict=False):
-        axis.plot(epochs, [row["log_likelihood"][name] for row in rows], "o-", ms=3, label="training")
+        axis.plot(epochs, [row["log_likelihood"][name] for row in rows], ms=3, label="training", **line_style(0))
         if all(name in row["val"].get("log_likelihood", {}) for row in rows):
-            axis.plot(epochs, [row["val"]["log_likelihood"][name] for row in rows], "o-", ms=3, label="validation")
-        axis.set_title(f"reconstruction of {name}", parse_math=False)
+            values = [row["val"]["log_likelihood"][name] for row in rows]
+            axis.plot(epochs, values, ms=3, label="validation", **line_style(1))
+        axis.set_title("\n".join(break_lines(f"reconstruction of {name}", _TITLE_LETTERS)))
         axis.set_ylabel("log p(x_m | z), nats per item")
     for axis in others[len(names) :]:
         axis.axis("off")
@@ -186,13 +97,13 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
     for axis, key in zip(axes, panels, strict=True):
         if key == "expert_weights":
             logged = [row for row in rows if key in row]
-            for name in last[key]:
+            for number, name in enumerate(last[key]):
                 axis.plot(
                     [row["epoch"] + 1 for row in logged],
                     [row[key][name] for row in logged],
-                    "o-",
                     ms=3,
                     label=legend_label(name),
+                    **line_style(number),
                 )
             axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
             axis.xaxis.get_major_locator().set_params(integer=True)
@@ -208,19 +119,27 @@ def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
     return save_figure(figure, file)
 
 
+def _class_row(arrays: Mapping[str, NDArray[Any]]) -> list[Row]:
+    """Return a row with the classes of the items, or none if they do not have classes."""
+    return [("class", arrays["classes"])] if "classes" in arrays else []
+
+
 def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
     """Draw each modality and its reconstruction given all modalities."""
-    rows: list[tuple[str, NDArray[Any] | None]] = []
+    rows = [*_class_row(arrays), ("", None)]
     for name in names:
         rows += [(name, arrays[f"observed.{name}"]), ("reconstructed", arrays[f"reconstruction.{name}"]), ("", None)]
-    return image_grid(rows[:-1], file, title="Reconstructions given every modality", note="validation items")
+    return image_grid(rows, file, title="Reconstructions given every modality", note="validation items")
 
 
 def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
-    """Draw all modalities generated from each one."""
-    rows: list[tuple[str, NDArray[Any] | None]] = []
-    for given in names:
-        rows.append((f"given {given}", arrays[f"observed.{given}"]))
-        rows += [(f"{given} → {name}", arrays[f"generated.{given}.{name}"]) for name in names]
-        rows.append(("", None))
-    return image_grid(rows[:-1], file, title="Each modality generated from each one", note="validation items")
+    """Draw all modalities generated from each one, of many modalities the first twelve."""
+    shown = names[:_MAX_GIVEN]
+    items = slice(None if len(names) <= _MANY else _FEW_ITEMS)
+    rows: list[Row] = []
+    for given in shown:
+        group = [*_class_row(arrays), (f"given {given}", arrays[f"observed.{given}"])]
+        group += [(f"→ {name}", arrays[f"generated.{given}.{name}"]) for name in shown]
+        rows += [*((label, values[items]) for label, values in group if values is not None), ("", None)]
+    note = "validation items" + (f"; {len(shown)} of {len(names)} modalities" if len(shown) < len(names) else "")
+    return image_grid(rows, file, title="Each modality generated from each one", note=note)

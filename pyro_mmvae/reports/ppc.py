@@ -1,9 +1,9 @@
-"""The pictures and tables of posterior predictive checks and calibration, drawn from their netCDF files alone."""
+"""The pictures of posterior predictive checks and calibration, drawn from their netCDF files alone."""
 
 from __future__ import annotations
 
+import json
 import math
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +17,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.reports.check_table import modality_names
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.texts import break_lines, plain_text
 from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
-_SHOWN_FIRST = 2  # the number of statistics per modality in a table, unless all are asked for
-_TABLE_COLUMNS = 6  # the largest number of statistics side by side in a table
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
+_DPI = 110
+_MAX_TICKS = 25  # the largest number of classes that are named below a panel
+_NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
 
 @plain_text
@@ -53,106 +56,10 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
         with arviz.rc_context({"data.load": "eager"}):
             data = arviz.from_netcdf(str(file))
         for suffix, (draw, title) in _GRIDS.items():
-            drawn.append(_save(_grid(data, draw, title), where / f"{file.stem}{suffix}.png"))
+            drawn.append(save_figure(_grid(data, draw, title), where / f"{file.stem}{suffix}.png", dpi=_DPI))
         if "sbc_rank" in data.constant_data:
-            drawn.append(_save(_sbc(data), where / f"{file.stem}-sbc.png"))
+            drawn.append(save_figure(_sbc(data), where / f"{file.stem}-sbc.png", dpi=_DPI))
     return drawn
-
-
-def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_statistic: bool = False) -> str:
-    """Return one check as text: the share of observations inside the predictive interval of each statistic.
-
-    The first two statistics of each modality are shown, unless all are asked for.
-
-    Args:
-        file: The netCDF file of a check.
-        level: The nominal level of the interval, one of those in the file; 0.9 by default.
-        alpha: The p-value of the Kolmogorov–Smirnov test of uniform PIT values below which a statistic gets a star;
-            0.01 by default.
-        every_statistic: If True, all statistics are shown, six side by side; False by default.
-
-    Returns:
-        The table as several lines.
-    """
-    with arviz.rc_context({"data.load": "eager"}):
-        data = arviz.from_netcdf(str(file))
-    constants, attributes = data.constant_data, data.attrs
-    cells: dict[str, dict[str, str]] = {}
-    for key in (str(key) for key in constants["statistic"].values):
-        row = constants.sel(statistic=key)
-        name, label = split_key(key, _modalities(data))
-        p_value = float(row["ks_p_value"])
-        star = "" if bool(row["in_sample"]) else "*" if p_value < alpha else "°" if math.isnan(p_value) else " "
-        row_name = f"{name} (given)" if bool(row["in_sample"]) else name
-        cells.setdefault(row_name, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
-    every = {label for row in cells.values() for label in row}
-    shown = {label for row in cells.values() for label in (row if every_statistic else list(row)[:_SHOWN_FIRST])}
-    more = f"; {len(shown)} of {len(every)} statistics, --all shows the others" if len(shown) < len(every) else ""
-    error = math.sqrt(level * (1 - level) / int(attributes["items"]))
-    lines = [
-        f"given {attributes['given'] or 'nothing'}: {attributes['protocol']}, {attributes['items']} items, seed "
-        f"{attributes['seed']}",
-        f"share of items in the {level:.0%} predictive interval (± {error:.2f}){more}",
-        *_blocks(cells, list(dict.fromkeys(label for row in cells.values() for label in row if label in shown))),
-    ]
-    if any("*" in cell for row in cells.values() for cell in row.values()):
-        lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
-    if any("°" in cell for row in cells.values() for cell in row.values()):
-        lines.append("° determined by what the draws are conditioned on, such as a size factor: not judged")
-    lines += _noisier(data)
-    if any("given" in name for name in cells):
-        lines.append("(given): in-sample, conservative by construction and not judged")
-    if not bool(constants["in_sample"].all()):
-        lines.append(
-            "Kolmogorov-Smirnov p-values assume independent items: tuples that share observations, such as those of "
-            "polymnist-mini, are not, and get p-values that are too small"
-        )
-    if "sbc_note" in attributes or "sbc_protocol" in attributes:
-        quantities = constants.sizes["quantity"]
-        # The least of Holm's corrected p-values is that of Bonferroni.
-        worst = min(1.0, quantities * float(constants["sbc_p_value"].min()))
-        lines.append(
-            f"{attributes['sbc_protocol']}: least chi-square p of {quantities}, corrected for their number (Holm): "
-            f"{worst:.2g}"
-        )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _modalities(data: Any) -> list[str]:
-    """Return the names of the modalities of a check."""
-    return [str(name) for name in data.constant_data["modality"].values]
-
-
-def _blocks(cells: dict[str, dict[str, str]], labels: list[str]) -> list[str]:
-    """Return the lines of a table of modalities by statistics, a few statistics side by side.
-
-    A column is as wide as its header, and a modality without any statistic of a block is left out of it.
-    """
-    width, lines = max(map(len, cells)), list[str]()
-    for start in range(0, len(labels), _TABLE_COLUMNS):
-        block = labels[start : start + _TABLE_COLUMNS]
-        widths = {label: max(len(label), len("0.00*")) + 2 for label in block}
-        lines.append(" " * width + "".join(f"{label:>{widths[label]}}" for label in block))
-        for name, row in cells.items():
-            if any(label in row for label in block):
-                lines.append(f"{name:<{width}}" + "".join(f"{row.get(k, ''):>{widths[k]}}" for k in block))
-    return lines
-
-
-def _noisier(data: Any) -> list[str]:
-    """Return a line about modalities of which every replicate has more contrast than any observation.
-
-    Their likelihood is too wide.
-    """
-    cases = []
-    for key in (str(key) for key in data.constant_data["statistic"].values):
-        name, label = split_key(key, _modalities(data))
-        replicated, observed = data.posterior_predictive[key].values, data.observed_data[key].values
-        if label == "contrast" and np.nanmin(replicated) > np.nanmax(observed):
-            cases.append(f"{name} {np.nanmean(replicated):.2f} (observed {np.nanmean(observed):.2f})")
-    if not cases:
-        return []
-    return [f"replicates are noisier than data, contrast of {', '.join(cases)}; try: model.scale=learned"]
 
 
 def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figure:
@@ -160,7 +67,7 @@ def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figu
     keys = [str(key) for key in data.constant_data["statistic"].values]
     rows: dict[str, list[str]] = {}
     for key in keys:
-        rows.setdefault(split_key(key, _modalities(data))[0], []).append(key)
+        rows.setdefault(split_key(key, modality_names(data))[0], []).append(key)
     columns = min(_MAX_STATISTICS, max(map(len, rows.values())))
     figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -197,11 +104,9 @@ def _title(data: Any, key: str) -> str:
 
 
 def _pair(data: Any, key: str) -> Any:
-    """Return the draws and observations of one statistic for the items that have it, with classes as integers."""
+    """Return the draws and observations of one statistic for the items that have it."""
     kept = np.isfinite(data.observed_data[key].values)
     groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
-    if bool(data.constant_data["nominal"].sel(statistic=key)):  # ArviZ draws bars of integers, and densities of floats
-        groups = {name: values.astype(int) for name, values in groups.items()}
     return arviz.InferenceData(**groups)
 
 
@@ -237,15 +142,44 @@ def _arviz_behind_matplotlib() -> Iterator[None]:
 
 
 def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
-    """Draw the densities of replicated and observed statistics."""
+    """Draw the densities of replicated and observed statistics, of classes their shares."""
     pair = _pair(data, key)
-    draws = pair.posterior_predictive[key].values
-    if not _constant(axis, pair.observed_data[key].values, *draws[0]):
+    draws, observed = pair.posterior_predictive[key].values, pair.observed_data[key].values
+    if bool(data.constant_data["nominal"].sel(statistic=key)):
+        names = json.loads(data.attrs.get("class_names", "[]")) if key.endswith(".predicted_class") else []
+        _draw_classes(axis, draws[0], observed, names)
+    elif not _constant(axis, observed, *draws[0]):
         with _arviz_behind_matplotlib():
             arviz.plot_ppc(
                 pair, ax=axis, num_pp_samples=min(draws.shape[1], 25), random_seed=0, legend=False, textsize=7
             )
         axis.set_xlabel("")
+
+
+def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names: Sequence[str]) -> None:
+    """Draw the share of items of each class that occurs: of the observations, of 95 % of the draws and of all draws.
+
+    Args:
+        axis: The panel to draw into.
+        draws: The replicated classes, of shape `(sample, item)`.
+        observed: The observed classes, of shape `(item,)`.
+        names: The names of the classes, from class 0; a class without a name is shown by its number.
+    """
+    classes = np.unique(np.concatenate([draws.ravel(), observed]))
+    shares = np.stack([(draws == code).mean(-1) for code in classes], -1)
+    low, high = np.quantile(shares, [0.025, 0.975], axis=0)
+    places = np.arange(len(classes))
+    axis.bar(
+        places, [(observed == code).mean() for code in classes], fill=False, edgecolor="black", lw=0.8, label="observed"
+    )
+    axis.vlines(places, low, high, color="C0", lw=2, label="95 % of the draws")
+    axis.plot(places, shares.mean(0), "_", color="C1", label="all draws")
+    labels = [names[int(code)] if 0 <= code < len(names) else f"{code:g}" for code in classes]
+    ticks = slice(None, None, -(-len(labels) // _MAX_TICKS))
+    axis.set_xticks(places[ticks], ["\n".join(break_lines(k, _NAME_LETTERS)) for k in labels[ticks]], fontsize=5)
+    axis.tick_params(axis="x", rotation=90 if max(map(len, labels)) > 2 else 0)
+    axis.set(yticks=[], ylabel="share of items")
+    axis.yaxis.label.set_fontsize(6)
 
 
 def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
@@ -312,11 +246,3 @@ def _histogram(axis: Axes, values: NDArray[Any], bins: int, span: tuple[float, f
     axis.axhline(len(values) / bins, color="0.3", lw=0.8, zorder=3)
     axis.hist(values, bins=bins, range=span, color=color, edgecolor="white", linewidth=0.4, zorder=2, alpha=0.85)
     axis.set(xlim=span, yticks=[])
-
-
-def _save(figure: Figure, file: Path) -> Path:
-    """Write a figure as a PNG file atomically."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.png")
-    figure.savefig(temporary, dpi=110)
-    temporary.replace(file)
-    return file

@@ -1,19 +1,24 @@
-"""The layout of texts in a grid of pictures: the width of cells, line breaks, and the letters themselves."""
+"""The letters of pictures: names without markup, line breaks, and the space that text takes."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable
+from functools import lru_cache
 
 import matplotlib
-from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
-CHARACTER = (5, 10)
-"""The width of a character and the height of a line of text, in screen pixels."""
+TEXT_POINTS = 6
+"""The font size of texts in grids, in points."""
+
+CHARACTER = (0.65 * TEXT_POINTS / 72, 1.4 * TEXT_POINTS / 72)
+"""The width of a character of DejaVu Sans Mono, rounded up to whole pixels, and the height of a line, in inches."""
 
 _LONG = 64  # the number of characters above which a text counts as long
 _MIN_LETTERS = 28  # the smallest number of letters in a line of a long text
-_LETTERS_BETWEEN = 2  # the number of letters that fit between two long texts
+_LETTERS_BETWEEN = 1  # the number of letters that fit between two texts
 _MAX_LINES = 14
 _ELLIPSIS = "…"
 
@@ -22,28 +27,31 @@ plain_text = matplotlib.rc_context({"text.parse_math": False})
 """A decorator of functions that draw: names with ``$`` in them are shown as they are, not as formulas."""
 
 
-def legend_label(name: str) -> str:
+def legend_label(name: str, letters: int = 40) -> str:
     """Return a label that matplotlib shows in a legend, even if it begins with an underscore.
 
     Args:
         name: The name to show, such as that of a modality.
+        letters: The largest number of letters per line, 40 by default.
     """
-    return f"\u200b{name}" if name.startswith("_") else name  # a space of no width
+    lines = "\n".join(break_lines(name, letters))
+    return f"\u200b{lines}" if lines.startswith("_") else lines  # a space of no width
 
 
-def cell_size(texts: Iterable[str], width: int) -> tuple[int, int]:
+def cell_size(texts: Iterable[str], width: float) -> tuple[float, int]:
     """Return the width of the cells of a grid: that of its images, or more if a text is long.
 
     Args:
         texts: All texts of the grid.
-        width: The width of the widest image in screen pixels.
+        width: The width of the widest image in inches.
 
     Returns:
-        The width of a cell in screen pixels, and the number of letters that fit into a line of it.
+        The width of a cell in inches, and the number of letters that fit into a line of it, at least one.
     """
+    fitting = int(width / CHARACTER[0]) - _LETTERS_BETWEEN
     if max(map(len, texts), default=0) <= _LONG:
-        return width, width // CHARACTER[0]
-    letters = max(width // CHARACTER[0] - _LETTERS_BETWEEN, _MIN_LETTERS)
+        return width, max(fitting, 1)
+    letters = max(fitting, _MIN_LETTERS)
     return max(width, (letters + _LETTERS_BETWEEN) * CHARACTER[0]), letters
 
 
@@ -64,18 +72,16 @@ def break_lines(text: str, letters: int) -> list[str]:
     return textwrap.wrap(text, letters, max_lines=_MAX_LINES, placeholder=_ELLIPSIS) or [""]
 
 
-def write_lines(figure: Figure, lines: list[str], at: tuple[float, float]) -> None:
-    """Write text letter by letter in a fixed-width font, without interpreting any of it as a formula.
+@lru_cache(maxsize=1000)
+def text_width(text: str, points: float) -> float:
+    """Return the width of a text in the default font.
 
     Args:
-        figure: The figure to write into, of any size.
-        lines: The lines from the top.
-        at: The upper left corner, as fractions of the width and height of the figure.
+        text: The text, of one or more lines.
+        points: The font size in points.
+
+    Returns:
+        The width of its longest line in inches, rounded up to a hundredth.
     """
-    size = 72 * CHARACTER[0] / 0.602 / figure.dpi  # a letter of DejaVu Sans Mono is 0.602 of the font size wide
-    step = CHARACTER[1] / (figure.get_figheight() * figure.dpi)
-    for number, line in enumerate(lines):
-        figure.text(
-            at[0], at[1] - (number + 0.2) * step, line, ha="left", va="top", fontsize=size,
-            family="DejaVu Sans Mono", parse_math=False,
-        )  # fmt: skip
+    widths = [TextPath((0, 0), line, size=points).get_extents().width for line in text.split("\n") if line.strip()]
+    return math.ceil(max(widths, default=0) / 72 * 100) / 100

@@ -32,11 +32,15 @@ class Samples:
         arrays: All other values, ``given.NAME`` and ``generated.NAME``, each `(item, …)`: tokens as the most probable
             class at each position, everything else as the mean of its likelihood. Tokens with an alphabet also have
             ``given.NAME.string`` and ``generated.NAME.string``, the strings that they stand for.
+        rows: All modalities as rows of a picture, pairs of a label and values: first the classes of the items
+            conditioned on, if the data has classes, then what was given and what was generated. Tokens without an
+            alphabet are strings of numbers.
     """
 
     given: dict[str, NDArray[Any]]
     generated: dict[str, NDArray[Any]]
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
+    rows: list[tuple[str, NDArray[Any]]] = field(default_factory=list)
 
     def every_array(self) -> dict[str, NDArray[Any]]:
         """Return ``arrays`` together with the images, named ``given.NAME`` and ``generated.NAME``."""
@@ -111,7 +115,10 @@ def draw_samples(
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
         z = run.posterior(observed, given, density=density).sample()
         private = {name: posterior.sample() for name, posterior in run.private_posterior(observed, given).items()}
-        return _to_samples(run, observed, run.decode(z, private), generate)
+        samples = _to_samples(run, observed, run.decode(z, private), generate)
+        classes = class_strings(subset)
+        samples.rows[:0] = [] if classes is None else [("class", classes)]
+        return samples
 
 
 def training_samples(
@@ -131,25 +138,45 @@ def training_samples(
 
     Returns:
         ``observed.NAME``, ``reconstruction.NAME`` (given every modality) and ``generated.GIVEN.NAME``: images as uint8
-        `(item, channel, height, width)`, text as strings `(item,)` of the most probable tokens. Empty if no modality is
-        an image or text.
+        `(item, channel, height, width)`, text as strings `(item,)` of the most probable tokens, tokens without an
+        alphabet as strings of numbers, everything else as float32 `(item, …)`. An absent observation is black, empty or
+        NaN. ``classes`` are the names of the classes `(item,)`, if there are classes.
     """
-    images = [name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}]
-    names = [name for name in data.names if name in images or run.alphabet(name) is not None]
-    if not names:
-        return {}
     subset = data.subset(_one_of_each_class(data, count))
-    arrays = {f"observed.{name}": _observed(run, subset, name) for name in names}
+    classes = class_strings(subset)
+    images = {name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}}
+    arrays = {} if classes is None else {"classes": classes}
+    arrays |= {f"observed.{name}": _observed(run, subset, name, name in images) for name in data.names}
     values = subset.tensors
     if not subset.complete:
         values["present"] = subset.present
+    # Private latents are drawn in this order, images and texts first, whatever else the data has.
+    order = sorted(data.names, key=lambda name: name not in images and run.alphabet(name) is None)
     with seeded(seed, run.device):
         means = _decode_mean(run, values, run.names)
-        arrays.update({f"reconstruction.{name}": _readout(run, name, means[name]) for name in names})
-        for given in names:
+        arrays |= {f"reconstruction.{name}": _readout(run, name, means[name], name in images) for name in data.names}
+        for given in order:
             means = _decode_mean(run, values, (given,))
-            arrays.update({f"generated.{given}.{name}": _readout(run, name, means[name]) for name in names})
+            arrays |= {
+                f"generated.{given}.{name}": _readout(run, name, means[name], name in images) for name in data.names
+            }
     return arrays
+
+
+def class_strings(data: MultimodalDataset) -> NDArray[np.str_] | None:
+    """Return the classes of items as strings: their names, or their numbers if they have no names.
+
+    Args:
+        data: A data set, of which all items are taken.
+
+    Returns:
+        One string per item, empty for an item without a label; None if the data has no classes.
+    """
+    if data.labels is None or data.label_names:
+        return None
+    names = dict(enumerate(data.class_names))
+    labels = data.labels.tolist()
+    return np.array(["" if label < 0 else names.get(label, str(label)) for label in labels], dtype=np.str_)
 
 
 def to_pixels(images: Tensor) -> NDArray[np.uint8]:
@@ -168,27 +195,35 @@ def to_pixels(images: Tensor) -> NDArray[np.uint8]:
 def _to_samples(run: Run, observed: dict[str, Tensor], means: dict[str, Tensor], generate: Sequence[str]) -> Samples:
     samples = Samples({}, {})
     for name, value in observed.items():
-        if _is_image(run, name):
-            samples.given[name] = to_pixels(value) if value.is_floating_point() else value.numpy()
-        else:
-            samples.arrays[f"given.{name}"] = value.numpy()
-            _add_text(run, name, value, samples, "given")
+        _add(run, name, value, samples, "given")
     for name in generate:
-        if _is_image(run, name):
-            samples.generated[name] = to_pixels(means[name])
-        else:
-            value = cast("Likelihood", run.model.likelihoods[name]).point(means[name])
-            samples.arrays[f"generated.{name}"] = value.cpu().numpy()
-            _add_text(run, name, value, samples, "generated")
+        likelihood = cast("Likelihood", run.model.likelihoods[name])
+        _add(run, name, means[name] if _is_image(run, name) else likelihood.point(means[name]), samples, "generated")
     return samples
 
 
-def _add_text(run: Run, name: str, tokens: Tensor, samples: Samples, part: str) -> None:
-    """Add the strings that tokens stand for, if they have an alphabet."""
+def _add(run: Run, name: str, value: Tensor, samples: Samples, part: str) -> None:
+    """Add the values of a modality to the samples, with the strings that tokens with an alphabet stand for."""
+    shown = _shown(run, name, value, _is_image(run, name))
+    samples.rows.append((f"given {name}" if part == "given" else name, shown))
+    if _is_image(run, name):
+        getattr(samples, part)[name] = shown
+        return
+    samples.arrays[f"{part}.{name}"] = value.cpu().numpy()
     if run.alphabet(name) is not None:
-        texts = run.texts(name, tokens)
-        getattr(samples, part)[name] = texts
-        samples.arrays[f"{part}.{name}.string"] = texts
+        getattr(samples, part)[name] = samples.arrays[f"{part}.{name}.string"] = shown
+
+
+def _shown(run: Run, name: str, value: Tensor, is_image: bool) -> NDArray[Any]:
+    """Return values of a modality as a row of a picture: pixels, strings, or numbers."""
+    if run.alphabet(name) is not None:
+        return run.texts(name, value)
+    if is_image:
+        return to_pixels(value) if value.is_floating_point() else value.cpu().numpy()
+    if cast("Likelihood", run.model.likelihoods[name]).is_categorical:
+        codes = value.cpu().reshape(len(value), -1).long().tolist()
+        return np.array([" ".join(map(str, row)) for row in codes], dtype=np.str_)
+    return value.float().cpu().numpy()
 
 
 def _is_image(run: Run, name: str) -> bool:
@@ -196,18 +231,17 @@ def _is_image(run: Run, name: str) -> bool:
     return len(shape) == 3 and shape[0] in {1, 3} and run.model.likelihoods[name].parameter_shape == tuple(shape)
 
 
-def _readout(run: Run, name: str, mean: Tensor) -> NDArray[Any]:
-    """Return the mean of an image or text modality as pixels or strings."""
-    return to_pixels(mean) if run.alphabet(name) is None else run.texts(name, mean.argmax(-1))
+def _readout(run: Run, name: str, mean: Tensor, is_image: bool) -> NDArray[Any]:
+    """Return the mean of a modality as a row of a picture."""
+    likelihood = cast("Likelihood", run.model.likelihoods[name])
+    return _shown(run, name, mean if is_image else likelihood.point(mean), is_image)
 
 
-def _observed(run: Run, data: MultimodalDataset, name: str) -> NDArray[Any]:
-    """Return the observations of an image or text modality, black or empty where it is absent."""
-    value, present = data.tensors[name], data.present[:, data.names.index(name)].cpu().numpy()
-    if run.alphabet(name) is not None:
-        return np.where(present, run.texts(name, value), "")
-    pixels = to_pixels(value) if value.is_floating_point() else value.cpu().numpy()
-    return np.where(present.reshape(-1, 1, 1, 1), pixels, np.uint8(0))
+def _observed(run: Run, data: MultimodalDataset, name: str, is_image: bool) -> NDArray[Any]:
+    """Return the observations of a modality as a row of a picture, black, empty or NaN where it is absent."""
+    shown, present = _shown(run, name, data.tensors[name], is_image), data.present[:, data.names.index(name)]
+    absent: Any = {"u": np.uint8(0), "U": ""}.get(shown.dtype.kind, np.float32(np.nan))
+    return np.where(present.cpu().numpy().reshape(-1, *[1] * (shown.ndim - 1)), shown, absent)
 
 
 def _decode_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dict[str, Tensor]:

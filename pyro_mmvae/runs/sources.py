@@ -8,11 +8,12 @@ from typing import Any, TypeAlias
 
 from pyro_mmvae.data import MultimodalDataset, find_data, load_data, resolve_options
 from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.resolution import UNKEPT_DATA, load_split
 
 DataLike: TypeAlias = MultimodalDataset | str | Path | Mapping[str, Any] | Any
 """Data of a run: None for its own, a name or path, a data set, or values by modality name."""
 
-_INHERITED = ("kinds", "layer", "missing_nan", "missing_zero", "allow_constant")
+_INHERITED = ("kinds", "layer", "missing_nan", "missing_zero", "allow_constant", "columns", "image_size")
 """Options that say how values are read, which another file in the format of the training data has as well."""
 
 
@@ -33,6 +34,8 @@ def load_source(
     """
     own = config.data.options()
     if data is None:
+        if config.data.name == UNKEPT_DATA:
+            return load_split(config, split or "test")  # which says what to do
         name, inherited = config.data.name, own
         split = split or "test"
     else:

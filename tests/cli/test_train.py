@@ -123,7 +123,8 @@ def test_sample_prior_and_given_modalities_write_pictures() -> None:
     assert Path("again.png").read_bytes() == first
     invoke("sample", "out", "-n", "3", "--seed", "6", "--out", "other.png")
     assert Path("other.png").read_bytes() != first
-    invoke("sample", "out", "--given", "m0, m1", "--generate", " m1 ", "--out", "both.png", "-n", "2")
+    invoke("sample", "out", "--given", "m0, m1", "--generate", " m1 ", "--out", "both.pdf", "-n", "2")
+    assert Path("both.pdf").read_bytes().startswith(b"%PDF")
 
 
 @pytest.mark.usefixtures("place")
@@ -231,6 +232,7 @@ def test_sample_invalid_arguments_fail_in_one_line() -> None:
         (("out", "--given", "m0", "-n", "13"), "count must be at most 12, the test items with m0, got 13"),
         (("nowhere",), "nowhere is not a run directory"),
         (("out", "--device", "warp"), "device 'warp' is unavailable"),
+        (("out", "--out", "a.doc"), "a.doc: the suffix of a picture must be one of"),
     ):
         assert expected in refused("sample", *words)
     assert not Path("samples.png").exists()

@@ -65,7 +65,13 @@ def moved(*names: str) -> dict[str, Any]:
         ),
         (lambda: make(feature_names={"table": list("abce")}), ("modality 'table': the features have other names",)),
         (lambda: make(feature_names={}), ()),
-        (lambda: with_table(lambda x: 0.001 * x), ("modality 'table': the values differ",)),
+        (lambda: with_table(np.exp), ("modality 'table': the values differ",)),
+        (
+            lambda: with_table(lambda x: 0.001 * x),
+            ("modality 'table': the values are 0.001 times what they were",),
+        ),
+        (lambda: with_table(lambda x: x - 273.15), ("modality 'table': the values are shifted by -273.15",)),
+        (lambda: with_table(lambda x: 1.8 * x + 32), ("modality 'table': the values differ",)),
         (lambda: with_table(lambda x: x * [1, 1, 100, 1]), ("modality 'table': the values of column 'c' differ",)),
         (lambda: with_table(lambda x: x + [1, 1, 0, 0]), ("modality 'table': the values of 2 of 4 columns differ",)),
         (

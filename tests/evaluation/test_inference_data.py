@@ -17,7 +17,7 @@ from pyro_mmvae.evaluation.calibration import calibrate
 from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inference_data, write_inference_data
 from pyro_mmvae.evaluation.ppc import PredictiveCheck, posterior_predictive, predictive_check
 from pyro_mmvae.evaluation.sbc import SimulationCalibration, simulation_calibration
-from pyro_mmvae.reports.ppc import ppc_table
+from pyro_mmvae.reports import ppc_table
 
 ITEMS = 9
 

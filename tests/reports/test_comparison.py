@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from pyro_mmvae.reports import draw_comparison
+from pyro_mmvae.reports import comparison, draw_comparison
 from pyro_mmvae.run_files import RunFiles
 
 
@@ -52,3 +54,45 @@ def test_draw_comparison_does_not_average_other_numbers_of_items(tmp_path: Path)
     assert {row["protocol"]: float(row["mean"]) for row in rows_of(tmp_path, "log_likelihood")} == {
         "100 items": -100.0, "500 items": -500.0,
     }  # fmt: skip
+
+
+def test_draw_comparison_writes_tables_for_latex(tmp_path: Path) -> None:
+    means = {"probe": {"100 % of items": {"1": 0.5, "2": 0.75}}, "log_likelihood": {"K_64": {"2": -1.5}}}
+    path = write_cell(tmp_path / "a", "renyi_{0.5}", 0, means)
+    other = write_cell(tmp_path / "b", "wb", 0, {"probe": means["probe"]})
+    files = draw_comparison(tmp_path, [path, other])
+    assert [file.name for file in files] == [f"comparison.{suffix}" for suffix in ("csv", "md", "tex", "png")]
+    text = (tmp_path / "comparison.tex").read_text()
+    assert r"\caption{probe (100 \% of items)}" in text
+    assert r"renyi\_\{0.5\} & 0.500 & 0.750 \\" in text
+    assert r"renyi\_\{0.5\} & $-$1.5 \\" in text
+    assert "wb &  " in text  # it has no log likelihood
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 3
+
+
+def test_draw_comparison_without_plotted_metrics_plots_the_others(tmp_path: Path) -> None:
+    path = write_cell(tmp_path / "a", "wb", 0, {"mse": {"draws": {"1": 0.5}}})
+    assert draw_comparison(tmp_path, [path])[-1].stat().st_size > 3000
+
+
+def test_plot_panel_lines_have_different_styles_and_labels_beside_them(tmp_path: Path) -> None:
+    names = ["poe", "moe", "$w_b$", "mwb", "_e", "f", "g", "h"]
+    rows = [
+        {"aggregation": name, "views": views, "mean": 0.001 * i + views, "se": 0.1}
+        for i, name in enumerate(names) for views in (1, 2)
+    ]  # fmt: skip
+    axis = Figure().subplots()
+    comparison._plot_panel(axis, rows, names)
+    styles = {(c[0].get_color(), c[0].get_marker(), c[0].get_linestyle()) for c in axis.containers}
+    assert len(styles) == len(names)
+    heights = {text.get_text(): float(text.get_position()[1]) for text in axis.texts}
+    assert list(heights) == names
+    assert np.diff(list(heights.values())).min() > 0.05  # none covers another one
+
+
+@pytest.mark.parametrize("heights", [[], [0.5], [0.5, 0.5, 0.51], [0.9, 0.1, 0.12, 0.13, 0.17]])
+def test_spread_keeps_order_and_distance(heights: list[float]) -> None:
+    placed = comparison._spread(dict(enumerate(heights)))
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    assert all(placed[b] - placed[a] >= comparison._LABEL_STEP - 1e-9 for a, b in zip(order, order[1:], strict=False))
+    assert sum(placed.values()) == pytest.approx(sum(heights))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import arviz
 import matplotlib.pyplot as plt
@@ -21,7 +21,9 @@ from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inferen
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import simulation_calibration
 from pyro_mmvae.reports import ppc as pictures
-from pyro_mmvae.reports.ppc import draw_ppc, ppc_table
+from pyro_mmvae.reports.check_table import _blocks, ppc_table
+from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.ppc import draw_ppc
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 
@@ -41,13 +43,12 @@ def load_file(path: Path) -> Any:
 def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """Return the figures that are drawn, by file name."""
     drawn: dict[str, Figure] = {}
-    save = pictures._save
 
-    def keep(figure: Figure, file: Path) -> Path:
+    def keep(figure: Figure, file: Path, **options: Any) -> Path:
         drawn[file.name] = figure
-        return save(figure, file)
+        return save_figure(figure, file, **options)
 
-    monkeypatch.setattr(pictures, "_save", keep)
+    monkeypatch.setattr(pictures, "save_figure", keep)
     return drawn
 
 
@@ -145,7 +146,7 @@ def test_ppc_table_headers_do_not_collide(run: Path) -> None:
     for line in ppc_table(run / "evaluation" / "ppc.nc", every_statistic=True).splitlines():
         assert len(line) <= 140 or line.startswith(("Kolmogorov", "simulation", "given", "share"))
     longest = {"a": {"token_frequency.1234567890": "0.50*", "another.statistic.of.some.length": "1.00"}}
-    header, row = pictures._blocks(longest, list(longest["a"]))
+    header, row = _blocks(longest, list(longest["a"]))
     assert header.split() == list(longest["a"])
     assert [header.index(label) + len(label) for label in longest["a"]] == [
         row.index("0.50*") + 5,
@@ -162,6 +163,37 @@ def test_class_shares_match_hand_values() -> None:
     shares = pictures._class_shares(pair, "m.c")
     np.testing.assert_allclose(shares.posterior_predictive["m.c"].values[0], [[0.5, 0.25], [0.5, 0.5], [0.5, 0.5]])
     np.testing.assert_allclose(shares.observed_data["m.c"].values, [0.5, 0.25])
+
+
+def test_draw_classes_draws_shares_and_names() -> None:
+    draws = np.array([[0.0, 0, 2, 2], [0, 2, 2, 2], [0, 2, 2, 5]])
+    axis = Figure().subplots()
+    pictures._draw_classes(axis, draws, np.array([0.0, 0, 0, 2]), ["_zero", "one", "$two_{2}$"])
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["_zero", "$two_{2}$", "5"]
+    assert [bar.get_height() for bar in axis.patches] == [0.75, 0.25, 0.0]  # type: ignore[attr-defined]
+    np.testing.assert_allclose(np.asarray(axis.lines[0].get_ydata()), [4 / 12, 7 / 12, 1 / 12])
+    low, high = axis.collections[0].get_segments()[0][:, 1]  # type: ignore[attr-defined]
+    assert (low, high) == pytest.approx((0.25, 0.4875))
+
+
+def test_draw_ppc_names_predicted_classes(
+    run: Path, figures: dict[str, Figure], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Parity:
+        networks: ClassVar[dict[str, Any]] = {"one": None}
+
+        def predict(self, name: str, values: torch.Tensor) -> torch.Tensor:
+            return (values[:, 0] > 0).long()
+
+    monkeypatch.setattr(pictures, "_GRIDS", {"": pictures._GRIDS[""]})
+    vae = MultimodalVAE([Modality("one", (1,))], 1).eval()
+    check = posterior_predictive(
+        vae, {"one": torch.randn(40, 1)}, samples=9, statistics=["predicted_class"], classifiers=Parity()
+    )
+    file = run / "named.nc"
+    write_inference_data(to_inference_data(check, class_names=["negative", "positive"]), file)
+    draw_ppc(file)
+    assert [text.get_text() for text in figures["named.png"].axes[0].get_xticklabels()] == ["negative", "positive"]
 
 
 def test_reports_ppc_does_not_import_torch_or_pyro() -> None:

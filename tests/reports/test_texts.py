@@ -1,20 +1,15 @@
-"""Texts in a grid of pictures: short ones in one line, long ones broken between words, cuts marked by an ellipsis."""
+"""Texts of pictures: line breaks, widths, and names with markup."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib.image
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from pyro_mmvae.reports import image_grid
-from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text
-
-PAD, MARGIN = 2, 92
+from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text, text_width
 
 
 @given(st.text("ab,* ", max_size=300), st.integers(4, 60))
@@ -42,32 +37,22 @@ def test_break_lines_breaks_between_words_if_possible() -> None:
 
 
 def test_cell_size_long_text_widens_the_cell() -> None:
-    assert cell_size(["  seven "], 64) == (64, 12)
-    assert cell_size(["a" * 64], 96) == (96, 19)
-    assert cell_size([], 56) == (56, 11)
-    for width in (56, 128, 256):
+    assert cell_size(["  seven "], 0.64) == (0.64, 10)
+    assert cell_size([], 0.01) == (0.01, 1)
+    for width in (0.56, 1.28, 2.56):
         cell, letters = cell_size(["", "a" * 256], width)
         assert cell >= max(width, 28 * CHARACTER[0])
         assert letters * CHARACTER[0] < cell  # two texts never touch
         assert len(break_lines("a" * 256, letters)) <= 10
 
 
-def test_image_grid_long_texts_stand_under_their_images_without_touching(tmp_path: Path) -> None:
-    images = np.full((3, 1, 64, 64), 200, dtype=np.uint8)
-    texts = np.array(["w" * 256, "bald", "x" * 2000])
-    file = image_grid([("image", images), ("text", texts)], tmp_path / "grid.png")
-    drawn = (matplotlib.image.imread(file)[..., :3] * 255).round().astype(np.uint8)
-    cell, letters = cell_size(texts, 128)
-    lines = [break_lines(text, letters) for text in texts]
-    assert [len(one) for one in lines] == [10, 1, 14]
-    assert lines[2][-1].endswith("…")
-    assert drawn.shape[:2] == (6 + 128 + PAD + 14 * 10 + 4 + PAD + 6, MARGIN + 3 * (cell + PAD) + 6)
-    for column in range(3):
-        left = MARGIN + column * (cell + PAD)
-        assert (drawn[6 : 6 + 128, left : left + 128] == 200).all()
-        ink = (drawn[6 + 128 + PAD :, left : left + cell + PAD] < 128).any(-1)
-        assert not ink[:, letters * CHARACTER[0] + 2 :].any()
-        assert int((np.diff(ink.any(1).astype(int)) == 1).sum()) == len(lines[column])
+def test_text_width_is_that_of_the_longest_line() -> None:
+    assert text_width("a\nlonger", 7) == text_width("longer", 7) > 2 * text_width("a", 7)
+    assert text_width(" \n", 7) == 0
+
+
+def test_legend_label_long_names_are_broken_into_lines() -> None:
+    assert legend_label("helper cell of kind 3", 12) == "helper cell\nof kind 3"
 
 
 @pytest.mark.parametrize("name", ["$", "$_{$", "a $x_{1}$ b", "_hidden", r"$\frac$"])

@@ -110,7 +110,7 @@ def test_commands_on_moved_and_rewritten_files_go_on(place: Path, words: tuple[s
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (lambda x: 1000 * x, "split 'test': modality 'table': the values differ"),
+        (lambda x: 1000 * x, "split 'test': modality 'table': the values are 1000 times what they were"),
         (lambda x: x * [1, 2.54, 1], "split 'test': modality 'table': the values of column 'height' differ"),
         (lambda x: x[:-10], "split 'test': the number of items was 6 and is 5"),
     ],

@@ -181,8 +181,9 @@ def test_training_samples_show_one_item_per_class_and_every_pair_of_modalities(r
     names = run.names
     assert set(arrays) == {
         *(f"observed.{n}" for n in names), *(f"reconstruction.{n}" for n in names),
-        *(f"generated.{g}.{n}" for g in names for n in names),
+        *(f"generated.{g}.{n}" for g in names for n in names), "classes",
     }  # fmt: skip
+    assert arrays.pop("classes").tolist() == ["0", "1", "2", "3"]
     assert all(a.dtype == np.uint8 and a.shape == (4, 3, 8, 8) for a in arrays.values())
     rows = [int((data.labels == label).nonzero()[0]) for label in range(4)]
     values = {name: data.modalities[name][rows] for name in names}
@@ -223,19 +224,43 @@ def test_draw_samples_conditions_on_test_items_or_draws_from_the_prior(run: Run,
 
 
 @pytest.mark.usefixtures("registered")
-def test_draw_samples_of_vectors_returns_arrays_only(toy_config: MakeConfig, tmp_path: Path) -> None:
+def test_samples_of_vectors_and_tokens_are_arrays_and_rows_with_classes(toy_config: MakeConfig, tmp_path: Path) -> None:
     from pyro_mmvae import MultimodalDataset
+    from pyro_mmvae.modality_spec import ModalitySpec
 
     @register_data("vectors")
     def load_vectors(
         split: str, *, cache: bool = True, modalities: int = 2, train_size: int = 64, val_size: int = 16,
         test_size: int = 16, photographs: Any = None, seed: int = 0,
     ) -> MultimodalDataset:  # fmt: skip
-        values = {f"v{m}": torch.rand(40, 5) for m in range(modalities)}
-        return MultimodalDataset(values, None, torch.ones(40, modalities, dtype=torch.bool), "vectors", split)
+        values: dict[str, Any] = {
+            f"v{m}": torch.rand(40, 5, generator=torch.Generator().manual_seed(m)) for m in range(modalities)
+        }
+        values["code"] = torch.arange(40)[:, None] % 3
+        present = torch.ones(40, modalities + 1, dtype=torch.bool)
+        present[0, 0] = False
+        labels = torch.arange(40) % 4 - 1
+        return MultimodalDataset(
+            values, labels, present, "vectors", split, modality_specs={"code": ModalitySpec(data_type="tokens")},
+            class_names=("cat", "_dog", "$c$"),
+        )  # fmt: skip
 
     run = train(toy_config(data__name="vectors", data__modalities=2), tmp_path / "vectors", progress=False)
-    assert not (run.path / "samples.npz").exists()
+    with np.load(run.path / "samples.npz") as file:
+        arrays = dict(file)
+    test = run.data("test")
+    assert sorted(set(arrays["classes"])) == ["", "$c$", "_dog", "cat"]
+    assert np.isnan(arrays["observed.v0"][arrays["classes"] == ""]).all(1).sum() == 1  # the absent observation
+    assert {arrays[f"generated.{given}.v1"].shape for given in run.names} == {(10, 5)}
+    assert set(arrays["observed.code"]) | set(arrays["generated.v0.code"]) <= {"0", "1", "2"}
     drawn = draw_samples(run, ("v0",), count=3)
     assert (drawn.given, drawn.generated) == ({}, {})
-    assert {name: array.shape for name, array in drawn.arrays.items()} == {"given.v0": (3, 5), "generated.v1": (3, 5)}
+    shapes = {name: array.shape for name, array in drawn.arrays.items()}
+    assert shapes == {"given.v0": (3, 5), "generated.v1": (3, 5), "generated.code": (3, 1)}
+    rows = dict(drawn.rows)
+    assert list(rows) == ["class", "given v0", "v1", "code"]
+    for value, label in zip(rows["given v0"], rows["class"], strict=True):
+        (item,) = (test.tensors["v0"] == torch.from_numpy(value)).all(1).nonzero()[:, 0].tolist()
+        assert label == ["", "cat", "_dog", "$c$"][item % 4]
+    assert rows["code"].tolist() == [str(int(code)) for code in drawn.arrays["generated.code"][:, 0]]
+    assert [label for label, _ in draw_samples(run, count=2).rows] == ["v0", "v1", "code"]

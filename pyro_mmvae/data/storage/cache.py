@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 
 from pyro_mmvae._typing import Tensor
@@ -19,11 +20,14 @@ from pyro_mmvae.data.storage.safetensors_file import checksums, write_arrays
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache: `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in `XDG_CACHE_HOME` or `~/.cache`."""
+    """Return the folder of the cache: ``PYRO_MMVAE_CACHE``, else ``pyro_mmvae`` in the platform's folder of caches.
+
+    On Linux the latter is ``XDG_CACHE_HOME`` or ``~/.cache``.
+    """
     configured = os.environ.get("PYRO_MMVAE_CACHE")
     if configured:
         return Path(configured).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pyro_mmvae"
+    return user_cache_path("pyro_mmvae", appauthor=False)
 
 
 def cache_file(name: str, split: str, version: int, provenance: Mapping[str, Any]) -> Path:

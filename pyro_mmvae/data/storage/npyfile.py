@@ -8,10 +8,8 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+from numpy.lib.format import dtype_to_descr, write_array_header_1_0
 from numpy.typing import NDArray
-
-_MAX_ITEMS = 10**18  # the header has room for this number
-_ALIGNMENT = 64  # bytes; NumPy aligns the data behind a header to them
 
 
 class ItemFile:
@@ -37,11 +35,10 @@ class ItemFile:
     def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self.dtype, self.shape = dtype, shape
         self.item_bytes = dtype.itemsize * int(np.prod(shape, dtype=np.int64))
-        # The header is written last, when the number of items is known; its 10 bytes of magic, version and length, the
-        # text and a line break are rounded up to the alignment.
-        self.start = -(-(10 + len(self._header(_MAX_ITEMS)) + 1) // _ALIGNMENT) * _ALIGNMENT
         self.file = path.open("xb")
-        self.file.seek(self.start)
+        # The header is written again when the number of items is known: NumPy leaves room for it to grow in place.
+        self._write_header(0)
+        self.start = self.file.tell()
         self.next = 0
 
     def write(self, item: int, value: NDArray[Any]) -> None:
@@ -64,16 +61,15 @@ class ItemFile:
         """
         self.file.truncate(self.start + count * self.item_bytes)
         self.file.seek(0)
-        length = self.start - 10
-        self.file.write(b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little"))
-        self.file.write(self._header(count).ljust(length - 1).encode("latin-1") + b"\n")
+        self._write_header(count)
         self.file.flush()
         os.fsync(self.file.fileno())
 
-    def _header(self, count: int) -> str:
-        """Return the text of the header in version 1.0 of the format, ``numpy.lib.format``."""
+    def _write_header(self, count: int) -> None:
+        """Write the header of an array of so many items at the current position."""
         shape = (count, *self.shape)
-        return f"{{'descr': {self.dtype.str!r}, 'fortran_order': False, 'shape': {shape!r}, }}"
+        description = {"descr": dtype_to_descr(self.dtype), "fortran_order": False, "shape": shape}
+        write_array_header_1_0(self.file, description)
 
     def __enter__(self) -> ItemFile:
         """Return the file itself."""

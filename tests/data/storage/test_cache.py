@@ -189,6 +189,7 @@ def test_write_cache_that_fails_at_the_end_leaves_no_file(cache_folder: Path, mo
     assert list(cache_folder.iterdir()) == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other platforms have other folders of caches")
 def test_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
