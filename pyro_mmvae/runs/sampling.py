@@ -110,7 +110,8 @@ def draw_samples(
         if len(rows) < count:
             raise ValueError(f"count must be at most {len(rows)}, the test items with {', '.join(given)}, got {count}")
         chosen = rows[torch.randperm(len(rows))[:count]] if items is None else rows[:count]
-        observed = {name: data.modalities[name][chosen] for name in given}
+        subset = data.subset(chosen)
+        observed = {name: subset.tensors[name] for name in given}
         # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
         z = run.posterior(observed, given, density=density).sample()
