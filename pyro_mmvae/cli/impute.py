@@ -22,8 +22,9 @@ from pyro_mmvae.cli.common import plain_errors
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR",
-    help="Folder to write: imputed.npy, ids.npy, imputation.json, and mean/, sd/ and more with one file per modality.",
+    "--out", type=click.Path(path_type=Path), required=True, metavar="DIR|FILE",
+    help="Folder to write: imputed.npy, ids.npy, imputation.json, and mean/, sd/ and more with one file per modality; "
+    "or a file .h5ad or .h5mu of vectors, with standard deviations and quantiles in layers (needs the extra 'omics').",
 )  # fmt: skip
 @given_option
 @click.option(
@@ -71,8 +72,12 @@ def impute(
     """
     from pyro_mmvae import inference
     from pyro_mmvae.files import refuse_existing
+    from pyro_mmvae.inference.imputed_omics import write_omics
 
     refuse_existing(out, force=force)
+    is_omics = out.suffix in {".h5ad", ".h5mu"}
+    if is_omics and multiple:
+        raise ValueError(f"--out must be a folder with --multiple, got the file {str(out)!r}")
     levels = [_level(part) for part in quantiles.split(",") if part.strip()]
     opened, data = open_run(run, options)
     chosen, names = parse_items(items), parse_given(given, opened.names)
@@ -80,8 +85,11 @@ def impute(
     with item_progress("impute", len(inference.select_items(data, chosen)), threads, quiet) as progress:
         result = inference.impute(
             opened.vae, data, items=chosen, given=names, targets=wanted, quantiles=levels, multiple=multiple,
-            draws=draws or (5 if multiple else 20), folder=out, force=force, progress=progress, **options,
+            draws=draws or (5 if multiple else 20), folder=None if is_omics else out, force=force,
+            progress=progress, **options,
         )  # fmt: skip
+    if is_omics:
+        write_omics(result, out, data.feature_names, force=force)
     echo_notes(data)
     counts = {name: count for name, count in result.summary["imputed"].items() if count}
     click.echo(f"{out}: {len(result.ids)} items; imputed " + ", ".join(f"{n} of {c} items" for n, c in counts.items()))

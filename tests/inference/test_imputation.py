@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pyro_mmvae.inference import impute, read_imputation
+from pyro_mmvae.inference.imputed_omics import write_omics
 from tests.evaluation.exact_models import NOISE, Linear
 
 
@@ -114,3 +115,22 @@ def test_impute_with_wrong_arguments_raises_in_one_line() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             impute(linear.vae, linear.data, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.filterwarnings("ignore")  # of anndata and mudata
+def test_write_omics_holds_figures_in_layers(tmp_path: Path) -> None:
+    mudata, anndata = pytest.importorskip("mudata"), pytest.importorskip("anndata")
+    linear = Linear()
+    result = impute(linear.vae, linear.data, given=["a"], draws=3, quantiles=[0.5])
+    names = tuple(f"gene {number}" for number in range(6))
+    assert write_omics(result, tmp_path / "i.h5mu", {"b": names}) == ("b",)
+    part = mudata.read_h5mu(tmp_path / "i.h5mu")["b"]
+    assert part.var_names.tolist() == list(names)
+    np.testing.assert_allclose(part.X, result.mean["b"])
+    np.testing.assert_allclose(part.layers["sd"], result.sd["b"])
+    assert set(part.layers) == {"sd", "quantile-0.5"}
+    assert part.obs["imputed"].all()
+    write_omics(result, tmp_path / "i.h5ad", {})
+    assert anndata.read_h5ad(tmp_path / "i.h5ad").obs_names.tolist() == [str(row) for row in range(7)]
+    with pytest.raises(ValueError, match="must be of exactly one modality of vectors that is imputed, got a, b"):
+        write_omics(impute(linear.vae, linear.data, given=[], draws=2), tmp_path / "two.h5ad", {})
