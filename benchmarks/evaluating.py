@@ -23,7 +23,7 @@ from pyro_mmvae.evaluation.classifier_networks import image_classifier
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence
 from pyro_mmvae.evaluation.metrics import choose_subsets
-from pyro_mmvae.evaluation.posteriors import encode_dataset, posterior_means
+from pyro_mmvae.inference.posteriors import encode_dataset, posterior_means
 from pyro_mmvae.training.elbo import local_pyro
 
 CLASSES = 10

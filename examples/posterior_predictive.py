@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from pyro_mmvae import BarycentricGuide, Experts
 from pyro_mmvae.evaluation.calibration import calibrate
-from pyro_mmvae.evaluation.importance import importance_weights
 from pyro_mmvae.evaluation.ppc import predictive_check
 from pyro_mmvae.evaluation.psis import khat_threshold, psis_khat
 from pyro_mmvae.evaluation.sbc import calibrate_by_simulation
+from pyro_mmvae.inference.importance import importance_weights
 
 NOISE = (0.4, 0.8)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -29,3 +30,41 @@ def write_atomically(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file by :func:`write_atomically`."""
     write_atomically(path, text.encode())
+
+
+@contextmanager
+def replacing(path: Path, *, force: bool) -> Iterator[Path]:
+    """Yield a temporary path for a writer that needs one, and rename it on leaving; on an error it is removed.
+
+    Args:
+        path: The file to write, whose suffix the temporary path has.
+        force: If True, a file that exists is replaced; if False, that is an error.
+
+    Raises:
+        FileExistsError: If the file exists and ``force`` is False.
+    """
+    refuse_existing(path, force=force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def refuse_existing(path: Path, *, force: bool) -> None:
+    """Raise an error if a path exists that may not be replaced.
+
+    Args:
+        path: The file or folder to write.
+        force: If True, a path that exists may be replaced.
+
+    Raises:
+        FileExistsError: If the path exists and ``force`` is False.
+    """
+    if path.exists() and not force:
+        raise FileExistsError(
+            f"{path} must not exist, got an existing path: choose another one, or pass --force (force=True in Python)"
+        )

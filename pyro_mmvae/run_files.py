@@ -121,6 +121,14 @@ class RunFiles:
         """
         return self.evaluation / (f"{_CHECK}-{short_name(label)}.nc" if label else f"{_CHECK}.nc")
 
+    def predictor(self, label: str) -> Path:
+        """Return the path of a predictor of a label.
+
+        Args:
+            label: The name of the label, which is shortened if it is long.
+        """
+        return self.path / "predictors" / f"{short_name(label)}.npz"
+
     def checks(self) -> list[Path]:
         """Return the files of all posterior predictive checks that exist, sorted by name."""
         return sorted(self.evaluation.glob(f"{_CHECK}*.nc"))

@@ -7,7 +7,10 @@ import click
 from pyro_mmvae import __version__
 from pyro_mmvae.cli.check import ppc
 from pyro_mmvae.cli.data import data
+from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import compare, evaluate
+from pyro_mmvae.cli.impute import impute
+from pyro_mmvae.cli.predict import predict, score
 from pyro_mmvae.cli.settings import settings
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
@@ -18,5 +21,18 @@ def main() -> None:
     """Train and evaluate multimodal variational autoencoders as barycenters."""
 
 
-for _command in (train, sample, evaluate, ppc, compare, data, settings, list_aggregations):
+for _command in (
+    train,
+    encode,
+    impute,
+    predict,
+    score,
+    sample,
+    evaluate,
+    ppc,
+    compare,
+    data,
+    settings,
+    list_aggregations,
+):
     main.add_command(_command)

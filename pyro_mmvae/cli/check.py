@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -19,6 +20,8 @@ from pyro_mmvae.cli.common import (
     split_names,
     threads_option,
 )
+
+_DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_features")
 
 
 @click.command()
@@ -33,8 +36,14 @@ from pyro_mmvae.cli.common import (
     help="Number of posterior predictive draws per item.",
 )  # fmt: skip
 @click.option(
-    "--items", type=click.IntRange(2), default=200, show_default=True,
-    help="Number of test items to check, chosen at random.",
+    "--items", default="200", show_default=True, metavar="N|A:B|FILE",
+    help="Items to check: N items chosen at random, the rows A to B (B excluded), or those whose identifiers FILE "
+    "lists, one per line.",
+)  # fmt: skip
+@data_options
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="RUN, or RUN/on-NAME for other data",
+    help="Folder to write the folders evaluation and plots to.",
 )  # fmt: skip
 @click.option(
     "--statistics", default="", metavar="NAMES", show_default="all that fit the modalities",
@@ -63,7 +72,8 @@ from pyro_mmvae.cli.common import (
 def ppc(
     run: Path,
     choices: tuple[str, ...],
-    items: int,
+    items: str,
+    out: Path | None,
     plugins: tuple[str, ...],
     checkpoint: str,
     device: str,
@@ -76,10 +86,9 @@ def ppc(
 ) -> None:
     """Run posterior predictive checks of a trained model.
 
-    Reads the run directory RUN and its test items. Writes ppc*.nc for ArviZ and ppc.csv to RUN/evaluation, and pictures
-    to RUN/plots.
+    Reads the run directory RUN and its test items, or --data. Writes ppc*.nc for ArviZ and ppc.csv to RUN/evaluation,
+    and pictures to RUN/plots; for other data to RUN/on-NAME instead.
     """
-    import numpy as np
     from tqdm import tqdm
 
     from pyro_mmvae import reports, runs
@@ -90,11 +99,13 @@ def ppc(
 
     runs.import_plugins(plugins)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
-    run_files = runs.RunFiles(run)
+    settings = {name: options.pop(name) for name in _DATA_SETTINGS}
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
-        test = opened.data("test")
-        ids = np.sort(np.random.default_rng(seed).choice(len(test), min(items, len(test)), replace=False)).tolist()
+        test, is_other = choose_data(opened, settings)
+        out = out or folder_for(run, test, is_other=is_other)
+        run_files, ids = runs.RunFiles(out), _choose_rows(test, items, seed)
+        run_files.evaluation.mkdir(parents=True, exist_ok=True)
         batch = make_batch(test.subset(ids), slice(None)).to(opened.device)
         classifiers = _classifiers(opened, test, seed)
         files, rows = [], []
@@ -109,7 +120,24 @@ def ppc(
     click.echo(f"  {run_files.check_table}")
     for file in files:
         drawn = reports.draw_ppc(file, folder=run_files.plots)
-        click.echo(f"  {file}  {', '.join(str(picture.relative_to(run)) for picture in drawn)}")
+        click.echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
+
+
+def _choose_rows(data: Any, items: str, seed: int) -> list[int]:
+    """Return the rows of the items to check: a number of random ones, or those that are named."""
+    import numpy as np
+
+    from pyro_mmvae.inference import select_items
+
+    chosen = parse_items(items)
+    if isinstance(chosen, int):
+        count = min(chosen, len(data))
+        rows = np.sort(np.random.default_rng(seed).choice(len(data), count, replace=False)).tolist()
+    else:
+        rows = select_items(data, chosen).rows.tolist()
+    if len(rows) < 2 and len(data) > 1:
+        raise ValueError(f"--items must be 2 items or more, got {len(rows)}")
+    return [int(row) for row in rows]
 
 
 def _parse_given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, items_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -73,6 +74,12 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--diagnostics/--no-diagnostics", default=True, show_default=True,
     help="Measure the geometry of the experts and the use of the latent.",
 )  # fmt: skip
+@data_options
+@items_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="RUN, or RUN/on-NAME for other items",
+    help="Folder to write the folders evaluation and plots to.",
+)  # fmt: skip
 @changed_data_option
 @threads_option
 @quiet_option
@@ -81,15 +88,18 @@ def evaluate(
     run: Path,
     checkpoint: str,
     device: str,
+    items: str | None,
+    out: Path | None,
     allow_changed_data: bool,
     threads: int | None,
     quiet: bool,
     **numbers: Any,
 ) -> None:
-    """Evaluate a trained model on its test items.
+    """Evaluate a trained model on its test items or on other data.
 
-    Reads the run directory RUN and its data set. Writes metrics.csv, summary.json and arrays.npz to RUN/evaluation, and
-    pictures to RUN/plots; prints a table.
+    Reads the run directory RUN and its data set, or --data. Writes metrics.csv, summary.json and arrays.npz to
+    RUN/evaluation, and pictures to RUN/plots; prints a table. Results on other data or selected items are written to
+    RUN/on-NAME instead.
     """
     from tqdm import tqdm
 
@@ -98,10 +108,15 @@ def evaluate(
     from pyro_mmvae.device import threads as use_threads
     from pyro_mmvae.evaluation import EvaluationOptions
     from pyro_mmvae.evaluation import evaluate as run_evaluation
+    from pyro_mmvae.inference import select_items
 
-    options = EvaluationOptions(**numbers)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
-    train, test = opened.data("train").to(opened.device), opened.data("test").to(opened.device)
+    test, is_other = choose_data(opened, numbers)
+    if items is not None:
+        test = test.subset(select_items(test, parse_items(items)).rows.tolist())
+    out = out or folder_for(run, test, is_other=is_other or items is not None)
+    options = EvaluationOptions(**numbers)
+    train, test = opened.data("train").to(opened.device), test.to(opened.device)
     labelled = train.labels is not None and test.labels is not None
     parts, started = options.count_parts(labelled), list[str]()
     with use_threads(threads), tqdm(total=parts, disable=quiet, file=sys.stderr, bar_format=_BAR) as bar:
@@ -117,13 +132,14 @@ def evaluate(
         bar.update(parts - bar.n)
     label = str(opened.config.model.aggregation)
     about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": label}
-    runs.write_evaluation(run, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
-    files = runs.RunFiles(run)
-    click.echo(reports.table(run))
+    out.mkdir(parents=True, exist_ok=True)
+    runs.write_evaluation(out, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
+    files = runs.RunFiles(out)
+    click.echo(reports.table(out))
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
-        *reports.draw_evaluation(run),
+        *reports.draw_evaluation(out),
     ]:
         click.echo(f"  {file}")
 

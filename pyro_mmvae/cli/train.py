@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from pyro_mmvae.cli.answering import choose_data, data_options, items_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -173,6 +174,8 @@ def _describe_best(run: Any, best: float) -> str:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
 )
+@data_options
+@items_option
 @checkpoint_option
 @device_option
 @changed_data_option
@@ -188,15 +191,17 @@ def sample(
     generate: str,
     count: int | None,
     seed: int,
+    items: str | None,
     checkpoint: str,
     device: str,
     allow_changed_data: bool,
     out: Path,
+    **options: Any,
 ) -> None:
     """Generate modalities from a trained model.
 
     They are generated given other modalities of test items, or from draws of the prior. Reads the run directory RUN
-    and, with --given, the test items of its data set. Writes the file --out.
+    and, with --given, the test items of its data set, or --data. Writes the file --out.
     """
     from pyro_mmvae import reports, runs
     from pyro_mmvae.runs.sampling import draw_samples
@@ -205,7 +210,12 @@ def sample(
         reports.picture_format(out)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     conditions = split_names(given, opened.names)
-    samples = draw_samples(opened, conditions, split_names(generate, opened.names), count, seed)
+    chosen = parse_items(items)
+    if not conditions and (options["data"] is not None or chosen is not None):
+        raise ValueError("--data and --items must come with --given, the modalities to condition on, got none")
+    data = choose_data(opened, options)[0] if conditions else None
+    generated = split_names(generate, opened.names)
+    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     count = len(samples.rows[-1][1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 
@@ -38,12 +38,14 @@ class RegisteredLoader:
         splits: Names of the splits that it can load.
         options: Its options by name, followed by those that every source has.
         detect: Predicate that returns True for a path in the loader's format; None for a loader of named data.
+        loads_all: If True, the loader returns the items of all splits, in the order of the file, for the split None.
     """
 
     loader: Loader
     splits: tuple[str, ...]
     options: dict[str, inspect.Parameter]
     detect: Callable[[Path], bool] | None = None
+    loads_all: bool = False
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -77,12 +79,14 @@ class DataSource:
         format: Name of the format of a path; None for a name.
         splits: Names of the splits that can be loaded.
         options: Names of the loader's options.
+        loads_all: If True, the split ``"all"`` holds every item in the order of the file.
     """
 
     name: str
     format: str | None
     splits: tuple[str, ...]
     options: tuple[str, ...]
+    loads_all: bool = False
 
 
 def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")) -> Callable[[_L], _L]:
@@ -112,6 +116,7 @@ def register_format(
     detect: Callable[[Path], bool],
     splits: Sequence[str] = ("train", "val", "test"),
     first: bool = False,
+    loads_all: bool = False,
 ) -> Callable[[_L], _L]:
     """Return a decorator that registers a loader of files, which :func:`load_data` calls with a path.
 
@@ -122,6 +127,8 @@ def register_format(
         splits: Names of the splits that the loader can load.
         first: If True, the format is tried before all formats registered so far, as a special case of one of them
             must be.
+        loads_all: If True, the loader takes the split None for the items of all splits, in the order of the file;
+            False by default.
 
     Returns:
         A decorator that registers the loader, called as `loader(path, split, cache=cache, **options)`, and returns it
@@ -133,7 +140,7 @@ def register_format(
 
     def register(loader: _L) -> _L:
         earlier = FORMATS.snapshot()
-        FORMATS.register(name, RegisteredLoader(loader, tuple(splits), _read_options(name, loader), detect))
+        FORMATS.register(name, RegisteredLoader(loader, tuple(splits), _read_options(name, loader), detect, loads_all))
         if first:
             FORMATS.restore({name: FORMATS[name], **earlier})
         return loader
@@ -190,7 +197,8 @@ def find_data(name: str) -> DataSource:
         ValueError: If the name or the format is unknown.
     """
     match = _lookup_source(name)
-    return DataSource(name, match.format, match.loader.splits, tuple(match.loader.options))
+    loader = match.loader
+    return DataSource(name, match.format, loader.splits, tuple(loader.options), loader.loads_all)
 
 
 def data_options(name: str) -> tuple[Option, ...]:
@@ -272,7 +280,7 @@ def load_data(
 
     Args:
         name: Name of the data, one of :func:`data_names`, or path of files in one of :func:`format_names`.
-        split: Name of the split, ``"train"`` by default.
+        split: Name of the split, ``"train"`` by default; ``"all"`` for every item of a file of the user, in its order.
         cache: If True, data that was built is kept on disk and read from there the next time. The folder is the
             environment variable `PYRO_MMVAE_CACHE`, else `pyro_mmvae` in the platform's folder of caches, such as
             `~/.cache`.
@@ -291,10 +299,12 @@ def load_data(
         >>> data = load_data("polymnist-mini", "val", modalities=3, val_size=500)  # doctest: +SKIP
     """
     entry, _, path = _lookup_source(name)
-    check_split(name, split, entry.splits)
+    every = split == "all" and entry.loads_all
+    check_split(name, split, entry.splits + ("all",) * entry.loads_all)
     _check_option_names(name, entry, options)
     shared: dict[str, Any] = {option: value for option, value in options.items() if option in _SHARED_OPTIONS}
     missing = Missing(**shared)
     loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
     location = () if path is None else (path,)
-    return missing.apply(entry.loader(*location, split, cache=cache, **loader_options), entry.splits)
+    data = entry.loader(*location, None if every else split, cache=cache, **loader_options)
+    return missing.apply(replace(data, split="all") if every else data, (*entry.splits, *["all"] * every))

@@ -11,16 +11,11 @@ from pyro_mmvae.evaluation.frechet import fid as fid
 from pyro_mmvae.evaluation.frechet import frechet_classifier as frechet_classifier
 from pyro_mmvae.evaluation.frechet import frechet_distance as frechet_distance
 from pyro_mmvae.evaluation.geometry import expert_geometry as expert_geometry
-from pyro_mmvae.evaluation.importance import effective_sample_size as effective_sample_size
-from pyro_mmvae.evaluation.importance import importance_weights as importance_weights
-from pyro_mmvae.evaluation.importance import log_mean_exp as log_mean_exp
 from pyro_mmvae.evaluation.latent import latent_usage as latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood as held_out_log_likelihood
 from pyro_mmvae.evaluation.metrics import Metric as Metric
 from pyro_mmvae.evaluation.metrics import choose_subsets as choose_subsets
 from pyro_mmvae.evaluation.metrics import mean_by_views as mean_by_views
-from pyro_mmvae.evaluation.posteriors import encode_dataset as encode_dataset
-from pyro_mmvae.evaluation.posteriors import posterior_means as posterior_means
 from pyro_mmvae.evaluation.probe import linear_probe as linear_probe
 from pyro_mmvae.evaluation.psis import KHat as KHat
 from pyro_mmvae.evaluation.psis import khat as khat
@@ -29,3 +24,8 @@ from pyro_mmvae.evaluation.quality import ssim as ssim
 from pyro_mmvae.evaluation.result import Evaluation as Evaluation
 from pyro_mmvae.evaluation.result import EvaluationOptions as EvaluationOptions
 from pyro_mmvae.evaluation.suite import evaluate as evaluate
+from pyro_mmvae.inference.importance import effective_sample_size as effective_sample_size
+from pyro_mmvae.inference.importance import importance_weights as importance_weights
+from pyro_mmvae.inference.importance import log_mean_exp as log_mean_exp
+from pyro_mmvae.inference.posteriors import encode_dataset as encode_dataset
+from pyro_mmvae.inference.posteriors import posterior_means as posterior_means

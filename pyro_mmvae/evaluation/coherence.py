@@ -10,8 +10,9 @@ from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import (
+from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.posteriors import (
     decode_in_batches,
     draw_protocol,
     draws_at_once,
@@ -19,8 +20,8 @@ from pyro_mmvae.evaluation.posteriors import (
     posterior_draws,
     readout,
     select,
+    subset_names,
 )
-from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -53,7 +54,7 @@ def conditional_coherence(
         classifiers: The classifiers that judge the generated modalities.
         subsets: Subsets of the modalities, each as indices and judged on all modalities outside it.
         density: ``mixture`` for the whole posterior or ``joint`` for the component of the subset; by default the choice
-            of :func:`~pyro_mmvae.evaluation.posteriors.density_of`.
+            of :func:`~pyro_mmvae.inference.posteriors.density_of`.
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
             afterwards.
         batch_size: The number of items to decode at once; by default it depends on the device.

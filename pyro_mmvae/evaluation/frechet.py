@@ -12,8 +12,9 @@ from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import (
+from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.posteriors import (
     decode_in_batches,
     draw_protocol,
     draws_at_once,
@@ -21,8 +22,8 @@ from pyro_mmvae.evaluation.posteriors import (
     posterior_draws,
     readout,
     select,
+    subset_names,
 )
-from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 

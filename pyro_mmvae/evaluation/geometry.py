@@ -9,11 +9,11 @@ from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.aggregation.kinds import distribution_of
-from pyro_mmvae.evaluation.gaussian_distances import gaussian_kl, w2
 from pyro_mmvae.evaluation.latent import prior_of
 from pyro_mmvae.evaluation.metrics import Metric
-from pyro_mmvae.evaluation.posteriors import posterior_means, posterior_variances, select
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.gaussian_distances import gaussian_kl, w2
+from pyro_mmvae.inference.posteriors import posterior_means, posterior_variances, select
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 

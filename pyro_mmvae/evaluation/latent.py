@@ -10,9 +10,10 @@ from torch.distributions import kl_divergence
 
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
-from pyro_mmvae.evaluation.gaussian_distances import gaussian_kl
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import (
+from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.gaussian_distances import gaussian_kl
+from pyro_mmvae.inference.posteriors import (
     indices_with_all,
     items_at_once,
     posterior_draws,
@@ -20,9 +21,9 @@ from pyro_mmvae.evaluation.posteriors import (
     posterior_variances,
     posteriors,
     select,
+    subset_names,
     subset_posterior,
 )
-from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 ACTIVE_VARIANCE = 0.01

@@ -10,14 +10,15 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.evaluation.importance import effective_sample_size, log_mean_exp, sample_importance
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import (
+from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.importance import effective_sample_size, log_mean_exp, sample_importance
+from pyro_mmvae.inference.posteriors import (
     density_of,
     has_all,
     select,
+    subset_names,
 )
-from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 

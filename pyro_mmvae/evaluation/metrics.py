@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -115,8 +115,3 @@ def mean_by_views(
     for row in chosen:
         values.setdefault(row.views, []).append(row.value)
     return {views: float(np.mean(values[views])) for views in sorted(values)}
-
-
-def subset_names(subset: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of the modalities in a subset, in data order."""
-    return tuple(names[m] for m in sorted(subset))

@@ -15,10 +15,11 @@ from pyro.infer import Predictive
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.evaluation.metrics import choose_subsets, subset_names
+from pyro_mmvae.evaluation.metrics import choose_subsets
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
-from pyro_mmvae.evaluation.trace_sites import is_factor
+from pyro_mmvae.inference.posteriors import subset_names
+from pyro_mmvae.inference.trace_sites import is_factor
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.run_files import split_key
 from pyro_mmvae.vae.guide import private_sites

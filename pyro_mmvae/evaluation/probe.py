@@ -17,9 +17,9 @@ from threadpoolctl import threadpool_limits
 
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.evaluation.attributes import average_precisions
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import has_all, posterior_means, select
+from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.posteriors import has_all, posterior_means, select, subset_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 PROTOCOLS = ("per-subset", "joint")

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.evaluation.importance import sample_importance
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import density_of, draws_at_once, indices_with_all, select
+from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.importance import sample_importance
+from pyro_mmvae.inference.posteriors import density_of, draws_at_once, indices_with_all, select, subset_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 FLAT = 0.01

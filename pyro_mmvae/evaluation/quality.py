@@ -10,16 +10,17 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.evaluation.metrics import Metric, subset_names
-from pyro_mmvae.evaluation.posteriors import (
+from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.posteriors import (
     draw_protocol,
     draws_at_once,
     has_all,
     posterior_draws,
     private_posteriors,
     select,
+    subset_names,
 )
-from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
 

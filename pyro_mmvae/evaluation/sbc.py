@@ -17,7 +17,7 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
-from pyro_mmvae.evaluation.trace_sites import is_factor
+from pyro_mmvae.inference.trace_sites import is_factor
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.names import modality_site

@@ -24,13 +24,13 @@ from pyro_mmvae.evaluation.geometry import expert_geometry
 from pyro_mmvae.evaluation.latent import latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
-from pyro_mmvae.evaluation.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.run_files import join_names
+from pyro_mmvae.inference.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 

@@ -21,6 +21,7 @@ from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.runs.answers import Answers
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
@@ -87,7 +88,7 @@ def build_vae(
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Answers):
     """A trained model with its configuration, in eval mode.
 
     Attributes:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.inference.items import ItemsLike, select_items
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.runs.run import Run
 
@@ -49,7 +50,14 @@ class Samples:
 
 
 def draw_samples(
-    run: Run, given: Sequence[str] = (), generate: Sequence[str] = (), count: int | None = None, seed: int = 0
+    run: Run,
+    given: Sequence[str] = (),
+    generate: Sequence[str] = (),
+    count: int | None = None,
+    seed: int = 0,
+    *,
+    data: MultimodalDataset | None = None,
+    items: ItemsLike = None,
 ) -> Samples:
     """Generate modalities given others: draw the latent from its posterior, then take the mean of the likelihood.
 
@@ -62,7 +70,11 @@ def draw_samples(
             the latent is drawn from the prior.
         generate: The names of the modalities to generate; by default all that are not in ``given``.
         count: The number of items; by default 8, or all test items that have the modalities given if those are fewer.
+            With ``items`` all of them by default.
         seed: The seed of the choice of items and of the draws, 0 by default.
+        data: The data set that holds the items to condition on; by default the test items of the run.
+        items: The items to condition on, in this order, see :func:`~pyro_mmvae.inference.items.select_items`; by
+            default they are chosen at random.
 
     Returns:
         The generated modalities and the observations.
@@ -80,16 +92,25 @@ def draw_samples(
             return _to_samples(
                 run, {}, run.decode(run.model.prior().sample(torch.Size((count or _NUM_DRAWS,)))), generate
             )
-        data = run.data("test")
+        data = run.data("test") if data is None else data
+        lacking = [name for name in given if name not in data.names]
+        if lacking:
+            raise ValueError(f"given must be modalities of the data ({', '.join(data.names)}), got {lacking[0]!r}")
         columns = [data.names.index(name) for name in given]
-        items = data.present[:, columns].all(-1).nonzero().squeeze(-1)
-        if not len(items):
+        has_given = data.present[:, columns].all(-1)
+        if items is None:
+            rows = has_given.nonzero().squeeze(-1)
+        else:
+            rows = torch.from_numpy(select_items(data, items).rows)
+            rows = rows[has_given[rows]]
+        if not len(rows):
             raise ValueError(f"given must be modalities that a test item has, got {', '.join(given)}, which none has")
         if count is None:
-            count = min(_NUM_DRAWS, len(items))
-        if len(items) < count:
-            raise ValueError(f"count must be at most {len(items)}, the test items with {', '.join(given)}, got {count}")
-        subset = data.subset(items[torch.randperm(len(items))[:count]])
+            count = min(_NUM_DRAWS, len(rows)) if items is None else len(rows)
+        if len(rows) < count:
+            raise ValueError(f"count must be at most {len(rows)}, the test items with {', '.join(given)}, got {count}")
+        chosen = rows[torch.randperm(len(rows))[:count]] if items is None else rows[:count]
+        subset = data.subset(chosen)
         observed = {name: subset.tensors[name] for name in given}
         # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"

@@ -21,8 +21,8 @@ from torch.distributions import kl_divergence
 from pyro_mmvae import BarycentricGuide, Experts, Modality, MultimodalVAE, aggregate, draw_component, load, train
 from pyro_mmvae.distributions import Logistic, SubsetMixture, location_scale
 from pyro_mmvae.evaluation import expert_geometry, latent_usage
-from pyro_mmvae.evaluation.posteriors import encode_dataset, posterior_means
 from pyro_mmvae.experts import standard_deviation
+from pyro_mmvae.inference.posteriors import encode_dataset, posterior_means
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.testing import check_aggregation

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_mmvae import Modality, MultimodalDataset, MultimodalVAE
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.metrics import Metric
-from pyro_mmvae.evaluation.posteriors import encode_dataset
+from pyro_mmvae.inference.posteriors import encode_dataset
 from pyro_mmvae.networks import NetworkOptions
 
 SIZES, NOISE, LATENT = {"a": 4, "b": 6}, {"a": 0.5, "b": 0.8}, 2

@@ -9,8 +9,8 @@ import torch
 
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.evaluation import latent as module
-from pyro_mmvae.evaluation import posteriors
 from pyro_mmvae.evaluation.latent import latent_usage
+from pyro_mmvae.inference import posteriors
 from tests.evaluation.toy_experts import LATENT, NAMES, alike, experts_of, figures, vae_of
 
 

@@ -6,7 +6,8 @@ from itertools import combinations
 
 import pytest
 
-from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views, subset_names
+from pyro_mmvae.evaluation.metrics import Metric, choose_subsets, mean_by_views
+from pyro_mmvae.inference.posteriors import subset_names
 
 
 def row(

@@ -12,9 +12,9 @@ import torch
 from pyro_mmvae import Modality, MultimodalDataset, MultimodalVAE
 from pyro_mmvae.evaluation import psis
 from pyro_mmvae.evaluation.diagnostics import diagnose
-from pyro_mmvae.evaluation.importance import effective_sample_size, importance_weights
-from pyro_mmvae.evaluation.posteriors import encode_dataset
 from pyro_mmvae.evaluation.psis import KHat, khat, khat_threshold, psis_khat
+from pyro_mmvae.inference.importance import effective_sample_size, importance_weights
+from pyro_mmvae.inference.posteriors import encode_dataset
 from pyro_mmvae.networks import NetworkOptions
 from tests.evaluation.exact_models import X, guide_of, model
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from pyro_mmvae import Modality, MultimodalVAE, load, train
 from pyro_mmvae.evaluation import expert_geometry, latent_usage
-from pyro_mmvae.evaluation.posteriors import encode_dataset, posterior_means
+from pyro_mmvae.inference.posteriors import encode_dataset, posterior_means
 from pyro_mmvae.networks import GaussianHead, NetworkOptions, make_networks
 from pyro_mmvae.networks.head import INITIAL_SCALE, SCALE_FLOOR
 from pyro_mmvae.runs.config import Config

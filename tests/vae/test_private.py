@@ -16,9 +16,9 @@ from pyro.infer import Trace_ELBO
 
 from pyro_mmvae import Batch, Modality, MultimodalVAE, aggregations, load, train
 from pyro_mmvae.cli import main
-from pyro_mmvae.evaluation.importance import importance_weights, log_mean_exp, sample_importance
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import calibrate_by_simulation, simulation_calibration
+from pyro_mmvae.inference.importance import importance_weights, log_mean_exp, sample_importance
 from pyro_mmvae.networks import NETWORKS, NetworkOptions, make_networks
 from pyro_mmvae.runs.config import Config, TrainConfig
 from pyro_mmvae.runs.sampling import draw_samples, training_samples

@@ -38,10 +38,10 @@ _READ_ERRORS = (
 """The errors that NumPy and zipfile raise on damaged files; found by fuzzing, as they document none."""
 
 
-@register_format("folder", detect=lambda path: path.is_dir() and any(path.glob("*.npy")))
+@register_format("folder", detect=lambda path: path.is_dir() and any(path.glob("*.npy")), loads_all=True)
 def load_folder(
     path: Path,
-    split: str,
+    split: str | None,
     *,
     cache: bool = True,
     kinds: Mapping[str, str] | None = None,
@@ -59,7 +59,7 @@ def load_folder(
 
     Args:
         path: Path of the folder.
-        split: Name of the split: ``train``, ``val`` or ``test``.
+        split: Name of the split: ``train``, ``val`` or ``test``; None for all items, in the order of the file.
         cache: Accepted for the common interface and ignored, since nothing is built.
         kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides ``meta.yaml``.
         missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. By
@@ -83,10 +83,10 @@ def load_folder(
     return assemble(raw, split, split_seed=split_seed, memory_map=memory_map)
 
 
-@register_format("npz", detect=lambda path: path.is_file() and path.suffix == ".npz")
+@register_format("npz", detect=lambda path: path.is_file() and path.suffix == ".npz", loads_all=True)
 def load_npz(
     path: Path,
-    split: str,
+    split: str | None,
     *,
     cache: bool = True,
     kinds: Mapping[str, str] | None = None,
@@ -99,7 +99,7 @@ def load_npz(
     Args:
         path: Path of the archive ``NAME.npz``. The file ``NAME.yaml`` beside it may describe the data as ``meta.yaml``
             does in a folder.
-        split: Name of the split: ``train``, ``val`` or ``test``.
+        split: Name of the split: ``train``, ``val`` or ``test``; None for all items, in the order of the file.
         cache: Accepted for the common interface and ignored, since nothing is built.
         kinds: Data type by modality name, see :class:`~pyro_mmvae.ModalitySpec`; overrides ``NAME.yaml``.
         missing_nan: If True, an item with a NaN in a modality lacks that modality; if False, a NaN is an error. By

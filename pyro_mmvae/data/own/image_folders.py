@@ -42,10 +42,10 @@ def _has_images(path: Path) -> bool:
     return any(file.suffix.lower() in IMAGE_SUFFIXES for folder in folders for file in folder.iterdir())
 
 
-@register_format("images", detect=_has_images)
+@register_format("images", detect=_has_images, loads_all=True)
 def load_images(
     path: Path,
-    split: str,
+    split: str | None,
     *,
     cache: bool = True,
     ids: str | None = None,
@@ -65,7 +65,7 @@ def load_images(
 
     Args:
         path: Path of the folder.
-        split: Name of the split: ``train``, ``val`` or ``test``.
+        split: Name of the split: ``train``, ``val`` or ``test``; None for all items, by their file names.
         cache: Accepted for the common interface and ignored, since nothing is built.
         ids: Column of ``labels.csv`` with the names of the items, with or without suffix; by default the first column.
         labels: Column of ``labels.csv`` with the classes, or several columns of attributes, 0 and 1; by default

@@ -31,10 +31,10 @@ def _find_manifest(path: Path) -> Path | None:
     return path if path.is_file() and path.suffix in _SUFFIXES else None
 
 
-@register_format("manifest", detect=lambda path: _find_manifest(path) is not None, first=True)
+@register_format("manifest", detect=lambda path: _find_manifest(path) is not None, first=True, loads_all=True)
 def load_manifest(
     path: Path,
-    split: str,
+    split: str | None,
     *,
     cache: bool = True,
     columns: Columns | None = None,
@@ -57,7 +57,7 @@ def load_manifest(
 
     Args:
         path: Path of the table, or of a folder with a table ``manifest.csv``, ``.tsv`` or ``.parquet``.
-        split: Name of the split: ``train``, ``val`` or ``test``.
+        split: Name of the split: ``train``, ``val`` or ``test``; None for all items, in the order of the table.
         cache: Accepted for the common interface and ignored, since nothing is built.
         columns: Column, or columns of numbers, of each modality by its name. A ``*`` stands for any characters, so that
             ``s*`` names all columns that begin with s. By default each column that has no other role is a modality.

@@ -25,10 +25,10 @@ from pyro_mmvae.data.storage.mapped import LARGE
 from pyro_mmvae.data.storage.rows import MatrixRows
 
 
-@register_format("omics", detect=lambda path: path.is_file() and path.suffix in SUFFIXES)
+@register_format("omics", detect=lambda path: path.is_file() and path.suffix in SUFFIXES, loads_all=True)
 def load_omics(
     path: Path,
-    split: str,
+    split: str | None,
     *,
     cache: bool = True,
     labels: str | tuple[str, ...] | None = None,
@@ -52,7 +52,7 @@ def load_omics(
 
     Args:
         path: Path of the file.
-        split: Name of the split: ``train``, ``val`` or ``test``.
+        split: Name of the split: ``train``, ``val`` or ``test``; None for all items, in the order of the file.
         cache: Accepted for the common interface and ignored, since nothing is built.
         labels: Column of ``obs`` whose categories, in their order, are the classes; in an ``.h5mu`` file also a column
             of a modality, ``MODALITY:COLUMN``. Several columns, each of bool or of 0 and 1, are attributes with the

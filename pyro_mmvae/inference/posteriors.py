@@ -10,7 +10,6 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
-from pyro_mmvae.evaluation.metrics import subset_names
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -78,6 +77,11 @@ def indices_with_all(experts: Experts, subset: Sequence[int]) -> Int[Tensor, " i
     if not len(index):
         raise ValueError(f"no item has every modality of subset {tuple(subset)}")
     return index
+
+
+def subset_names(subset: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of the modalities in a subset, in data order."""
+    return tuple(names[m] for m in sorted(subset))
 
 
 def density_of(vae: MultimodalVAE, num_modalities: int) -> str:

@@ -14,9 +14,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro_mmvae._compat import is_plate_site
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.evaluation.posteriors import draws_at_once, items_at_once, private_posteriors, subset_posterior
-from pyro_mmvae.evaluation.trace_sites import is_factor
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.posteriors import draws_at_once, items_at_once, private_posteriors, subset_posterior
+from pyro_mmvae.inference.trace_sites import is_factor
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from pyro_mmvae import BarycentricGuide, Experts
 from pyro_mmvae.data import make_batch
-from pyro_mmvae.evaluation.importance import (
+from pyro_mmvae.evaluation.psis import psis_khat
+from pyro_mmvae.inference.importance import (
     effective_sample_size,
     importance_weights,
     log_mean_exp,
     sample_importance,
 )
-from pyro_mmvae.evaluation.posteriors import encode_dataset
-from pyro_mmvae.evaluation.psis import psis_khat
+from pyro_mmvae.inference.posteriors import encode_dataset
 from tests.evaluation.exact_models import Linear, X, guide_of, model
 
 
