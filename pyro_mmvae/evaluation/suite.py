@@ -29,8 +29,8 @@ from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.run_files import join_names
 from pyro_mmvae.inference.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
+from pyro_mmvae.run_files import join_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
