@@ -127,11 +127,11 @@ def test_cite_seq(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # of anndata and mudata
-def test_cite_seq_writes_latent_and_imputed_proteins(tmp_path: Path) -> None:
+def test_cite_seq_writes_latent_and_imputed_proteins(tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("mudata")
     import mudata
 
-    out = tmp_path / "cells.h5mu"
+    out = tmp_path_factory.mktemp("out") / "cells.h5mu"
     found = run("cite_seq", epochs=1, out=str(out))
     assert found["written"]
     tables = mudata.read_h5mu(out)
