@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 from unittest.mock import patch
 
@@ -40,6 +41,8 @@ PARTS = (
 def labelled(label: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Return a function that calls another one under a label that the profiler records."""
 
+    # The attributes of the function come along, by which torch's schedulers know the step of their optimizer.
+    @wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         with record_function(f"part: {label}"):
             return function(*args, **kwargs)

@@ -86,12 +86,13 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
             passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
             if passed or out is not None:
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
-            before = len(read_metrics(resume))
+            rows = read_metrics(resume)
             run = training.resume(
                 resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data
             )
-            if len(read_metrics(resume)) == before:
-                click.echo(f"note: {resume} has all its {before} epochs: nothing was trained; --epochs N trains more")
+            if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
+                note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
+                click.echo(f"note: {note}")
     except training.Interrupted as stop:
         click.echo(
             f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True

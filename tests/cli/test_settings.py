@@ -50,9 +50,9 @@ def test_list_settings_has_every_setting_with_the_default_of_the_configuration()
 def test_settings_without_section_prints_key_default_type_and_meaning() -> None:
     lines = invoke("settings").splitlines()
     index = lines.index("train.lr = 0.003  (a number above 0)")
-    assert lines[index + 1] == "    Learning rate of Adam after the warm-up."
+    assert lines[index + 1] == "    Learning rate after the warm-up."
     assert "model.bound = component  (mixture or component)" in lines
-    assert "train.threads = null  (an integer of at least 1 or null)" in lines
+    assert "train.threads = null  (an integer, auto or null)" in lines
 
 
 def test_settings_section_prints_it_alone_and_data_its_options() -> None:

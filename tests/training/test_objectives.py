@@ -296,7 +296,8 @@ def test_train_with_modalities_named_like_terms_runs_every_command(tmp_path: Pat
         test_size: int = 16, photographs: Any = None, seed: int = 0,
     ) -> MultimodalDataset:  # fmt: skip
         size = {"train": train_size, "val": val_size, "test": test_size}[split]
-        values = {name: torch.rand(size, 5) for name in names}
+        generator = torch.Generator().manual_seed(size)
+        values = {name: torch.rand(size, 5, generator=generator) for name in names}
         return MultimodalDataset(values, None, torch.ones(size, len(names), dtype=torch.bool), "terms", split)
 
     path = tmp_path / "run"

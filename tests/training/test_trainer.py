@@ -13,6 +13,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 
 from pyro_mmvae import Batch, Modality, MultimodalDataset, MultimodalVAE, aggregations
+from pyro_mmvae.guides import stratified
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.training import NonFiniteError, RecordingELBO, Trainer, evaluate_elbo
@@ -66,7 +67,12 @@ def test_step_equals_a_step_of_pyros_svi(batch: Batch, network: str, aggregation
     ours = make(aggregation, network, bound=bound, beta=2.0, modality_weights={"v": 3.0})
     theirs = copy.deepcopy(ours)
     trainer = trainer_of(ours)
-    svi = SVI(theirs.model, theirs.guide, pyro.optim.Adam({"lr": SETTINGS.lr, "betas": SETTINGS.betas}), Trace_ELBO())
+    svi = SVI(
+        theirs.model,
+        stratified(theirs.guide),
+        pyro.optim.Adam({"lr": SETTINGS.lr, "betas": SETTINGS.betas}),
+        Trace_ELBO(),
+    )
     for seed in range(3):
         torch.manual_seed(seed)
         with local_pyro():
