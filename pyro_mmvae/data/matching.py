@@ -13,6 +13,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.description import DataDescription
 from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.labels import match_labels
+from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.selected import SelectedFeatures
 from pyro_mmvae.data.text import decode_texts, encode_texts
@@ -257,8 +258,7 @@ class _ModalityMatch:
                 )
 
     def _item(self, row: int) -> str:
-        ids = self.data.item_ids
-        return f"item {row}" if ids is None else f"item {str(ids[row])!r}"
+        return describe_item(self.data.item_ids, row)
 
 
 def _absent(shape: tuple[int, ...], count: int, spec: ModalitySpec) -> IndexedTensor:

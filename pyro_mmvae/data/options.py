@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 VAL_SIZE = 5_000
 """The default number of items set aside for validation if a data set has no validation split."""
@@ -49,6 +52,16 @@ class Problems:
         """
         if self.messages:
             raise DataError(list(dict.fromkeys(self.messages)))
+
+
+def describe_item(ids: Sequence[Any] | NDArray[Any] | None, row: int) -> str:
+    """Return the words that name an item in a message: its identifier, or its position if it has no other name.
+
+    Args:
+        ids: The identifiers of the items, or None.
+        row: The position of the item.
+    """
+    return f"item {row}" if ids is None or str(ids[row]) == str(row) else f"item {str(ids[row])!r}"
 
 
 def check_integer(option: str, name: str, value: object, minimum: int) -> None:

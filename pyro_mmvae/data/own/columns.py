@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pyro_mmvae.data.options import describe_item
+
 
 @dataclass(frozen=True, eq=False)
 class GivenColumn:
@@ -184,16 +186,6 @@ def _convert_list(where: str, values: Sequence[Any], ids: tuple[Hashable, ...] |
     stacked[rows] = list(arrays.values())
     found = _find_absent(stacked)
     return replace(found, present=found.present & present, ids=ids)
-
-
-def describe_item(ids: Sequence[Hashable] | None, row: int) -> str:
-    """Return the words that name an item in a message: its key if there is an index, otherwise its position.
-
-    Args:
-        ids: The keys of the items, or None.
-        row: The position of the item.
-    """
-    return f"item {row}" if ids is None else f"item {ids[row]!r}"
 
 
 def _to_array(where: str, ids: tuple[Hashable, ...] | None, row: int, value: Any) -> NDArray[Any]:

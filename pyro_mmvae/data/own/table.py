@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_mmvae.data.options import Problems
-from pyro_mmvae.data.own.columns import describe_item, is_missing
+from pyro_mmvae.data.options import Problems, describe_item
+from pyro_mmvae.data.own.columns import is_missing
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage.image_files import IMAGE_SUFFIXES, ImageFiles, find_format

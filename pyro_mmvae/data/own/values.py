@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset, Values
+from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.own.arrays import from_arrays
-from pyro_mmvae.data.own.columns import GivenColumn, align_columns, convert_column, describe_item
+from pyro_mmvae.data.own.columns import GivenColumn, align_columns, convert_column
 from pyro_mmvae.data.own.given_labels import GivenLabels, convert_labels
 from pyro_mmvae.data.own.omics import is_omics_object, split_omics_object
 from pyro_mmvae.data.text import encode_texts

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.modality_spec import check_image
 
@@ -147,8 +148,10 @@ class Column:
             first = tuple(int(i[0]) for i in np.nonzero(invalid))
             place = f" at {first[1:]}" if len(first) > 1 else ""
             row = int(rows[first[0]])
-            item = f"item {row}" if self.ids is None else f"item {str(self.ids[row])!r}"
-            raise ValueError(f"{self.where}: {item}: value{place} must be {requirement}, got {block[first]!s}{advice}")
+            raise ValueError(
+                f"{self.where}: {describe_item(self.ids, row)}: value{place} must be {requirement}, got "
+                f"{block[first]!s}{advice}"
+            )
 
     def blocks(self) -> Iterator[NDArray[np.int64]]:
         """Yield the indices of all items, in blocks of some megabytes."""

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae.data.options import describe_item
+
 
 def read_column(where: str, tree: Any, name: str) -> Any:
     """Return a column of ``obs``, of all observations or of those of one modality.
@@ -59,7 +61,7 @@ def read_flags(where: str, column: Any) -> NDArray[np.bool_]:
     invalid = np.flatnonzero([value not in {0, 1} for value in values.tolist()])  # True and False equal 1 and 0
     if len(invalid):
         raise ValueError(
-            f"{where}: item {str(column.index[invalid[0]])!r}: column {column.name!r} must hold 0 or 1, as several "
+            f"{where}: {describe_item(column.index, invalid[0])}: column {column.name!r} must hold 0 or 1, as several "
             f"columns are attributes, got {values[invalid[0]]!s}"
         )
     return values.astype(bool)
