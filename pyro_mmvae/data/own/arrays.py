@@ -15,7 +15,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.meta import Meta, make_meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
-from pyro_mmvae.data.storage.rows import read_rows
+from pyro_mmvae.data.storage.rows import MatrixRows, read_rows
 
 
 def from_arrays(
@@ -67,7 +67,7 @@ def from_arrays(
         >>> data.modality_specs["rna"].data_type, data.modalities["rna"].dtype
         ('counts', torch.float32)
     """
-    arrays = {key: read_rows(value) if issparse(value) else to_numpy(value) for key, value in modalities.items()}
+    arrays = {key: _to_values(value) for key, value in modalities.items()}
     raw = RawArrays(
         where=name,
         files={},
@@ -83,6 +83,13 @@ def from_arrays(
     )
     data = assemble(raw, None)
     return replace(data, name=name, split=split, provenance=raw.provenance)
+
+
+def _to_values(value: Any) -> NDArray[Any] | MatrixRows:
+    """Return the values of a modality as an array, or as rows that are made dense as they are read."""
+    if isinstance(value, MatrixRows):
+        return value
+    return read_rows(value) if issparse(value) else to_numpy(value)
 
 
 def to_numpy(value: Any) -> NDArray[Any]:

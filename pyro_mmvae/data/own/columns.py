@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from pyro_mmvae.data.options import describe_item
+from pyro_mmvae.data.storage.rows import MatrixRows, SparseSource, read_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,8 +21,8 @@ class GivenColumn:
     """The values of one modality, not yet checked against its data type.
 
     Attributes:
-        values: Values `(item, …)`, numbers or strings, 0 or empty where an item is absent; None if all are absent and
-            nothing is known of their shape.
+        values: Values `(item, …)`, numbers or strings, 0 or empty where an item is absent; the rows of a large sparse
+            matrix, which are made dense as they are read; None if all are absent and nothing is known of their shape.
         present: True for the items that are present, bool, `(item,)`.
         ids: Keys of the items in the index of a table, or None for values without an index.
         features: Names of the columns of a table, or None for values without such names.
@@ -28,7 +30,7 @@ class GivenColumn:
             sparse matrix, so that whole numbers need a data type; False by default.
     """
 
-    values: NDArray[Any] | None
+    values: NDArray[Any] | MatrixRows | None
     present: NDArray[np.bool_]
     ids: tuple[Hashable, ...] | None = None
     features: tuple[str, ...] | None = None
@@ -61,6 +63,10 @@ def convert_column(where: str, given: Any) -> GivenColumn:
         return _convert_table(where, given)
     if isinstance(given, (list, tuple)):
         return _convert_list(where, given, None)
+    if issparse(given) and given.ndim == 2:
+        rows = read_rows(given)
+        found = _find_absent_rows(rows) if isinstance(rows, MatrixRows) else _find_absent(rows)
+        return replace(found, may_be_counts=True)
     if hasattr(given, "toarray"):
         return replace(_find_absent(given.toarray()), may_be_counts=True)
     array = given.detach().cpu().numpy() if isinstance(given, torch.Tensor) else np.asanyarray(given)
@@ -209,13 +215,39 @@ def _find_absent(array: NDArray[Any]) -> GivenColumn:
     return GivenColumn(array, ~absent)
 
 
+def _find_absent_rows(values: MatrixRows) -> GivenColumn:
+    """Return a column whose items of NaN only are absent, without making the sparse matrix dense."""
+    absent = np.bincount(nan_places(values)[0], minlength=len(values)) == values.shape[1]
+    rows = np.where(absent, -1, values.rows) if values.shape[1] else values.rows
+    return GivenColumn(MatrixRows(values.source, rows, values.columns), rows >= 0)
+
+
+def nan_places(values: MatrixRows) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return item and feature of each NaN of a sparse matrix in memory, in the order of the items.
+
+    Args:
+        values: Rows of a sparse matrix in memory, with all its columns.
+    """
+    stored = values.stored_values()
+    if stored is None or stored.dtype.kind != "f" or not np.isnan(stored).any():
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    items = np.flatnonzero(values.rows >= 0)
+    part = cast("SparseSource", values.source).matrix[values.rows[items]].tocoo()
+    missing = np.isnan(part.data)
+    return items[part.coords[0][missing]], np.asarray(part.coords[1][missing], dtype=np.int64)
+
+
 def _reindex(column: GivenColumn, position: dict[Hashable, int]) -> GivenColumn:
     """Return a column with the items of ``position``, absent where the column lacks them."""
     rows = np.array([position[key] for key in column.ids or ()], dtype=np.int64)
     present = np.zeros(len(position), dtype=bool)
     present[rows] = column.present
-    values = None
-    if column.values is not None:
+    values: NDArray[Any] | MatrixRows | None = None
+    if isinstance(column.values, MatrixRows):
+        places = np.full(len(position), -1)
+        places[rows] = column.values.rows
+        values = MatrixRows(column.values.source, places, column.values.columns)
+    elif column.values is not None:
         values = np.zeros((len(position), *column.values.shape[1:]), dtype=column.values.dtype)
         values[rows] = column.values
     return replace(column, values=values, present=present, ids=tuple(position))

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.own.arrays import from_arrays
-from pyro_mmvae.data.own.columns import GivenColumn, align_columns, convert_column
+from pyro_mmvae.data.own.columns import GivenColumn, align_columns, convert_column, nan_places
 from pyro_mmvae.data.own.given_labels import GivenLabels, convert_labels
 from pyro_mmvae.data.own.omics import is_omics_object, split_omics_object
+from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.data.text import encode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
@@ -35,7 +36,8 @@ def to_dataset(
     """Make a data set of whatever holds the values in Python.
 
     Items are matched by position, or by the index of tables of pandas and the names of observations, which become the
-    ``item_ids``: an item that one table lacks is absent there. Names of columns become the ``feature_names``.
+    ``item_ids``: an item that one table lacks is absent there. Names of columns become the ``feature_names``. A large
+    sparse matrix, also that of an AnnData object, stays sparse: its rows are made dense batch by batch.
 
     Args:
         values: A data set, which is returned as it is; an AnnData object, which is one modality ``x``; a MuData object;
@@ -182,15 +184,15 @@ class _Builder:
             feature_names=features,
         )
 
-    def _prepare(self, key: str, column: GivenColumn) -> NDArray[Any]:
+    def _prepare(self, key: str, column: GivenColumn) -> NDArray[Any] | MatrixRows:
         """Return the values of a modality that some item has: strings as tokens if their alphabet is known."""
         where = f"{self.name}: modality {key!r}"
         values, spec, shape = column.values, self.specs.get(key, ModalitySpec()), self.shapes.get(key)
         if values is None:  # pragma: no cover - such a column has no item that is present
             raise ValueError(f"{where}: some item must have values, got none")
-        if values.dtype.kind == "U" and values.ndim == 1:
+        if not isinstance(values, MatrixRows) and values.dtype.kind == "U" and values.ndim == 1:
             return values if spec.alphabet is None else self._encode(where, column, spec, shape)
-        if column.may_be_counts and spec.implied_data_type is None and (values == np.floor(values)).all():
+        if column.may_be_counts and spec.implied_data_type is None and _is_whole(values):
             raise ValueError(
                 f"{where}: must have a data type, as it holds whole numbers only and may be counts, got none: set it "
                 f"to counts or vector, as in specs={{{key!r}: ModalitySpec(data_type='counts')}}"
@@ -198,7 +200,7 @@ class _Builder:
         if values.dtype.kind == "f":
             self._check_complete(where, column)
         one_feature = values.ndim == 1 and (shape is None or shape == (1,)) and spec.data_type != "tokens"
-        return values[:, None] if one_feature else values
+        return values[:, None] if one_feature and not isinstance(values, MatrixRows) else values
 
     def _encode(self, where: str, column: GivenColumn, spec: ModalitySpec, shape: Shape | None) -> NDArray[Any]:
         """Return strings as tokens of a known alphabet, and of a known length if there is one."""
@@ -207,7 +209,8 @@ class _Builder:
             raise ValueError(
                 f"{where}: padding must be known to encode strings, got None: pass tokens (item, position)"
             )
-        texts: list[str] = [] if column.values is None else column.values.tolist()
+        values = column.values
+        texts: list[str] = [] if values is None or isinstance(values, MatrixRows) else values.tolist()
         longest = max(map(len, texts))
         length = shape[0] if shape else max(8, -(-longest // 4) * 4)
         for row, text in enumerate(texts):
@@ -229,10 +232,15 @@ class _Builder:
 
     def _check_complete(self, where: str, column: GivenColumn) -> None:
         """Check that an item of floats that is present does not contain a NaN."""
-        missing = np.isnan(column.values) if column.values is not None else np.zeros((0, 1), dtype=bool)
-        missing[~column.present] = False
-        if missing.any():
-            row, *place = (int(index[0]) for index in np.nonzero(missing))
+        if isinstance(column.values, MatrixRows):
+            places: tuple[NDArray[np.int64], ...] = nan_places(column.values)
+        else:
+            places = (
+                np.nonzero(np.isnan(column.values)) if column.values is not None else (np.zeros(0, dtype=np.int64),)
+            )
+        places = tuple(index[column.present[places[0]]] for index in places)
+        if len(places[0]):
+            row, *place = (int(index[0]) for index in places)
             at = (
                 f"feature {column.features[place[0]]!r}"
                 if column.features and place
@@ -254,6 +262,12 @@ class _Builder:
             )
         dtype = {"image": torch.uint8 if spec.pixels else None, "tokens": torch.int64}.get(spec.implied_data_type or "")
         return torch.zeros((len(column), *shape), dtype=dtype)
+
+
+def _is_whole(values: NDArray[Any] | MatrixRows) -> bool:
+    """Return True if all numbers are whole."""
+    stored = values.stored_values() if isinstance(values, MatrixRows) else values
+    return stored is not None and bool((stored == np.floor(stored)).all())
 
 
 def _plain(spec: ModalitySpec) -> dict[str, Any]:

@@ -14,6 +14,8 @@ import torch
 
 from pyro_mmvae import ModalitySpec
 from pyro_mmvae.data import from_arrays, to_dataset
+from pyro_mmvae.data.storage import rows
+from pyro_mmvae.data.storage.mapped import MappedTensor
 
 TEXT = {"caption": ModalitySpec(data_type="tokens", alphabet="*abc ", padding="*")}
 
@@ -132,6 +134,48 @@ def test_to_dataset_given_specs_encodes_strings_and_fills_absent_modality() -> N
 def test_to_dataset_given_specs_accepts_one_constant_item() -> None:
     data = to_dataset({"v": np.ones((1, 3))}, specs={"v": ModalitySpec(data_type="vector")})
     assert data.tensors["v"].tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_to_dataset_large_sparse_matrix_stays_sparse_and_reads_equal_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "DENSE_BYTES", 0)
+    counts = np.random.default_rng(0).poisson(0.5, (6, 3)).astype(np.float32)
+    data = to_dataset({"rna": scipy.sparse.csr_matrix(counts)}, specs={"rna": ModalitySpec(data_type="counts")})
+    assert isinstance(data.modalities["rna"], MappedTensor)
+    assert isinstance(data.modalities["rna"].column.array, rows.MatrixRows)
+    torch.testing.assert_close(data.tensors["rna"], torch.from_numpy(counts))
+
+
+def test_to_dataset_large_sparse_matrices_are_matched_by_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "DENSE_BYTES", 0)
+    first, second = (
+        SimpleNamespace(X=scipy.sparse.csr_matrix(matrix), obs_names=names, var_names=["g", "h"])
+        for matrix, names in (([[0.5, 0.0], [0.0, 2.0]], ["c1", "c0"]), ([[1.5, 0.0], [0.0, 3.5]], ["c0", "c2"]))
+    )
+    data = to_dataset({"a": first, "b": second})
+    assert data.present.tolist() == [[True, False], [True, True], [False, True]]
+    assert data.tensors["a"].tolist() == [[0.5, 0.0], [0.0, 2.0], [0.0, 0.0]]
+    assert data.tensors["b"].tolist() == [[0.0, 0.0], [1.5, 0.0], [0.0, 3.5]]
+    assert all(isinstance(values, MappedTensor) for values in data.modalities.values())
+
+
+def test_to_dataset_large_sparse_rows_of_nan_are_absent_and_single_nan_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rows, "DENSE_BYTES", 0)
+    matrix = scipy.sparse.csr_matrix([[0.5, 0.0], [np.nan, np.nan], [0.0, 2.5]])
+    data = to_dataset({"a": matrix})
+    assert isinstance(data.modalities["a"], MappedTensor)
+    assert data.present[:, 0].tolist() == [True, False, True]
+    assert data.tensors["a"].tolist() == [[0.5, 0.0], [0.0, 0.0], [0.0, 2.5]]
+    matrix = scipy.sparse.csr_matrix([[0.5, 0.0], [np.nan, np.nan], [np.nan, 2.5]])
+    with pytest.raises(ValueError, match=r"item 2: the value at \(0,\) must be a number, got NaN"):
+        to_dataset({"a": matrix})
+
+
+def test_to_dataset_large_sparse_whole_numbers_need_a_data_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "DENSE_BYTES", 0)
+    with pytest.raises(ValueError, match="must have a data type, as it holds whole numbers only"):
+        to_dataset({"a": scipy.sparse.csr_matrix(np.eye(3))})
 
 
 def test_to_dataset_given_sparse_counts_makes_them_dense() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.storage.rows import MatrixRows
 
 _LOOKED_AT = 1_000  # rows of a matrix in a file that are looked at
@@ -50,7 +51,7 @@ def check_kind(
             item, variable, value = found
             others = f"choose another matrix by the option layer ({', '.join(layers)}), " if layers else ""
             raise ValueError(
-                f"{where}: modality {name!r}: item {str(items[item])!r}: value at ({variable},) must be a whole "
+                f"{where}: modality {name!r}: {describe_item(items, item)}: value at ({variable},) must be a whole "
                 f"number, as a count is, got {value}: {others}round the values, or set the kind to vector"
             )
 
