@@ -1,0 +1,3 @@
+"""The estimator of scikit-learn: a multimodal variational autoencoder as a transformer."""
+
+from pyro_mmvae.estimator.transformer import MultimodalVAETransformer as MultimodalVAETransformer
