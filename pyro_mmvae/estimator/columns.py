@@ -36,7 +36,8 @@ def find_columns(columns: Columns, count: int, names: Sequence[str] | None) -> P
         return {ONLY_MODALITY: np.arange(count)}
     if not isinstance(columns, Mapping) or not columns or not all(isinstance(name, str) for name in columns):
         raise TypeError(f"columns must be a mapping from names of modalities to columns, or None, got {columns!r}")
-    positions = {name: _find(f"columns of {name!r}", chosen, count, names) for name, chosen in columns.items()}
+    known = None if names is None else {name: position for position, name in enumerate(names)}
+    positions = {name: _find(f"columns of {name!r}", chosen, count, known) for name, chosen in columns.items()}
     owners: dict[int, str] = {}
     for name, found in positions.items():
         if not len(found):
@@ -65,10 +66,10 @@ def _label(position: int, names: Sequence[str] | None) -> str:
     return str(position) if names is None else repr(names[position])
 
 
-def _find(where: str, chosen: Any, count: int, names: Sequence[str] | None) -> NDArray[np.int64]:
+def _find(where: str, chosen: Any, count: int, known: Mapping[str, int] | None) -> NDArray[np.int64]:
     """Return the positions of the columns of one modality."""
     if isinstance(chosen, slice):
-        return np.arange(count)[_positional(where, chosen, names)]
+        return np.arange(count)[_positional(where, chosen, known)]
     wanted = np.atleast_1d(np.asarray(chosen))
     if wanted.ndim == 1 and wanted.dtype.kind == "b" and len(wanted) == count:
         return np.flatnonzero(wanted)
@@ -80,25 +81,25 @@ def _find(where: str, chosen: Any, count: int, names: Sequence[str] | None) -> N
     labels = wanted.tolist()
     if wanted.ndim != 1 or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"{where} must be names, positions, a mask of {count} columns, or a slice, got {chosen!r}")
-    return np.array([_position(where, label, names) for label in labels], dtype=np.int64)
+    return np.array([_position(where, label, known) for label in labels], dtype=np.int64)
 
 
-def _positional(where: str, chosen: slice, names: Sequence[str] | None) -> slice:
+def _positional(where: str, chosen: slice, known: Mapping[str, int] | None) -> slice:
     """Return a slice of positions; a slice of names includes its end, as in pandas."""
     start, stop = chosen.start, chosen.stop
     if isinstance(start, str):
-        start = _position(where, start, names)
+        start = _position(where, start, known)
     if isinstance(stop, str):
-        stop = _position(where, stop, names) + 1
+        stop = _position(where, stop, known) + 1
     return slice(start, stop, chosen.step)
 
 
-def _position(where: str, name: str, names: Sequence[str] | None) -> int:
-    if names is None:
+def _position(where: str, name: str, known: Mapping[str, int] | None) -> int:
+    if known is None:
         raise ValueError(
             f"{where} must be positions in an array, which does not have names of columns, got {name!r}: pass a table "
             "of pandas, and use set_output(transform='pandas') on the steps before this one"
         )
-    if name not in names:
+    if name not in known:
         raise ValueError(f"{where} must be among the columns of the table, got {name!r}")
-    return list(names).index(name)
+    return known[name]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.estimator.columns import Positions
@@ -23,7 +24,8 @@ def form_of(values: Any) -> str:
     Args:
         values: The input: an array or nested list, a table, a mapping, a data set, or an AnnData or MuData object.
     """
-    if isinstance(values, (Mapping, MultimodalDataset)) or hasattr(values, "obs_names"):
+    is_mapping = isinstance(values, Mapping) and not issparse(values)  # a dok_array is a mapping, too
+    if is_mapping or isinstance(values, MultimodalDataset) or hasattr(values, "obs_names"):
         return "modalities"
     return "table" if isinstance(values, pd.DataFrame) else "array"
 
@@ -55,7 +57,7 @@ class FlatForm:
         """
         if isinstance(values, pd.DataFrame):
             table = values.reset_index(drop=True)
-            return {name: table.iloc[:, found] for name, found in self.positions.items()}
+            return {name: _as_floats(table.iloc[:, found]) for name, found in self.positions.items()}
         if self.names is None:
             return {name: values[:, found] for name, found in self.positions.items()}
         return {
@@ -103,7 +105,50 @@ class FlatForm:
         return result
 
 
+def _as_floats(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table of integers as floats, as an array is converted, and any other table as it is."""
+    kinds = {getattr(dtype, "kind", "O") for dtype in table.dtypes}
+    return table.astype(np.float64) if kinds <= {"i", "u", "f"} else table
+
+
 def _filled_column(column: pd.Series, rows: NDArray[np.int64], values: NDArray[Any]) -> pd.Series:
+    if values.dtype.kind == "f" and getattr(column.dtype, "kind", "O") != "f":
+        column = column.astype(np.float64)  # means of integers are not integers
     array = column.to_numpy(dtype=object if values.dtype.kind in "OU" else None, copy=True)
     array[rows] = values
     return pd.Series(array, index=column.index, dtype=column.dtype)
+
+
+def fill_modality(given: Any, filled: NDArray[Any], absent: NDArray[np.bool_], ids: NDArray[Any] | None) -> Any:
+    """Return a copy of the values of one modality with its absent items filled in, or None if items do not correspond.
+
+    Args:
+        given: The values as they were passed: an array, a list, or a table of pandas.
+        filled: The values of the model for all items, `(item, …)`.
+        absent: True for the items to fill in, `(item,)`.
+        ids: The identifiers of the items, or None for positions.
+    """
+    rows = np.flatnonzero(absent)
+    if isinstance(given, pd.DataFrame) and len(given) == len(absent):
+        if ids is not None and list(map(str, given.index)) != ids.tolist():
+            return None
+        flat, table = filled.reshape(len(filled), -1), given.copy()
+        for column in range(given.shape[1]):
+            table.isetitem(column, _filled_column(given.iloc[:, column], rows, flat[rows, column]))
+        return table
+    if isinstance(given, np.ndarray) and given.dtype.kind == "f":
+        array = given.copy()
+        array[rows] = _as_shaped(filled[rows], given.shape[1:])
+        return array
+    if isinstance(given, (list, tuple)) and not absent.all():
+        shape = np.shape(given[int(np.flatnonzero(~absent)[0])])
+        values = _as_shaped(filled, shape)
+        return [value if is_absent else old for value, is_absent, old in zip(values, absent, given, strict=True)]
+    return None
+
+
+def _as_shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """Return items in the shape that they were passed in, which has the channels of images last or first."""
+    if values.ndim == 4 and values.shape[1:] != shape:
+        values = np.moveaxis(values, 1, -1)
+    return values.reshape(len(values), *shape)

@@ -7,36 +7,33 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.estimator import values as model_values
 from pyro_mmvae.estimator.columns import Columns, find_columns
 from pyro_mmvae.estimator.compat import check_columns, validate_array
-from pyro_mmvae.estimator.folders import (
-    TemporaryRun,
-    check_parameters,
-    copy_run,
-    read_files,
-    read_parameters,
-    write_files,
-    write_parameters,
-)
-from pyro_mmvae.estimator.forms import FlatForm, form_of
-from pyro_mmvae.runs import Run, load_run
+from pyro_mmvae.estimator.folders import TemporaryRun, check_parameters
+from pyro_mmvae.estimator.forms import FlatForm, fill_modality, form_of
+from pyro_mmvae.estimator.persistence import RunEstimator
 from pyro_mmvae.training import fit
 
-_STATE = ("form_", "seed_", "n_features_in_", "feature_names_in_")
+EXPECTED_FAILED_CHECKS = {
+    "check_estimators_pickle": "single NaN entries are not allowed, only items that lack a whole modality",
+}
+"""The checks of ``sklearn.utils.estimator_checks`` that cannot hold for several modalities, with the reason."""
 
 
-class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, RunEstimator):
     """A transformer that trains a multimodal variational autoencoder and encodes items to posterior means.
 
     The input is an array or table whose ``columns`` are divided among the modalities, or a mapping from modality names
-    to values as :func:`pyro_mmvae.fit` takes it. An item lacks a modality if all its values of it are NaN. The latent is
-    the posterior mean given the modalities that an item has.
+    to values as :func:`pyro_mmvae.fit` takes it. An item lacks a modality if all its values of it are NaN.
+    The latent is the posterior mean given the modalities that an item has.
 
     Args:
         columns: Columns of an array or table that make up each modality, by name of the modality: their names,
@@ -148,9 +145,9 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             The latents `(item, latent)`, in the precision of an array of floats, otherwise float64.
         """
         check_is_fitted(self, "run_")
-        modalities = self._read(X)
+        data = self._dataset(X)
         dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
-        return self.run_.encode(modalities)["z"].astype(dtype)
+        return self.run_.encode(data)["z"].astype(dtype)
 
     def inverse_transform(self, X: Any) -> Any:  # noqa: N803
         """Decode latents to the means of all modalities.
@@ -178,20 +175,23 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             draws: Number of draws of the latent per item, at least 2; 20 by default.
 
         Returns:
-            A copy of the items in which only absent modalities are changed. In a mapping, modalities that no item lacks
-            are returned as they are, and the others as arrays, or tables where features have names.
+            A copy of the items in which only absent modalities are changed. Modalities of a mapping whose items are not
+            those of the result, such as tables that lack some, become arrays, or tables where features have names.
         """
         check_is_fitted(self, "run_")
-        modalities = self._read(X)
-        data = self.run_.dataset(modalities)
+        data = self._dataset(X)
         absent = {name: ~mask.numpy() for name, mask in zip(data.names, data.present.unbind(-1), strict=True)}
         absent = {name: mask for name, mask in absent.items() if mask.any()}
         filled = model_values.impute(self.run_, data, tuple(absent), draws, self.seed_) if absent else {}
-        if self.form_ == "modalities":
-            given = dict(modalities) if isinstance(modalities, Mapping) else model_values.as_mapping(self.run_, data)
-            return {**given, **model_values.with_names(self.run_, filled, data.item_ids)}
-        values = X if self.form_ == "table" else validate_array(self, X, reset=False)
-        return self._flat_form().fill(values, filled, absent)
+        if self.form_ != "modalities":
+            values = X if self.form_ == "table" else validate_array(self, X, reset=False)
+            return self._flat_form().fill(values, filled, absent)
+        given = dict(X) if isinstance(X, Mapping) else model_values.as_mapping(self.run_, data)
+        named = model_values.with_names(self.run_, filled, data.item_ids)
+        for name, value in filled.items():
+            copy = fill_modality(given.get(name), value, absent[name], data.item_ids)
+            given[name] = named[name] if copy is None else copy
+        return given
 
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> Any:
         """Draw new items from the model, with the noise of the likelihoods.
@@ -221,60 +221,7 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             The estimate in nats of what was observed of each item, a mean over the items.
         """
         check_is_fitted(self, "run_")
-        return float(self.run_.score(self._read(X), draws=draws, seed=self.seed_)["log_likelihood"].mean())
-
-    def save(self, path: str | Path) -> None:
-        """Write the run directory and the parameters to a new directory.
-
-        Args:
-            path: The path of the directory, which must not exist, unless it is the run directory itself.
-
-        Raises:
-            RunError: If the path exists.
-            ValueError: If a parameter is an object that JSON cannot hold.
-        """
-        check_is_fitted(self, "run_")
-        check_parameters(self.get_params(deep=False))
-        copy_run(self.run_.path, Path(path))
-        self._write_parameters(Path(path))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Open an estimator that was saved, or that was trained with ``out``.
-
-        Args:
-            path: The path of the directory, which the estimator reads and does not remove.
-
-        Returns:
-            The fitted estimator with its parameters.
-
-        Raises:
-            RunError: If an estimator was not saved there.
-        """
-        content = read_parameters(Path(path))
-        estimator = cls(**content["params"])
-        estimator.run_ = load_run(path)
-        estimator._folder = None
-        for name, value in content["state"].items():
-            setattr(estimator, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
-        return estimator
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state to pickle, in which the files of the run stand for the run."""
-        state = dict(super().__getstate__())
-        if "run_" in state:
-            del state["_folder"]
-            state["run_"] = read_files(state["run_"].path)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled state, with the run in a temporary folder."""
-        state = dict(state)
-        if "run_" in state:
-            state["_folder"] = TemporaryRun()
-            write_files(state["_folder"].path, state["run_"])
-            state["run_"] = load_run(state["_folder"].path)
-        super().__setstate__(state)
+        return float(self.run_.score(self._dataset(X), draws=draws, seed=self.seed_)["log_likelihood"].mean())
 
     def __sklearn_tags__(self) -> Any:
         """Return the tags of scikit-learn from version 1.6 on."""
@@ -303,6 +250,8 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
                 raise ValueError(f"X must be an array or a table, as columns is given, got {type(values).__name__}")
             if not reset and self.form_ != form:
                 raise ValueError(f"X must be an array or a table as in training, got {type(values).__name__}")
+            for name in ("n_features_in_", "feature_names_in_") if reset else ():
+                self.__dict__.pop(name, None)  # of an earlier training on a table
             return values
         if not reset and self.form_ == "modalities":
             raise ValueError(f"X must be values by modality as in training, got {type(values).__name__}")
@@ -311,6 +260,13 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         else:
             values = validate_array(self, values, reset=reset)
         return self._flat_form().split(values)
+
+    def _dataset(self, values: Any) -> MultimodalDataset:
+        """Return the input as a data set, in which an item may lack everything."""
+        modalities = self._read(values)
+        if self.form_ != "modalities" and all(bool(pd.isna(part).all(axis=None)) for part in modalities.values()):
+            return model_values.absent_items(self.run_, len(values))
+        return self.run_.dataset(modalities)
 
     def _flat_form(self) -> FlatForm:
         names = getattr(self, "feature_names_in_", None)
@@ -324,18 +280,9 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         floats = {name: value.astype(dtype) if value.dtype.kind == "f" else value for name, value in values.items()}
         return self._flat_form().join(floats, index)
 
-    def _write_parameters(self, path: Path) -> None:
-        params = self.get_params(deep=False)
-        if isinstance(params["random_state"], np.random.RandomState):
-            params["random_state"] = self.seed_
-        state = {name: getattr(self, name) for name in _STATE if hasattr(self, name)}
-        write_parameters(path, {"params": params, "state": state})
-
 
 def _seed_of(random_state: Any) -> int:
     """Return the seed that an integer is, or that a generator of NumPy draws."""
     if isinstance(random_state, (int, np.integer)):
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
-
-

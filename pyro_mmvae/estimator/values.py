@@ -78,6 +78,17 @@ def impute(run: Run, data: MultimodalDataset, names: Sequence[str], draws: int, 
     return filled
 
 
+def absent_items(run: Run, count: int) -> MultimodalDataset:
+    """Return items that have none of the modalities.
+
+    Args:
+        run: The trained run.
+        count: The number of items.
+    """
+    zeros = {name: torch.zeros(count, *shape) for name, shape in run.description.shapes.items()}
+    return MultimodalDataset(zeros, None, torch.zeros(count, len(zeros), dtype=torch.bool), "data", "all", {})
+
+
 def as_mapping(run: Run, data: MultimodalDataset) -> Arrays:
     """Return the values of a data set by modality name.
 
