@@ -38,11 +38,13 @@ class FlatForm:
         positions: The positions of the columns of each modality by its name.
         names: The names of the columns, or None for columns without names.
         is_table: If True, results are tables of pandas; if False, arrays.
+        tokens: The modalities whose columns are tokens, which must be integers; none by default.
     """
 
     positions: Positions
     names: NDArray[Any] | None
     is_table: bool
+    tokens: frozenset[str] = frozenset()
 
     @property
     def count(self) -> int:
@@ -55,13 +57,12 @@ class FlatForm:
         Args:
             values: The array or table.
         """
-        if isinstance(values, pd.DataFrame):
-            table = values.reset_index(drop=True)
-            return {name: _as_floats(table.iloc[:, found]) for name, found in self.positions.items()}
-        if self.names is None:
-            return {name: values[:, found] for name, found in self.positions.items()}
+        if not isinstance(values, pd.DataFrame):
+            values = pd.DataFrame(values, columns=self.names, copy=False)
+        table = values.reset_index(drop=True)
+        parts = {name: table.iloc[:, found] for name, found in self.positions.items()}
         return {
-            name: pd.DataFrame(values[:, found], columns=self.names[found]) for name, found in self.positions.items()
+            name: _as_tokens(name, part) if name in self.tokens else _as_floats(part) for name, part in parts.items()
         }
 
     def join(self, parts: Mapping[str, NDArray[Any]], index: Any = None) -> Any:
@@ -111,6 +112,21 @@ def _as_floats(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(np.float64) if kinds <= {"i", "u", "f"} else table
 
 
+def _as_tokens(name: str, table: pd.DataFrame) -> list[NDArray[np.int64] | None]:
+    """Return the tokens of each item, or None for an item of NaN only.
+
+    Raises:
+        ValueError: If a value is not a whole number.
+    """
+    values = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    absent = np.isnan(values).all(-1)
+    wrong = np.argwhere((values != np.floor(values)) & ~absent[:, None])
+    if len(wrong):
+        row, column = wrong[0]
+        raise ValueError(f"modality {name!r}: item {row}: tokens must be whole numbers, got {values[row, column]:g}")
+    return [None if is_absent else row.astype(np.int64) for row, is_absent in zip(values, absent, strict=True)]
+
+
 def _filled_column(column: pd.Series, rows: NDArray[np.int64], values: NDArray[Any]) -> pd.Series:
     if values.dtype.kind == "f" and getattr(column.dtype, "kind", "O") != "f":
         column = column.astype(np.float64)  # means of integers are not integers
@@ -145,6 +161,20 @@ def fill_modality(given: Any, filled: NDArray[Any], absent: NDArray[np.bool_], i
         values = _as_shaped(filled, shape)
         return [value if is_absent else old for value, is_absent, old in zip(values, absent, given, strict=True)]
     return None
+
+
+def original_keys(given: Mapping[str, Any], ids: NDArray[Any] | None) -> list[Any] | None:
+    """Return the keys of items as the indices of tables have them, which may be numbers.
+
+    Args:
+        given: The values of each modality as they were passed.
+        ids: The identifiers of the items, which are strings, or None for positions.
+    """
+    if ids is None:
+        return None
+    tables = [part for part in given.values() if isinstance(part, (pd.DataFrame, pd.Series))]
+    keys = {str(key): key for table in tables for key in table.index}
+    return [keys.get(name, name) for name in ids.tolist()]
 
 
 def _as_shaped(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import check_array, check_random_state
@@ -18,7 +17,7 @@ from pyro_mmvae.estimator import values as model_values
 from pyro_mmvae.estimator.columns import Columns, find_columns
 from pyro_mmvae.estimator.compat import check_columns, validate_array
 from pyro_mmvae.estimator.folders import TemporaryRun, check_parameters
-from pyro_mmvae.estimator.forms import FlatForm, fill_modality, form_of
+from pyro_mmvae.estimator.forms import FlatForm, fill_modality, form_of, original_keys
 from pyro_mmvae.estimator.persistence import RunEstimator
 from pyro_mmvae.training import fit
 
@@ -184,10 +183,10 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         absent = {name: mask for name, mask in absent.items() if mask.any()}
         filled = model_values.impute(self.run_, data, tuple(absent), draws, self.seed_) if absent else {}
         if self.form_ != "modalities":
-            values = X if self.form_ == "table" else validate_array(self, X, reset=False)
+            values = X if form_of(X) == "table" else validate_array(self, X, reset=False)
             return self._flat_form().fill(values, filled, absent)
         given = dict(X) if isinstance(X, Mapping) else model_values.as_mapping(self.run_, data)
-        named = model_values.with_names(self.run_, filled, data.item_ids)
+        named = model_values.with_names(self.run_, filled, original_keys(given, data.item_ids))
         for name, value in filled.items():
             copy = fill_modality(given.get(name), value, absent[name], data.item_ids)
             given[name] = named[name] if copy is None else copy
@@ -264,14 +263,15 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
     def _dataset(self, values: Any) -> MultimodalDataset:
         """Return the input as a data set, in which an item may lack everything."""
         modalities = self._read(values)
-        if self.form_ != "modalities" and all(bool(pd.isna(part).all(axis=None)) for part in modalities.values()):
+        if self.form_ != "modalities" and all(model_values.is_absent(part) for part in modalities.values()):
             return model_values.absent_items(self.run_, len(values))
         return self.run_.dataset(modalities)
 
     def _flat_form(self) -> FlatForm:
         names = getattr(self, "feature_names_in_", None)
         positions = find_columns(self.columns, self.n_features_in_, names)
-        return FlatForm(positions, names, self.form_ == "table")
+        tokens = frozenset(name for name, kind in (self.data_types or {}).items() if kind == "tokens")
+        return FlatForm(positions, names, self.form_ == "table", tokens)
 
     def _give(self, values: dict[str, NDArray[Any]], dtype: np.dtype[Any], index: Any) -> Any:
         """Return values by modality in the form of the training data."""

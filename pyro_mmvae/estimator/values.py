@@ -26,7 +26,7 @@ def decode(run: Run, z: NDArray[Any]) -> Arrays:
     """Return the means of all modalities given latents, with private latents at the means of their priors.
 
     Args:
-        run: The trained run.
+        run: The run that was trained.
         z: The latents, `(item, latent)`.
     """
     parts: dict[str, list[NDArray[Any]]] = {}
@@ -43,7 +43,7 @@ def sample(run: Run, count: int, seed: int) -> Arrays:
     """Draw items from the prior, with the noise of the likelihoods.
 
     Args:
-        run: The trained run.
+        run: The run that was trained.
         count: The number of items to draw.
         seed: The seed of the draws.
     """
@@ -61,7 +61,7 @@ def impute(run: Run, data: MultimodalDataset, names: Sequence[str], draws: int, 
     """Return modalities that some items lack, with posterior predictive means in their place.
 
     Args:
-        run: The trained run.
+        run: The run that was trained.
         data: The items, matched to the run.
         names: The modalities that some items lack.
         draws: The number of draws of the latent per item.
@@ -82,18 +82,27 @@ def absent_items(run: Run, count: int) -> MultimodalDataset:
     """Return items that have none of the modalities.
 
     Args:
-        run: The trained run.
+        run: The run that was trained.
         count: The number of items.
     """
     zeros = {name: torch.zeros(count, *shape) for name, shape in run.description.shapes.items()}
     return MultimodalDataset(zeros, None, torch.zeros(count, len(zeros), dtype=torch.bool), "data", "all", {})
 
 
+def is_absent(part: pd.DataFrame | list[Any]) -> bool:
+    """Return True if no item has a modality.
+
+    Args:
+        part: The values of the modality, a table or a list of arrays, with None or NaN where it is absent.
+    """
+    return all(row is None for row in part) if isinstance(part, list) else bool(part.isna().all(axis=None))
+
+
 def as_mapping(run: Run, data: MultimodalDataset) -> Arrays:
     """Return the values of a data set by modality name.
 
     Args:
-        run: The trained run, whose alphabets its texts are in.
+        run: The run that was trained, whose alphabets its texts are in.
         data: The items, matched to the run.
     """
     values = {name: data.modalities[name][torch.arange(len(data))] for name in data.names}
@@ -104,7 +113,7 @@ def with_names(run: Run, values: Mapping[str, NDArray[Any]], index: Any) -> dict
     """Return values with tables of pandas for the modalities whose features have names.
 
     Args:
-        run: The trained run, which knows the names.
+        run: The run that was trained, which knows the names.
         values: Values by modality name.
         index: The index of the tables, or None for positions.
     """

@@ -81,11 +81,19 @@ def test_save_with_a_generator_stores_the_seed_it_gave(tmp_path: Path) -> None:
     assert MultimodalVAETransformer.load(tmp_path / "saved").random_state == vae.seed_
 
 
-@pytest.mark.parametrize("content", [None, "{", '{"format": 99}', "[]"])
-def test_load_given_another_directory_raises(tmp_path: Path, content: str | None) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "must be a directory that an estimator was saved to"),
+        ("{", "must be a directory that an estimator was saved to"),
+        ("[]", "must have format 1, got another one"),
+        ('{"format": 99}', "must have format 1, got another one"),
+    ],
+)
+def test_load_given_another_directory_raises(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "estimator.json").write_text(content)
-    with pytest.raises(RunError, match="must be a directory that an estimator was saved to|must have format 1"):
+    with pytest.raises(RunError, match=message):
         MultimodalVAETransformer.load(tmp_path)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError, SkipTestWarning
+from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import estimator_checks
 
 import pyro_mmvae
 from pyro_mmvae import MultimodalVAETransformer
-from pyro_mmvae.estimator import EXPECTED_FAILED_CHECKS
 from pyro_mmvae.runs import make_config
 
 N = 60
@@ -57,40 +53,6 @@ def fitted() -> MultimodalVAETransformer:
     x = make_array()
     x[3, :2] = np.nan
     return make_vae(epochs=12, settings={**SETTINGS, "train.lr": 0.03}).fit(x)
-
-
-def checks() -> Iterator[tuple[Any, Any]]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", SkipTestWarning)
-        estimator = make_vae({"left": [0], "right": slice(1, None)}, random_state=None)
-        if hasattr(estimator_checks, "estimator_checks_generator"):
-            yield from estimator_checks.estimator_checks_generator(estimator)
-        else:  # before scikit-learn 1.6
-            yield from estimator_checks.check_estimator(estimator, generate_only=True)
-
-
-def name_of(check: Any) -> str:
-    return getattr(check, "func", check).__name__
-
-
-CHECKS = list(checks())
-
-
-@pytest.mark.filterwarnings("ignore:SCIPY_ARRAY_API")
-@pytest.mark.parametrize(("estimator", "check"), CHECKS, ids=[name_of(check) for _, check in CHECKS])
-def test_transformer_passes_check_of_scikit_learn(estimator: Any, check: Any) -> None:
-    if name_of(check) in EXPECTED_FAILED_CHECKS:
-        with pytest.raises(ValueError, match="an item is absent only if all its values are NaN"):
-            check(estimator)
-        return
-    try:
-        check(estimator)
-    except estimator_checks.SkipTest as skip:
-        pytest.skip(str(skip))
-
-
-def test_expected_failed_checks_are_checks_of_scikit_learn() -> None:
-    assert set(EXPECTED_FAILED_CHECKS) <= {name_of(check) for _, check in CHECKS}
 
 
 def test_defaults_are_those_of_the_configuration() -> None:
@@ -136,7 +98,7 @@ def test_fit_given_a_table_equals_fit_given_its_array(columns: Any) -> None:
 
 
 def test_fit_given_a_pair_of_tables_returns_tables() -> None:
-    table = make_table()
+    table = make_table().set_axis(range(10, 10 + N))
     pair = {"left": table[["l0", "l1"]], "right": table[["r0", "r1", "r2"]].iloc[2:]}
     vae = make_vae(None).fit(pair)
     assert vae.transform(pair).shape == (N, 2)
@@ -212,6 +174,24 @@ def test_impute_fills_absent_modalities_and_keeps_the_rest(fitted: MultimodalVAE
     assert np.isnan(given[:10, :2]).all()
 
 
+def test_impute_given_a_table_after_training_on_an_array_returns_a_table(fitted: MultimodalVAETransformer) -> None:
+    table = pd.DataFrame(make_array(), index=range(5, 5 + N))
+    table.iloc[2, 2:] = np.nan
+    filled = fitted.impute(table)
+    assert filled.index.equals(table.index)
+    assert filled.notna().all(axis=None)
+    assert filled.drop(index=7).equals(table.drop(index=7))
+
+
+def test_impute_given_an_array_after_training_on_a_table_returns_an_array() -> None:
+    vae, x = make_vae().fit(make_table().set_axis(range(5), axis=1)), make_array()
+    x[0, :2] = np.nan
+    filled = vae.impute(x)
+    assert isinstance(filled, np.ndarray)
+    assert np.isfinite(filled).all()
+    assert np.array_equal(filled[1:], x[1:])
+
+
 def test_impute_given_integers_returns_floats() -> None:
     table = make_table().round().astype("Int64")
     table.iloc[3, :2] = pd.NA
@@ -229,6 +209,19 @@ def test_fit_given_an_array_of_counts_learns_counts() -> None:
     drawn = vae.sample(20)
     assert np.array_equal(drawn[:, :2], drawn[:, :2].round())
     assert not np.array_equal(drawn[:, 2:], drawn[:, 2:].round())
+
+
+def test_fit_given_tokens_as_floats_learns_tokens() -> None:
+    x = make_array()
+    x[:, :2] = (x[:, :2] > 100) + 1
+    x[5, :2] = np.nan
+    vae = make_vae(data_types={"left": "tokens"}).fit(x)
+    assert vae.run_.modality_specs["left"].data_type == "tokens"
+    assert set(np.unique(vae.sample(20)[:, :2])) <= {0, 1, 2}
+    assert np.isfinite(vae.impute(x)).all()
+    x[6, 1] = 0.5
+    with pytest.raises(ValueError, match=r"modality 'left': item 6: tokens must be whole numbers, got 0\.5"):
+        vae.transform(x)
 
 
 def test_sample_repeats_with_its_seed(fitted: MultimodalVAETransformer) -> None:
@@ -289,6 +282,8 @@ def test_fit_again_on_a_mapping_forgets_the_columns() -> None:
         ({"left": ["l0"], "right": ["r0"]}, make_array(), "must be positions in an array, which does not have names"),
         (SPLIT, np.where(np.eye(N, 5) > 0, np.nan, make_array()), "item 0: the value at .* must be a number, got NaN"),
         (SPLIT, np.full((N, 5), np.inf), "contains infinity"),
+        (SPLIT, make_table().replace(make_table().iloc[4, 3], np.inf), "item 4: value at .* must be finite, got inf"),
+        (SPLIT, make_table().iloc[:1], "must have more than 1 items"),
     ],
 )
 def test_fit_given_wrong_input_raises(columns: Any, values: Any, message: str) -> None:
