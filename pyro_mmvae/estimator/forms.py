@@ -61,6 +61,8 @@ class FlatForm:
             values = pd.DataFrame(values, columns=self.names, copy=False)
         table = values.reset_index(drop=True)
         parts = {name: table.iloc[:, found] for name, found in self.positions.items()}
+        if self.names is None:  # positions would become the names of features
+            parts = {name: part.set_axis(range(part.shape[1]), axis=1) for name, part in parts.items()}
         return {
             name: _as_tokens(name, part) if name in self.tokens else _as_floats(part) for name, part in parts.items()
         }

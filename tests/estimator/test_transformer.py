@@ -65,7 +65,9 @@ def test_fit_given_an_array_trains_what_fit_of_the_package_trains(tmp_path: Path
     values = {"left": x[:, :2], "right": x[:, 2:]}
     options: dict[str, Any] = {"epochs": 1, "latent_size": 2, "settings": SETTINGS}
     run = pyro_mmvae.fit(values, **options, seed=7, test=0, keep_data=False, progress=False, out=tmp_path / "run")
-    assert np.array_equal(make_vae(random_state=7).fit_transform(x), run.encode(values)["z"])
+    vae = make_vae(random_state=7)
+    assert np.array_equal(vae.fit_transform(x), run.encode(values)["z"])
+    assert vae.run_.description == run.description
 
 
 def test_fit_shows_nothing_unless_verbose(capfd: pytest.CaptureFixture[str]) -> None:
