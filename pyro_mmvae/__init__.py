@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.data import load_data as load_data
     from pyro_mmvae.data import register_data as register_data
     from pyro_mmvae.distributions import SubsetMixture as SubsetMixture
+    from pyro_mmvae.estimator import MultimodalVAETransformer as MultimodalVAETransformer
     from pyro_mmvae.evaluation import evaluate as evaluate
     from pyro_mmvae.experts import Experts as Experts
     from pyro_mmvae.guides import BarycentricGuide as BarycentricGuide
@@ -100,6 +101,7 @@ _HOMES = {
     "load": "runs",
     "train": "training",
     "fit": "training",
+    "MultimodalVAETransformer": "estimator",
     "evaluate": "evaluation",
     "register_network": "networks",
     "make_config": "runs",

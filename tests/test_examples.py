@@ -126,6 +126,13 @@ def test_cite_seq(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("P1") == 11
 
 
+def test_sklearn_pipeline(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("sklearn_pipeline", epochs=8, folds=2)
+    assert found["accuracy"] > 0.9
+    assert found["rmse_vae"] < 0.75 * found["rmse_mean"]
+    assert "mean imputation" in capsys.readouterr().out
+
+
 @pytest.mark.filterwarnings("ignore")  # of anndata and mudata
 def test_cite_seq_writes_latent_and_imputed_proteins(tmp_path_factory: pytest.TempPathFactory) -> None:
     pytest.importorskip("mudata")

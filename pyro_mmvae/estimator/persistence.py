@@ -1,0 +1,96 @@
+"""Persistence of a fitted estimator as a run directory with its parameters, and as a pickle of these files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+
+from pyro_mmvae.estimator.folders import (
+    TemporaryRun,
+    check_parameters,
+    copy_run,
+    read_files,
+    read_parameters,
+    write_files,
+    write_parameters,
+)
+from pyro_mmvae.runs import Run, load_run
+
+_STATE = ("form_", "seed_", "n_features_in_", "feature_names_in_")
+
+
+class RunEstimator(BaseEstimator):
+    """A base class of estimators whose fitted state is a run directory.
+
+    Attributes:
+        run_: The trained run of the estimator.
+        seed_: The seed of the training, an integer.
+    """
+
+    run_: Run
+    seed_: int
+    _folder: TemporaryRun | None
+
+    def save(self, path: str | Path) -> None:
+        """Write the run directory and the parameters to a new directory.
+
+        Args:
+            path: The path of the directory, which must not exist, unless it is the run directory itself.
+
+        Raises:
+            RunError: If the path exists.
+            ValueError: If a parameter is an object that JSON cannot hold.
+        """
+        check_is_fitted(self, "run_")
+        check_parameters(self.get_params(deep=False))
+        copy_run(self.run_.path, Path(path))
+        self._write_parameters(Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Open an estimator that was saved, or that was trained with ``out``.
+
+        Args:
+            path: The path of the directory, which the estimator reads and does not remove.
+
+        Returns:
+            The fitted estimator with its parameters.
+
+        Raises:
+            RunError: If an estimator was not saved there.
+        """
+        content = read_parameters(Path(path))
+        estimator = cls(**content["params"])
+        estimator.run_ = load_run(path)
+        estimator._folder = None
+        for name, value in content["state"].items():
+            setattr(estimator, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
+        return estimator
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, in which the files of the run stand for the run."""
+        state = dict(super().__getstate__())
+        if "run_" in state:
+            del state["_folder"]
+            state["run_"] = read_files(state["run_"].path)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled state, with the run in a temporary folder."""
+        state = dict(state)
+        if "run_" in state:
+            state["_folder"] = TemporaryRun()
+            write_files(state["_folder"].path, state["run_"])
+            state["run_"] = load_run(state["_folder"].path)
+        super().__setstate__(state)
+
+    def _write_parameters(self, path: Path) -> None:
+        params = self.get_params(deep=False)
+        if isinstance(params["random_state"], np.random.RandomState):
+            params["random_state"] = self.seed_
+        state = {name: getattr(self, name) for name in _STATE if hasattr(self, name)}
+        write_parameters(path, {"params": params, "state": state})
