@@ -133,7 +133,7 @@ def check_data(
 
 
 def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, NDArray[Any] | None]]:
-    """Return images and texts of some items, as rows for :func:`pyro_mmvae.reports.image_grid`.
+    """Return the values of some items, as rows for :func:`pyro_mmvae.reports.image_grid`.
 
     Args:
         data: One split of a data set.
@@ -142,10 +142,8 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
 
     Returns:
         For each modality of images, its name and uint8 pixels `(item, channel, height, width)`, grey where the
-        modality is absent; for each modality of text, its name and strings `(item,)`, empty where it is absent.
-
-    Raises:
-        ValueError: If no modality holds images or text.
+        modality is absent; for each modality of text, its name and strings `(item,)`, empty where it is absent; for
+        every other modality, its name and numbers `(item, …)`, NaN where it is absent.
     """
     rows = _choose_items(data, count)
     sheet: list[tuple[str, NDArray[Any] | None]] = []
@@ -154,18 +152,17 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
         if spec.alphabet is not None and tensor.dim() == 2:
             texts = np.array(decode_texts(tensor[rows], spec.padding, spec.alphabet), dtype=np.str_)
             sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))
+            continue
         if tensor.dim() != 4 or tensor.shape[1] not in {1, 3}:
+            numbers = tensor[rows].double().numpy()
+            numbers[~data.present[rows, column].numpy()] = np.nan
+            sheet.append((name, numbers))
             continue
         images = tensor[rows]
         if images.dtype != torch.uint8:
             images = (images.double().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
         images = torch.where(data.present[rows, column].reshape(-1, 1, 1, 1), images, images.new_tensor(128))
         sheet.append((name, images.numpy()))
-    if not sheet:
-        raise ValueError(
-            f"{data.name}: a modality must hold text, or images (channel, height, width) of 1 or 3 channels, got none "
-            f"among {', '.join(data.names)}"
-        )
     return sheet
 
 

@@ -173,7 +173,8 @@ def test_find_data_describes_a_source_without_opening_it(tmp_path: Any, monkeypa
 def test_contact_sheet_with_classes_shows_each_in_turn() -> None:
     labels = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1, 1, 0, 2, 1])
     data = make(labels=labels)
-    ((name, images),) = contact_sheet(data, 5)
+    ((name, images), (other, vectors)) = contact_sheet(data, 5)
+    assert (other, np.shape(vectors)) == ("vector", (5, *data.modalities["vector"].shape[1:]))
     assert name == "image"
     expected = data.modalities["image"][[3, 4, 5, 6, 0]]  # two zeros, two ones, the first two
     assert images is not None
@@ -185,12 +186,20 @@ def test_contact_sheet_with_classes_shows_each_in_turn() -> None:
 def test_contact_sheet_of_absent_items_is_grey_and_accepts_floats() -> None:
     grey = torch.linspace(0, 1, 12).reshape(12, 1, 1, 1).expand(12, 1, 8, 8)
     data = make(modalities={"grey": grey, "vector": noise()}, present=absent((1, 0)), labels=None)
-    ((_, images),) = contact_sheet(data, 12)
+    ((_, images), _) = contact_sheet(data, 12)
     assert images is not None
     assert images.dtype == np.uint8
     assert images[:, 0, 0, 0].tolist() == [0, 128, *[round(255 * i / 11) for i in range(2, 12)]]
-    with pytest.raises(ValueError, match="a modality must hold text, or images"):
-        contact_sheet(make(modalities={"vector": noise()}, present=torch.ones(12, 1, dtype=torch.bool)))
+
+
+def test_contact_sheet_of_vectors_shows_numbers_and_nan_where_absent() -> None:
+    vectors, present = noise(), torch.ones(12, 1, dtype=torch.bool)
+    present[1] = False
+    ((name, numbers),) = contact_sheet(make(modalities={"vector": vectors}, present=present, labels=None), 3)
+    assert name == "vector"
+    assert numbers is not None
+    np.testing.assert_array_equal(numbers[[0, 2]], vectors[[0, 2]].double().numpy())
+    assert np.isnan(numbers[1]).all()
 
 
 def test_attributes_are_counted_and_compared_but_do_not_order_a_contact_sheet(sets: dict[str, Any]) -> None:
@@ -218,7 +227,8 @@ def test_contact_sheet_of_tokens_shows_texts() -> None:
     }
     parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "modality_specs": specs, "labels": None}
     data = make(present=torch.tensor([[True, True], [False, True], [True, True]]), **parts)
-    ((name, texts),) = contact_sheet(data)
+    ((name, texts), (_, codes)) = contact_sheet(data)
+    np.testing.assert_array_equal(codes, tokens.double().numpy())
     assert texts is not None
     assert (name, texts.tolist()) == ("words", ["ab", "", ""])
     assert contact_sheet(replace(data, present=torch.ones(3, 2, dtype=torch.bool)))[0][1].tolist() == ["ab", "b*a", ""]  # type: ignore[union-attr]
