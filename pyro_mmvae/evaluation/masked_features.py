@@ -18,8 +18,7 @@ class FeatureMap:
     """A map from the values of a modality to few features of total variance 1, and back.
 
     Vectors are standardised per feature, counts after log(1 + x). Images and binary values are centred, and tokens are
-    one-hot vectors, centred. The result is projected onto its principal components if it has more than
-    ``num_components`` features.
+    one-hot vectors, centred. The result is projected onto its principal components if it has too many features.
 
     Args:
         data_type: Data type of the modality, such as ``"vector"`` or ``"tokens"``.
@@ -42,15 +41,24 @@ class FeatureMap:
     bounds: tuple[float, float]
 
     @classmethod
-    def fit(cls, values: NDArray[Any], data_type: str, num_classes: int, num_components: int, seed: int) -> FeatureMap:
+    def fit(
+        cls,
+        values: NDArray[Any],
+        data_type: str,
+        num_classes: int,
+        num_components: int,
+        seed: int,
+        rotate: bool = False,
+    ) -> FeatureMap:
         """Fit the map to the observed values of training items.
 
         Args:
             values: Values `(item, *shape)` in the units of the model.
             data_type: Data type of the modality, such as ``"vector"`` or ``"tokens"``.
             num_classes: Number of classes of tokens; 0 for other data types.
-            num_components: Largest number of features.
+            num_components: Largest number of features, beyond which principal components are used.
             seed: Seed of the solver of principal components.
+            rotate: If True, features are principal components even if they are few; False by default.
         """
         flat = _flatten(values, data_type, num_classes)
         center, spread = flat.mean(0), np.ones(flat.shape[1])
@@ -60,8 +68,9 @@ class FeatureMap:
         standard = (flat - center) / spread
         scale = float(np.sqrt(standard.var(0).sum()))
         pca = None
-        if standard.shape[1] > num_components and len(standard) > 1:
-            pca = PCA(min(num_components, len(standard) - 1), random_state=seed).fit(standard)
+        most = min(num_components, standard.shape[1], len(standard) - 1)
+        if (rotate or standard.shape[1] > num_components) and most > 0:
+            pca = PCA(most, random_state=seed).fit(standard)
         is_bounded = data_type in {"image", "binary"}
         bounds = (float(flat.min()), float(flat.max())) if is_bounded else (-np.inf, np.inf)
         return cls(data_type, values.shape[1:], num_classes, center, spread, pca, scale if scale > 0 else 1.0, bounds)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pyro_mmvae import experiments, reports
 from pyro_mmvae.cli import main
 from pyro_mmvae.cli.check import _label
-from pyro_mmvae.evaluation import EvaluationOptions
+from pyro_mmvae.evaluation import EvaluationOptions, masking
 from pyro_mmvae.evaluation.inference_data import read_inference_data
 from pyro_mmvae.experiments.compare import Cell
 from pyro_mmvae.reports import ppc as pictures
@@ -76,7 +76,10 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
         assert (run / "plots" / f"{name}.png").exists()
 
 
-def test_evaluate_mask_writes_table_report_and_picture(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+def test_evaluate_mask_writes_table_report_and_picture(
+    toy_config: Callable[..., Config], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "_FEATURES", 9)
     run = train(toy_config(train__epochs=1, model__aggregation="wb"), elsewhere / "run", progress=False).path
     words = ["evaluate", str(run), "--quiet", "--device", "cpu", "--threads", "1", "--likelihood-items", "0"]
     words += ["--khat-items", "0", "--no-quality", "--no-diagnostics", "--subsets", "1", "--probe-points", "20"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.decomposition import PCA
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
 from sklearn.impute import IterativeImputer, KNNImputer
 from sklearn.linear_model import BayesianRidge
@@ -17,6 +18,7 @@ from pyro_mmvae.evaluation.baselines import (
 from pyro_mmvae.evaluation.masked_features import FeatureMap
 
 SIZES = {"a": 3, "b": 2}
+COLUMNS = {"a": slice(0, 3), "b": slice(3, 5)}
 TYPES = dict.fromkeys(SIZES, "vector")
 
 
@@ -51,15 +53,27 @@ def test_baselines_equal_scikit_learn_called_by_hand(missing: float) -> None:
     mean = MeanBaseline(*train, TYPES).impute(items[0], given, targets)["b"]
     np.testing.assert_allclose(mean, np.tile(observed.mean(0), (20, 1)))
 
-    def by_hand(imputer: KNNImputer | IterativeImputer, present: dict[str, np.ndarray]) -> np.ndarray:
-        completed = imputer.fit(scaled(train[0], present, train)).transform(scaled(items[0], given, train))
-        return completed[:, 3:] * np.sqrt(2) * observed.std(0) + observed.mean(0)
-
     knn = NeighborsBaseline(maps, *train, num_neighbors=4).impute(items[0], given, targets)["b"]
-    np.testing.assert_allclose(knn, by_hand(KNNImputer(n_neighbors=4), train[1]), rtol=1e-9)
-    iterative = IterativeBaseline(maps, *train, num_rounds=40).impute(items[0], given, targets)["b"]
+    completed = KNNImputer(n_neighbors=4).fit(scaled(*train, train)).transform(scaled(items[0], given, train))
+    np.testing.assert_allclose(knn, completed[:, 3:] * np.sqrt(2) * observed.std(0) + observed.mean(0), rtol=1e-9)
+    rotated = {name: FeatureMap.fit(train[0][name][train[1][name]], "vector", 0, 30, 0, rotate=True) for name in SIZES}
+    iterative = IterativeBaseline(rotated, *train, num_rounds=40).impute(items[0], given, targets)["b"]
+    axes = {name: PCA().fit(scaled(*train, train)[train[1][name]][:, columns]) for name, columns in COLUMNS.items()}
+
+    def rotate(values: np.ndarray) -> np.ndarray:
+        blocks = []
+        for name, columns in COLUMNS.items():
+            block = values[:, columns].copy()
+            known = ~np.isnan(block).any(1)
+            block[known] = axes[name].transform(block[known]) if known.any() else 0
+            blocks.append(block)
+        return np.concatenate(blocks, 1)
+
     imputer = IterativeImputer(BayesianRidge(), max_iter=40, random_state=0)
-    np.testing.assert_allclose(iterative, by_hand(imputer, remove_in_turn(train[1])), rtol=1e-6)
+    imputer.fit(rotate(scaled(train[0], remove_in_turn(train[1]), train)))
+    completed = imputer.transform(rotate(scaled(items[0], given, train)))[:, COLUMNS["b"]]
+    expected = axes["b"].inverse_transform(completed) * np.sqrt(2) * observed.std(0) + observed.mean(0)
+    np.testing.assert_allclose(iterative, expected, rtol=1e-6)
     error = [np.sqrt(((guess - items[0]["b"]) ** 2).mean()) for guess in (mean, knn, iterative)]
     assert error[0] > error[1] > error[2]
 
