@@ -24,7 +24,7 @@ class Baseline(ABC):
     """An imputation that is fitted to training items, which may lack modalities themselves.
 
     Attributes:
-        name: Name in tables.
+        name: The name of the method in tables.
     """
 
     name: str

@@ -28,7 +28,8 @@ class FeatureMap:
         spread: Standard deviation of each value by which it is divided, `(value,)`; ones if it is not.
         pca: Principal components of the standardised values; None to keep these as they are.
         scale: Square root of the total variance, by which all features are divided.
-        bounds: Smallest and largest training value of images and binary values, to which results are clipped.
+        bounds: Smallest and largest training value to which results are clipped: of all values of images and binary
+            modalities, of each feature of counts after log(1 + x), and infinite for others.
     """
 
     data_type: str
@@ -38,7 +39,7 @@ class FeatureMap:
     spread: NDArray[np.float64]
     pca: PCA | None
     scale: float
-    bounds: tuple[float, float]
+    bounds: tuple[Any, Any]
 
     @classmethod
     def fit(
@@ -71,8 +72,11 @@ class FeatureMap:
         most = min(num_components, standard.shape[1], len(standard) - 1)
         if (rotate or standard.shape[1] > num_components) and most > 0:
             pca = PCA(most, random_state=seed).fit(standard)
-        is_bounded = data_type in {"image", "binary"}
-        bounds = (float(flat.min()), float(flat.max())) if is_bounded else (-np.inf, np.inf)
+        bounds = (-np.inf, np.inf)
+        if data_type in {"image", "binary", "counts"}:
+            # A regression that extrapolates logarithms of counts would give counts beyond all measure.
+            axis = 0 if data_type == "counts" else None
+            bounds = (flat.min(axis), flat.max(axis))
         return cls(data_type, values.shape[1:], num_classes, center, spread, pca, scale if scale > 0 else 1.0, bounds)
 
     @property
@@ -91,7 +95,7 @@ class FeatureMap:
         return features / self.scale
 
     def decode(self, features: NDArray[np.float64]) -> NDArray[Any]:
-        """Return the values that belong to features, `(item, *shape)`: the most probable tokens, and counts from 0.
+        """Return the values that belong to features, `(item, *shape)`: the most probable tokens, otherwise floats.
 
         Args:
             features: Features `(item, feature)`, such as means of those of several items.
@@ -101,10 +105,8 @@ class FeatureMap:
         values = standard * self.spread + self.center
         if self.data_type == "tokens":
             return values.reshape(-1, *self.shape, self.num_classes).argmax(-1)
-        values = values.reshape(-1, *self.shape)
-        if self.data_type == "counts":
-            return np.maximum(np.expm1(values), 0.0)
-        return np.clip(values, *self.bounds)
+        values = np.clip(values, *self.bounds).reshape(-1, *self.shape)
+        return np.expm1(values) if self.data_type == "counts" else values
 
 
 def _flatten(values: NDArray[Any], data_type: str, num_classes: int) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ class MaskedEvaluation:
     """The comparison of imputations with held-out observations.
 
     Attributes:
-        rows: The figures.
+        rows: The figures, one row per pattern, modality, number of modalities given, method and metric.
         options: The extent of the comparison.
         used: The number of items and features that were used, by what they were used for.
     """

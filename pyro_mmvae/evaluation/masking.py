@@ -261,7 +261,7 @@ def _quantile_levels(coverage: int, draws: int) -> tuple[float, float]:
     r = 1 + l (n - 1), so that :math:`l = (q (n + 1) - 1) / (n - 1)` has the probability q.
 
     Args:
-        coverage: Probability in percent.
+        coverage: Probability of the interval between both levels, in percent.
         draws: Number n of draws.
     """
     tail = (1 - coverage / 100) / 2

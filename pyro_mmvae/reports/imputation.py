@@ -34,7 +34,7 @@ class Cell(NamedTuple):
     """A figure of the table.
 
     Attributes:
-        value: The value.
+        value: The value of the figure.
         se: The standard error over items; NaN for one item.
         n: The number of items.
     """

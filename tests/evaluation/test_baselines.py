@@ -110,6 +110,12 @@ def test_feature_map_decode_inverts_encode(data_type: str) -> None:
     assert few.encode(values).shape == (40, 2)
 
 
+def test_feature_map_decode_stays_within_the_counts_of_training() -> None:
+    values = np.array([[0, 10], [1, 20], [3, 40]])
+    found = FeatureMap.fit(values, "counts", 0, 100, 0)
+    np.testing.assert_allclose(found.decode(np.array([[-50.0, 50.0]])), [[0, 40]])
+
+
 def test_feature_map_constant_feature_is_not_blown_up() -> None:
     values = np.array([[1.0, 5.0], [2.0, 5.0], [4.0, 5.0]])
     found = FeatureMap.fit(values, "vector", 0, 100, 0)
