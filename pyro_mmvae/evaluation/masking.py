@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,9 @@ _ELEMENTS = 2**25
 
 _FEATURES = 150
 """The largest number of features of all modalities in iterative imputation, whose time grows with its fourth power."""
+
+_NEIGHBOR_FEATURES = 1000
+"""The largest number of features of all modalities by which neighbours are found."""
 
 _OBSERVED = "observed"  # the method of the held-out values themselves, whose classes are the best to be reached
 
@@ -102,6 +105,26 @@ def evaluate_masked(
     return _Comparison(vae, train, test, options or MaskOptions(), classifiers).run()
 
 
+def check_maskable(names: Sequence[str], train: MultimodalDataset, test: MultimodalDataset) -> None:
+    """Check that a modality can be held out of some test item and imputed from another one.
+
+    Args:
+        names: The modalities of the model.
+        train: The items that baselines are fitted to.
+        test: The items to hold modalities out of.
+
+    Raises:
+        ValueError: If no test item has two modalities that training items have.
+    """
+    seen = {name for m, name in enumerate(train.names) if bool(train.present[:, m].any())}
+    columns = [m for m, name in enumerate(test.names) if name in seen and name in names]
+    if not bool((test.present[:, columns].sum(-1) > 1).any()):
+        raise ValueError(
+            f"mask: test items must have at least two modalities that training items have, so that one can be held "
+            f"out, got none among {len(test)} items of data {test.name!r}"
+        )
+
+
 class _Comparison:
     """The state that the parts of one comparison share."""
 
@@ -124,11 +147,7 @@ class _Comparison:
         self.test = _choose(test, options.items, options.seed)
         self.truth = _read(self.test, self.names)
         self.present = np.array([self.truth.present[name] for name in self.names], dtype=bool).T
-        if len(self.names) < 2 or not (self.present.sum(-1) > 1).any():
-            raise ValueError(
-                f"mask: test items must have at least two modalities that training items have, so that one can be held "
-                f"out, got none among {len(self.test)} items of data {test.name!r}"
-            )
+        check_maskable(self.names, train, self.test)
         self.scales = {name: self._scale(name) for name in self.names}
 
     def run(self) -> MaskedEvaluation:
@@ -227,7 +246,8 @@ class _Comparison:
         options, training = self.options, self.training
         few = training.head(options.iterative_items)
         most = min(options.iterative_components, max(_FEATURES // len(self.names), 1))
-        maps = {name: self._feature_map(name, options.components) for name in self.names}
+        components = min(options.components, max(_NEIGHBOR_FEATURES // len(self.names), 1))
+        maps = {name: self._feature_map(name, components) for name in self.names}
         few_maps = {name: self._feature_map(name, most, rotate=True) for name in self.names}
         types = {name: str(self.specs[name].data_type) for name in self.names}
         used = {

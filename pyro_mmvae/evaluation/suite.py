@@ -24,7 +24,7 @@ from pyro_mmvae.evaluation.geometry import expert_geometry
 from pyro_mmvae.evaluation.latent import latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
-from pyro_mmvae.evaluation.masking import evaluate_masked
+from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
@@ -64,10 +64,15 @@ def evaluate(
 
     Returns:
         The figures and arrays of the evaluation.
+
+    Raises:
+        ValueError: If ``mask`` is not in its range, or no test item has two modalities of which one can be held out.
     """
     options = options or EvaluationOptions()
     if mask is not None and not isinstance(mask, MaskOptions):
         mask = MaskOptions(rate=mask, seed=options.seed)
+    if mask is not None:
+        check_maskable(vae.names, train, test)  # before the other parts, which take minutes
     return _Suite(vae, train, test, options, mask, _Parts(progress)).run(cache)
 
 

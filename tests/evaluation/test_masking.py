@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae.evaluation import MaskedEvaluation, MaskedMetric, MaskOptions
+from pyro_mmvae.evaluation import MaskedEvaluation, MaskedMetric, MaskOptions, evaluate
 from pyro_mmvae.evaluation.masking import _quantile_levels, evaluate_masked
 from tests.evaluation.exact_models import Linear
 from tests.inference.own_files import train_on, write_folder
@@ -115,6 +115,10 @@ def test_evaluate_masked_without_two_modalities_raises_in_one_line() -> None:
     for train, test in ((linear.data, lonely), (lonely, linear.data)):
         with pytest.raises(ValueError, match=message):
             evaluate_masked(linear.vae, train, test, options=FAST)
+        parts: list[str] = []
+        with pytest.raises(ValueError, match=message):
+            evaluate(linear.vae, train, test, mask=0.0, progress=parts.append)
+        assert parts == []  # nothing was computed before
 
 
 @pytest.mark.parametrize(
