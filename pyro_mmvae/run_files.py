@@ -79,6 +79,16 @@ class RunFiles:
         return self.evaluation / "metrics.csv"
 
     @property
+    def imputation_table(self) -> Path:
+        """The table that compares imputations with held-out observations."""
+        return self.evaluation / "imputation.csv"
+
+    @property
+    def imputation_report(self) -> Path:
+        """The report that compares imputations with held-out observations, as Markdown."""
+        return self.evaluation / "imputation.md"
+
+    @property
     def evaluation_arrays(self) -> Path:
         """The arrays that the figures of an evaluation need."""
         return self.evaluation / "arrays.npz"

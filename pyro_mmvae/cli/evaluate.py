@@ -74,6 +74,16 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--diagnostics/--no-diagnostics", default=True, show_default=True,
     help="Measure the geometry of the experts and the use of the latent.",
 )  # fmt: skip
+@click.option(
+    "--mask", type=click.FloatRange(0, 1, max_open=True), is_flag=False, flag_value=0.0, default=None,
+    metavar="[RATE]", show_default="no imputation",
+    help="Hold out each modality in turn, impute it, and compare it with the observed one, beside simple baselines of "
+    "scikit-learn; with RATE, such as 0.3, also hold out modalities at random.",
+)  # fmt: skip
+@click.option(
+    "--mask-items", type=click.IntRange(1), default=500, show_default=True,
+    help="Largest number of test items for --mask.",
+)  # fmt: skip
 @data_options
 @items_option
 @click.option(
@@ -90,6 +100,8 @@ def evaluate(
     device: str,
     items: str | None,
     out: Path | None,
+    mask: float | None,
+    mask_items: int,
     allow_changed_data: bool,
     threads: int | None,
     quiet: bool,
@@ -98,15 +110,15 @@ def evaluate(
     """Evaluate a trained model on its test items or on other data.
 
     Reads the run directory RUN and its data set, or --data. Writes metrics.csv, summary.json and arrays.npz to
-    RUN/evaluation, and pictures to RUN/plots; prints a table. Results on other data or selected items are written to
-    RUN/on-NAME instead.
+    RUN/evaluation, and pictures to RUN/plots; prints a table. With --mask also writes imputation.csv and imputation.md.
+    Results on other data or selected items are written to RUN/on-NAME instead.
     """
     from tqdm import tqdm
 
     from pyro_mmvae import reports, runs
     from pyro_mmvae.data import cache_folder
     from pyro_mmvae.device import threads as use_threads
-    from pyro_mmvae.evaluation import EvaluationOptions
+    from pyro_mmvae.evaluation import EvaluationOptions, MaskOptions
     from pyro_mmvae.evaluation import evaluate as run_evaluation
     from pyro_mmvae.inference import select_items
 
@@ -118,7 +130,8 @@ def evaluate(
     options = EvaluationOptions(**numbers)
     train, test = opened.data("train").to(opened.device), test.to(opened.device)
     labelled = train.labels is not None and test.labels is not None
-    parts, started = options.count_parts(labelled), list[str]()
+    masking = None if mask is None else MaskOptions(rate=mask, items=mask_items, seed=options.seed)
+    parts, started = options.count_parts(labelled) + (masking is not None), list[str]()
     with use_threads(threads), tqdm(total=parts, disable=quiet, file=sys.stderr, bar_format=_BAR) as bar:
 
         def progress(part: str) -> None:
@@ -127,19 +140,25 @@ def evaluate(
             started.append(part)
 
         result = run_evaluation(
-            opened.vae, train, test, options=options, cache=cache_folder() / train.fingerprint, progress=progress
-        )
+            opened.vae, train, test, options=options, mask=masking, cache=cache_folder() / train.fingerprint,
+            progress=progress,
+        )  # fmt: skip
         bar.update(parts - bar.n)
     label = str(opened.config.model.aggregation)
     about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": label}
     out.mkdir(parents=True, exist_ok=True)
-    runs.write_evaluation(out, [row.as_row() for row in result.rows], {**about, **result.summary()}, result.arrays)
+    imputation = () if result.masked is None else [row.as_row() for row in result.masked.rows]
+    rows = [row.as_row() for row in result.rows]
+    runs.write_evaluation(out, rows, {**about, **result.summary()}, result.arrays, imputation)
     files = runs.RunFiles(out)
     click.echo(reports.table(out))
+    if imputation:
+        click.echo("\n" + reports.imputation_report(out))
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
         *reports.draw_evaluation(out),
+        *reports.write_imputation(out),
     ]:
         click.echo(f"  {file}")
 

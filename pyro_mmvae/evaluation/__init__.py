@@ -13,6 +13,10 @@ from pyro_mmvae.evaluation.frechet import frechet_distance as frechet_distance
 from pyro_mmvae.evaluation.geometry import expert_geometry as expert_geometry
 from pyro_mmvae.evaluation.latent import latent_usage as latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood as held_out_log_likelihood
+from pyro_mmvae.evaluation.masked_result import MaskedEvaluation as MaskedEvaluation
+from pyro_mmvae.evaluation.masked_result import MaskedMetric as MaskedMetric
+from pyro_mmvae.evaluation.masked_result import MaskOptions as MaskOptions
+from pyro_mmvae.evaluation.masking import evaluate_masked as evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric as Metric
 from pyro_mmvae.evaluation.metrics import choose_subsets as choose_subsets
 from pyro_mmvae.evaluation.metrics import mean_by_views as mean_by_views

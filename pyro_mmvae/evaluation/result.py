@@ -8,6 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pyro_mmvae.evaluation.diagnostics import Finding
+from pyro_mmvae.evaluation.masked_result import MaskedEvaluation
 from pyro_mmvae.evaluation.metrics import Metric, mean_by_views
 
 
@@ -76,6 +77,7 @@ class Evaluation:
         seconds: The duration of each part.
         attribute_frequency: The share of test items with each attribute, which is the average precision of an
             uninformative score.
+        masked: The comparison of imputations with held-out observations; None if it was not asked for.
     """
 
     rows: tuple[Metric, ...]
@@ -85,6 +87,7 @@ class Evaluation:
     warnings: tuple[Finding, ...] = ()
     seconds: dict[str, float] = field(default_factory=dict)
     attribute_frequency: dict[str, float] = field(default_factory=dict)
+    masked: MaskedEvaluation | None = None
 
     def summary(self) -> dict[str, Any]:
         """Return means over subsets and targets by number of modalities given, with protocols and context."""
@@ -102,7 +105,7 @@ class Evaluation:
             "warnings": [asdict(finding) for finding in self.warnings],
             "options": asdict(self.options),
             "seconds": self.seconds,
-        }
+        } | ({} if self.masked is None else {"imputation": self.masked.summary()})
 
 
 def _separate_target(row: Metric) -> str:

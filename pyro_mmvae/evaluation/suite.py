@@ -23,6 +23,8 @@ from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
 from pyro_mmvae.evaluation.geometry import expert_geometry
 from pyro_mmvae.evaluation.latent import latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
+from pyro_mmvae.evaluation.masked_result import MaskOptions
+from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
@@ -40,6 +42,7 @@ def evaluate(
     test: MultimodalDataset,
     *,
     options: EvaluationOptions | None = None,
+    mask: MaskOptions | float | None = None,
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Evaluation:
@@ -53,13 +56,24 @@ def evaluate(
         train: Items to fit probes and classifiers on.
         test: Items to evaluate on.
         options: The extent of the evaluation; the defaults of :class:`EvaluationOptions` if left out.
+        mask: The extent of the comparison of imputations with held-out observations, or only its rate, 0 to leave out
+            one modality at a time; None, the default, for no comparison.
+            See :func:`~pyro_mmvae.evaluation.masking.evaluate_masked`.
         cache: A folder for the classifiers trained on this data; by default they are not cached.
         progress: A callback that receives the name of each part as it starts.
 
     Returns:
         The figures and arrays of the evaluation.
+
+    Raises:
+        ValueError: If ``mask`` is not in its range, or no test item has two modalities of which one can be held out.
     """
-    return _Suite(vae, train, test, options or EvaluationOptions(), _Parts(progress)).run(cache)
+    options = options or EvaluationOptions()
+    if mask is not None and not isinstance(mask, MaskOptions):
+        mask = MaskOptions(rate=mask, seed=options.seed)
+    if mask is not None:
+        check_maskable(vae.names, train, test)  # before the other parts, which take minutes
+    return _Suite(vae, train, test, options, mask, _Parts(progress)).run(cache)
 
 
 class _Suite:
@@ -71,9 +85,11 @@ class _Suite:
         train: MultimodalDataset,
         test: MultimodalDataset,
         options: EvaluationOptions,
+        mask: MaskOptions | None,
         parts: _Parts,
     ) -> None:
         self.vae, self.train, self.test, self.options, self.parts = vae, train, test, options, parts
+        self.mask = mask
         self.subsets = choose_subsets(len(vae.names), limit=options.subsets, seed=options.seed)
         self.ends = [subset for subset in self.subsets if len(subset) in {1, len(vae.names)}]
         self.rows: list[Metric] = []
@@ -100,11 +116,19 @@ class _Suite:
                 everything = self.subsets[-1]
                 if has_all(self.experts, everything).any():
                     self.rows += latent_usage(self.vae, self.experts, subset=everything, draws=200, seed=options.seed)
+        masked = None
+        if self.mask is not None:
+            with self.parts("imputation"):
+                masked = evaluate_masked(
+                    self.vae, self.train, self.test, options=self.mask, classifiers=self.classifiers
+                )
         accuracy = {} if self.classifiers is None else dict(self.classifiers.accuracy)
         mixture = subset_family(self.vae) not in {"all", None}
         warnings = tuple(diagnose(self.rows, self.vae.names, mixture=mixture, bound=self.vae.guide.bound))
         frequency = _frequency(self.test)
-        return Evaluation(tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency)
+        return Evaluation(
+            tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency, masked
+        )
 
     def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
         """Run the parts that need classes or attributes, with the items that have a label."""

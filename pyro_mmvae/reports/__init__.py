@@ -6,5 +6,7 @@ from pyro_mmvae.reports.evaluation import draw_evaluation as draw_evaluation
 from pyro_mmvae.reports.evaluation import table as table
 from pyro_mmvae.reports.files import picture_format as picture_format
 from pyro_mmvae.reports.grid import image_grid as image_grid
+from pyro_mmvae.reports.imputation import imputation_report as imputation_report
+from pyro_mmvae.reports.imputation import write_imputation as write_imputation
 from pyro_mmvae.reports.plots import draw_run as draw_run
 from pyro_mmvae.reports.ppc import draw_ppc as draw_ppc

@@ -198,6 +198,7 @@ def write_evaluation(
     rows: Sequence[Mapping[str, Any]],
     summary: Mapping[str, Any],
     arrays: Mapping[str, NDArray[Any]],
+    imputation: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
     """Write the results of an evaluation into a run directory, the summary last.
 
@@ -206,6 +207,7 @@ def write_evaluation(
         rows: The rows of the table of metrics, all with the same keys.
         summary: Means and options, as JSON can hold them.
         arrays: The arrays that figures need, by name.
+        imputation: The rows of the table of imputations, all with the same keys; by default that table is not written.
 
     Returns:
         The folder of the results.
@@ -214,5 +216,7 @@ def write_evaluation(
     files.evaluation.mkdir(exist_ok=True)
     write_table(files.evaluation_table, rows)
     write_arrays(files.evaluation_arrays, arrays)
+    if imputation:
+        write_table(files.imputation_table, imputation)
     write_text(files.evaluation_summary, json.dumps(summary, indent=1) + "\n")
     return files.evaluation

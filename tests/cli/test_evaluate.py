@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from pyro_mmvae import experiments, reports
 from pyro_mmvae.cli import main
 from pyro_mmvae.cli.check import _label
-from pyro_mmvae.evaluation import EvaluationOptions
+from pyro_mmvae.evaluation import EvaluationOptions, masking
 from pyro_mmvae.evaluation.inference_data import read_inference_data
 from pyro_mmvae.experiments.compare import Cell
 from pyro_mmvae.reports import ppc as pictures
@@ -74,6 +74,38 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
         assert f": {gravest}{f' (and {len(others)} more)' if others else ''}" in printed
     for name in ("views", "khat", "latent"):
         assert (run / "plots" / f"{name}.png").exists()
+
+
+def test_evaluate_mask_writes_table_report_and_picture(
+    toy_config: Callable[..., Config], elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(masking, "_FEATURES", 9)
+    run = train(toy_config(train__epochs=1, model__aggregation="wb"), elsewhere / "run", progress=False).path
+    words = ["evaluate", str(run), "--quiet", "--device", "cpu", "--threads", "1", "--likelihood-items", "0"]
+    words += ["--khat-items", "0", "--no-quality", "--no-diagnostics", "--subsets", "1", "--probe-points", "20"]
+    result = CliRunner().invoke(main, [*words, "--mask", "0.4", "--mask-items", "16"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    with (run / "evaluation" / "imputation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["pattern", "target", "views", "method", "metric", "value", "se", "n", "seed"]
+    assert {row["pattern"] for row in rows} == {"leave one out", "at random, rate 0.4"}
+    assert {(row["target"], row["views"]) for row in rows if row["pattern"] == "leave one out"} == {
+        ("m0", "2"), ("m1", "2"), ("m2", "2")
+    }  # fmt: skip
+    judged = {row["method"] for row in rows if row["metric"] == "class_accuracy"}
+    assert judged == {"model", "mean", "k-nearest neighbours", "iterative imputation", "observed"}
+    assert max(int(row["n"]) for row in rows) == 16
+    report = (run / "evaluation" / "imputation.md").read_text(encoding="utf-8")
+    assert report.strip() in result.output
+    assert (run / "plots" / "imputation.png").exists()
+    summary = json.loads((run / "evaluation" / "summary.json").read_text())
+    assert summary["imputation"]["used"]["test_items"] == 16
+
+
+def test_evaluate_mask_of_one_is_refused(elsewhere: Path) -> None:
+    result = CliRunner().invoke(main, ["evaluate", "run", "--mask", "1"])
+    assert result.exit_code == 2
+    assert "1.0 is not in the range 0<=x<1" in result.output
 
 
 def test_evaluate_options_leave_parts_out(toy_config: Callable[..., Config], elsewhere: Path) -> None:
