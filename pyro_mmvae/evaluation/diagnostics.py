@@ -148,8 +148,8 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[F
             "dominating modality",
             f"modality {name} dominates: its expert is {least:.3g} from the joint posterior, the next one, {other}, "
             f"{second:.3g}",
-            "an aggregation in which an expert with a small scale does not outweigh the others (--agg wb or --agg mwb), "
-            f"or a smaller weight of {name} in model.expert_weights",
+            "an aggregation in which a small scale does not outweigh other experts (--agg wb or --agg mwb), or a "
+            f"smaller weight of {name} in model.expert_weights",
         )
     ]
 
@@ -187,7 +187,7 @@ def _latent(whole: dict[str, float], items: int) -> list[Finding]:
         findings.append(
             Finding(
                 "posterior far from the prior",
-                f"the aggregated posterior is {distance:.3g} nats from the prior, so that draws from the prior are poor",
+                f"the aggregated posterior is {distance:.3g} nats from the prior, from which draws are therefore poor",
                 "more --epochs, a smaller train.lr, or a larger model.beta",
             )
         )
