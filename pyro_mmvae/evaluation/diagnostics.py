@@ -129,8 +129,8 @@ def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Finding
                     "collapsed modality",
                     f"modality {name} has collapsed: its expert is {kl:.3g} nats from the prior, and its mean varies "
                     f"by {spread:.3g} over items",
-                    f"a larger model.reconstruction_weights.{name}, a smaller model.beta, a smaller "
-                    f"model.modalities.{name}.scale, or a larger network (model.network.width, model.network.hidden)",
+                    f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
+                    f"model.modalities.{name}.scale",
                 )
             )
     return findings
@@ -176,7 +176,9 @@ def _latent(whole: dict[str, float], items: int) -> list[Finding]:
             Finding(
                 "inactive latent",
                 f"only {whole['active_share']:.0%} of the latent dimensions are active",
-                "a smaller model.beta, a smaller model.scale, or a smaller model.latent_size",
+                # A smaller latent leaves out idle dimensions, but makes none active.
+                "a smaller model.beta or model.scale"
+                + (", or a smaller model.latent_size" if whole["active_share"] else ""),
             )
         )
     bound, sampled = whole.get("aggregate_kl_moments", 0.0), whole.get("aggregate_kl", 0.0)

@@ -105,6 +105,9 @@ def test_diagnose_few_active_units_are_found() -> None:
     (finding,) = diagnose([row], NAMES)
     check_advice(finding.advice)
     assert finding.what.startswith("only 3% of the latent dimensions")
+    assert "latent_size" in finding.advice
+    (idle,) = diagnose([Metric("active_share", "", NAMES, "z", 0.0, 100, 0)], NAMES)
+    assert "latent_size" not in idle.advice  # a smaller latent would be as idle
     assert diagnose([Metric("active_share", "", ("a",), "z", 1 / 32, 100, 0)], NAMES) == []
 
 
