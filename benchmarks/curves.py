@@ -22,7 +22,7 @@ from benchmarks.timing import in_turn
 from pyro_mmvae import Batch, Modality, MultimodalVAE
 from pyro_mmvae.device import threads as threads_of_process
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import Trainer
 from pyro_mmvae.training.elbo import local_pyro
 

@@ -96,7 +96,8 @@ import pyro  # noqa: E402
 import torch  # noqa: E402
 from pyro.poutine import runtime  # noqa: E402
 
-from pyro_mmvae.aggregation import functional  # noqa: E402
+from pyro_mmvae.aggregation import aggregations  # noqa: E402
+from pyro_mmvae.aggregation.names import REGISTRY  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
 from pyro_mmvae.device import resolve_device  # noqa: E402
 from pyro_mmvae.likelihoods import LIKELIHOODS  # noqa: E402
@@ -140,7 +141,7 @@ def global_state() -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "flush denormals": flushes_denormals(),
         "Pyro's handlers": list(runtime._PYRO_STACK),
-        "aggregations": functional.aggregations(),
+        "aggregations": aggregations(),
         "data": registry.data_names(),
         "data formats": registry.format_names(),
         "objectives": objectives.objective_names(),
@@ -188,7 +189,7 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a test registers after it."""
     monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
-    tables = (functional._REGISTRY, LIKELIHOODS, ENCODERS, DECODERS, NETWORKS, objectives._OBJECTIVES)
+    tables = (REGISTRY, LIKELIHOODS, ENCODERS, DECODERS, NETWORKS, objectives._OBJECTIVES)
     snapshots = [(table, table.snapshot()) for table in tables]
     yield
     for table, parts in snapshots:

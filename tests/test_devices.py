@@ -20,7 +20,8 @@ from pyro_mmvae import Batch, Experts, Modality, MultimodalDataset, MultimodalVA
 from pyro_mmvae.device import autocast, resolve_device, resolve_precision, threads
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.runs.config import Config, TrainConfig
+from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import Terms, Trainer
 from pyro_mmvae.training.elbo import local_pyro
 

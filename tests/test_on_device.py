@@ -26,7 +26,7 @@ from pyro_mmvae.data import ModalitySpec, make_batch
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import Trainer, evaluate_elbo
 from pyro_mmvae.training.elbo import local_pyro
 from tests.strategies import BUILT_IN

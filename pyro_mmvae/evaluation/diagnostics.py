@@ -14,7 +14,9 @@ from pyro_mmvae.evaluation.metrics import Metric
 FAR_APART = 3.0
 """The distance of two experts, in multiples of the expected one, above which they count as far apart. Two calibrated
 experts err independently around one z, so the expected distance is the root of the sum of their squared scales; at
-three times that, the points between them are far in the tails of both."""
+three times that, the points between them are far in the tails of both. A rule that is not a mixture never trains an
+expert by itself, so that well-trained barycenters exceed this; it is a warning all the same, because what they generate
+from single modalities is poor."""
 
 COLLAPSED_KL = 0.1
 """The mean KL divergence of an expert from the prior, in nats, below which its modality counts as collapsed. It bounds
@@ -30,8 +32,8 @@ agree and none dominates."""
 
 BAD_KHAT_SHARE = 0.2
 """The share of items with k̂ above its threshold from which importance-weighted figures count as bounds. The
-importance-weighted averages of these items are unreliable, and so is a mean over items that contains them. Every guide
-of a model of images that was tried exceeds it, good ones too, so that this is a note and not a warning."""
+importance-weighted averages of these items are unreliable, and so is a mean over items that contains them. Nearly every
+guide that was tried exceeds it given a single modality, good ones too, so that this is a note and not a warning."""
 
 FEW_ACTIVE = 0.1
 """The share of active dimensions below which the latent counts as inactive: nine in ten dimensions then carry no
@@ -99,18 +101,20 @@ def _far_apart(
 ) -> list[Finding]:
     """Find pairs of experts whose distance exceeds the expected one by a factor of ``FAR_APART``."""
     findings = []
-    advice = ["more --epochs", *["drawn subsets in training (--bound component)"] * (mixture and bound != "component")]
-    if not mixture:
-        advice = ["a mixture over subsets (--agg mwb or --agg mopoe)", *advice]
+    # More epochs do not help a rule that is not a mixture: nothing trains its experts one by one.
+    advice = (
+        ["more --epochs", "a smaller train.lr"] if mixture else ["a mixture over subsets (--agg mwb or --agg mopoe)"]
+    )
+    if mixture and bound != "component":
+        advice.append("drawn subsets in training (--bound component)")
     for (given, b), distance in pairs.items():
         expected = math.hypot(scales.get(given[0], math.inf), scales.get(b, math.inf))
         if distance > FAR_APART * expected:
             what = (
                 f"experts {given[0]} and {b} are {distance:.3g} apart, {distance / expected:.1f} times the distance "
-                "expected from their scales"
+                "expected from their scales, and neither has mass between them"
             )
-            reason = "neither has mass between them: "
-            findings.append((distance / expected, Finding("experts far apart", what, reason + ", ".join(advice))))
+            findings.append((distance / expected, Finding("experts far apart", what, ", ".join(advice))))
     return [finding for _, finding in sorted(findings, key=lambda pair: -pair[0])]
 
 
@@ -125,8 +129,8 @@ def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Finding
                     "collapsed modality",
                     f"modality {name} has collapsed: its expert is {kl:.3g} nats from the prior, and its mean varies "
                     f"by {spread:.3g} over items",
-                    f"a larger model.reconstruction_weights.{name}, a smaller model.beta, a smaller "
-                    f"model.modalities.{name}.scale, or a larger network (model.network.width, model.network.hidden)",
+                    f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
+                    f"model.modalities.{name}.scale",
                 )
             )
     return findings
@@ -144,8 +148,8 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[F
             "dominating modality",
             f"modality {name} dominates: its expert is {least:.3g} from the joint posterior, the next one, {other}, "
             f"{second:.3g}",
-            f"a smaller weight of {name} in model.expert_weights, or an aggregation in which an expert with a small "
-            "scale does not outweigh the others (--agg wb or --agg mwb)",
+            "an aggregation in which a small scale does not outweigh other experts (--agg wb or --agg mwb), or a "
+            f"smaller weight of {name} in model.expert_weights",
         )
     ]
 
@@ -156,7 +160,7 @@ def _unfit(shares: dict[tuple[tuple[str, ...], str], float]) -> list[Finding]:
         Finding(
             "unfit guide",
             f"log likelihoods given {', '.join(given) or 'nothing'} are lower bounds: k-hat is above its threshold for "
-            f"{share:.0%} of the items, as is usual for images",
+            f"{share:.0%} of the items",
             "",
         )
         for (given, _), share in sorted(shares.items(), key=lambda item: -item[1])
@@ -172,7 +176,9 @@ def _latent(whole: dict[str, float], items: int) -> list[Finding]:
             Finding(
                 "inactive latent",
                 f"only {whole['active_share']:.0%} of the latent dimensions are active",
-                "a smaller model.beta, a smaller model.scale, or a smaller model.latent_size",
+                # A smaller latent leaves out idle dimensions, but makes none active.
+                "a smaller model.beta or model.scale"
+                + (", or a smaller model.latent_size" if whole["active_share"] else ""),
             )
         )
     bound, sampled = whole.get("aggregate_kl_moments", 0.0), whole.get("aggregate_kl", 0.0)
@@ -183,8 +189,8 @@ def _latent(whole: dict[str, float], items: int) -> list[Finding]:
         findings.append(
             Finding(
                 "posterior far from the prior",
-                f"the aggregated posterior is {distance:.3g} nats from the prior",
-                "a larger model.beta or more --epochs, since draws from the prior are poor",
+                f"the aggregated posterior is {distance:.3g} nats from the prior, from which draws are therefore poor",
+                "more --epochs, a smaller train.lr, or a larger model.beta",
             )
         )
     return findings

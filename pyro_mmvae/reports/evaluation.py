@@ -82,8 +82,6 @@ def table(path: Path) -> str:
         lines.append("log_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in their own units")
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
-    if any(name.startswith("log_likelihood ") for name, _ in rows):
-        lines.append("log_likelihood: nats per item, of pixels the density of values in [0, 1], not dequantised")
     if any(name.startswith("log_likelihood_se ") for name, _ in rows):
         lines.append(
             "log_likelihood_se: standard error over the test items, which another seed on them does not reduce"

@@ -9,7 +9,8 @@ from typing import Any
 from pyro_mmvae.data import MultimodalDataset, data_names, load_data, resolve_options
 from pyro_mmvae.likelihoods import LIKELIHOODS
 from pyro_mmvae.modality_spec import ModalitySpec, resolve_modality
-from pyro_mmvae.runs.config import Config, DataConfig, ModelConfig
+from pyro_mmvae.runs.config import Config, DataConfig
+from pyro_mmvae.runs.model_settings import ModelConfig
 from pyro_mmvae.vae.custom_networks import check_names
 
 UNKEPT_DATA = "(not kept)"

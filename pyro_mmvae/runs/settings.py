@@ -9,7 +9,8 @@ from typing import Any
 
 from pyro_mmvae.data import data_options
 from pyro_mmvae.modality_spec import ModalitySpec
-from pyro_mmvae.runs.config import Config, DataConfig, NetworkConfig
+from pyro_mmvae.runs.config import Config, DataConfig
+from pyro_mmvae.runs.model_settings import NetworkConfig
 from pyro_mmvae.runs.schema import default_in_words, schema_of_hint, type_in_words
 from pyro_mmvae.signatures import Option, describe_options
 

@@ -1,13 +1,14 @@
-"""The types of the settings of a training that take more than one form, with their checks."""
+"""The section ``train`` of a configuration, and the types of its settings that take more than one form."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field, field_validator
 
 from pyro_mmvae.runs.optimization import check_optimizer, check_schedule
+from pyro_mmvae.runs.setting_values import Section, with_numbers
 
 
 def _check_threads(value: Any) -> Any:
@@ -42,3 +43,85 @@ CallbackSpecs: TypeAlias = Annotated[tuple[str | dict[str, Any], ...], BeforeVal
 
 ThreadCount: TypeAlias = Annotated[int | Literal["auto"] | None, BeforeValidator(_check_threads)]
 """A number of CPU threads, ``auto`` to time several numbers, or None for all cores."""
+
+
+class TrainConfig(Section):
+    """The optimization and the machine."""
+
+    epochs: int = Field(10, ge=0, description="Number of passes over the training data.")
+    batch_size: int = Field(64, ge=1, description="Number of items per step.")
+    lr: float = Field(3e-3, gt=0, allow_inf_nan=False, description="Learning rate after the warm-up.")
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
+        (0.9, 0.95), description="Decay rates of Adam's running means of the gradient and its square."
+    )
+    schedule: ScheduleSpec = Field(
+        "cosine",
+        description="Course of the learning rate after the warm-up: constant, a cosine that falls to zero, or a "
+        "scheduler of torch.optim.lr_scheduler by name, or a mapping with name and its options.",
+    )
+    warmup: float = Field(0.03, ge=0, lt=1, description="Share of all steps in which the learning rate rises linearly.")
+    seed: int = Field(0, ge=0, description="Seed of the initial weights, the order of the items and all draws.")
+    device: str = Field("auto", description="Device to train on: auto, cpu, cuda or another device of torch.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Precision of the networks; auto takes bf16 if the device computes faster with it."
+    )
+    threads: ThreadCount = Field(
+        None,
+        description="Number of CPU threads; all cores if null; auto times a few steps with several numbers.",
+    )
+    objective: str | dict[str, Any] = Field(
+        "elbo", description="Objective of the training: its name, or a mapping with name and options."
+    )
+    select: Literal["mixture", "component", "last"] = Field(
+        "mixture",
+        description="Choice of the best checkpoint: by the validation ELBO of the whole mixture, or of one component "
+        "drawn per item, or the last epoch.",
+    )
+    optimizer: OptimizerSpec = Field(
+        "adam",
+        description="Optimizer of torch.optim by name, or a mapping with name and its options.",
+    )
+    weight_decay: float | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Weight decay, decoupled from the gradient where the optimizer offers it; null for the optimizer's "
+        "own.",
+    )
+    clip_norm: float | None = Field(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Largest norm of the gradient of all parameters together, which is scaled down to it; null for "
+        "none.",
+    )
+    beta_warmup: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Length of the linear warm-up of beta: below 1 a fraction of the training, from 1 on a number of "
+        "epochs.",
+    )
+    beta_start: float = Field(0.0, ge=0, allow_inf_nan=False, description="Value of beta that its warm-up starts from.")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        description="Number of epochs without improvement of the figure of train.select after which training stops; "
+        "null for never.",
+    )
+    min_delta: float = Field(
+        0.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Smallest gain in nats per item that train.patience counts as an improvement.",
+    )
+    callbacks: CallbackSpecs = Field(
+        (), description="Registered callbacks by name, or mappings with name and their options."
+    )
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value.get("name") if isinstance(value, dict) else value, str):
+            raise ValueError(f"must be the name of an objective, or a mapping with name and its options, got {value!r}")
+        return with_numbers(value)

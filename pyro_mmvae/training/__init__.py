@@ -22,8 +22,8 @@ from pyro_mmvae.training.objectives import objective_options as objective_option
 from pyro_mmvae.training.objectives import register_objective as register_objective
 from pyro_mmvae.training.objectives import unregister_objective as unregister_objective
 from pyro_mmvae.training.session import TrainingError as TrainingError
-from pyro_mmvae.training.session import resume as resume
-from pyro_mmvae.training.session import train as train
+from pyro_mmvae.training.start import resume as resume
+from pyro_mmvae.training.start import train as train
 from pyro_mmvae.training.trackers import MLflow as MLflow
 from pyro_mmvae.training.trackers import TensorBoard as TensorBoard
 from pyro_mmvae.training.trackers import WandB as WandB

@@ -14,7 +14,7 @@ from pyro_mmvae.data.own.values import make_dataset
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 from pyro_mmvae.runs import make_config
 from pyro_mmvae.runs.run import Run
-from pyro_mmvae.training.session import train
+from pyro_mmvae.training.start import train
 
 _SECTIONS = ("model", "train")
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch.optim import lr_scheduler
 
-from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.runs.optimization import make_scheduler
+from pyro_mmvae.runs.train_settings import TrainConfig
 
 
 class Schedule:

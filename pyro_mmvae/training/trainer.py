@@ -11,8 +11,8 @@ from torch import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.device import autocast
-from pyro_mmvae.runs.config import TrainConfig
 from pyro_mmvae.runs.optimization import make_optimizer
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training.elbo import Averages, Terms
 from pyro_mmvae.training.objectives import Objective, make_objective
 from pyro_mmvae.training.schedule import BetaWarmup, Schedule

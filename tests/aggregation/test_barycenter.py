@@ -22,7 +22,7 @@ from pyro_mmvae.aggregation import describe_aggregation
 from pyro_mmvae.barycenters import ConvergenceWarning, solve
 from pyro_mmvae.runs.config import make_config
 from pyro_mmvae.testing import check_aggregation
-from pyro_mmvae.training import session
+from pyro_mmvae.training import start
 from tests.strategies import joint_component, random_experts
 
 NAMES = ("jeffreys", "hellinger", "renyi:0.3", "renyi:2", "alpha:-0.5", "w1", "fisher_rao", "entropic_w2:0.5")
@@ -168,8 +168,8 @@ def test_free_path_for_divergence_has_no_colon(name: str, elsewhere: Path) -> No
     config = make_config(None, {"model.aggregation": name})
     assert describe_aggregation(name)
     assert config.model.aggregation == name
-    path = session._free_path(config)
+    path = start._free_path(config)
     assert path.name == f"polymnist-mini-{name.replace(':', '-')}-seed0"
     assert path.parent == Path("runs")
     path.mkdir(parents=True)
-    assert session._free_path(config).name == f"{path.name}-2"
+    assert start._free_path(config).name == f"{path.name}-2"

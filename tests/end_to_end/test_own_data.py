@@ -21,9 +21,10 @@ from pyro_mmvae.evaluation.likelihood import sample_importance
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.experiments import make_cells
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.runs.config import TrainConfig, make_config
+from pyro_mmvae.runs.config import make_config
 from pyro_mmvae.runs.sampling import training_samples
-from pyro_mmvae.training import Trainer, evaluate_elbo, session
+from pyro_mmvae.runs.train_settings import TrainConfig
+from pyro_mmvae.training import Trainer, evaluate_elbo, resume, session
 
 N = 90
 SETTINGS = TrainConfig(lr=1e-2, schedule="constant", device="cpu", precision="fp32", threads=1, batch_size=16)
@@ -203,7 +204,7 @@ def test_load_run_with_partial_configuration_fills_in_defaults(toy_config: Any, 
     other = toy_config(train__epochs=1, data__seed=1, model__likelihood="laplace", model__scale=0.75)
     with pytest.raises(runs.RunError, match="must have the settings of this comparison"):
         make_cells(tmp_path, {("wb", 0): other})
-    session.resume(tmp_path / "wb-seed0", epochs=2, progress=False)
+    resume(tmp_path / "wb-seed0", epochs=2, progress=False)
     assert make_config(file).data == resolved.data
 
 

@@ -66,11 +66,12 @@ def test_diagnose_gravest_first_and_advice_depends_on_the_model() -> None:
     assert [w.what.split(" are")[0] for w in single[:2]] == ["experts a and c", "experts a and b"]
     assert [w.mode for w in single] == ["experts far apart", "experts far apart", "unfit guide"]
     assert "mwb" in single[0].advice
-    assert single[2].advice == ""  # a note: every guide of images shows it
+    assert single[2].advice == ""  # a note: good guides show it too
     for finding in (*single, *mixture):
         if finding.mode != "unfit guide":
             check_advice(finding.advice)
-            assert "--epochs" in finding.advice
+    assert "--epochs" not in single[0].advice  # nothing trains the experts of a single barycenter one by one
+    assert "--epochs" in mixture[0].advice
     for finding in mixture:
         assert "mixture" not in finding.advice
         assert "component" not in finding.advice
@@ -104,6 +105,9 @@ def test_diagnose_few_active_units_are_found() -> None:
     (finding,) = diagnose([row], NAMES)
     check_advice(finding.advice)
     assert finding.what.startswith("only 3% of the latent dimensions")
+    assert "latent_size" in finding.advice
+    (idle,) = diagnose([Metric("active_share", "", NAMES, "z", 0.0, 100, 0)], NAMES)
+    assert "latent_size" not in idle.advice  # a smaller latent would be as idle
     assert diagnose([Metric("active_share", "", ("a",), "z", 1 / 32, 100, 0)], NAMES) == []
 
 

@@ -23,7 +23,8 @@ from pyro_mmvae.data import register_data
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs import read_metrics
 from pyro_mmvae.runs.checkpoint import CheckpointError
-from pyro_mmvae.runs.config import Config, ConfigError, TrainConfig, dump_config, make_config
+from pyro_mmvae.runs.config import Config, ConfigError, dump_config, make_config
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import (
     ELBOObjective,
     Interrupted,

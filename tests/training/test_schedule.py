@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training.schedule import BetaWarmup, Schedule
 
 EPOCHS, STEPS = 8, 3  # per epoch

@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_mmvae import Batch, Modality, MultimodalDataset, MultimodalVAE, aggregations
 from pyro_mmvae.guides import stratified
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import NonFiniteError, RecordingELBO, Trainer, evaluate_elbo
 from pyro_mmvae.training.elbo import local_pyro
 from pyro_mmvae.training.trainer import batches

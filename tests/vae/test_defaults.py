@@ -14,7 +14,8 @@ from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.modality_spec import ModalitySpec, resolve_modality
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs import build_vae, resolve_modalities
-from pyro_mmvae.runs.config import ModelConfig, NetworkConfig, make_config
+from pyro_mmvae.runs.config import make_config
+from pyro_mmvae.runs.model_settings import ModelConfig, NetworkConfig
 
 SHAPES = {"m0": (3, 28, 28), "m1": (3, 28, 28), "v": (5,), "t": (8,), "c": (6,)}
 FIELDS: dict[str, dict[str, object]] = {

@@ -20,8 +20,9 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import calibrate_by_simulation, simulation_calibration
 from pyro_mmvae.inference.importance import importance_weights, log_mean_exp, sample_importance
 from pyro_mmvae.networks import NETWORKS, NetworkOptions, make_networks
-from pyro_mmvae.runs.config import Config, TrainConfig
+from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.sampling import draw_samples, training_samples
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import Trainer, evaluate_elbo
 
 ITEMS = 12

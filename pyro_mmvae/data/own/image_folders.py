@@ -11,7 +11,8 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.folder import META_FILE
 from pyro_mmvae.data.own.manifest import ImageSize, read_description, read_table
-from pyro_mmvae.data.own.table import Roles, TableReader
+from pyro_mmvae.data.own.roles import Roles
+from pyro_mmvae.data.own.table import TableReader
 from pyro_mmvae.data.registry import register_format
 from pyro_mmvae.data.storage.image_files import IMAGE_SUFFIXES
 

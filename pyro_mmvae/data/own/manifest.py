@@ -14,7 +14,8 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.folder import as_value_error
 from pyro_mmvae.data.own.meta import Meta, make_meta
-from pyro_mmvae.data.own.table import Roles, TableReader
+from pyro_mmvae.data.own.roles import Roles
+from pyro_mmvae.data.own.table import TableReader
 from pyro_mmvae.data.registry import register_format
 
 _SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": ""}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from pyro_mmvae.data.options import Problems, describe_item
 from pyro_mmvae.data.own.columns import is_missing
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
+from pyro_mmvae.data.own.roles import Roles, choose_columns, first_names
 from pyro_mmvae.data.storage.image_files import IMAGE_SUFFIXES, ImageFiles, find_format
 
 Mask = NDArray[np.bool_]
@@ -27,23 +26,6 @@ _SPLIT_NAMES = {
     "training": "train", "valid": "val", "validation": "val", "dev": "val", "testing": "test", "0": "train", "1": "val",
     "2": "test",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The roles of the columns of a table.
-
-    Attributes:
-        columns: Column or columns of each modality by its name, or None for one modality per column without a role.
-        ids: Column of the identifiers, or None if there is none.
-        labels: Column of the classes, or columns of the attributes, or None if there are none.
-        split_by: Column of the splits, or None for a random split.
-    """
-
-    columns: Mapping[str, str | Sequence[str]] | None = None
-    ids: str | None = None
-    labels: str | Sequence[str] | None = None
-    split_by: str | None = None
 
 
 class TableReader:
@@ -74,19 +56,20 @@ class TableReader:
             DataError: If columns or cells are wrong, with all problems.
         """
         labels = [roles.labels] if isinstance(roles.labels, str) else list(roles.labels or ())
+        names = [str(name) for name in self.table.columns]
         for column in filter(None, (roles.ids, roles.split_by, *labels)):
             if column not in self.table.columns:
-                raise ValueError(f"{self.where}: must have a column {column!r}, got {self._list()}")
+                raise ValueError(f"{self.where}: must have a column {column!r}, got {first_names(names)}")
         self.ids = self._read_ids(roles.ids)
         used = {*filter(None, (roles.ids, roles.split_by)), *labels}
-        chosen = self._choose_columns(roles.columns, used)
-        modalities, masks, names, problems = dict[str, Any](), list[Mask](), dict[str, NDArray[Any]](), Problems()
+        chosen = choose_columns(self.where, names, roles.columns, used)
+        modalities, masks, features, problems = dict[str, Any](), list[Mask](), dict[str, NDArray[Any]](), Problems()
         for name, columns in chosen.items():
             with problems.collect():
                 modalities[name], mask = self._read_modality(name, columns)
                 masks.append(mask)
                 if getattr(modalities[name], "shape", ())[1:] == (len(columns),):
-                    names[name] = np.array(columns, dtype=np.str_)
+                    features[name] = np.array(columns, dtype=np.str_)
         classes = None
         with problems.collect():
             classes = self._read_labels(labels, isinstance(roles.labels, (list, tuple)))
@@ -112,41 +95,12 @@ class TableReader:
             name=path.name,
             provenance=provenance,
             ids=None if self.ids is None else np.array(self.ids, dtype=np.str_),
-            feature_names=names,
+            feature_names=features,
         )
 
     def _read_splits(self, column: str) -> NDArray[np.str_]:
         names = [str("" if cell is None else cell) for cell in self._cells(column)]
         return np.array([_SPLIT_NAMES.get(name.lower(), name) for name in names], dtype=np.str_)
-
-    def _list(self) -> str:
-        names = [str(name) for name in self.table.columns]
-        return ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-
-    def _choose_columns(
-        self, chosen: Mapping[str, str | Sequence[str]] | None, used: set[str]
-    ) -> dict[str, tuple[str, ...]]:
-        """Return the columns of each modality, with patterns replaced by the columns that match them."""
-        names = [str(name) for name in self.table.columns]
-        modalities: dict[str, tuple[str, ...]] = {}
-        if chosen is None:
-            modalities = {name: (name,) for name in names if name not in used}
-        else:
-            for modality, patterns in chosen.items():
-                found: dict[str, None] = {}
-                for pattern in [patterns] if isinstance(patterns, str) else patterns:
-                    matching = [name for name in names if fnmatchcase(name, pattern) and name not in used]
-                    matching = [pattern] if pattern in names else matching
-                    if not matching:
-                        raise ValueError(
-                            f"{self.where}: columns of modality {modality!r} must be among {self._list()}, got "
-                            f"{pattern!r}"
-                        )
-                    found |= dict.fromkeys(matching)
-                modalities[str(modality)] = tuple(found)
-        if not modalities:
-            raise ValueError(f"{self.where}: must have a column of a modality, got only {self._list()}")
-        return modalities
 
     def _cells(self, column: str) -> list[Any]:
         """Return the cells of a column, None for those that are empty, strings without spaces at their ends."""

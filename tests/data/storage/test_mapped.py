@@ -13,7 +13,7 @@ from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.data import MappedTensor, MultimodalDataset, from_arrays, load_data, make_batch
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
 from pyro_mmvae.networks import NetworkOptions
-from pyro_mmvae.runs.config import TrainConfig
+from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import Trainer, evaluate_elbo
 
 N = 60

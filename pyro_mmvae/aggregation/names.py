@@ -1,0 +1,146 @@
+"""The names of aggregations: the table of built-in and registered ones, and the divergences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pyro_mmvae.aggregation.barycenter import DivergenceBarycenter
+from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.mixtures import (
+    MixtureOfBarycenters,
+    MixtureOfExperts,
+    MixtureOfProducts,
+    MixtureOverSubsets,
+)
+from pyro_mmvae.aggregation.rules import LogLinearPool, MomentMatching, ProductOfExperts, WassersteinBarycenter
+from pyro_mmvae.barycenters import divergences, find_divergence
+from pyro_mmvae.registry import Registry
+from pyro_mmvae.signatures import Option, describe_options
+
+OPTIONS = ("expert_weights", "subset_weights", "prior", "prior_expert")
+"""The keywords that every aggregation by name takes."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named aggregation.
+
+    Attributes:
+        make: The function that makes it from keywords.
+        summary: A one-line summary of the aggregation.
+        source: The class or function that defines its options; None if it has only those of every aggregation.
+        shared: The keywords in ``OPTIONS`` that are taken in addition to those of ``source``.
+    """
+
+    make: Callable[..., Aggregation]
+    summary: str
+    source: Callable[..., Any] | None = None
+    shared: tuple[str, ...] = ()
+
+
+REGISTRY: Registry[Entry] = Registry(
+    "aggregation",
+    "Every divergence is an aggregation too, and mixture:DIVERGENCE its mixture over subsets. Register your own with "
+    "@pyro_mmvae.register_aggregation('name'), or give the object itself",
+)
+for _name, _class, _summary in (
+    (
+        "poe",
+        ProductOfExperts,
+        "product of all present experts and the prior (the posterior of MVAE; its objective adds ELBOs of subsets)",
+    ),
+    (
+        "moe",
+        MixtureOfExperts,
+        "mixture of the present experts (the posterior of MMVAE; its objective is importance-weighted)",
+    ),
+    ("mopoe", MixtureOfProducts, "mixture of products over every subset (MoPoE)"),
+    ("wb", WassersteinBarycenter, "2-Wasserstein barycenter of all present experts"),
+    ("mwb", MixtureOfBarycenters, "mixture of Wasserstein barycenters over every subset"),
+    ("pool", LogLinearPool, "log-linear pool: the barycenter of KL(q || q_m)"),
+    ("moment", MomentMatching, "moment matching: the Gaussian barycenter of KL(q_m || q)"),
+):
+    REGISTRY.register(_name, Entry(_class, _summary, _class), built_in=True)
+_BUILT_IN = tuple(REGISTRY)
+
+
+def aggregations() -> tuple[str, ...]:
+    """Return the names of all aggregations: the built-in ones, the divergences, and the registered ones.
+
+    A divergence may be given another parameter, ``renyi:0.9``, and has a mixture over every subset,
+    ``mixture:renyi:0.9``.
+    """
+    return tuple(dict.fromkeys([*_BUILT_IN, *divergences(), *REGISTRY]))
+
+
+def describe_aggregation(name: str) -> str:
+    """Return a one-line summary of an aggregation by name.
+
+    Args:
+        name: One of :func:`aggregations`, or a divergence with a parameter.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    return find_entry(name).summary
+
+
+def aggregation_options(name: str) -> tuple[Option, ...]:
+    """Return the options of an aggregation by name.
+
+    Args:
+        name: One of :func:`aggregations`, or a divergence with a parameter.
+
+    Returns:
+        The options with their defaults, annotations and descriptions.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    entry = find_entry(name)
+    options = {} if entry.source is None else {option.name: option for option in describe_options(entry.source)}
+    shared = {option.name: option for option in describe_options(Aggregation) if option.name in entry.shared}
+    return tuple({**options, **shared}.values())
+
+
+def find_entry(name: str) -> Entry:
+    """Return a registered aggregation or a divergence's, by name."""
+    if name not in REGISTRY:
+        entry = find_divergence_entry(name)
+        if entry is not None:
+            return entry
+    return REGISTRY.lookup(name)
+
+
+def find_divergence_entry(name: str) -> Entry | None:
+    """Return the aggregation of a divergence, or with ``mixture:`` its mixture; None if there is no such divergence.
+
+    Raises:
+        ValueError: If the parameter of the divergence is outside of its domain.
+    """
+    inner = name.removeprefix("mixture:")
+    divergence = find_divergence(inner)
+    if divergence is None:
+        return None
+    if inner == name:
+        return Entry(
+            partial(DivergenceBarycenter, name),
+            f"barycenter under {divergence.summary}; mixture:{name} over every subset",
+            partial(DivergenceBarycenter, name),
+        )
+    return Entry(
+        partial(_mixture_of_divergence, inner),
+        f"mixture over every subset of barycenters under {divergence.summary}",
+        partial(DivergenceBarycenter, inner),
+    )
+
+
+def _mixture_of_divergence(divergence: str, **options: Any) -> Aggregation:
+    shared = {name: options.pop(name) for name in OPTIONS if name in options}
+    rule = DivergenceBarycenter(divergence, **options)
+    mixture = MixtureOverSubsets(rule, **shared)
+    mixture.name = f"mixture:{rule.name}"
+    return mixture
