@@ -184,7 +184,7 @@ def test_load_manifest_given_several_bad_cells_reports_all(tmp_path: Path) -> No
 
 def test_load_manifest_given_images_of_two_sizes_names_item_and_file_on_reading(tmp_path: Path) -> None:
     data = load_data(write(make_table(tmp_path), tmp_path), "train", columns={"photo": "file"})
-    with pytest.raises(ValueError, match="item '002': .*2.png must have height x width 20 x 16 .* got 22 x 16: set the"):
+    with pytest.raises(ValueError, match="item '002': .*2.png must have height x width 20 x 16 .* got 22 x 16: set"):
         data.modalities["photo"][torch.tensor([0, 2])]
 
 
