@@ -90,7 +90,8 @@ def select_items(data: MultimodalDataset, items: ItemsLike = None) -> Items:
     else:
         rows = _find_rows(np.asarray(items), ids)
     if not len(rows):
-        raise ValueError(f"items must select at least one of the {count} items, got {items!r}")
+        got = f"rows {items.start}:{items.stop}".replace("None", "") if isinstance(items, slice) else repr(items)
+        raise ValueError(f"items must select at least one of the {count} items, got {got}")
     return Items(data, rows.astype(np.int64), ids[rows])
 
 

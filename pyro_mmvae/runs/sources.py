@@ -18,7 +18,12 @@ _INHERITED = ("kinds", "layer", "missing_nan", "missing_zero", "allow_constant",
 
 
 def load_source(
-    config: Config, data: str | Path | None, split: str | None, options: Mapping[str, Any] | None = None
+    config: Config,
+    data: str | Path | None,
+    split: str | None,
+    options: Mapping[str, Any] | None = None,
+    *,
+    allow_missing_columns: bool = False,
 ) -> MultimodalDataset:
     """Load one split of a run's own data or of another source.
 
@@ -28,6 +33,7 @@ def load_source(
         split: The name of the split; by default ``"test"`` of the run's data or of a named set, and ``"all"`` of a file
             of the user.
         options: Options of the loader by name, which take precedence over those of the run.
+        allow_missing_columns: If True, another table may lack columns that its description names; False by default.
 
     Raises:
         ValueError: If the source, the split or an option is unknown, or the files are not valid.
@@ -45,4 +51,6 @@ def load_source(
         inherited = {key: own[key] for key in _INHERITED if key in own and key in source.options}
         if source.name == config.data.name:
             inherited = own
+        if allow_missing_columns and "allow_missing_columns" in source.options:
+            inherited = {**inherited, "allow_missing_columns": True}
     return load_data(name, split, **resolve_options(name, {**inherited, **(options or {})}))

@@ -57,6 +57,12 @@ def message(*args: str, **options: int) -> str:
 
 
 @pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("path", ["nowhere.csv", "no/where", "/no"])
+def test_load_data_with_a_path_that_does_not_exist_says_so(path: str) -> None:
+    assert message(path).startswith(f"{path!r} must be an existing file or folder, or the name of a data set, got")
+
+
+@pytest.mark.usefixtures("calls")
 def test_load_data_with_an_unknown_name_split_or_option_lists_the_allowed_ones() -> None:
     assert message("polymnist") == (
         "unknown data set 'polymnist', did you mean 'polymnist-mini'? Available: celeba, mnist-svhn-text, "

@@ -188,6 +188,15 @@ def test_load_manifest_given_images_of_two_sizes_names_item_and_file_on_reading(
         data.modalities["photo"][torch.tensor([0, 2])]
 
 
+def test_load_manifest_allowing_missing_columns_leaves_them_and_empty_modalities_out(tmp_path: Path) -> None:
+    path = write(make_table(tmp_path).drop(columns=["s2", "caption"]), tmp_path)
+    columns = {"sensors": ["s1", "s2", "s3"], "caption": "caption", "photo": "f*"}
+    with pytest.raises(ValueError, match="columns of modality 'sensors' must be among s1, s3.*, got 's2'"):
+        load_data(path, "train", columns=columns, image_size=8)
+    data = load_data(path, "train", columns=columns, image_size=8, allow_missing_columns=True)
+    assert (data.names, data.feature_names["sensors"]) == (("sensors", "photo"), ("s1", "s3"))
+
+
 def test_check_data_given_images_of_many_sizes_reports_them_in_one_line(tmp_path: Path) -> None:
     table = make_table(tmp_path).drop(columns="split")
     problems = list(check_data(str(write(table, tmp_path)), {"columns": {"photo": "file"}}))
