@@ -196,10 +196,10 @@ def _is_text(values: NDArray[Any]) -> bool:
 
 def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Return True for the items of a row that are masked or, if they are numbers, NaN."""
-    absent = np.ma.getmaskarray(values)
+    absent: NDArray[np.bool_] = np.ma.getmaskarray(values)
     if values.dtype.kind == "f":
         absent = absent | np.isnan(np.ma.getdata(values))
-    return absent.reshape(len(values), -1).all(1)
+    return np.asarray(absent.reshape(len(values), -1).all(1), dtype=np.bool_)
 
 
 def _in_row(axis: Axes, height: float) -> Transform:
