@@ -14,7 +14,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     Args:
         path: The file to write or replace.
         content: The bytes to write into it.
+
+    Raises:
+        IsADirectoryError: If the path is a folder.
     """
+    _refuse_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -42,8 +46,10 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
 
     Raises:
         FileExistsError: If the file exists and ``force`` is False.
+        IsADirectoryError: If the path is a folder.
     """
     refuse_existing(path, force=force)
+    _refuse_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -68,3 +74,9 @@ def refuse_existing(path: Path, *, force: bool) -> None:
         raise FileExistsError(
             f"{path} must not exist, got an existing path: choose another one, or pass --force (force=True in Python)"
         )
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raise an error if a path to write a file to is a folder."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a file, got a folder: choose another path")

@@ -224,7 +224,9 @@ def sample(
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".npz":
-        note = f"{opened.config.model.aggregation}, seed {seed}"
+        has_units = any(label.endswith("(s.d.)") for label, _ in samples.rows)
+        unit = "; s.d.: standard deviations from the training mean" if has_units else ""
+        note = f"{opened.config.model.aggregation}, seed {seed}{unit}"
         reports.image_grid(samples.rows, out, title=f"Draws {source}", note=note)
         click.echo(f"{out}: {count} draws {source}, seed {seed}")
     _echo_texts(texts)

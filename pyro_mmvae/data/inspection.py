@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.options import DataError
 from pyro_mmvae.data.registry import find_data, load_data
+from pyro_mmvae.data.storage.image_files import ImageSizeError
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
@@ -200,11 +201,12 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
 def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
     """Report values of a modality that are not finite or constant, reading a block of items at a time."""
     first, constant = None, len(rows) > 1
+    errors: list[ValueError] = []
     for part in rows.split(_BLOCK_SIZE if isinstance(values, Tensor) else _LAZY_BLOCK_SIZE):
         try:
             block = values[part]
         except ValueError:
-            yield from _unreadable_items(values, part)
+            errors += _unreadable_items(values, part)
             constant = False
             continue
         first = block[:1] if first is None else first
@@ -213,17 +215,27 @@ def _check_values(name: str, values: Any, rows: Tensor) -> Iterator[str]:
             yield f"modality {name!r}: values must be finite, got others in item {int(part[item])}"
             return
         constant = constant and bool((block == first).all())
+    yield from _list_errors(errors)
     if constant:
         yield f"modality {name!r} must vary between items, got one value in all of them"
 
 
-def _unreadable_items(values: Any, rows: Tensor) -> Iterator[str]:
+def _unreadable_items(values: Any, rows: Tensor) -> Iterator[ValueError]:
     """Yield the error of each item that cannot be read."""
     for row in rows.split(1):
         try:
             values[row]
         except ValueError as error:
-            yield str(error)
+            yield error
+
+
+def _list_errors(errors: Sequence[ValueError]) -> Iterator[str]:
+    """Yield a line per error, and one line for all images that only lack the size of the first one."""
+    sizes = [error for error in errors if isinstance(error, ImageSizeError)]
+    if sizes:
+        others = f"; {len(sizes) - 1} other images of the split have another size too" if len(sizes) > 1 else ""
+        yield f"{sizes[0]}{others}"
+    yield from (str(error) for error in errors if not isinstance(error, ImageSizeError))
 
 
 def _compare_splits(first: SplitSummary, other: SplitSummary) -> Iterator[str]:

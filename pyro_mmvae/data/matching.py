@@ -200,7 +200,7 @@ class _ModalityMatch:
         if not self.fill:
             raise ValueError(
                 f"{self.where} must have {what}, got none of the name {_list(lacking)}: add them, or fill them with "
-                "their training means (missing_features='fill')"
+                "their training means (--missing-features fill, in Python missing_features='fill')"
             )
         if self.name not in self.description.feature_means:
             raise ValueError(f"{self.where} must have {what}, since tokens have no mean, got no {_list(lacking)}")
@@ -213,7 +213,7 @@ class _ModalityMatch:
         if surplus and not self.drop:
             raise ValueError(
                 f"{self.where} must have only features that the model was trained on, got {_list(surplus)} as well: "
-                "remove them, or drop them (surplus_features='drop')"
+                "remove them, or drop them (--surplus-features drop, in Python surplus_features='drop')"
             )
         if surplus:
             self.notes.append(

@@ -177,6 +177,11 @@ def _lookup_source(name: str) -> _Match:
         return _Match(DATA_SETS[name])
     path = Path(name).expanduser()
     if not path.exists():
+        if path.suffix or len(path.parts) > 1:  # not meant as a name
+            raise ValueError(
+                f"{name!r} must be an existing file or folder, or the name of a data set, got neither: check the path; "
+                f"the names are {', '.join(sorted(DATA_SETS))}"
+            )
         raise ValueError(DATA_SETS.unknown(name))
     for format_name, entry in FORMATS.items():
         if entry.detect is not None and entry.detect(path):

@@ -90,7 +90,8 @@ def select_items(data: MultimodalDataset, items: ItemsLike = None) -> Items:
     else:
         rows = _find_rows(np.asarray(items), ids)
     if not len(rows):
-        raise ValueError(f"items must select at least one of the {count} items, got {items!r}")
+        got = f"rows {items.start}:{items.stop}".replace("None", "") if isinstance(items, slice) else repr(items)
+        raise ValueError(f"items must select at least one of the {count} items, got {got}")
     return Items(data, rows.astype(np.int64), ids[rows])
 
 
@@ -106,10 +107,8 @@ def _find_rows(items: NDArray[Any], ids: NDArray[np.str_]) -> NDArray[Any]:
     position = {name: row for row, name in enumerate(ids.tolist())}
     unknown = [name for name in items.tolist() if name not in position]
     if unknown:
-        raise ValueError(
-            f"items must be identifiers of the data, such as {str(ids[0])!r}, got {unknown[0]!r} and "
-            f"{len(unknown) - 1} other unknown ones"
-        )
+        others = f" and {len(unknown) - 1} more that it lacks" if len(unknown) > 1 else ""
+        raise ValueError(f"items must be identifiers of the data, such as {str(ids[0])!r}, got {unknown[0]!r}{others}")
     return np.array([position[name] for name in items.tolist()], dtype=np.int64)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Affine2D, Transform
 from numpy.typing import NDArray
 
 from pyro_mmvae.reports.files import picture_format, save_figure
@@ -89,8 +90,8 @@ def image_grid(rows: Sequence[Row], file: Path, *, title: str = "", note: str = 
 
     Args:
         rows: Pairs of a label and values, or None for a gap: uint8 images `(item, channel, height, width)` of one or
-            three channels, strings `(item,)`, or numbers `(item, …)`, of which an item that is NaN is left out. Strings
-            are broken into lines as wide as the images, or wider if a text is long.
+            three channels, strings `(item,)`, or numbers `(item, …)`. Items that are masked, in a masked array, or NaN
+            are marked as absent. Strings are broken into lines as wide as the images, or wider if a text is long.
         file: The file, which is written atomically in the format of its suffix, such as PNG, PDF or SVG.
         title: The title above the grid; left out by default.
         note: The note below the grid; left out by default.
@@ -193,6 +194,19 @@ def _is_text(values: NDArray[Any]) -> bool:
     return values.dtype.kind == "U"
 
 
+def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return True for the items of a row that are masked or, if they are numbers, NaN."""
+    absent: NDArray[np.bool_] = np.ma.getmaskarray(values)
+    if values.dtype.kind == "f":
+        absent = absent | np.isnan(np.ma.getdata(values))
+    return np.asarray(absent.reshape(len(values), -1).all(1), dtype=np.bool_)
+
+
+def _in_row(axis: Axes, height: float) -> Transform:
+    """Return the transformation from inches in a row, whatever the scale of a row of vectors, to the picture."""
+    return Affine2D().scale(1, 1 / height) + axis.get_xaxis_transform()
+
+
 def _draw_row(axis: Axes, label: str, values: NDArray[Any], layout: _Layout, height: float) -> None:
     """Draw the items of a row, and its label on the left."""
     axis.set(xlim=(0, layout.content), ylim=(0, height), xticks=[], yticks=[], facecolor="none")
@@ -204,20 +218,29 @@ def _draw_row(axis: Axes, label: str, values: NDArray[Any], layout: _Layout, hei
     lefts = [item * (layout.cell + _PAD) for item in range(len(values))]
     width, side = layout.size(values)
     bottom = (height - side) / 2
+    absent = _absent(values)
+    for left, is_absent in zip(lefts, absent, strict=True):
+        if is_absent:
+            axis.text(
+                left + (0 if _is_text(values) else width / 2), height / 2, "absent", va="center", color="0.5",
+                ha="left" if _is_text(values) else "center", fontsize=TEXT_POINTS, style="italic",
+                transform=_in_row(axis, height),
+            )  # fmt: skip
     if _is_text(values):
-        for left, text in zip(lefts, values, strict=True):
+        for left, text in zip(np.array(lefts)[~absent], values[~absent], strict=True):
             axis.text(
                 left, bottom + side, "\n".join(break_lines(str(text), layout.letters)), ha="left", va="top",
                 fontsize=TEXT_POINTS, family="DejaVu Sans Mono",
             )  # fmt: skip
     elif _is_image(values):
-        for left, image in zip(lefts, values, strict=True):
+        for left, image in zip(np.array(lefts)[~absent], values[~absent], strict=True):
             pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
             extent = (left, left + width, bottom, bottom + side)
             axis.imshow(pixels, extent=extent, aspect="auto", cmap="gray", vmin=0, vmax=255)
         axis.set(xlim=(0, layout.content), ylim=(0, height))  # which images change
     else:
-        _draw_vectors(axis, values.reshape(len(values), -1).astype(float), lefts, layout)
+        numbers = np.ma.getdata(values).reshape(len(values), -1).astype(float)
+        _draw_vectors(axis, np.where(absent[:, None], np.nan, numbers), lefts, layout)
 
 
 def _draw_vectors(axis: Axes, values: NDArray[np.float64], lefts: Sequence[float], layout: _Layout) -> None:

@@ -126,12 +126,30 @@ def _class_row(arrays: Mapping[str, NDArray[Any]]) -> list[Row]:
     return [("class", arrays["classes"])] if "classes" in arrays else []
 
 
+def _picture_row(arrays: Mapping[str, NDArray[Any]], label: str, key: str, name: str) -> Row:
+    """Return the values of a modality as a row: absent items masked, and standardized vectors in their own unit.
+
+    Features of different units, such as kelvin and pascal, could not be seen beside each other on one axis otherwise.
+    """
+    values, present = arrays[key], arrays.get(f"present.{name}")
+    if f"spread.{name}" in arrays and values.dtype.kind == "f":
+        values, label = (values - arrays[f"center.{name}"]) / arrays[f"spread.{name}"], f"{label} (s.d.)"
+    if key.startswith("observed.") and present is not None and not present.all():
+        absent = np.broadcast_to(~present.reshape(-1, *[1] * (values.ndim - 1)), values.shape)
+        values = np.ma.masked_array(values, absent)
+    return label, values
+
+
 def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
     """Draw each modality and its reconstruction given all modalities."""
     rows = [*_class_row(arrays), ("", None)]
     for name in names:
-        rows += [(name, arrays[f"observed.{name}"]), ("reconstructed", arrays[f"reconstruction.{name}"]), ("", None)]
-    return image_grid(rows, file, title="Reconstructions given every modality", note="validation items")
+        rows += [
+            _picture_row(arrays, name, f"observed.{name}", name),
+            _picture_row(arrays, "reconstructed", f"reconstruction.{name}", name),
+            ("", None),
+        ]
+    return image_grid(rows, file, title="Reconstructions given every modality", note=_note(arrays))
 
 
 def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
@@ -140,8 +158,14 @@ def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file
     items = slice(None if len(names) <= _MANY else _FEW_ITEMS)
     rows: list[Row] = []
     for given in shown:
-        group = [*_class_row(arrays), (f"given {given}", arrays[f"observed.{given}"])]
-        group += [(f"→ {name}", arrays[f"generated.{given}.{name}"]) for name in shown]
+        group = [*_class_row(arrays), _picture_row(arrays, f"given {given}", f"observed.{given}", given)]
+        group += [_picture_row(arrays, f"→ {name}", f"generated.{given}.{name}", name) for name in shown]
         rows += [*((label, values[items]) for label, values in group if values is not None), ("", None)]
-    note = "validation items" + (f"; {len(shown)} of {len(names)} modalities" if len(shown) < len(names) else "")
+    note = _note(arrays) + (f"; {len(shown)} of {len(names)} modalities" if len(shown) < len(names) else "")
     return image_grid(rows, file, title="Each modality generated from each one", note=note)
+
+
+def _note(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Return the note below a picture of validation items."""
+    has_units = any(name.startswith("spread.") for name in arrays)
+    return "validation items" + ("; s.d.: standard deviations from the training mean" if has_units else "")

@@ -74,7 +74,7 @@ class Answers:
         if data is None and not options:
             return self.data(split or "test")
         if data is None or isinstance(data, (str, Path)):
-            result = load_source(self.config, data, split, options)
+            result = load_source(self.config, data, split, options, allow_missing_columns=missing_features == "fill")
             if data is None:
                 return result
         else:

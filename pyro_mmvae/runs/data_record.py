@@ -155,8 +155,15 @@ def load_checked_split(path: Path, config: Config, split: str, *, train_is_check
         train_is_checked: If True, the training split was checked already and is not loaded. False by default.
 
     Raises:
+        FileNotFoundError: If the data are files that do not exist any more.
         DataChangedError: If the content of the split differs; the message says in what.
     """
+    place = Path(config.data.name)
+    if place.is_absolute() and not place.exists():
+        raise FileNotFoundError(
+            f"{path}: the data that the run was trained on must exist, got nothing at {place}: put them back, or pass "
+            "their new path as --data (data= in Python) to a command that needs no training items"
+        )
     data = load_split(config, split)
     record = read_record(path)
     if record is None:

@@ -14,7 +14,7 @@ from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.inference.items import ItemsLike, select_items
-from pyro_mmvae.likelihoods import Likelihood
+from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood
 from pyro_mmvae.runs.run import Run
 
 _NUM_DRAWS = 8  # of draw_samples, unless told otherwise
@@ -34,7 +34,8 @@ class Samples:
             ``given.NAME.string`` and ``generated.NAME.string``, the strings that they stand for.
         rows: All modalities as rows of a picture, pairs of a label and values: first the classes of the items
             conditioned on, if the data has classes, then what was given and what was generated. Tokens without an
-            alphabet are strings of numbers.
+            alphabet are strings of numbers. Vectors that the model standardizes are in standard deviations from the
+            mean of the training items, and the label says so.
     """
 
     given: dict[str, NDArray[Any]]
@@ -141,13 +142,18 @@ def training_samples(
         ``observed.NAME``, ``reconstruction.NAME`` (given every modality) and ``generated.GIVEN.NAME``: images as uint8
         `(item, channel, height, width)`, text as strings `(item,)` of the most probable tokens, tokens without an
         alphabet as strings of numbers, everything else as float32 `(item, …)`. An absent observation is black, empty or
-        NaN. ``classes`` are the names of the classes `(item,)`, if there are classes.
+        NaN, and ``present.NAME`` `(item,)` is False for it. ``center.NAME`` and ``spread.NAME`` are the mean and the
+        standard deviation by which the model standardizes the modality, if it does. ``classes`` are the names of the
+        classes `(item,)`, if there are classes.
     """
     subset = data.subset(_one_of_each_class(data, count))
     classes = class_strings(subset)
     images = {name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}}
     arrays = {} if classes is None else {"classes": classes}
     arrays |= {f"observed.{name}": _observed(run, subset, name, name in images) for name in data.names}
+    arrays |= {f"present.{name}": subset.present[:, column].cpu().numpy() for column, name in enumerate(data.names)}
+    for name, (center, spread) in _moments(run).items():
+        arrays |= {f"center.{name}": center, f"spread.{name}": spread}
     values = subset.tensors
     if not subset.complete:
         values["present"] = subset.present
@@ -206,7 +212,12 @@ def _to_samples(run: Run, observed: dict[str, Tensor], means: dict[str, Tensor],
 def _add(run: Run, name: str, value: Tensor, samples: Samples, part: str) -> None:
     """Add the values of a modality to the samples, with the strings that tokens with an alphabet stand for."""
     shown = _shown(run, name, value, _is_image(run, name))
-    samples.rows.append((f"given {name}" if part == "given" else name, shown))
+    label = f"given {name}" if part == "given" else name
+    moments = _moments(run).get(name)
+    if moments is None or _is_image(run, name):
+        samples.rows.append((label, shown))
+    else:
+        samples.rows.append((f"{label} (s.d.)", (shown - moments[0]) / moments[1]))
     if _is_image(run, name):
         getattr(samples, part)[name] = shown
         return
@@ -230,6 +241,16 @@ def _shown(run: Run, name: str, value: Tensor, is_image: bool) -> NDArray[Any]:
 def _is_image(run: Run, name: str) -> bool:
     shape = run.state["shapes"][name]
     return len(shape) == 3 and shape[0] in {1, 3} and run.model.likelihoods[name].parameter_shape == tuple(shape)
+
+
+def _moments(run: Run) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Return mean and standard deviation of the training items by the name of each standardized modality."""
+    likelihoods = {name: run.model.likelihoods[name] for name in run.names}
+    return {
+        name: (likelihood.center.cpu().numpy(), likelihood.spread.cpu().numpy())
+        for name, likelihood in likelihoods.items()
+        if isinstance(likelihood, StandardizedLikelihood)
+    }
 
 
 def _readout(run: Run, name: str, mean: Tensor, is_image: bool) -> NDArray[Any]:

@@ -76,7 +76,8 @@ def test_match_data_reordered_features_returns_training_order() -> None:
             lambda: make({"rna": RNA[:, :2]}, {"rna": ("g2", "g3")}),
             {},
             "new: modality 'rna' must have the 3 features that the model was trained on, got none of the name 'g1': "
-            "add them, or fill them with their training means (missing_features='fill')",
+            "add them, or fill them with their training means (--missing-features fill, in Python "
+            "missing_features='fill')",
         ),
         (
             lambda: make({"rna": RNA}, {"rna": ("h1", "h2", "h3")}),
@@ -88,7 +89,7 @@ def test_match_data_reordered_features_returns_training_order() -> None:
             lambda: make({"rna": np.tile(RNA, 2)}, {"rna": ("g1", "g2", "g3", "a", "b", "c")}),
             {},
             "new: modality 'rna' must have only features that the model was trained on, got 'a', 'b', 'c' as well: "
-            "remove them, or drop them (surplus_features='drop')",
+            "remove them, or drop them (--surplus-features drop, in Python surplus_features='drop')",
         ),
         (
             lambda: make({"rna": RNA[:, :2]}, {}),

@@ -51,9 +51,15 @@ def test_register_data_with_a_taken_name_raises_and_keeps_the_loader() -> None:
 
 
 def message(*args: str, **options: int) -> str:
-    with pytest.raises(ValueError, match="unknown|must be one of") as error:
+    with pytest.raises(ValueError, match="unknown|must be one of|must be an existing") as error:
         load_data(*args, **options)  # type: ignore[arg-type]
     return str(error.value)
+
+
+@pytest.mark.usefixtures("calls")
+@pytest.mark.parametrize("path", ["nowhere.csv", "no/where", "/no"])
+def test_load_data_with_a_path_that_does_not_exist_says_so(path: str) -> None:
+    assert message(path).startswith(f"{path!r} must be an existing file or folder, or the name of a data set, got")
 
 
 @pytest.mark.usefixtures("calls")
@@ -92,7 +98,7 @@ def test_load_data_of_a_path_uses_the_first_format_that_detects_it(
     assert (len(data), float(data.modalities["x"].sum())) == (3, 6.0)
     assert message(str(tmp_path / "a.dots"), "val").endswith("must be one of train, got 'val'")
     assert message(str(tmp_path / "a.dots"), size=3).endswith(f"must be one of scale, {SHARED}, got 'size'")
-    assert "A path to existing files works too" in message(str(tmp_path / "missing.dots"))
+    assert "must be an existing file or folder" in message(str(tmp_path / "missing.dots"))
     (tmp_path / "a.dashes").write_text("---")
     with pytest.raises(ValueError, match="the files must be in one of the formats dots, got none of them"):
         load_data(str(tmp_path / "a.dashes"))

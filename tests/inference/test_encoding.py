@@ -89,7 +89,7 @@ def test_encode_with_wrong_arguments_raises_in_one_line() -> None:
     for data, options, message in (
         (linear.data, {"items": 0}, "items must be a positive number, got 0"),
         (linear.data, {"items": [7]}, "items must be row numbers from 0 to 6, got 7"),
-        (linear.data, {"items": slice(7, 9)}, "items must select at least one of the 7 items"),
+        (linear.data, {"items": slice(7, 9)}, "items must select at least one of the 7 items, got rows 7:9"),
         (linear.data, {"statistic": "median"}, "statistic must be one of mean, loc_scale, draw, got 'median'"),
         (linear.data, {"batch_size": 0}, "batch_size must be positive, got 0"),
         (MultimodalDataset(small, None, present, "small", "test"), {},

@@ -114,6 +114,22 @@ def test_image_grid_vectors_are_bars_or_lines_with_their_range(tmp_path: Path, f
     assert [text.get_text() for text in zero.get_yticklabels()] == ["0"]
 
 
+def test_image_grid_masked_items_are_marked_as_absent_and_not_drawn(tmp_path: Path, figures: dict[str, Figure]) -> None:
+    images, vectors = noise(3, 3, 8, 8), np.arange(6.0).reshape(3, 2)
+    vectors[0] = np.nan
+    masked = np.ma.masked_array(images, np.zeros(images.shape, dtype=bool))
+    masked[1] = np.ma.masked
+    texts = np.ma.masked_array(np.array(["", "b", "c"]), [False, False, True])
+    image_grid([("images", masked), ("vectors", vectors), ("texts", texts)], tmp_path / "a.png")
+    of_images, of_vectors, of_texts = figures["a.png"].axes
+    assert [text.get_text() for text in of_images.texts] == ["absent"]
+    np.testing.assert_array_equal(
+        [image.get_array() for image in of_images.images], np.moveaxis(images[[0, 2]], 1, -1)
+    )  # fmt: skip
+    assert [text.get_text() for text in of_vectors.texts] == ["absent"]
+    assert [text.get_text() for text in of_texts.texts] == ["absent", "", "b"]
+
+
 def test_image_grid_many_items_are_continued_below(tmp_path: Path, figures: dict[str, Figure]) -> None:
     images, texts = noise(45, 1, 6, 6), np.array([str(item) for item in range(45)])
     image_grid([("images", images), ("texts", texts)], tmp_path / "a.png")

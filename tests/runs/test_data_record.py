@@ -215,3 +215,12 @@ def test_train_on_named_data_opens_no_test_split_and_records_it_at_first_use(
     run.data("test")
     assert opened == ["train", "val", "test"]
     assert set(json.loads(record.read_text())["fingerprints"]) == {"train", "val", "test"}
+
+
+def test_encode_after_the_data_were_moved_says_where_they_were_and_takes_their_new_path(place: Path) -> None:
+    folder = Path(load("out").config.data.name)
+    moved = folder.rename(folder.with_name("moved"))
+    result = run_command("encode", "out", "--out", "z.csv", "--quiet")
+    assert result.exit_code == 2
+    assert f"must exist, got nothing at {folder}: put them back, or pass their new path as --data" in result.stderr
+    assert run_command("encode", "out", "--data", str(moved), "--out", "z.csv", "--quiet").exit_code == 0

@@ -251,6 +251,7 @@ def test_samples_of_vectors_and_tokens_are_arrays_and_rows_with_classes(toy_conf
     test = run.data("test")
     assert sorted(set(arrays["classes"])) == ["", "$c$", "_dog", "cat"]
     assert np.isnan(arrays["observed.v0"][arrays["classes"] == ""]).all(1).sum() == 1  # the absent observation
+    assert (~arrays["present.v0"]).tolist() == np.isnan(arrays["observed.v0"]).all(1).tolist()
     assert {arrays[f"generated.{given}.v1"].shape for given in run.names} == {(10, 5)}
     assert set(arrays["observed.code"]) | set(arrays["generated.v0.code"]) <= {"0", "1", "2"}
     drawn = draw_samples(run, ("v0",), count=3)
@@ -258,9 +259,11 @@ def test_samples_of_vectors_and_tokens_are_arrays_and_rows_with_classes(toy_conf
     shapes = {name: array.shape for name, array in drawn.arrays.items()}
     assert shapes == {"given.v0": (3, 5), "generated.v1": (3, 5), "generated.code": (3, 1)}
     rows = dict(drawn.rows)
-    assert list(rows) == ["class", "given v0", "v1", "code"]
-    for value, label in zip(rows["given v0"], rows["class"], strict=True):
+    assert list(rows) == ["class", "given v0 (s.d.)", "v1 (s.d.)", "code"]
+    standardized = (drawn.arrays["given.v0"] - arrays["center.v0"]) / arrays["spread.v0"]
+    np.testing.assert_allclose(rows["given v0 (s.d.)"], standardized, rtol=1e-5, atol=1e-6)
+    for value, label in zip(drawn.arrays["given.v0"], rows["class"], strict=True):
         (item,) = (test.tensors["v0"] == torch.from_numpy(value)).all(1).nonzero()[:, 0].tolist()
         assert label == ["", "cat", "_dog", "$c$"][item % 4]
     assert rows["code"].tolist() == [str(int(code)) for code in drawn.arrays["generated.code"][:, 0]]
-    assert [label for label, _ in draw_samples(run, count=2).rows] == ["v0", "v1", "code"]
+    assert [label for label, _ in draw_samples(run, count=2).rows] == ["v0 (s.d.)", "v1 (s.d.)", "code"]

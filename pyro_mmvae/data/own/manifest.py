@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def load_manifest(
     kinds: Mapping[str, str] | None = None,
     missing_nan: bool | None = None,
     allow_constant: bool | None = None,
+    allow_missing_columns: bool = False,
     split_seed: int = 0,
 ) -> MultimodalDataset:
     """Load one split of a table ``.csv``, ``.tsv`` or ``.parquet`` with a row per item.
@@ -75,6 +77,8 @@ def load_manifest(
         missing_nan: If True, an item with some empty cells of a modality of several columns lacks that modality; by
             default that is an error.
         allow_constant: If True, a modality may have a single value everywhere; by default the file decides.
+        allow_missing_columns: If True, columns that ``columns`` names and the table lacks are left out, and a modality
+            without any column too; by default they are an error.
         split_seed: Seed of the random split into 80, 10 and 10 percent; 0 by default.
 
     Raises:
@@ -88,11 +92,26 @@ def load_manifest(
     )
     meta = description.meta.with_options(str(file), kinds, missing_nan, allow_constant)
     table, stat = read_table(file), file.stat()
+    if allow_missing_columns:
+        description = description.with_options(columns=_existing(description.columns, table.columns))
     reader = TableReader(str(file), table, file.parent, meta, description.image_size)
     about = {file.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}, "roles": description.provenance()}
     raw = reader.read(description.roles(table.columns), path, about)
     data = assemble(raw, split, split_seed=split_seed)
     return replace(data, modalities=data.tensors) if in_memory else data
+
+
+def _existing(columns: Columns | None, names: Iterable[str]) -> Columns | None:
+    """Return the columns or patterns of each modality that match a column of a table, without empty modalities."""
+    if columns is None:
+        return None
+    names, existing = list(names), dict[str, str | tuple[str, ...]]()
+    for modality, patterns in columns.items():
+        several = [patterns] if isinstance(patterns, str) else patterns
+        kept = tuple(p for p in several if p in names or any(fnmatchcase(name, p) for name in names))
+        if kept:
+            existing[modality] = patterns if isinstance(patterns, str) else kept
+    return existing
 
 
 @dataclass(frozen=True)

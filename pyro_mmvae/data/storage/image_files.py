@@ -94,9 +94,9 @@ class ImageFiles:
             elif upright.size == (width, height):
                 pixels = _convert(upright, self.channels)
             else:
-                raise _SizeError(
-                    f"{where}: {file} must be {height} x {width} pixels as the first image is, got {upright.height} x "
-                    f"{upright.width}: set the option image_size to resize all images"
+                raise ImageSizeError(
+                    f"{where}: {file} must have height x width {height} x {width} as the first image, got "
+                    f"{upright.height} x {upright.width}: set the option image_size, such as 64, to resize all images"
                 )
             array = np.asarray(pixels, dtype=np.uint8)
         return array[None] if self.channels == 1 else np.moveaxis(array, -1, 0)
@@ -107,7 +107,7 @@ def is_image_files(array: Any) -> bool:
     return isinstance(array, ImageFiles)
 
 
-class _SizeError(ValueError):
+class ImageSizeError(ValueError):
     """An image that does not have the expected size; the message is complete."""
 
 
@@ -123,7 +123,7 @@ class _one_line:  # noqa: N801  (a context manager that reads as a function)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.caught.__exit__(kind, error, trace)
-        if isinstance(error, _DECODING_ERRORS) and not isinstance(error, _SizeError):
+        if isinstance(error, _DECODING_ERRORS) and not isinstance(error, ImageSizeError):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ValueError(f"{self.where}: {self.file} must be a readable image, got an error: {reason}") from None
 

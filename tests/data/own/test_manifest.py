@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from pyro_mmvae.data import MappedTensor, find_data, load_data
+from pyro_mmvae.data.inspection import check_data
 from pyro_mmvae.data.options import DataError
 
 N = 10
@@ -183,8 +184,25 @@ def test_load_manifest_given_several_bad_cells_reports_all(tmp_path: Path) -> No
 
 def test_load_manifest_given_images_of_two_sizes_names_item_and_file_on_reading(tmp_path: Path) -> None:
     data = load_data(write(make_table(tmp_path), tmp_path), "train", columns={"photo": "file"})
-    with pytest.raises(ValueError, match="item '002': .*2.png must be 20 x 16 pixels .* got 22 x 16: set the option"):
+    with pytest.raises(ValueError, match="item '002': .*2.png must have height x width 20 x 16 .* got 22 x 16: set"):
         data.modalities["photo"][torch.tensor([0, 2])]
+
+
+def test_load_manifest_allowing_missing_columns_leaves_them_and_empty_modalities_out(tmp_path: Path) -> None:
+    path = write(make_table(tmp_path).drop(columns=["s2", "caption"]), tmp_path)
+    columns = {"sensors": ["s1", "s2", "s3"], "caption": "caption", "photo": "f*"}
+    with pytest.raises(ValueError, match="columns of modality 'sensors' must be among s1, s3.*, got 's2'"):
+        load_data(path, "train", columns=columns, image_size=8)
+    data = load_data(path, "train", columns=columns, image_size=8, allow_missing_columns=True)
+    assert (data.names, data.feature_names["sensors"]) == (("sensors", "photo"), ("s1", "s3"))
+
+
+def test_check_data_given_images_of_many_sizes_reports_them_in_one_line(tmp_path: Path) -> None:
+    table = make_table(tmp_path).drop(columns="split")
+    problems = list(check_data(str(write(table, tmp_path)), {"columns": {"photo": "file"}}))
+    of_train = [problem for problem in problems if problem.startswith("train: ")]
+    assert len(of_train) == 1
+    assert of_train[0].endswith(" other images of the split have another size too")
 
 
 def test_load_manifest_given_a_damaged_image_names_item_and_file_on_reading(tmp_path: Path) -> None:
