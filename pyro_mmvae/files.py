@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -29,6 +34,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays as a compressed ``.npz`` file without pickles, by :func:`write_atomically`.
+
+    Args:
+        path: The file to write or replace.
+        arrays: Arrays by name, of numbers, booleans or strings.
+
+    Raises:
+        ValueError: If an array holds Python objects, which NumPy would pickle.
+        IsADirectoryError: If the path is a folder.
+    """
+    for name, array in arrays.items():
+        if np.asarray(array).dtype.hasobject:
+            raise ValueError(f"{path}: array {name!r} must hold numbers or strings, got Python objects")
+    buffer, named = io.BytesIO(), dict[str, Any](arrays)
+    np.savez_compressed(buffer, **named)
+    write_atomically(path, buffer.getvalue())
 
 
 def write_text(path: Path, text: str) -> None:

@@ -211,7 +211,7 @@ def test_cpu_figures_equal_those_of_the_repository() -> None:
         "metrics": [{"metric": "probe", "protocol": "per-subset, 5000 points", "views": 5, "mean": 0.9876}],
     }  # fmt: skip
     text = page("commands", {"cpu": found, "commands": [], "mwb": run})
-    assert "| probe | per-subset, 5000 points | 5 | 0.988 | 0.991 ± 0.002 |" in text
+    assert "| probe | per-subset, 5000 points | 5 | 0.988 | 0.992 ± 0.000 |" in text
     assert "Training takes 125 s on two cores" in text
 
 

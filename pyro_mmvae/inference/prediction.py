@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import warnings
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from pyro_mmvae.files import write_atomically
+from pyro_mmvae.files import write_npz
 from pyro_mmvae.inference.tables import ItemTable
 
 BINS = 15
@@ -125,14 +124,11 @@ class Predictor:
         Args:
             path: The path of the file, whose folder is made if it does not exist.
         """
-        buffer, about = io.BytesIO(), json.dumps({"targets": self.targets, **self.about})
+        about = json.dumps({"targets": self.targets, **self.about})
         codes = np.zeros(0, dtype=np.int64) if self.codes is None else self.codes
-        np.savez(
-            buffer, allow_pickle=False, center=self.center, spread=self.spread, weights=self.weights, bias=self.bias,
-            codes=codes, about=np.array(about),
-        )  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, buffer.getvalue())
+        parts = {"center": self.center, "spread": self.spread, "weights": self.weights, "bias": self.bias}
+        write_npz(path, {**parts, "codes": codes, "about": np.array(about)})
 
 
 def load_predictor(path: Path) -> Predictor:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pyro_mmvae.files import replacing
+from pyro_mmvae.files import replacing, write_npz
 
 SUFFIXES = (".npz", ".csv", ".parquet", ".h5ad", ".h5mu")
 """The suffixes of files that a table can be written to."""
@@ -102,7 +102,7 @@ class ItemTable:
         with replacing(file, force=force) as temporary:
             if file.suffix == ".npz":
                 arrays: dict[str, Any] = {"ids": self.ids, **self.arrays}
-                np.savez_compressed(temporary, allow_pickle=False, **arrays)
+                write_npz(temporary, arrays)
             elif file.suffix == ".csv":
                 self.frame().to_csv(temporary)
             elif file.suffix == ".parquet":

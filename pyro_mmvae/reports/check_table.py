@@ -110,6 +110,6 @@ def _noisier(data: Any) -> list[str]:
         return []
     # Every model of pixels shows it with the defaults, good ones too: a note and not a warning.
     return [
-        f"note: replicates are noisier than data, contrast of {', '.join(cases)}: a fixed model.scale, by default 0.75 "
-        "for pixels, weights the reconstruction; model.scale=learned fits it to the data"
+        f"note: replicates are noisier than data, contrast of {', '.join(cases)}: model.scale is fixed, "
+        "0.75 by default; learned fits it"
     ]

@@ -9,12 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pyro_mmvae.files import write_atomically, write_text
+from pyro_mmvae.files import write_npz, write_text
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
 from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
@@ -174,9 +173,7 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         path: The path of the file.
         arrays: Arrays by name, of numbers or strings.
     """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getvalue())
+    write_npz(path, arrays)
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

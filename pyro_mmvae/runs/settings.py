@@ -84,7 +84,8 @@ def _of_model(root: dict[str, Any], model: Any, prefix: str, skip: tuple[str, ..
     for name, information in model.model_fields.items():
         if name not in skip:
             schema = properties[name]
-            default = information.get_default(call_default_factory=True)
+            factory: Any = information.default_factory
+            default = information.default if factory is None else factory()
             key = f"{prefix}.{name}" if prefix else name
             yield Setting(key, default, type_in_words(schema, root), information.description or "", schema)
 

@@ -234,7 +234,7 @@ def nan_places(values: MatrixRows) -> tuple[NDArray[np.int64], NDArray[np.int64]
     items = np.flatnonzero(values.rows >= 0)
     part = cast("SparseSource", values.source).matrix[values.rows[items]].tocoo()
     missing = np.isnan(part.data)
-    return items[part.coords[0][missing]], np.asarray(part.coords[1][missing], dtype=np.int64)
+    return items[part.row[missing]], np.asarray(part.col[missing], dtype=np.int64)
 
 
 def _reindex(column: GivenColumn, position: dict[Hashable, int]) -> GivenColumn:
