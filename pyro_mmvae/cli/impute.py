@@ -81,10 +81,10 @@ def impute(
     levels = [_level(part) for part in quantiles.split(",") if part.strip()]
     opened, data = open_run(run, options)
     chosen, names = parse_items(items), parse_given(given, opened.names)
-    wanted = parse_given(targets, opened.names, "--targets")
+    target_names = parse_given(targets, opened.names, "--targets")
     with item_progress("impute", len(inference.select_items(data, chosen)), threads, quiet) as progress:
         result = inference.impute(
-            opened.vae, data, items=chosen, given=names, targets=wanted, quantiles=levels, multiple=multiple,
+            opened.vae, data, items=chosen, given=names, targets=target_names, quantiles=levels, multiple=multiple,
             draws=draws or (5 if multiple else 20), folder=None if is_omics else out, force=force,
             progress=progress, **options,
         )  # fmt: skip

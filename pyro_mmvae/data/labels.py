@@ -51,21 +51,23 @@ def match_labels(
 
 
 def _match_attributes(
-    labels: Tensor, names: tuple[str, ...], wanted: tuple[str, ...]
+    labels: Tensor, names: tuple[str, ...], reference: tuple[str, ...]
 ) -> tuple[MatchedLabels, list[str]]:
-    lacking = [name for name in wanted if name not in names]
-    if lacking:
-        return MatchedLabels(), [f"labels left out, since the attribute {lacking[0]!r} of the training data is missing"]
-    notes = [] if names == wanted else ["labels: the attributes were matched to those of the training data by name"]
-    return MatchedLabels(labels[:, [names.index(name) for name in wanted]], (), wanted), notes
+    absent = [name for name in reference if name not in names]
+    if absent:
+        return MatchedLabels(), [f"labels left out, since the attribute {absent[0]!r} of the training data is missing"]
+    notes = [] if names == reference else ["labels: the attributes were matched to those of the training data by name"]
+    return MatchedLabels(labels[:, [names.index(name) for name in reference]], (), reference), notes
 
 
-def _match_classes(labels: Tensor, names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[MatchedLabels, list[str]]:
-    if names == wanted:
-        return MatchedLabels(labels, wanted), []
-    number = {name: position for position, name in enumerate(wanted)}
+def _match_classes(
+    labels: Tensor, names: tuple[str, ...], reference: tuple[str, ...]
+) -> tuple[MatchedLabels, list[str]]:
+    if names == reference:
+        return MatchedLabels(labels, reference), []
+    number = {name: position for position, name in enumerate(reference)}
     if not names:  # integers, which can only be the training data's numbers
-        codes, notes = list(range(len(wanted))), list[str]()
+        codes, notes = list(range(len(reference))), list[str]()
     else:
         codes = [number.get(name, -1) for name in names]
         notes = ["labels: the classes were matched to those of the training data by name"]
@@ -76,4 +78,4 @@ def _match_classes(labels: Tensor, names: tuple[str, ...], wanted: tuple[str, ..
     unknown = int(((matched < 0) & (labels >= 0)).sum())
     if unknown:
         notes.append(f"labels: {unknown} of {len(labels)} items have an unknown class and are taken as unlabelled")
-    return MatchedLabels(matched, wanted), notes
+    return MatchedLabels(matched, reference), notes

@@ -117,8 +117,8 @@ def _check_modalities(data: MultimodalDataset, description: DataDescription, sur
             "well: leave it out, or pass surplus_modalities='drop'"
         )
     notes = [f"modality {name!r}: left out, since the model was not trained on it" for name in unknown]
-    lacking = [name for name in description.names if name not in data.names]
-    return notes + [f"modality {name!r}: absent from all items" for name in lacking]
+    absent = [name for name in description.names if name not in data.names]
+    return notes + [f"modality {name!r}: absent from all items" for name in absent]
 
 
 class _ModalityMatch:
@@ -168,21 +168,21 @@ class _ModalityMatch:
 
     def _select_features(self, values: Values) -> Values:
         """Return the values with the features of the training data, by their names if both sides have them."""
-        wanted = self.description.feature_names.get(self.name)
+        reference = self.description.feature_names.get(self.name)
         names = self.data.feature_names.get(self.name)
-        if wanted is None or names is None or wanted == names:
-            if (wanted is None) != (names is None) and tuple(values.shape[1:]) == self.description.shapes[self.name]:
+        if reference is None or names is None or reference == names:
+            if (reference is None) != (names is None) and tuple(values.shape[1:]) == self.description.shapes[self.name]:
                 side = "the new data" if names is None else "the training data"
                 self.notes.append(f"modality {self.name!r}: features matched by position, since {side} have no names")
             return values
         position = {name: number for number, name in enumerate(names)}
-        columns = torch.tensor([position.get(name, -1) for name in wanted])
-        lacking, known = [name for name in wanted if name not in position], set(wanted)
+        columns = torch.tensor([position.get(name, -1) for name in reference])
+        absent, known = [name for name in reference if name not in position], set(reference)
         surplus = [name for name in names if name not in known]
-        self._check_lacking(wanted, lacking)
+        self._check_lacking(reference, absent)
         self._check_surplus(surplus)
-        fill = torch.zeros(len(wanted))
-        if lacking:
+        fill = torch.zeros(len(reference))
+        if absent:
             fill = torch.tensor(self.description.feature_means[self.name])
             fill = fill.round() if self.expected.data_type == "counts" else fill
         chosen = columns[columns >= 0]
@@ -191,22 +191,22 @@ class _ModalityMatch:
         view = SelectedFeatures(values, columns, fill)
         return view[:] if isinstance(values, Tensor) else view
 
-    def _check_lacking(self, wanted: Sequence[str], lacking: Sequence[str]) -> None:
-        if not lacking:
+    def _check_lacking(self, reference: Sequence[str], absent: Sequence[str]) -> None:
+        if not absent:
             return
-        what = f"the {len(wanted)} features that the model was trained on"
-        if len(lacking) == len(wanted):
-            raise ValueError(f"{self.where} must have {what} ({_list(wanted)}), got none of them")
+        what = f"the {len(reference)} features that the model was trained on"
+        if len(absent) == len(reference):
+            raise ValueError(f"{self.where} must have {what} ({_list(reference)}), got none of them")
         if not self.fill:
             raise ValueError(
-                f"{self.where} must have {what}, got none of the name {_list(lacking)}: add them, or fill them with "
+                f"{self.where} must have {what}, got none of the name {_list(absent)}: add them, or fill them with "
                 "their training means (--missing-features fill, in Python missing_features='fill')"
             )
         if self.name not in self.description.feature_means:
-            raise ValueError(f"{self.where} must have {what}, since tokens have no mean, got no {_list(lacking)}")
+            raise ValueError(f"{self.where} must have {what}, since tokens have no mean, got no {_list(absent)}")
         self.notes.append(
-            f"modality {self.name!r}: {len(lacking)} of {len(wanted)} features filled with their training means: "
-            f"{_list(lacking)}"
+            f"modality {self.name!r}: {len(absent)} of {len(reference)} features filled with their training means: "
+            f"{_list(absent)}"
         )
 
     def _check_surplus(self, surplus: Sequence[str]) -> None:

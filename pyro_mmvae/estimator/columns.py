@@ -70,16 +70,16 @@ def _find(where: str, chosen: Any, count: int, known: Mapping[str, int] | None) 
     """Return the positions of the columns of one modality."""
     if isinstance(chosen, slice):
         return np.arange(count)[_positional(where, chosen, known)]
-    wanted = np.atleast_1d(np.asarray(chosen))
-    if wanted.ndim == 1 and wanted.dtype.kind == "b" and len(wanted) == count:
-        return np.flatnonzero(wanted)
-    if wanted.ndim == 1 and wanted.dtype.kind in "iu":
-        outside = wanted[(wanted < -count) | (wanted >= count)]
+    selection = np.atleast_1d(np.asarray(chosen))
+    if selection.ndim == 1 and selection.dtype.kind == "b" and len(selection) == count:
+        return np.flatnonzero(selection)
+    if selection.ndim == 1 and selection.dtype.kind in "iu":
+        outside = selection[(selection < -count) | (selection >= count)]
         if len(outside):
             raise ValueError(f"{where} must be positions below {count} feature(s), got {outside[0]}")
-        return np.arange(count)[wanted]
-    labels = wanted.tolist()
-    if wanted.ndim != 1 or not all(isinstance(label, str) for label in labels):
+        return np.arange(count)[selection]
+    labels = selection.tolist()
+    if selection.ndim != 1 or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"{where} must be names, positions, a mask of {count} columns, or a slice, got {chosen!r}")
     return np.array([_position(where, label, known) for label in labels], dtype=np.int64)
 

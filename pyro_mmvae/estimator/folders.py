@@ -45,8 +45,8 @@ def read_files(path: Path) -> dict[str, bytes]:
     """
     files = RunFiles(path)
     best = files.checkpoint("best")
-    wanted = (files.config, files.environment, files.data_record, best if best.exists() else files.checkpoint("last"))
-    return {file.name: file.read_bytes() for file in wanted if file.exists()}
+    kept = (files.config, files.environment, files.data_record, best if best.exists() else files.checkpoint("last"))
+    return {file.name: file.read_bytes() for file in kept if file.exists()}
 
 
 def write_files(path: Path, files: Mapping[str, bytes]) -> None:

@@ -31,7 +31,7 @@ from pyro_mmvae.inference.items import (
     select_items,
 )
 from pyro_mmvae.inference.posteriors import density_of, select, subset_posterior
-from pyro_mmvae.inference.predictive import Summary, Wanted, summarise_predictive
+from pyro_mmvae.inference.predictive import PredictiveFigures, Summary, summarise_predictive
 from pyro_mmvae.inference.stores import FolderStore, MemoryStore, Store, new_folder
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -99,7 +99,7 @@ def impute(
     chosen, names = select_items(data, items), choose_given(vae, given)
     wanted_names = choose_given(vae, targets, "targets")
     imputed = _find_imputed(vae, chosen, names, wanted_names)
-    job = _Job(vae, chosen, names, imputed, draws, Wanted(levels, multiple), density, seed)
+    job = _Job(vae, chosen, names, imputed, draws, PredictiveFigures(levels, multiple), density, seed)
     summary = {
         "method": _METHOD, "names": list(vae.names), "given": list(names), "items": len(chosen),
         "imputed": dict(zip(vae.names, imputed.sum(0).tolist(), strict=True)), "draws": draws,
@@ -152,7 +152,7 @@ class _Job:
     given: tuple[str, ...]
     imputed: NDArray[np.bool_]
     draws: int
-    wanted: Wanted
+    figures: PredictiveFigures
     density: str | None
     seed: int
 
@@ -160,7 +160,7 @@ class _Job:
         """Impute all items and append the results to a store."""
         device = next(self.vae.parameters()).device
         targets = [name for m, name in enumerate(self.vae.names) if self.imputed[:, m].any()]
-        read = self.vae.names if self.wanted.draws else [n for n in self.vae.names if n in {*self.given, *targets}]
+        read = self.vae.names if self.figures.draws else [n for n in self.vae.names if n in {*self.given, *targets}]
         for part in self.items.parts(batch_multiple(batch_size, CHUNK)):
             batch = self.items.read(part, read, device)
             count = part.stop - part.start
@@ -174,7 +174,7 @@ class _Job:
 
     def _chunk_size(self, experts: Experts, targets: Sequence[str]) -> int:
         """Return the number of items to impute at once, so that their draws fit into memory."""
-        stored = self.draws if self.wanted.draws or self.wanted.quantiles else 1
+        stored = self.draws if self.figures.draws or self.figures.quantiles else 1
         values = max(math.prod(_likelihood(self.vae, name).shape) for name in targets) * stored
         most = min(chunk_size(self.vae, experts, self.density), max(_STORED // values, 1))
         return next(size for size in range(most, 0, -1) if CHUNK % size == 0)
@@ -191,13 +191,13 @@ class _Job:
             posterior = subset_posterior(self.vae, select(experts, chunk), range(experts.num_modalities), self.density)
             with seeded_chunk(experts.loc.device, self.seed, first):
                 z = posterior.sample(torch.Size((self.draws,)))[:, rows]
-                summaries = summarise_predictive(self.vae, z, here, self.wanted)
+                summaries = summarise_predictive(self.vae, z, here, self.figures)
         for name in targets:
             mask = imputed[:, self.vae.names.index(name)]
             figures = self._figures(name, _observed(self.vae, batch, name, chunk, len(mask)), mask, rows, summaries)
             for key, value in figures.items():
                 store.append(f"{key}/{name}", value)
-        if self.wanted.draws:
+        if self.figures.draws:
             self._append_completed(store, batch, chunk, first, imputed, rows, summaries)
 
     def _figures(
@@ -230,7 +230,7 @@ class _Job:
             return arrays
         values = {"mean": filled(observed, None if summary is None else summary.mean)}
         values["sd"] = filled(torch.zeros_like(observed), None if summary is None else summary.sd)
-        for level in self.wanted.quantiles:
+        for level in self.figures.quantiles:
             values[f"quantile-{level:g}"] = filled(observed, None if summary is None else summary.quantiles[level])
         return {key: value.cpu().numpy() for key, value in values.items()}
 

@@ -20,7 +20,7 @@ into the processor's cache."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PredictiveFigures:
     """The figures of a posterior predictive distribution to compute.
 
     Args:
@@ -51,7 +51,7 @@ class Summary:
 
 @torch.no_grad()
 def summarise_predictive(
-    vae: MultimodalVAE, z: Float[Tensor, "draw item latent"], names: Sequence[str], wanted: Wanted
+    vae: MultimodalVAE, z: Float[Tensor, "draw item latent"], names: Sequence[str], figures: PredictiveFigures
 ) -> dict[str, Summary]:
     r"""Summarise the posterior predictive distributions of modalities that were not observed.
 
@@ -67,12 +67,12 @@ def summarise_predictive(
         vae: The model, in eval mode.
         z: Draws of the latent, two or more.
         names: The modalities to summarise.
-        wanted: The figures to compute in addition to mean and standard deviation.
+        figures: The figures to compute in addition to mean and standard deviation.
 
     Returns:
         The figures by name of the modality.
     """
-    totals = {name: _Totals(cast("Likelihood", vae.model.likelihoods[name]), wanted) for name in names}
+    totals = {name: _Totals(cast("Likelihood", vae.model.likelihoods[name]), figures) for name in names}
     size = max(_BLOCKS * draws_at_once(z.device) // z.shape[1], 1)
     for start in range(0, len(z), size):
         parameters = vae.model.parameters_given(z[start : start + size], names)
@@ -84,8 +84,8 @@ def summarise_predictive(
 class _Totals:
     """The sums over draws from which the figures of one modality are computed."""
 
-    def __init__(self, likelihood: Likelihood, wanted: Wanted) -> None:
-        self.likelihood, self.wanted = likelihood, wanted
+    def __init__(self, likelihood: Likelihood, figures: PredictiveFigures) -> None:
+        self.likelihood, self.figures = likelihood, figures
         self.count = 0
         self.draws: list[Tensor] = []
         self.has_variance = True
@@ -103,7 +103,7 @@ class _Totals:
         difference = means - self.shift
         self.total += difference.sum(0)
         if self.likelihood.is_categorical:
-            if self.wanted.draws:
+            if self.figures.draws:
                 self.draws.append(distribution.sample())
             return
         self.squares += difference.square_().sum(0)
@@ -111,14 +111,14 @@ class _Totals:
         self.has_variance = variance is not None
         if variance is not None:
             self.variance += variance.sum(0)
-        if self.wanted.draws or self.wanted.quantiles or not self.has_variance:
+        if self.figures.draws or self.figures.quantiles or not self.has_variance:
             self.draws.append(distribution.sample())
 
     def summary(self) -> Summary:
         """Return the figures."""
         mean = self.shift + self.total / self.count
         draws = torch.cat(self.draws) if self.draws else None
-        result = Summary(mean, draws=draws if self.wanted.draws else None)
+        result = Summary(mean, draws=draws if self.figures.draws else None)
         if self.likelihood.is_categorical:
             return result
         if self.has_variance:
@@ -126,8 +126,8 @@ class _Totals:
             result.sd = (self.variance / self.count + between).sqrt()
         elif draws is not None:
             result.sd = draws.float().std(0)
-        if self.wanted.quantiles and draws is not None:
-            result.quantiles = _quantiles(draws.float(), self.wanted.quantiles)
+        if self.figures.quantiles and draws is not None:
+            result.quantiles = _quantiles(draws.float(), self.figures.quantiles)
         return result
 
 

@@ -157,8 +157,8 @@ class CustomEncoder(nn.Module):
         output = self.module(features[:, 0])
         expected = [(len(features), *shape) for _, shape in self.outputs]
         if not isinstance(output, (tuple, list)) or [_shape_of(part) for part in output] != expected:
-            wanted = ", ".join(f"{name} {shape}" for (name, _), shape in zip(self.outputs, expected, strict=True))
-            raise ValueError(f"{self.label}: the encoder must return {wanted}, got {_describe(output)}")
+            outputs = ", ".join(f"{name} {shape}" for (name, _), shape in zip(self.outputs, expected, strict=True))
+            raise ValueError(f"{self.label}: the encoder must return {outputs}, got {_describe(output)}")
         # Experts are combined in float32 at least, also under autocast, as those of the built-in networks are.
         parts = [part.to(torch.promote_types(part.dtype, torch.float32)) for part in output]
         if not self._has_run:

@@ -211,9 +211,9 @@ class TableReader:
         problems.check()
         first = next(row for row, file in enumerate(files) if file is not None)
         size, channels = find_format(f"{where}: {self._item(first)}", files[first] or Path())
-        wanted = self._image_size(name)
+        image_size = self._image_size(name)
         names = [self._item(row) for row in range(len(files))]
-        images = ImageFiles(where, files, names, wanted or size, channels, resize=wanted is not None)
+        images = ImageFiles(where, files, names, image_size or size, channels, resize=image_size is not None)
         return images, np.array([file is not None for file in files])
 
     def _image_size(self, name: str) -> tuple[int, int] | None:
