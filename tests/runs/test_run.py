@@ -181,8 +181,10 @@ def test_training_samples_show_one_item_per_class_and_every_pair_of_modalities(r
     names = run.names
     assert set(arrays) == {
         *(f"observed.{n}" for n in names), *(f"reconstruction.{n}" for n in names),
-        *(f"generated.{g}.{n}" for g in names for n in names), "classes",
+        *(f"generated.{g}.{n}" for g in names for n in names), *(f"present.{n}" for n in names), "classes",
     }  # fmt: skip
+    for name in names:
+        assert arrays.pop(f"present.{name}").tolist() == [True] * 4
     assert arrays.pop("classes").tolist() == ["0", "1", "2", "3"]
     assert all(a.dtype == np.uint8 and a.shape == (4, 3, 8, 8) for a in arrays.values())
     rows = [int((data.labels == label).nonzero()[0]) for label in range(4)]
