@@ -177,7 +177,7 @@ def _stirling_remainder(t: Tensor) -> Tensor:
     return torch.where(is_large, series, direct)
 
 
-class _CountLikelihood(Likelihood):
+class CountLikelihood(Likelihood):
     """A likelihood of counts with one size factor per item; the encoder sees log(1 + x).
 
     Args:
@@ -254,7 +254,7 @@ class _CountLikelihood(Likelihood):
         return share + sizes.log().reshape(*sizes.shape, *[1] * len(self.shape))
 
 
-class PoissonLikelihood(_CountLikelihood):
+class PoissonLikelihood(CountLikelihood):
     """A likelihood of Poisson counts of rate μ."""
 
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
@@ -263,7 +263,7 @@ class PoissonLikelihood(_CountLikelihood):
         return cast("TorchDistribution", base.to_event(len(self.shape)))
 
 
-class NegativeBinomialLikelihood(_CountLikelihood):
+class NegativeBinomialLikelihood(CountLikelihood):
     r"""A likelihood of negative binomial counts of mean μ and variance :math:`\mu + \mu^2 / \theta_g`.
 
     The inverse dispersions θ, one per feature, are learned, start at 1, and stay between the exponentials of

@@ -24,6 +24,7 @@ from torch.nn import functional
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.likelihoods.counts import (
+    CountLikelihood,
     LogRateNegativeBinomial,
     LogRatePoisson,
     NegativeBinomialLikelihood,
@@ -94,46 +95,38 @@ class ZeroInflated(TorchDistribution):
         return new
 
 
-class ZeroInflatedPoissonLikelihood(PoissonLikelihood):
+class _ZeroInflatedLikelihood(CountLikelihood):
+    """A likelihood that inflates the zeros of the likelihood of counts which follows it in the order of the bases."""
+
+    @property
+    def parameter_shape(self) -> tuple[int, ...]:
+        """The shape of the decoder's output for one item, `(2, *shape)`: logits of shares, and logits of π."""
+        return (2, *self.shape)
+
+    def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
+        """Return the distribution of `(*batch, *shape)`, with the total of each item as its size factor."""
+        shares, zero_logits = _split(parameters, len(self.shape))
+        # Abstract in the base that mypy sees; a subclass names the likelihood of counts after this class.
+        counts = super().forward(shares, observed)  # type: ignore[safe-super]
+        return _inflate(counts, zero_logits, len(self.shape))
+
+    def expected_share(self, distribution: TorchDistribution, sizes: Tensor) -> Tensor | float:
+        """Return the mean total of each item divided by its size factor."""
+        return _mean_share(distribution, sizes, len(self.shape))
+
+
+class ZeroInflatedPoissonLikelihood(_ZeroInflatedLikelihood, PoissonLikelihood):
     """A likelihood of Poisson counts that are zero with an additional probability.
 
     The arguments are those of :class:`PoissonLikelihood`.
     """
 
-    @property
-    def parameter_shape(self) -> tuple[int, ...]:
-        """The shape of the decoder's output for one item, `(2, *shape)`: logits of shares, and logits of π."""
-        return (2, *self.shape)
 
-    def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
-        """Return the distribution of `(*batch, *shape)`, with the total of each item as its size factor."""
-        shares, zero_logits = _split(parameters, len(self.shape))
-        return _inflate(super().forward(shares, observed), zero_logits, len(self.shape))
-
-    def expected_share(self, distribution: TorchDistribution, sizes: Tensor) -> Tensor | float:
-        """Return the mean total of each item divided by its size factor."""
-        return _mean_share(distribution, sizes, len(self.shape))
-
-
-class ZeroInflatedNegativeBinomialLikelihood(NegativeBinomialLikelihood):
+class ZeroInflatedNegativeBinomialLikelihood(_ZeroInflatedLikelihood, NegativeBinomialLikelihood):
     """A likelihood of negative binomial counts that are zero with an additional probability.
 
     The arguments are those of :class:`PoissonLikelihood`.
     """
-
-    @property
-    def parameter_shape(self) -> tuple[int, ...]:
-        """The shape of the decoder's output for one item, `(2, *shape)`: logits of shares, and logits of π."""
-        return (2, *self.shape)
-
-    def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
-        """Return the distribution of `(*batch, *shape)`, with the total of each item as its size factor."""
-        shares, zero_logits = _split(parameters, len(self.shape))
-        return _inflate(super().forward(shares, observed), zero_logits, len(self.shape))
-
-    def expected_share(self, distribution: TorchDistribution, sizes: Tensor) -> Tensor | float:
-        """Return the mean total of each item divided by its size factor."""
-        return _mean_share(distribution, sizes, len(self.shape))
 
 
 def _split(parameters: Tensor, event_dims: int) -> tuple[Tensor, Tensor]:
