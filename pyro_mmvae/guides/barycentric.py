@@ -208,7 +208,7 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         experts: Experts | None = None,
         *,
         kl_weight: float = 1.0,
-        others: Mapping[str, TorchDistribution] | None = None,
+        others: Mapping[str, TorchDistribution] | Callable[[Tensor], Mapping[str, TorchDistribution]] | None = None,
     ) -> Tensor:
         """Run the sample statement in the plate, for a subclass that has its own way to the posterior.
 
@@ -217,7 +217,8 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
             experts: The experts that it came from; the entropy of their weights enters the objective if there is a
                 coefficient for it.
             kl_weight: The factor β of the log probabilities of latent sites, 1 by default.
-            others: Further latents of the items: names of sites to distributions.
+            others: Further latents of the items: names of sites to distributions, or a function from the latents to
+                them, for distributions that depend on the latents. None by default.
 
         Returns:
             The latents, `(…, item, latent)`.
@@ -237,7 +238,7 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         with self._plate(size, count, _device_of(posterior)):
             z = self._sample(posterior, size, experts, kl_weight)
             with scaled(kl_weight):
-                for name, other in (others or {}).items():
+                for name, other in ((others(z) if callable(others) else others) or {}).items():
                     pyro.sample(name, other)
         return z
 

@@ -116,7 +116,7 @@ def draw_samples(
         # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
         z = run.posterior(observed, given, density=density).sample()
-        private = {name: posterior.sample() for name, posterior in run.private_posterior(observed, given).items()}
+        private = {name: posterior.sample() for name, posterior in run.private_posterior(observed, given, z).items()}
         samples = _to_samples(run, observed, run.decode(z, private), generate)
         classes = class_strings(subset)
         samples.rows[:0] = [] if classes is None else [("class", classes)]
@@ -267,8 +267,9 @@ def _observed(run: Run, data: MultimodalDataset, name: str, is_image: bool) -> N
 
 
 def _decode_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dict[str, Tensor]:
-    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given).items()}
-    return run.decode(_posterior_mean(run, values, given), private)
+    z = _posterior_mean(run, values, given)
+    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given, z).items()}
+    return run.decode(z, private)
 
 
 def _posterior_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:
