@@ -103,7 +103,7 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _label(row: dict[str, Any]) -> str:
     """Return the name of a row: its aggregation, and the variant of the settings if there is one."""
-    return ", ".join(part for part in (row["aggregation"], row["variant"]) if part)
+    return ", ".join(part for part in (row["aggregation"], row.get("variant")) if part)
 
 
 def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
