@@ -10,6 +10,7 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.frechet import real_features, squared_distance
 from pyro_mmvae.evaluation.metrics import Metric
@@ -140,7 +141,8 @@ def frechet_conditional(
         features: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
             z = posterior_draws(vae, select(experts, kept), subset)
-            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device)):
+            known = one_hot(data.covariates, data.covariate_names, kept.to(data.present.device))
+            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device), known):
                 for name in targets:
                     features[name].append(classifiers.features(name, images[name]).cpu())
         given = subset_names(subset, vae.names)

@@ -10,6 +10,7 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
@@ -99,7 +100,9 @@ def diversity(
                 continue
             posterior = subset_posterior(vae, select(experts, index), subset)
             z = posterior.sample(torch.Size((draws,))).flatten(0, 1)
-            parts = list(decode_in_batches(vae, z, targets, size))
+            known = one_hot(data.covariates, data.covariate_names, index.to(data.present.device))
+            known = None if known is None else known.repeat(draws, 1)
+            parts = list(decode_in_batches(vae, z, targets, size, known))
         given = subset_names(subset, vae.names)
         protocol = f"{draws} draws of the posterior per item, {readout(vae)}"
         for name in targets:
