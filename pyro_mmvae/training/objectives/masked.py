@@ -8,7 +8,7 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.training.elbo import Terms
 from pyro_mmvae.training.objectives.latent import LatentObjective, Latents, check_number, total
-from pyro_mmvae.training.objectives.subset_posteriors import divergence, draw_reparameterised
+from pyro_mmvae.training.objectives.subset_posteriors import divergence, draw_reparameterised, with_score
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -65,7 +65,7 @@ class MaskedObjective(LatentObjective):
             reconstruction = reconstruction.times(coefficients)
             private_kl = {name: (coefficients[name] * value).sum(0) for name, value in private_kl.items()}
         kl = kl + total(private_kl, torch.zeros_like(kl))
-        value = reconstruction.total() - self.beta * kl
+        value = with_score(reconstruction.total() - self.beta * kl, q_all, z_all)
         return self.loss_and_terms(value, reconstruction.log_likelihood, kl, self.penalties(experts, members))
 
     def _routes(

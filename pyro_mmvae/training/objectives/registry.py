@@ -9,9 +9,12 @@ from typing import Any, TypeAlias, cast
 from pyro_mmvae.registry import Registry
 from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
 from pyro_mmvae.training.objectives.base import Objective
+from pyro_mmvae.training.objectives.iwae import IWAEObjective
 from pyro_mmvae.training.objectives.lower_bound import ELBOObjective
 from pyro_mmvae.training.objectives.masked import MaskedObjective
+from pyro_mmvae.training.objectives.mmvm import MMVMObjective
 from pyro_mmvae.training.objectives.mvtcae import MVTCAEObjective
+from pyro_mmvae.training.objectives.sub_elbos import SubELBOsObjective
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 ObjectiveFactory: TypeAlias = Callable[..., Objective]
@@ -24,6 +27,9 @@ for _name, _class in (
     ("elbo", ELBOObjective),
     ("masked", MaskedObjective),
     ("mvtcae", MVTCAEObjective),
+    ("iwae", IWAEObjective),
+    ("sub_elbos", SubELBOsObjective),
+    ("mmvm", MMVMObjective),
 ):
     _OBJECTIVES.register(_name, _class, built_in=True)
 

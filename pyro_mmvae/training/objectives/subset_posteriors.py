@@ -12,7 +12,7 @@ from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.aggregation.kinds import distribution_of
 from pyro_mmvae.aggregation.subsets import draw_subset
-from pyro_mmvae.aggregation.values import weighted_mask
+from pyro_mmvae.aggregation.values import in_one_dtype, weighted_mask
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.encoders_decoders import Encoders
@@ -92,7 +92,8 @@ def expert_distributions(experts: Experts) -> TorchDistribution:
     Args:
         experts: The unimodal posteriors, `(*batch, modality, latent)`.
     """
-    return distribution_of(experts.map(lambda tensor, event_dim: tensor.movedim(-event_dim, 0)))
+    ready = in_one_dtype(experts)  # networks may compute in bfloat16
+    return distribution_of(ready.map(lambda tensor, event_dim: tensor.movedim(-event_dim, 0)))
 
 
 def draw_reparameterised(
