@@ -116,7 +116,7 @@ class LatentObjective(Objective):
 
         Args:
             private: Modality name to loc and scale of q(u_m | x_m).
-            z: The shared latents.
+            z: The shared latents, one for all modalities or one per modality.
             seen: True for the modalities whose u_m follows q(u_m | x_m), which elsewhere follows its prior; by default
                 wherever the modality is present.
 
@@ -150,7 +150,7 @@ class LatentObjective(Objective):
 
         Args:
             batch: Items on the device of the model.
-            z: The shared latents.
+            z: The shared latents, one for all modalities or one per modality.
             private: Modality name to private latents of the draws and items of z.
         """
         if isinstance(z, Tensor):
