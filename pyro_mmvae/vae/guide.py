@@ -113,14 +113,15 @@ class MultimodalGuide(BarycentricGuide):
             num_items: Number of items if there is no batch.
             generate: Ignored; model and guide are called with the same arguments. The guide conditions on everything
                 in the batch, generated or not.
-            weighted: If True, β applies.
+            weighted: If True, β applies, and in training mode the penalties.
             bound: ``"mixture"`` or ``"component"``; by default the guide's own.
 
         Returns:
             z, `(…, item, latent)`.
         """
         experts, private = self._encode(batch, num_items)
-        draws = self.aggregation.draws(experts) if private and (bound or self.bound) == "component" else None
+        has_draws = bool(private) or (weighted and self.is_penalized)
+        draws = self.aggregation.draws(experts) if has_draws and (bound or self.bound) == "component" else None
         posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
         return self.sample_posterior(
@@ -128,6 +129,7 @@ class MultimodalGuide(BarycentricGuide):
             experts if weighted else None,
             kl_weight=self.beta if weighted else 1.0,
             others=private_sites(self._private_posteriors(sites, draws)),
+            draws=draws,
         )
 
 

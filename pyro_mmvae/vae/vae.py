@@ -16,6 +16,7 @@ from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
 from pyro_mmvae.aggregation.values import ExpertWeights, Prior, check_prior
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.guides.penalties import PenaltyLike, make_penalties
 from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood, moments
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.vae.arguments import check_arguments, check_modalities, make_rule
@@ -58,6 +59,9 @@ class MultimodalVAE(nn.Module):
             subset, with ``bound="mixture"``. "uniform" by default.
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
+        penalties: The penalties that are added to the loss in training, each a name, one of
+            :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
+            :class:`~pyro_mmvae.guides.Penalty`; none by default.
 
     Raises:
         ValueError: If there is no modality or two have one name, β or the latent size is not positive, a name is
@@ -83,6 +87,7 @@ class MultimodalVAE(nn.Module):
         expert_weights: ExpertWeights | None = None,
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
+        penalties: Sequence[PenaltyLike] = (),
     ) -> None:
         super().__init__()
         names = tuple(modality.name for modality in check_modalities(modalities))
@@ -94,6 +99,9 @@ class MultimodalVAE(nn.Module):
         rule = make_rule(aggregation, expert_weights, subset_weights, prior_expert)
         rule.check_bound(bound)
         check_kind(rule.name, options.expert_kind, rule.accepts)
+        penalties = make_penalties(penalties)
+        for penalty in penalties:
+            penalty.check(rule, expert_kind=options.expert_kind, num_modalities=len(names))
         groups = group_modalities(modalities, likelihoods)
         pairs = []
         for group in groups:
@@ -134,6 +142,7 @@ class MultimodalVAE(nn.Module):
                 bound=bound,
                 prior=(prior_loc, prior_scale),
                 expert_weights_entropy=expert_weights_entropy,
+                penalties=penalties,
             )
         rule.check_bound(bound, len(names))
 
