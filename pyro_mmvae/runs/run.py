@@ -85,6 +85,7 @@ def build_vae(
         subset_weights=model.subset_weights,
         expert_weights_entropy=model.expert_weights_entropy,
         penalties=config.train.penalties,
+        routing=model.routing,
     )
 
 

@@ -26,6 +26,7 @@ from pyro_mmvae.vae.generative import GenerativeModel, Observations
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality, group_modalities, make_group
 from pyro_mmvae.vae.names import NamedModules
+from pyro_mmvae.vae.routing import Routing, check_routing
 
 
 class MultimodalVAE(nn.Module):
@@ -63,6 +64,9 @@ class MultimodalVAE(nn.Module):
         penalties: The penalties that are added to the loss in training, each a name, one of
             :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
             :class:`~pyro_mmvae.guides.Penalty`; none by default.
+        routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
+            the default; or ``"leave_one_out"``, all but the encoder of its own modality, which is exact for Wasserstein
+            barycenters (``wb``, and ``mwb`` with the bound ``"component"``) and refused elsewhere.
         covariates: The names of the categories of each covariate, such as ``{"donor": ("A", "B")}``; none by default.
             All decoders see the items' categories, and so do the built-in encoders of vectors, counts and binary
             values, so that the latent need not hold them. A batch holds them as
@@ -94,6 +98,7 @@ class MultimodalVAE(nn.Module):
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
         penalties: Sequence[PenaltyLike] = (),
+        routing: Routing = "all",
         covariates: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
@@ -106,6 +111,7 @@ class MultimodalVAE(nn.Module):
         rule = make_rule(aggregation, expert_weights, subset_weights, prior_expert)
         rule.check_bound(bound)
         check_kind(rule.name, options.expert_kind, rule.accepts)
+        check_routing(routing, rule, bound, expert_kind=options.expert_kind, num_modalities=len(names))
         penalties = make_penalties(penalties)
         for penalty in penalties:
             penalty.check(rule, expert_kind=options.expert_kind, num_modalities=len(names))
@@ -153,6 +159,7 @@ class MultimodalVAE(nn.Module):
                 prior=(prior_loc, prior_scale),
                 expert_weights_entropy=expert_weights_entropy,
                 penalties=penalties,
+                routing=routing,
             )
         rule.check_bound(bound, len(names))
 
