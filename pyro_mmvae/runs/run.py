@@ -17,6 +17,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import DataDescription, MultimodalDataset
+from pyro_mmvae.data.covariate_matching import match_covariates
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -26,7 +27,7 @@ from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_st
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
-from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
+from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
@@ -50,7 +51,10 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def build_vae(
-    config: Config, shapes: Mapping[str, Sequence[int]], specs: Mapping[str, ModalitySpec] | None = None
+    config: Config,
+    shapes: Mapping[str, Sequence[int]],
+    specs: Mapping[str, ModalitySpec] | None = None,
+    covariates: Mapping[str, Sequence[str]] | None = None,
 ) -> MultimodalVAE:
     """Build the model and guide of a configuration, with initial weights drawn from torch's generator.
 
@@ -59,6 +63,7 @@ def build_vae(
         shapes: The shape of one item of each modality, by name.
         specs: The resolved description of each modality, by name, see :func:`resolve_modalities`; by default that of
             images for shapes of three axes, otherwise that of vectors.
+        covariates: The names of the categories of each covariate, by name; none by default.
 
     Returns:
         The model and guide, on the CPU, in training mode.
@@ -86,6 +91,7 @@ def build_vae(
         expert_weights_entropy=model.expert_weights_entropy,
         penalties=config.train.penalties,
         routing=model.routing,
+        covariates=covariates,
     )
 
 
@@ -133,7 +139,9 @@ class Run(Answers):
     def description(self) -> DataDescription:
         """The description of the training data, which :func:`pyro_mmvae.data.match_data` matches new data to."""
         shapes = {name: tuple(shape) for name, shape in self.state["shapes"].items()}
-        return (read_record(self.path) or DataRecord()).describe(shapes, self.modality_specs)
+        return (read_record(self.path) or DataRecord()).describe(
+            shapes, self.modality_specs, read_covariates(self.state)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -186,10 +194,12 @@ class Run(Answers):
             DataChangedError: If the data have changed; the message says in what.
         """
         if self.allow_changed_data:
-            return load_split(self.config, split)
-        data = load_checked_split(self.path, self.config, split, train_is_checked="train" in self._checked)
-        self._checked.add(split)
-        return data
+            data = load_split(self.config, split)
+        else:
+            data = load_checked_split(self.path, self.config, split, train_is_checked="train" in self._checked)
+            self._checked.add(split)
+        # A loader of a user may number the categories of each split by themselves.
+        return match_covariates(data, self.vae.covariates)[0]
 
     def posterior(
         self,
@@ -313,6 +323,6 @@ def load_run(
     if "shapes" not in state:
         raise CheckpointError(f"{file}: the shapes of the modalities are missing")
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        vae = build_vae(config, state["shapes"], read_specs(state))
+        vae = build_vae(config, state["shapes"], read_specs(state), read_covariates(state))
     load_checkpoint(file, vae)
     return Run(files.path, config, vae.to(resolve_device(device)).eval(), state, allow_changed_data)
