@@ -93,6 +93,8 @@ def build_vae(
         private_auxiliary=model.private_auxiliary,
         private_subsets=model.private_subsets,
         private_encoder=model.private_encoder,
+        penalties=config.train.penalties,
+        routing=model.routing,
         covariates=covariates,
     )
 

@@ -11,6 +11,7 @@ import torch
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.aggregation.draws import SubsetDraws
+from pyro_mmvae.aggregation.values import weighted_mask
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
@@ -23,6 +24,7 @@ from pyro_mmvae.vae.private_latents import (
     check_private_options,
     private_sites,
 )
+from pyro_mmvae.vae.routing import Routing, attach_cuts, check_routing
 
 
 class MultimodalGuide(BarycentricGuide):
@@ -44,6 +46,8 @@ class MultimodalGuide(BarycentricGuide):
             default, or ``"prior"``.
         private_subsets: ``"drawn"``, the default, or ``"all"``, so that every private latent is inferred.
         private_encoder: ``"own"``, the default, or ``"with_z"`` for :math:`q(u_m \mid x_m, z)`.
+        routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
+            the default, or ``"leave_one_out"``, all but that of its own modality.
         **options: Further arguments of :class:`~pyro_mmvae.BarycentricGuide`.
 
     Raises:
@@ -62,12 +66,15 @@ class MultimodalGuide(BarycentricGuide):
         private_auxiliary: str = "learned",
         private_subsets: str = "drawn",
         private_encoder: str = "own",
+        routing: Routing = "all",
         **options: Any,
     ) -> None:
         check_private_options(private_auxiliary, private_subsets, private_encoder)
         super().__init__(encode, aggregation, prior=prior, **options)
         self.register_buffer("prior_loc", prior[0], persistent=False)
         self.beta, self.names = beta, tuple(reconstruction_weights)
+        check_routing(routing, aggregation, self.bound, num_modalities=len(self.names))
+        self.routing = routing
         self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
         self.private_subsets = private_subsets
         uses_auxiliary = private_auxiliary == "learned" and private_subsets == "drawn"
@@ -134,7 +141,8 @@ class MultimodalGuide(BarycentricGuide):
             num_items: Number of items if there is no batch.
             generate: Names of modalities that the model draws, True for all. The guide conditions on everything in the
                 batch, generated or not, but draws private latents for generation and not for training.
-            weighted: If True, β applies, and private latents are drawn for training.
+            weighted: If True, β applies, and private latents are drawn for training; in training mode the penalties
+                apply too.
             bound: ``"mixture"`` or ``"component"``; by default the guide's own.
 
         Returns:
@@ -142,8 +150,10 @@ class MultimodalGuide(BarycentricGuide):
         """
         experts, private = self._encode(batch, num_items)
         training = weighted and not generate
-        follows = self.private_subsets == "drawn" and (bound or self.bound) == "component"
-        draws = self.aggregation.draws(experts) if private and follows else None
+        # Private latents, penalties and routing need to know what was drawn; a rule without a mixture has one subset.
+        follows = bool(private) and self.private_subsets == "drawn"
+        has_draws = follows or (weighted and (self.is_penalized or self.routing != "all"))
+        draws = self.aggregation.draws(experts) if has_draws and (bound or self.bound) == "component" else None
         posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
 
@@ -151,20 +161,41 @@ class MultimodalGuide(BarycentricGuide):
             seen = self._seen(experts, draws, z.shape[:-1], training=training)
             return private_sites(self.private_latents.posteriors(sites, z, seen, training=training))
 
-        return self.sample_posterior(
+        z = self.sample_posterior(
             posterior,
             experts if weighted else None,
             kl_weight=self.beta if weighted else 1.0,
             others=others if sites else None,
+            draws=draws,
         )
+        if self.routing == "leave_one_out" and weighted and self.training:
+            self.attach_routes(z, *((experts, None) if draws is None else draws.latest()))
+        return z
+
+    def attach_routes(
+        self, z: Tensor, experts: Experts, members: Bool[Tensor, "*batch modality"] | None = None
+    ) -> None:
+        """Let each modality be decoded from z with a gradient that leaves its own expert out, if the guide routes so.
+
+        The guide calls this on what it draws in training; an objective that draws z itself calls it before the model is
+        conditioned on that very tensor.
+
+        Args:
+            z: The latents, `(…, item, latent)`, drawn from the posterior of the subsets.
+            experts: The unimodal posteriors that z was drawn from.
+            members: The subset of each item, `(…, item, modality)`; None for everything present.
+        """
+        if self.routing == "leave_one_out":
+            members = weighted_mask(experts, self.expert_weights(experts)) if members is None else members
+            attach_cuts(z, self.names, self.aggregation, experts, members)
 
     def _seen(
         self, experts: Experts, draws: SubsetDraws | None, batch_shape: torch.Size, *, training: bool
     ) -> Bool[Tensor, "*#batch modality"]:
         """Return the modalities whose private latents are inferred."""
         subsets = self.aggregation.subsets
+        if self.private_subsets == "all":
+            return experts.mask
         if draws is not None and not (isinstance(subsets, str) and subsets == "all"):
             return draws.members(batch_shape)
-        if training and self.private_subsets == "drawn":
-            return UniformSubsets(experts.mask).members(batch_shape)
-        return experts.mask
+        return UniformSubsets(experts.mask).members(batch_shape) if training else experts.mask
