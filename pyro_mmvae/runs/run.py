@@ -28,6 +28,7 @@ from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
 from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
+from pyro_mmvae.vae.covariates import Categories
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
@@ -210,7 +211,9 @@ class Run(Answers):
 
         Args:
             values: Observations `(item, …)` by modality name: images `(item, channel, height, width)`, floats in [0, 1]
-                or uint8, which is divided by 255.
+                or uint8, which is divided by 255. A mask `(item, modality)` may stand under ``"present"``, and
+                covariates `(item, covariate)` under ``"covariates"``, see
+                :meth:`~pyro_mmvae.MultimodalVAE.covariate_vector`.
             given: The names of the modalities to condition on; all by default, the prior if empty.
             density: The density to return: ``"mixture"`` for the whole posterior (default), ``"component"`` for one
                 drawn subset per item, or ``"joint"`` for the component of all modalities in ``given``.
@@ -260,7 +263,8 @@ class Run(Answers):
             if name not in batch.values:
                 raise ValueError(f"given: modality {name!r} has no values")
         selected = {n: v.to(self.device, torch.float32) for n, v in batch.values.items() if n in names}
-        return Batch(selected, {n: m.to(self.device) for n, m in batch.present.items()})
+        covariates = None if batch.covariates is None else batch.covariates.to(self.device, torch.float32)
+        return Batch(selected, {n: m.to(self.device) for n, m in batch.present.items()}, covariates)
 
     def _check_mixture(self) -> None:
         try:
@@ -272,7 +276,10 @@ class Run(Answers):
             ) from None
 
     def decode(
-        self, z: Float[Tensor, "*batch latent"], private: Mapping[str, Tensor] | None = None
+        self,
+        z: Float[Tensor, "*batch latent"],
+        private: Mapping[str, Tensor] | None = None,
+        covariates: Tensor | Categories | None = None,
     ) -> dict[str, Tensor]:
         """Compute the mean of each modality given the latents.
 
@@ -280,13 +287,16 @@ class Run(Answers):
             z: The shared latents, with any leading dimensions.
             private: Private latents `(*batch, private)` by modality name; by default they are drawn from their priors,
                 with torch's global generator.
+            covariates: Categories by the name of the covariate, one string for all items or one per item; or their
+                indicators, which broadcast to `(*batch, covariate)`. The frequencies in the training data take the
+                place of those that are left out, by default of all.
 
         Returns:
             The means `(*batch, *shape)` by modality name, float32, on the run's device, without gradients.
         """
         with torch.no_grad():
             latents = {name: u.to(self.device, torch.float32) for name, u in (private or {}).items()}
-            return self.vae.decode(z.to(self.device, torch.float32), private=latents)
+            return self.vae.decode(z.to(self.device, torch.float32), private=latents, covariates=covariates)
 
 
 def load_run(
