@@ -11,6 +11,7 @@ from pyro_mmvae.likelihoods.counts import LogRatePoisson as LogRatePoisson
 from pyro_mmvae.likelihoods.counts import NegativeBinomialLikelihood as NegativeBinomialLikelihood
 from pyro_mmvae.likelihoods.counts import PoissonLikelihood as PoissonLikelihood
 from pyro_mmvae.likelihoods.generalized_normal import SharedScaleGeneralizedNormal as SharedScaleGeneralizedNormal
+from pyro_mmvae.likelihoods.generalized_normal import generalized_normal_cdf as generalized_normal_cdf
 from pyro_mmvae.likelihoods.heads import OUTPUTS as OUTPUTS
 from pyro_mmvae.likelihoods.heads import BernoulliLikelihood as BernoulliLikelihood
 from pyro_mmvae.likelihoods.heads import CategoricalLikelihood as CategoricalLikelihood

@@ -62,7 +62,7 @@ def test_calibrated_per_feature_has_the_mean_residual_of_each(name: str) -> None
 def test_calibrated_scale_maximises_the_likelihood(name: str) -> None:
     likelihood, (loc, x) = make_likelihood(name, (2, 3), scale="calibrated"), draw()
     step(likelihood, loc, x)
-    scale: Tensor = likelihood.eval()(loc).scale  # type: ignore[attr-defined]
+    scale: Tensor = likelihood.eval()(loc).scale
     values = [make_likelihood(name, (2, 3), scale=float(scale) * f)(loc).log_prob(x).sum() for f in (0.95, 1.0, 1.05)]
     assert values[1] > values[0]
     assert values[1] > values[2]
@@ -97,14 +97,14 @@ def test_calibrated_running_mean_is_corrected_for_its_start() -> None:
     weights = torch.tensor([MOMENTUM**2, MOMENTUM, 1.0])
     expected = (weights * torch.stack(means)).sum() / weights.sum()
     likelihood.eval()
-    torch.testing.assert_close(likelihood(loc).scale, expected)  # type: ignore[attr-defined]
+    torch.testing.assert_close(likelihood(loc).scale, expected)
 
 
 def test_calibrated_running_mean_converges_to_the_scale_of_the_noise() -> None:
     likelihood, loc = make_likelihood("normal", (50,), scale="calibrated"), torch.zeros(64, 50, requires_grad=True)
     for _ in range(200):
         step(likelihood, loc, 0.2 * torch.randn(64, 50))
-    assert float(likelihood.eval()(loc).scale) == pytest.approx(0.2, rel=0.01)  # type: ignore[attr-defined]
+    assert float(likelihood.eval()(loc).scale) == pytest.approx(0.2, rel=0.01)
 
 
 def test_calibrated_masked_items_do_not_count() -> None:
@@ -112,15 +112,15 @@ def test_calibrated_masked_items_do_not_count() -> None:
     mask = torch.tensor([True, False, True, True, False, True])
     x[~mask] = torch.nan
     step(likelihood, loc, x, mask)
-    torch.testing.assert_close(likelihood.eval()(loc).scale, (x - loc.detach())[mask].abs().mean())  # type: ignore[attr-defined]
+    torch.testing.assert_close(likelihood.eval()(loc).scale, (x - loc.detach())[mask].abs().mean())
 
 
 def test_calibrated_batch_without_the_modality_changes_nothing() -> None:
     likelihood, (loc, x) = make_likelihood("laplace", (2, 3), scale="calibrated"), draw()
     step(likelihood, loc, x, torch.zeros(6, dtype=torch.bool))
-    assert float(likelihood.eval()(loc).scale) == 1.0  # type: ignore[attr-defined]
+    assert float(likelihood.eval()(loc).scale) == 1.0
     step(likelihood.train(), loc, x)
-    torch.testing.assert_close(likelihood.eval()(loc).scale, (x - loc.detach()).abs().mean())  # type: ignore[attr-defined]
+    torch.testing.assert_close(likelihood.eval()(loc).scale, (x - loc.detach()).abs().mean())
 
 
 @pytest.mark.parametrize("options", [{}, {"vectorize_particles": True}])
@@ -128,7 +128,7 @@ def test_calibrated_several_particles_make_one_update(options: dict[str, Any]) -
     vae = MultimodalVAE([Modality("a", (4,), scale="calibrated"), Modality("b", (3,))], latent_size=2)
     x = {"a": torch.randn(8, 4), "b": torch.randn(8, 3)}
     Trace_ELBO(num_particles=3, max_plate_nesting=1, **options)(vae.model, vae.guide)(x).backward()
-    scale: CalibratedScale = vae.model.likelihoods["a"].calibration
+    scale: CalibratedScale = vae.model.likelihoods["a"].calibration  # type: ignore[assignment]
     scale.update()
     assert float(scale.correction) == pytest.approx(1 - MOMENTUM)
 
@@ -149,12 +149,12 @@ def test_calibrated_jit_has_the_gradient_without_an_update(monkeypatch: pytest.M
     monkeypatch.setattr(torch.jit, "is_tracing", lambda: True)
     step(likelihood, loc, x)
     torch.testing.assert_close(loc.grad, (loc.detach() - x).sign() / 0.3)
-    assert float(likelihood.eval()(loc).scale) == pytest.approx(0.3)  # type: ignore[attr-defined]
+    assert float(likelihood.eval()(loc).scale) == pytest.approx(0.3)
 
 
 def test_calibrated_saved_and_loaded_keeps_scale_and_running_mean() -> None:
     one, two = (make_likelihood("normal", (2, 3), scale="calibrated", standardize=True) for _ in range(2))
-    one.set_moments(torch.zeros(2, 3), torch.full((2, 3), 5.0))  # type: ignore[attr-defined]
+    one.set_moments(torch.zeros(2, 3), torch.full((2, 3), 5.0))
     loc, x = draw()
     step(one, loc, 5 * x)
     two.load_state_dict(one.state_dict())
@@ -167,7 +167,7 @@ def test_calibrated_saved_and_loaded_keeps_scale_and_running_mean() -> None:
 
 def test_calibrated_standardized_scale_is_relative_to_the_spread() -> None:
     likelihood = make_likelihood("laplace", (2, 3), scale="calibrated", standardize=True)
-    likelihood.set_moments(torch.ones(2, 3), torch.full((2, 3), 5.0))  # type: ignore[attr-defined]
+    likelihood.set_moments(torch.ones(2, 3), torch.full((2, 3), 5.0))
     loc, x = draw()
     step(likelihood, loc, 1 + 5 * x)
     scale = (x - loc.detach()).abs().mean()
@@ -185,7 +185,7 @@ def test_set_exponent_gives_a_generalized_normal_until_training_goes_on() -> Non
     loaded.load_state_dict(likelihood.state_dict())
     torch.testing.assert_close(loaded.eval()(loc).log_prob(x), expected.sum((-1, -2)))
     step(likelihood.train(), loc, x)
-    torch.testing.assert_close(likelihood.eval()(loc).scale, (x - loc.detach()).square().mean().sqrt())  # type: ignore[attr-defined]
+    torch.testing.assert_close(likelihood.eval()(loc).scale, (x - loc.detach()).square().mean().sqrt())
     assert not calibration.is_generalized
 
 
