@@ -15,6 +15,9 @@ SCALE_FLOOR = 1e-4
 """The least value of a scale that is not fixed, without which the density of values reproduced exactly grows without
 bound."""
 
+_LEAST_GENERALIZED = 1e-8
+"""The least scale with an exponent of its own; with heavy tails most values lie far beyond one scale."""
+
 MOMENTUM = 0.98
 """The share of the running mean of residuals that is kept at each step, so that it covers about the last 50 steps."""
 
@@ -109,7 +112,8 @@ class CalibratedScale(nn.Module):
         """Set the scale; a training that goes on starts its running mean anew.
 
         Args:
-            scale: The scale, a number or a tensor of the shape of the scale, positive; raised to ``SCALE_FLOOR``.
+            scale: The scale, a number or a tensor of the shape of the scale, positive; raised to ``SCALE_FLOOR``,
+                or 1e-8 with an exponent.
             exponent: The exponent p of the density exp(−(|x − μ| / scale)ᵖ), see
                 :class:`~pyro_mmvae.likelihoods.SharedScaleGeneralizedNormal`; by default that of the family, whose own
                 scale is then meant.
@@ -124,7 +128,7 @@ class CalibratedScale(nn.Module):
         if exponent == self.power:  # σ of the normal distribution is a/√2
             value, exponent = value / self.power ** (1 / self.power), None
         self._pending = None
-        self.scale.copy_(value.clamp(min=SCALE_FLOOR))
+        self.scale.copy_(value.clamp(min=SCALE_FLOOR if exponent is None else _LEAST_GENERALIZED))
         self.exponent.fill_(float(self.power) if exponent is None else exponent)
         self.average.zero_()
         self.correction.zero_()

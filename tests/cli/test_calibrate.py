@@ -18,7 +18,7 @@ def invoke(*words: object) -> Result:
 
 def test_calibrate_prints_coverages_and_writes_a_run(tmp_path: Path) -> None:
     z = np.random.default_rng(0).normal(size=(300, 2))
-    settings = {"train.threads": 1, "train.device": "cpu", "model.network.hidden": 16, "model.scale": "calibrated"}
+    settings = {"train.threads": 1, "train.device": "cpu", "model.network.hidden": 16, "model.scale": 5.0}
     fit({"a": z, "b": z @ [[1.0], [0.5]]}, epochs=1, latent_size=2, out=tmp_path / "run", progress=False,
         settings=settings)  # fmt: skip
     options = ("--epochs", 1, "--items", 25, "--draws", 4)
@@ -36,6 +36,15 @@ def test_calibrate_prints_coverages_and_writes_a_run(tmp_path: Path) -> None:
     report = json.loads((tmp_path / "run-calibrated" / "calibration.json").read_text(encoding="utf-8"))
     assert report["options"]["items"] == 25
     assert len(report["rows"]) == 4
+    checks = {}
+    for run in ("run", "run-calibrated"):
+        words = ["ppc", str(tmp_path / run), "--quiet", "--threads", "1", "--items", "30", "--num-samples", "20"]
+        checks[run] = CliRunner().invoke(main, [*words, "--device", "cpu", "--given", "a"]).output
+    assert (
+        f"note: intervals of b do not cover what they say; 'pyro-mmvae calibrate {tmp_path / 'run'}'" in checks["run"]
+    )
+    assert "pyro-mmvae calibrate" not in checks["run-calibrated"]
+    assert "0.9" in checks["run-calibrated"]
     again = invoke(tmp_path / "run", *options)
     assert again.exit_code == 2
     [line] = again.output.splitlines()
