@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.distributions import constraints
 
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.likelihoods.shared_scale import _SharedScale
@@ -38,11 +37,6 @@ class SharedScaleGeneralizedNormal(_SharedScale):
     def __init__(self, loc: Tensor, scale: Tensor, exponent: Tensor, event_dim: int = 1) -> None:
         self.exponent = exponent
         super().__init__(loc, scale, event_dim)
-
-    @property
-    def support(self) -> constraints.Constraint:
-        """Return the constraint that values are real."""
-        return constraints.independent(constraints.real, len(self.event_shape))
 
     @property
     def variance(self) -> Tensor:
