@@ -86,6 +86,11 @@ class ModelConfig(Section):
         0.0, ge=0, allow_inf_nan=False,
         description="Coefficient of the entropy of the expert weights that is added to the objective, in nats.",
     )  # fmt: skip
+    routing: Literal["all", "leave_one_out"] = Field(
+        "all",
+        description="Encoders that the gradient of a decoder reaches through the shared latent: all, or all but that "
+        "of its own modality.",
+    )
     prior_expert: Literal["none", "complete", "joint_only", "all"] | None = Field(
         None, description="Subsets in which the prior is one more expert; null for the default of the aggregation."
     )
