@@ -147,6 +147,9 @@ class MultimodalGuide(BarycentricGuide):
 
         Returns:
             z, `(…, item, latent)`.
+
+        Raises:
+            ValueError: If gradients are routed and the bound is one where the subset of a draw is not known.
         """
         experts, private = self._encode(batch, num_items)
         training = weighted and not generate
@@ -169,6 +172,7 @@ class MultimodalGuide(BarycentricGuide):
             draws=draws,
         )
         if self.routing == "leave_one_out" and weighted and self.training:
+            check_routing(self.routing, self.aggregation, bound or self.bound)
             self.attach_routes(z, *((experts, None) if draws is None else draws.latest()))
         return z
 
