@@ -90,6 +90,8 @@ def build_vae(
         expert_weights=model.expert_weights,
         subset_weights=model.subset_weights,
         expert_weights_entropy=model.expert_weights_entropy,
+        penalties=config.train.penalties,
+        routing=model.routing,
         covariates=covariates,
     )
 
