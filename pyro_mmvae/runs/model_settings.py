@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from pyro_mmvae.aggregation.subsets import check_subset_weights
-from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.modality_spec import ModalitySpec, ScaleSetting
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
 
@@ -57,13 +57,27 @@ class ModelConfig(Section):
     private_size: int = Field(
         0, ge=0, description="Number of latent dimensions that each modality alone has, in addition to the shared ones."
     )
+    private_auxiliary: Literal["learned", "prior"] = Field(
+        "learned",
+        description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
+        "the prior.",
+    )
+    private_subsets: Literal["drawn", "all"] = Field(
+        "drawn",
+        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them.",
+    )
+    private_encoder: Literal["own", "with_z"] = Field(
+        "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."
+    )
     beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="Weight of the KL term in training.")
     likelihood: str = Field(
         "auto", description="Likelihood of images and vectors; auto leaves it to the data and the type of the modality."
     )
-    scale: float | Literal["auto", "learned"] = Field(
+    scale: ScaleSetting | Literal["auto"] = Field(
         "auto",
-        description="Scale of the likelihoods of images and vectors; auto takes the default of the modality's type.",
+        description="Scale of the likelihoods of images and vectors: a number, learned, calibrated, or "
+        "calibrated_per_feature, the last two also with the scale of the training as in calibrated:0.75; auto takes "
+        "the default of the modality's type.",
     )
     reconstruction_weights: dict[str, float] = Field(
         default_factory=dict, description="Weight of the reconstruction term in training, by name of the modality."
