@@ -6,6 +6,7 @@ import torch
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.experts import Experts
 from pyro_mmvae.training.elbo import Terms
 from pyro_mmvae.training.objectives.latent import LatentObjective, Latents, check_number, total
 from pyro_mmvae.training.objectives.subset_posteriors import divergence, draw_reparameterised, with_score
@@ -44,6 +45,8 @@ class MaskedObjective(LatentObjective):
         encoders and tighter variational objectives. TMLR, arXiv 2309.00380.
     """
 
+    is_routable = True
+
     def __init__(self, vae: MultimodalVAE, delta: float = 0.0) -> None:
         super().__init__(vae)
         self.delta = check_number("masked", "delta", delta, 0, 1)
@@ -58,7 +61,7 @@ class MaskedObjective(LatentObjective):
         kl = divergence(q_subset, self.vae.model.prior(), z_subset)
         has_rest = (experts.mask & ~members).any(-1)
         kl = kl + torch.where(has_rest, (1 - self.delta) * divergence(q_all, q_subset, z_all), 0.0)
-        z, seen, coefficients = self._routes(members, z_subset, z_all)
+        z, seen, coefficients = self._routes(experts, members, z_subset, z_all)
         u, private_kl = self.draw_private(private, z, seen)
         reconstruction = self.reconstruct(batch, z, u)
         if coefficients:
@@ -69,14 +72,19 @@ class MaskedObjective(LatentObjective):
         return self.loss_and_terms(value, reconstruction.log_likelihood, kl, self.penalties(experts, members))
 
     def _routes(
-        self, members: Tensor, z_subset: Tensor, z_all: Tensor
-    ) -> tuple[Latents, Tensor | None, dict[str, Tensor]]:
+        self, experts: Experts, members: Tensor, z_subset: Tensor, z_all: Tensor
+    ) -> tuple[Latents, Tensor, dict[str, Tensor]]:
         """Return the latents to decode, the mask of private latents, and the coefficients of the draws."""
         by_name = dict(zip(self.vae.names, members.unbind(-1), strict=True))
+        inner, outer = self.routed(z_subset, experts, members), self.routed(z_all, experts, None)
         if self.delta == 0:
-            return {n: torch.where(m.unsqueeze(-1), z_subset, z_all) for n, m in by_name.items()}, None, {}
+            z = {n: torch.where(member.unsqueeze(-1), inner[n], outer[n]) for n, member in by_name.items()}
+            return z, experts.mask, {}
         coefficients = {}
         for name, member in by_name.items():
             inside = member.to(z_subset.dtype)
             coefficients[name] = torch.stack([inside + self.delta * (1 - inside), (1 - self.delta) * (1 - inside)])
-        return torch.stack([z_subset, z_all]), torch.stack([members, torch.ones_like(members)]), coefficients
+        latents: Latents = torch.stack([z_subset, z_all])
+        if self.vae.guide.routing != "all":
+            latents = {name: torch.stack([inner[name], outer[name]]) for name in by_name}
+        return latents, torch.stack([members, experts.mask]), coefficients
