@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import choose_data, data_options, items_option, parse_items
+from pyro_mmvae.cli.answering import (
+    choose_data,
+    covariate_option,
+    data_options,
+    items_option,
+    parse_covariates,
+    parse_items,
+)
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -176,6 +183,7 @@ def _describe_best(run: Any, best: float) -> str:
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
 )
 @data_options
+@covariate_option
 @items_option
 @checkpoint_option
 @device_option
@@ -192,6 +200,7 @@ def sample(
     generate: str,
     count: int | None,
     seed: int,
+    covariates: tuple[str, ...],
     items: str | None,
     checkpoint: str,
     device: str,
@@ -216,11 +225,13 @@ def sample(
         raise ValueError("--data and --items must come with --given, the modalities to condition on, got none")
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
-    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen)
+    categories = parse_covariates(covariates)
+    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen, covariates=categories)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     count = len(samples.rows[-1][1])
     source = f"given {', '.join(conditions)}" if conditions else "from the prior"
+    source += "".join(f", {name} {category}" for name, category in (categories or {}).items())
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".npz":

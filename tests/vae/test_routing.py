@@ -14,11 +14,11 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 
-from pyro_mmvae import Modality, MultimodalVAE, load, train
+from pyro_mmvae import Batch, Modality, MultimodalVAE, load, train
 from pyro_mmvae.cli import main
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.config import Config, dump_config
-from pyro_mmvae.training import ELBOObjective
+from pyro_mmvae.training import ELBOObjective, make_objective
 from pyro_mmvae.vae.routing import cuts_of
 
 SHAPES = {"a": 3, "b": 4, "c": 5}  # of different shapes, so that each modality has networks of its own
@@ -148,6 +148,27 @@ def test_routing_under_each_estimator_leaves_the_own_encoder_without_gradient(na
     largest = [max(float(p.grad.abs().max()) for p in net.parameters()) for net in vae.guide.encode.networks]  # type: ignore[union-attr]
     assert largest[0] < 1e-6
     assert min(largest[1:]) > 1e-3
+
+
+@pytest.mark.parametrize("objective", [
+    "elbo", "masked", {"name": "masked", "delta": 0.5}, {"name": "mvtcae", "beta": 1e-12},
+])  # fmt: skip
+def test_routing_under_each_objective_leaves_the_own_encoder_without_gradient(objective: Any) -> None:
+    largest = []
+    for routing in ("leave_one_out", "all"):
+        vae = make_vae(routing, weights={"b": 0.0, "c": 0.0}, beta=1e-12)
+        torch.manual_seed(2)
+        make_objective(objective, vae)(Batch.of(make_batch(), tuple(SHAPES)))[0].backward()
+        networks: Any = vae.guide.encode.networks
+        largest.append([max(float(p.grad.abs().max()) for p in net.parameters()) for net in networks])
+    assert largest[0][0] < 1e-6
+    assert min(largest[1][0], *largest[0][1:]) > 1e-3
+
+
+@pytest.mark.parametrize("objective", ["iwae", "sub_elbos", "mmvm"])
+def test_routing_with_an_objective_that_does_not_support_it_is_refused(objective: str) -> None:
+    with pytest.raises(ValueError, match="must have a model with routing 'all', got 'leave_one_out'"):
+        make_objective(objective, make_vae())
 
 
 def test_routing_with_private_latents_and_missing_modalities_has_a_finite_gradient() -> None:

@@ -90,7 +90,7 @@ class IWAEObjective(LatentObjective):
         members = self._members(experts)
         proposal = self._proposal(experts, members)
         z = draw_reparameterised(proposal, torch.Size([self.samples]))
-        seen = experts.mask if members is None else members & experts.mask
+        seen = None if members is None else members.expand(*z.shape[:2], -1)
         q_private = self.private_posteriors(private, z, seen)
         u = {name: q.rsample() for name, q in q_private.items()}
         reconstruction = self.reconstruct(batch, z, u)
@@ -101,7 +101,7 @@ class IWAEObjective(LatentObjective):
         ratio = self._log_ratio(proposal, z, q_private, u)
         log_weights = reconstruction.total() - self.beta * ratio
         if self.gradient == "dreg":
-            inferred = {name: seen[..., self.vae.names.index(name)] for name in u}
+            inferred = {} if seen is None else {name: seen[..., self.vae.names.index(name)] for name in u}
             self._reweigh_gradients(log_weights, {**u, _SHARED: z}, inferred)
         value = log_weights.logsumexp(0) - math.log(self.samples)
         value = with_score(value, proposal, z)

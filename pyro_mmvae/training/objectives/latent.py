@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 import pyro.distributions as dist
 from pyro import poutine
@@ -12,6 +12,7 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.training.elbo import Terms
@@ -20,7 +21,6 @@ from pyro_mmvae.training.objectives.subset_posteriors import SubsetPosteriors
 from pyro_mmvae.vae.encoders_decoders import PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.generative import Distributions
 from pyro_mmvae.vae.names import private_site, site_modality
-from pyro_mmvae.vae.routing import cuts_of
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 Latents: TypeAlias = Tensor | Mapping[str, Tensor]
@@ -56,21 +56,20 @@ class Reconstruction:
 class LatentObjective(Objective):
     """An objective that draws the latents itself, and combines reconstruction and KL terms of its own.
 
-    The penalties of the guide and the entropy of its expert weights enter as they do in the ELBO.
+    The terms of the guide that do not belong to a bound, such as the entropy of the expert weights, enter as they do in
+    the ELBO.
 
     Args:
         vae: The model and guide to train.
 
-    Attributes:
-        min_modalities: The least number of modalities that the objective has a meaning for.
-        is_routable: True if ``model.routing`` may be ``leave_one_out``.
-
     Raises:
-        ValueError: If the model has fewer modalities than the objective needs, or a routing that it does not have.
+        ValueError: If the model has fewer modalities than the objective needs, or routes gradients in a way that the
+            objective does not support.
     """
 
-    min_modalities: ClassVar[int] = 2
-    is_routable: ClassVar[bool] = False
+    min_modalities = 2
+    routings: tuple[str, ...] = ("all",)
+    """The routings of gradients that the objective supports, see :class:`~pyro_mmvae.MultimodalVAE`."""
 
     def __init__(self, vae: MultimodalVAE) -> None:
         super().__init__(vae)
@@ -79,11 +78,11 @@ class LatentObjective(Objective):
                 f"objective {type(self).__name__} must have a model of at least {self.min_modalities} modalities, got "
                 f"{len(vae.names)}: with one modality use the objective 'elbo'"
             )
-        if not self.is_routable and vae.guide.routing != "all":
+        if vae.guide.routing not in self.routings:
+            supported = " or ".join(map(repr, self.routings))
             raise ValueError(
-                f"objective {type(self).__name__} must have model.routing=all, since some of its terms decode a "
-                f"modality from its own expert alone or weigh gradients themselves, got {vae.guide.routing!r}: elbo, "
-                "masked and mvtcae take it"
+                f"objective {type(self).__name__} must have a model with routing {supported}, got "
+                f"{vae.guide.routing!r}, which the objectives elbo, masked and mvtcae support"
             )
         self.posteriors = SubsetPosteriors(vae)
 
@@ -120,14 +119,15 @@ class LatentObjective(Objective):
         return experts, {name: expert for name, expert in private.items() if weights[name] > 0}
 
     def private_posteriors(
-        self, private: Mapping[str, PrivateExpert], z: Latents, seen: Bool[Tensor, "*#draw item modality"]
+        self, private: Mapping[str, PrivateExpert], z: Latents, seen: Bool[Tensor, "*draw item modality"] | None = None
     ) -> Distributions:
         """Return the distributions of the private latents that go with some shared latents.
 
         Args:
             private: Modality name to loc and scale of q(u_m | x_m).
             z: The shared latents, one for all modalities or one per modality.
-            seen: True for the modalities whose u_m follows q(u_m | x_m), which elsewhere follows its prior.
+            seen: True for the modalities whose u_m follows q(u_m | x_m), which elsewhere follows its prior; by default
+                wherever the modality is present.
 
         Returns:
             Modality name to a distribution of batch shape `(*draw, item)`.
@@ -135,13 +135,13 @@ class LatentObjective(Objective):
         result: Distributions = {}
         for name, (loc, scale) in private.items():
             shape = (z if isinstance(z, Tensor) else z[name]).shape[:-1]
-            is_seen = seen[..., self.vae.names.index(name)]
+            is_seen = None if seen is None else seen[..., self.vae.names.index(name)]
             expert = prior_if_absent(is_seen, *(t.expand(*shape, t.shape[-1]) for t in (loc, scale)))
             result[name] = cast("TorchDistribution", dist.Normal(*expert, validate_args=False).to_event(1))
         return result
 
     def draw_private(
-        self, private: Mapping[str, PrivateExpert], z: Latents, seen: Bool[Tensor, "*#draw item modality"]
+        self, private: Mapping[str, PrivateExpert], z: Latents, seen: Bool[Tensor, "*draw item modality"] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Float[Tensor, "*draw item"]]]:
         """Draw the private latents that go with some shared latents, see :meth:`private_posteriors`.
 
@@ -151,20 +151,6 @@ class LatentObjective(Objective):
         posteriors = self.private_posteriors(private, z, seen)
         kl = {name: kl_divergence(q, self.vae.model.private_prior(name)) for name, q in posteriors.items()}
         return {name: q.rsample() for name, q in posteriors.items()}, kl
-
-    def routed(
-        self, z: Float[Tensor, "item latent"], experts: Experts, members: Bool[Tensor, "item modality"] | None
-    ) -> dict[str, Tensor]:
-        """Return the latent that each modality is decoded from, whose gradient goes by the routing of the guide.
-
-        Args:
-            z: The latents, drawn from the posterior of the subsets.
-            experts: The unimodal posteriors that z was drawn from.
-            members: The subset of each item; None for everything present.
-        """
-        self.vae.guide.attach_routes(z, experts, members)
-        cuts = cuts_of(z)
-        return {name: z if cuts is None else z + cuts[name] for name in self.vae.names}
 
     def reconstruct(self, batch: Batch, z: Latents, private: Mapping[str, Tensor]) -> Reconstruction:
         """Run the program of the model at given latents, and return its reconstruction terms.
@@ -199,7 +185,14 @@ class LatentObjective(Objective):
             experts: The unimodal posteriors of the items.
             members: The subset of each item that was drawn; None for everything present.
         """
-        return self.vae.guide.penalty_terms(experts, members)
+        guide = self.vae.guide
+        if hasattr(guide, "penalty_terms"):
+            return guide.penalty_terms(experts, members)
+        weights = guide.expert_weights(experts) if guide.expert_weights_entropy else None
+        if weights is None:
+            return {}
+        entropy = weights_entropy(weights.expand(experts.mask.shape) * experts.mask)
+        return {f"{guide.site}_weights_entropy": -guide.expert_weights_entropy * entropy}
 
     def loss_and_terms(
         self,

@@ -45,7 +45,7 @@ class MaskedObjective(LatentObjective):
         encoders and tighter variational objectives. TMLR, arXiv 2309.00380.
     """
 
-    is_routable = True
+    routings = ("all", "leave_one_out")
 
     def __init__(self, vae: MultimodalVAE, delta: float = 0.0) -> None:
         super().__init__(vae)
@@ -61,7 +61,8 @@ class MaskedObjective(LatentObjective):
         kl = divergence(q_subset, self.vae.model.prior(), z_subset)
         has_rest = (experts.mask & ~members).any(-1)
         kl = kl + torch.where(has_rest, (1 - self.delta) * divergence(q_all, q_subset, z_all), 0.0)
-        z, seen, coefficients = self._routes(experts, members, z_subset, z_all)
+        z, seen, coefficients = self._routes(members, z_subset, z_all)
+        self._leave_own_out(z, experts, members)
         u, private_kl = self.draw_private(private, z, seen)
         reconstruction = self.reconstruct(batch, z, u)
         if coefficients:
@@ -72,19 +73,23 @@ class MaskedObjective(LatentObjective):
         return self.loss_and_terms(value, reconstruction.log_likelihood, kl, self.penalties(experts, members))
 
     def _routes(
-        self, experts: Experts, members: Tensor, z_subset: Tensor, z_all: Tensor
-    ) -> tuple[Latents, Tensor, dict[str, Tensor]]:
+        self, members: Tensor, z_subset: Tensor, z_all: Tensor
+    ) -> tuple[Latents, Tensor | None, dict[str, Tensor]]:
         """Return the latents to decode, the mask of private latents, and the coefficients of the draws."""
         by_name = dict(zip(self.vae.names, members.unbind(-1), strict=True))
-        inner, outer = self.routed(z_subset, experts, members), self.routed(z_all, experts, None)
         if self.delta == 0:
-            z = {n: torch.where(member.unsqueeze(-1), inner[n], outer[n]) for n, member in by_name.items()}
-            return z, experts.mask, {}
+            return {n: torch.where(m.unsqueeze(-1), z_subset, z_all) for n, m in by_name.items()}, None, {}
         coefficients = {}
         for name, member in by_name.items():
             inside = member.to(z_subset.dtype)
             coefficients[name] = torch.stack([inside + self.delta * (1 - inside), (1 - self.delta) * (1 - inside)])
-        latents: Latents = torch.stack([z_subset, z_all])
-        if self.vae.guide.routing != "all":
-            latents = {name: torch.stack([inner[name], outer[name]]) for name in by_name}
-        return latents, torch.stack([members, experts.mask]), coefficients
+        return torch.stack([z_subset, z_all]), torch.stack([members, torch.ones_like(members)]), coefficients
+
+    def _leave_own_out(self, z: Latents, experts: Experts, members: Tensor) -> None:
+        """Cut the decoders from the encoders of their own modality, if the guide routes gradients so."""
+        guide = self.vae.guide
+        if isinstance(z, Tensor):
+            guide.attach_routes(z, experts, torch.stack([members, experts.mask]))
+            return
+        for name, member in zip(self.vae.names, members.unbind(-1), strict=True):
+            guide.attach_routes(z[name], experts, torch.where(member.unsqueeze(-1), members, experts.mask))

@@ -45,7 +45,7 @@ class MVTCAEObjective(LatentObjective):
         Hwang, Kim, Hong and Kim, 2021. Multi-view representation learning via total correlation objective. NeurIPS.
     """
 
-    is_routable = True
+    routings = ("all", "leave_one_out")
 
     def __init__(self, vae: MultimodalVAE, alpha: float = 5 / 6, beta: float = 2.5) -> None:
         super().__init__(vae)
@@ -58,7 +58,7 @@ class MVTCAEObjective(LatentObjective):
         posterior = self.posteriors.given_all(experts)
         z = draw_reparameterised(posterior)
         self.vae.guide.attach_routes(z, experts)
-        u, private_kl = self.draw_private(private, z, experts.mask)
+        u, private_kl = self.draw_private(private, z)
         reconstruction = self.reconstruct(batch, z, u)
         kl = divergence(posterior, self.vae.model.prior(), z)
         each = divergence(posterior, expert_distributions(experts), z)
