@@ -41,7 +41,10 @@ class Cell:
         except (OSError, ValueError):
             return False
         # The command evaluate, which may use another checkpoint, does not write the seed of the training.
-        return "train_seed" in summary and summary.get("options") == json.loads(json.dumps(asdict(options)))
+        # A cell of an earlier version was evaluated without the prior that is now fitted after the training.
+        if "train_seed" not in summary or (self.config.train.fit_prior and "prior" not in summary):
+            return False
+        return bool(summary.get("options") == json.loads(json.dumps(asdict(options))))
 
 
 def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cell]:
@@ -86,7 +89,10 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
         run = train(cell.config, cell.path, progress=progress)
     data, test = run.data("train").to(run.device), run.data("test").to(run.device)
     with threads(cell.config.train.threads):
-        result = evaluate(run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint)
+        result = evaluate(
+            run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint, prior=run.fitted_prior
+        )
     rows = [row.as_row() for row in result.rows]
     about = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
+    about["prior"] = None if run.fitted_prior is None else run.fitted_prior.about
     runs.write_evaluation(cell.path, rows, {**about, **result.summary()}, result.arrays)

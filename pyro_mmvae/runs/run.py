@@ -26,6 +26,7 @@ from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_st
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
+from pyro_mmvae.runs.priors import RunPrior
 from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
@@ -88,7 +89,7 @@ def build_vae(
 
 
 @dataclass(frozen=True)
-class Run(Answers):
+class Run(RunPrior, Answers):
     """A trained model with its configuration, in eval mode.
 
     Attributes:

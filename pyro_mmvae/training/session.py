@@ -28,6 +28,7 @@ from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
 from pyro_mmvae.training.early_stopping import EarlyStopping
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
+from pyro_mmvae.training.final_prior import fit_final_prior
 from pyro_mmvae.training.interruption import Interrupted, interruptible
 from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
@@ -122,8 +123,10 @@ class Session:
         run = runs.load_run(self.files.path, device=str(self.device))
         with threads(settings.threads):
             samples = training_samples(run, self.val)
-        if samples:
-            self.writer.write_samples(samples)
+            if samples:
+                self.writer.write_samples(samples)
+            if self.writer.rank == 0:
+                fit_final_prior(run, self.data)
         return run
 
     def _info(self, first_epoch: int) -> TrainingInfo:
