@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 from pydantic import ConfigDict
 
+from pyro_mmvae.batch import RESERVED
 from pyro_mmvae.likelihoods import LIKELIHOODS, OUTPUTS, LikelihoodEntry, check_option
 
 DATA_TYPES = ("image", "vector", "binary", "tokens", "counts")
@@ -246,19 +247,19 @@ def check_modality_name(name: str, where: str = "") -> None:
         where: Beginning of the error message, such as a file; empty by default.
 
     Raises:
-        ValueError: If the name is empty, ``present``, which is the mask of a batch, ``.`` or ``..``, or has a slash, a
-            backslash or characters that cannot be printed.
+        ValueError: If the name is empty, ``present`` or ``covariates``, which are the mask and the covariates of a
+            batch, ``.`` or ``..``, or has a slash, a backslash or characters that cannot be printed.
     """
     if (
         not isinstance(name, str)
-        or name in {"", ".", "..", "present"}
+        or name in {"", ".", "..", *RESERVED}
         or "/" in name
         or "\\" in name
         or not name.isprintable()
     ):
         raise ValueError(
             f"{where}{': ' if where else ''}the name of a modality must be a file name of printable characters other "
-            f"than 'present', got {name!r}: rename it"
+            f"than {' and '.join(map(repr, RESERVED))}, got {name!r}: rename it"
         )
 
 
