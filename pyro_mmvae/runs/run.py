@@ -31,6 +31,7 @@ from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalitie
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
+from pyro_mmvae.vae.priors import make_prior
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -81,6 +82,7 @@ def build_vae(
         bound=model.bound,
         beta=model.beta,
         network=model.network,
+        prior=make_prior(model.prior),
         prior_expert=model.prior_expert,
         expert_weights=model.expert_weights,
         subset_weights=model.subset_weights,

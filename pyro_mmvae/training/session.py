@@ -32,6 +32,7 @@ from pyro_mmvae.training.final_prior import fit_final_prior
 from pyro_mmvae.training.interruption import Interrupted, interruptible
 from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
+from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
@@ -74,6 +75,7 @@ class Session:
         with seeded(config.train.seed, self.device):
             self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
+            start_prior(self.vae, self.data)
             # Before the run directory exists, so that a mistake leaves nothing behind.
             try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)

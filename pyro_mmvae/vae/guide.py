@@ -19,6 +19,7 @@ from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.vae.encoders_decoders import Encoders, PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.generative import Distributions, Observations, count_items
 from pyro_mmvae.vae.names import private_site
+from pyro_mmvae.vae.priors import MixturePrior, prior_where_absent
 
 
 class MultimodalGuide(BarycentricGuide):
@@ -35,6 +36,8 @@ class MultimodalGuide(BarycentricGuide):
         aggregation: Name of the aggregation.
         beta: Weight of the KL term in training.
         reconstruction_weights: Modality name to w_m; modalities of weight 0 have no private site in training.
+        prior: Loc and scale of the prior, each of shape `(latent,)`.
+        learned_prior: The prior that the model learns in place of these two, if it does.
         **options: Further arguments of :class:`~pyro_mmvae.BarycentricGuide`.
     """
 
@@ -46,10 +49,12 @@ class MultimodalGuide(BarycentricGuide):
         beta: float,
         reconstruction_weights: Mapping[str, float],
         prior: tuple[Tensor, Tensor],
+        learned_prior: MixturePrior | None = None,
         **options: Any,
     ) -> None:
         super().__init__(encode, aggregation, prior=prior, **options)
         self.register_buffer("prior_loc", prior[0], persistent=False)
+        self._learned_prior = (learned_prior,)  # in a tuple, since it is a submodule of the model alone
         self.beta, self.names = beta, tuple(reconstruction_weights)
         self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
 
@@ -67,6 +72,25 @@ class MultimodalGuide(BarycentricGuide):
             ValueError: If there is neither a batch nor a number of items, or a modality is unknown.
         """
         return self._encode(batch, num_items)[0]
+
+    def posterior(
+        self, experts: Experts, density: str | None = None, members: Bool[Tensor, "*batch modality"] | None = None
+    ) -> TorchDistribution:
+        """Return the distribution that the latent follows given some experts, see :class:`BarycentricGuide`.
+
+        Args:
+            experts: The unimodal posteriors of the items.
+            density: ``"mixture"``, ``"component"`` or ``"joint"``; by default that of the guide's own bound.
+            members: The subset of each item for the component density; drawn by default.
+        """
+        return self._with_prior(super().posterior(experts, density, members), experts)
+
+    def _with_prior(self, posterior: TorchDistribution, experts: Experts) -> TorchDistribution:
+        """Return the posterior with a learned prior for items of which nothing is present."""
+        (prior,) = self._learned_prior
+        if prior is None or experts.complete:
+            return posterior
+        return prior_where_absent(posterior, ~experts.mask.any(-1), prior)
 
     def private(self, batch: Observations) -> Distributions:
         """Return the posteriors of the private latents of the observed modalities.
@@ -121,7 +145,7 @@ class MultimodalGuide(BarycentricGuide):
         """
         experts, private = self._encode(batch, num_items)
         draws = self.aggregation.draws(experts) if private and (bound or self.bound) == "component" else None
-        posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
+        posterior = self.posterior(experts, bound) if draws is None else self._with_prior(draws.posterior(), experts)
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
         return self.sample_posterior(
             posterior,
