@@ -32,7 +32,7 @@ from pyro_mmvae.cli.common import (
     help="Fit a neural spline flow in place of Gaussians; needs the extra 'flow'.",
 )  # fmt: skip
 @click.option(
-    "--items", type=click.IntRange(1), default=10_000, show_default=True,
+    "--items", type=click.IntRange(1), default=5000, show_default=True,
     help="Largest number of training items, chosen at random.",
 )  # fmt: skip
 @click.option(

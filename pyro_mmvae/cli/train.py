@@ -117,9 +117,9 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
     if best is not None:
         click.echo(_describe_best(run, best))
     click.echo(f"run directory: {run.path}")
-    _echo_prior(run)
     for file in drawn:
         click.echo(f"  {file}")
+    _echo_prior(run)
     for modality in run.vae.modalities:
         if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
             click.echo(

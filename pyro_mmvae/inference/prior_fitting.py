@@ -28,7 +28,7 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 COVARIANCES = ("full", "diag")
 DENSITIES = ("joint", "mixture")
 
-MAX_ITEMS = 10_000
+MAX_ITEMS = 5000
 """The default of the largest number of training items that are encoded and drawn from."""
 
 _DRAWS, _DRAWS_PER_ITEM = 5000, 10  # few items give several draws each, which smooth the fit
@@ -61,7 +61,7 @@ def fit_prior(
         covariance: The covariance of each Gaussian, ``"full"`` (default) or ``"diag"``.
         flow: If True, a neural spline flow is fitted in place of Gaussians, which needs the extra ``flow``; False by
             default.
-        items: The largest number of items, 10,000 by default, chosen at random.
+        items: The largest number of items, 5,000 by default, chosen at random.
         density: The posterior of an item to draw from: ``"joint"``, the component of everything present, or
             ``"mixture"``, the whole posterior. By default the joint component where the aggregation has one.
         seed: The seed of the choice of items, the draws and the fit, 0 by default.

@@ -79,7 +79,7 @@ class RunPrior:
             components: The number of Gaussians, 10 by default.
             flow: If True, a normalizing flow is fitted instead, which needs the extra ``flow``; False by default.
             covariance: The covariance of each Gaussian, ``"full"`` (default) or ``"diag"``.
-            items: The largest number of training items, 10,000 by default.
+            items: The largest number of training items, 5,000 by default.
             density: ``"joint"`` or ``"mixture"``; by default the joint component where the aggregation has one.
             seed: The seed of the choice of items, the draws and the fit, 0 by default.
             data: The training items; by default the split ``train`` of the data of the run.

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from pyro_mmvae import Run, load, train
 from pyro_mmvae.cli import main
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.config import Config, dump_config
 
 
 def invoke(*words: object) -> Result:
@@ -78,7 +78,7 @@ def test_evaluate_reports_draws_of_both_priors(run: Run) -> None:
         for row in found:
             rows[is_fitted].setdefault((row["metric"], row["protocol"]), []).append(float(row["value"]))
     own = "prior draws, mean of the likelihood"
-    fitted = "draws of the fitted prior (9 Gaussians), mean of the likelihood"  # of 87 items that were not held out
+    fitted = "draws of the fitted prior (8 Gaussians), mean of the likelihood"  # of 87 items that were not held out
     before = {("joint_coherence", f"1000 {own}"), ("frechet_classifier", own)}
     assert set(rows[False]) == before
     assert set(rows[True]) == before | {("joint_coherence", f"1000 {fitted}"), ("frechet_classifier", fitted)}
@@ -86,7 +86,7 @@ def test_evaluate_reports_draws_of_both_priors(run: Run) -> None:
         assert rows[True][key] == pytest.approx(rows[False][key])
     assert rows[True]["frechet_classifier", fitted] != rows[True]["frechet_classifier", own]
     summary = json.loads(RunFiles(run.path).evaluation_summary.read_text())
-    assert summary["prior"]["components"] == 9
+    assert summary["prior"]["components"] == 8
 
 
 def test_commands_with_a_prior_of_another_checkpoint_say_so(run: Run, toy_config: Callable[..., Config]) -> None:
@@ -99,11 +99,9 @@ def test_commands_with_a_prior_of_another_checkpoint_say_so(run: Run, toy_config
 
 
 def test_train_says_which_prior_it_fitted(toy_config: Callable[..., Config], elsewhere: Path) -> None:
-    from pyro_mmvae.runs.config import dump_config
-
     (elsewhere / "toy.yaml").write_text(dump_config(toy_config(train__epochs=1)), encoding="utf-8")
     result = invoke("train", "--config", "toy.yaml", "--quiet", "--out", "new")
-    assert "  new/prior.npz: prior of 9 Gaussians, fitted to 96 training items in " in result.output
+    assert "  new/prior.npz: prior of 8 Gaussians, fitted to 96 training items in " in result.output
     RunFiles(Path("new")).prior.unlink()
     again = invoke("train", "--resume", "new", "--quiet")
-    assert "prior of 9 Gaussians" in again.output
+    assert "prior of 8 Gaussians" in again.output

@@ -38,8 +38,9 @@ def test_fitted_prior_of_a_loaded_run_gives_identical_draws(run: Run) -> None:
     assert torch.equal(draws(again), draws(run))
     assert torch.equal(draws(run, "fitted"), draws(run))
     assert not torch.equal(draws(run, "model"), draws(run))
+    of_model = draws(run, "model")
     torch.manual_seed(5)
-    assert torch.equal(draws(run, "model"), run.model.prior().sample(torch.Size((6,))))
+    assert torch.equal(of_model, run.model.prior().sample(torch.Size((6,))))
     assert (run.describe_prior(), run.describe_prior("model")) == ("the fitted prior (3 Gaussians)", "the prior")
 
 
