@@ -47,9 +47,10 @@ class Aggregation(nn.Module):
             mixture weights in the mixture of experts, and normalised over the members of each subset elsewhere. All 1
             by default.
         subset_weights: The weights π of an item's live subsets: ``"uniform"``; ``"by_size"``, which makes each size of
-            subset equally likely; ``"learned"``, which :meth:`build_weights` turns into a module; or a function or
-            module from the membership matrix `(component, modality)`, bool, to weights `(component,)`. An aggregation
-            of one component ignores them.
+            subset equally likely; ``"singles:0.5"``, which gives this share to the single modalities and the rest to
+            the other subsets, uniformly within both; ``"learned"``, which :meth:`build_weights` turns into a module; or
+            a function or module from the membership matrix `(component, modality)`, bool, to weights `(component,)`.
+            An aggregation of one component ignores them, but for objectives that draw subsets themselves.
         prior: The pair ``(loc, scale)`` of the latent's prior, each a number or a tensor that broadcasts to
             `(*batch, latent)`; by default (0, 1), or what the guide says. It is the prior expert, and the posterior of
             an item of which nothing is present. Its scale is the scale parameter of the posterior's family.

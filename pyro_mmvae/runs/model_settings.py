@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
+from pyro_mmvae.aggregation.subsets import check_subset_weights
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
@@ -75,8 +76,10 @@ class ModelConfig(Section):
         None,
         description="Weights of the experts: one number per modality, or how they are learned; equal if null.",
     )
-    subset_weights: Literal["uniform", "by_size", "learned"] = Field(
-        "uniform", description="Weights of the subsets in a mixture: all equal, each size equally likely, or learned."
+    subset_weights: str = Field(
+        "uniform",
+        description="Weights of the subsets in a mixture: uniform; by_size, each size equally likely; singles:SHARE, "
+        "such as singles:0.5, this share of the weight on single modalities; or learned.",
     )
     expert_weights_entropy: float = Field(
         0.0, ge=0, allow_inf_nan=False,
@@ -95,6 +98,16 @@ class ModelConfig(Section):
     @field_serializer("modalities")
     def _without_none(self, modalities: dict[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
         return {name: spec.settings() for name, spec in modalities.items()}
+
+    @field_validator("subset_weights")
+    @classmethod
+    def _check_subset_weights(cls, value: str) -> str:
+        try:
+            check_subset_weights(value)
+        except ValueError as error:
+            message = str(error).removeprefix("subset_weights ").replace(" or a function", "")
+            raise ValueError(message) from None
+        return value
 
     @field_validator("aggregation", mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from pyro_mmvae.data import MultimodalDataset, describe_data, match_data, select_items, to_dataset
+from pyro_mmvae.data.own.covariates import column_names
+from pyro_mmvae.data.own.omics import is_omics_object
 from pyro_mmvae.data.own.values import make_dataset
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 from pyro_mmvae.runs import make_config
@@ -24,6 +26,7 @@ def fit(
     *,
     labels: Any = None,
     present: Any = None,
+    covariates: Any = None,
     validation: Any = 0.1,
     test: Any = 0.1,
     aggregation: str | Mapping[str, Any] = "mwb",
@@ -49,6 +52,9 @@ def fit(
             evaluate the model but not to train it; none by default.
         present: True where an item's modality is present, see :func:`pyro_mmvae.data.to_dataset`; by default
             everything that is not None or NaN.
+        covariates: Categories of the items that encoders of vectors and counts and all decoders see, so that the latent
+            need not hold them, such as ``{"donor": ["A", "B", …]}``, see :func:`pyro_mmvae.data.to_dataset`; none by
+            default. Other data for ``validation`` or ``test`` have their own in a data set, or in columns of that name.
         validation: Fraction of the items for validation, 0.1 by default; or other data to validate on, such as a
             mapping like ``values``, a pair of values and labels, or a data set.
         test: Fraction of the items for the test, 0.1 by default; 0 for none; or other data, as for ``validation``.
@@ -82,12 +88,14 @@ def fit(
     overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
     overrides = {key: value for key, value in overrides.items() if value is not None}
     config = make_config(None, {**overrides, **_flatten(settings or {})})
-    data = make_dataset(values, labels=labels, present=present, specs=_merge(specs, data_types))
-    splits = split_data(data, validation, test, seed)
+    data = make_dataset(values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types))
+    splits = split_data(data, validation, test, seed, column_names(covariates))
     return train(config, out, data=splits, keep_data=keep_data, progress=progress)
 
 
-def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -> dict[str, MultimodalDataset]:
+def split_data(
+    data: MultimodalDataset, validation: Any, test: Any, seed: int, covariates: Sequence[str] | None = None
+) -> dict[str, MultimodalDataset]:
     """Divide a data set into splits, or complete it by other data.
 
     Args:
@@ -95,6 +103,7 @@ def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -
         validation: Fraction of the items for validation, or other data.
         test: Fraction of the items for the test, 0 for none, or other data.
         seed: Seed of the random division.
+        covariates: Names of the columns of other AnnData and MuData objects that are covariates; none by default.
 
     Returns:
         The splits ``train``, ``val`` and, unless there is none, ``test``, with items in the order of ``data``.
@@ -122,7 +131,10 @@ def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -
             splits[split] = replace(select_items(data, rows[split]), split=split)
         elif fractions[split] is None:
             values, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-            other = to_dataset(values, labels=labels, specs=data.modality_specs, name=data.name, split=split)
+            columns = covariates if is_omics_object(values) else None
+            other = to_dataset(
+                values, labels=labels, covariates=columns, specs=data.modality_specs, name=data.name, split=split
+            )
             splits[split] = replace(match_data(other, about, surplus_modalities="error").data, split=split)
     return splits
 
