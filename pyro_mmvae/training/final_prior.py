@@ -18,7 +18,7 @@ def fit_final_prior(run: Run, data: MultimodalDataset) -> None:
 
     Args:
         run: The trained run, opened with its best checkpoint.
-        data: The training items.
+        data: The items that it was trained on.
     """
     components = run.config.train.fit_prior
     if not components or not run.state.get("epoch") or _is_fitted(run):

@@ -152,7 +152,7 @@ def prior_where_absent(
     Args:
         posterior: The posterior of all items.
         absent: The mask of items of which nothing is present.
-        prior: The learned prior.
+        prior: The learned prior of the model.
     """
     if not bool(absent.any()):
         return posterior
