@@ -64,6 +64,8 @@ class Aggregation(nn.Module):
         accepts: The kinds of experts that the aggregation is defined for, see :attr:`pyro_mmvae.Experts.kind`.
         name: The name that messages use.
         subsets: The family of subsets whose components are mixed; None if the aggregation is not made of subsets.
+        divergence: The divergence whose barycenter the posterior of a subset is, a name in
+            :func:`pyro_mmvae.divergences` or a callable of two elementwise Normals, for penalties; None if unknown.
 
     Raises:
         ValueError: If an option is not one of the values above.
@@ -81,6 +83,7 @@ class Aggregation(nn.Module):
 
     accepts: tuple[str, ...] = ("normal",)
     subsets: SubsetFamily | None = None
+    divergence: Any = None
     default_prior_expert: str = "none"
     expert_weights: Any
     subset_weights: Any

@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import choose_data, data_options, items_option, parse_items
+from pyro_mmvae.cli.answering import (
+    choose_data,
+    covariate_option,
+    data_options,
+    items_option,
+    parse_covariates,
+    parse_items,
+)
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -54,7 +61,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
-@plugin_option("aggregations, likelihoods, networks, objectives or data sets")
+@plugin_option("aggregations, likelihoods, networks, objectives, penalties or data sets")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
     help="Run directory to create.",
@@ -200,6 +207,7 @@ def _describe_best(run: Any, best: float) -> str:
     "the model's own.",
 )  # fmt: skip
 @data_options
+@covariate_option
 @items_option
 @checkpoint_option
 @device_option
@@ -217,6 +225,7 @@ def sample(
     count: int | None,
     seed: int,
     prior: str,
+    covariates: tuple[str, ...],
     items: str | None,
     checkpoint: str,
     device: str,
@@ -245,11 +254,15 @@ def sample(
         click.echo(f"note: {opened.prior_note}", err=True)
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
-    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior)
+    categories = parse_covariates(covariates)
+    samples = draw_samples(
+        opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior, covariates=categories
+    )
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     count = len(samples.rows[-1][1])
     source = f"given {', '.join(conditions)}" if conditions else f"from {opened.describe_prior(prior)}"
+    source += "".join(f", {name} {category}" for name, category in (categories or {}).items())
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".npz":

@@ -54,7 +54,7 @@ def set_categories(data: MultimodalDataset, categories: Mapping[str, str]) -> Mu
     """Return a data set in which all items have the same category of some covariates.
 
     Args:
-        data: The data set.
+        data: The data set to change.
         categories: The category by the name of the covariate; other covariates are unchanged.
 
     Raises:

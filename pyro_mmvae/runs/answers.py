@@ -138,6 +138,7 @@ class Answers:
         draws: int = 20,
         quantiles: Sequence[float] = (),
         multiple: bool = False,
+        covariates: Mapping[str, str] | None = None,
         density: str | None = None,
         batch_size: int = 500,
         seed: int = 0,
@@ -155,6 +156,9 @@ class Answers:
             draws: The number of draws of the latent per item, 20 by default.
             quantiles: The levels of the quantiles, between 0 and 1; none by default.
             multiple: If True, each draw also makes one complete data set; False by default.
+            covariates: Category to decode all items under, by the name of the covariate, such as ``{"donor": "A"}``,
+                which removes the effect of the donor: encoders see the items' own categories. By default decoders see
+                those as well.
             density: ``"mixture"`` or ``"joint"``; by default the mixture unless it has too many components.
             batch_size: The number of items to read at once, 500 by default.
             seed: The seed of all draws, 0 by default.
@@ -166,7 +170,7 @@ class Answers:
         """
         return inference.impute(
             self.vae, self.dataset(data, split=split), items=items, given=given, targets=targets, draws=draws,
-            quantiles=quantiles, multiple=multiple, density=density,
+            quantiles=quantiles, multiple=multiple, covariates=covariates, density=density,
             batch_size=batch_size, seed=seed, folder=None if folder is None else Path(folder), force=force,
         )  # fmt: skip
 

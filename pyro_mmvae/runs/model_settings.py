@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
 from pyro_mmvae.aggregation.subsets import check_subset_weights
-from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.modality_spec import ModalitySpec, ScaleSetting
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
 from pyro_mmvae.vae.priors import STANDARD, make_prior
@@ -62,9 +62,11 @@ class ModelConfig(Section):
     likelihood: str = Field(
         "auto", description="Likelihood of images and vectors; auto leaves it to the data and the type of the modality."
     )
-    scale: float | Literal["auto", "learned"] = Field(
+    scale: ScaleSetting | Literal["auto"] = Field(
         "auto",
-        description="Scale of the likelihoods of images and vectors; auto takes the default of the modality's type.",
+        description="Scale of the likelihoods of images and vectors: a number, learned, calibrated, or "
+        "calibrated_per_feature, the last two also with the scale of the training as in calibrated:0.75; auto takes "
+        "the default of the modality's type.",
     )
     reconstruction_weights: dict[str, float] = Field(
         default_factory=dict, description="Weight of the reconstruction term in training, by name of the modality."
@@ -85,6 +87,11 @@ class ModelConfig(Section):
         0.0, ge=0, allow_inf_nan=False,
         description="Coefficient of the entropy of the expert weights that is added to the objective, in nats.",
     )  # fmt: skip
+    routing: Literal["all", "leave_one_out"] = Field(
+        "all",
+        description="Encoders that the gradient of a decoder reaches through the shared latent: all, or all but that "
+        "of its own modality.",
+    )
     prior_expert: Literal["none", "complete", "joint_only", "all"] | None = Field(
         None, description="Subsets in which the prior is one more expert; null for the default of the aggregation."
     )

@@ -17,8 +17,8 @@ def check_covariates_of_splits(train: MultimodalDataset, val: MultimodalDataset)
     """Check that both splits have the same categories, and warn of those that no training item has.
 
     Args:
-        train: The training split.
-        val: The validation split.
+        train: The training split of the data.
+        val: The validation split of the data.
 
     Raises:
         ValueError: If the splits have other covariates or categories, or a covariate has fewer than two categories in
@@ -38,8 +38,8 @@ def check_resumed_covariates(file: Path, state: Mapping[str, Any], train: Multim
 
     Args:
         file: The path of the checkpoint.
-        state: Its state.
-        train: The training split.
+        state: The state that the checkpoint holds.
+        train: The training split of the data.
 
     Raises:
         CheckpointError: If a covariate or its categories differ.

@@ -16,6 +16,7 @@ from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
 from pyro_mmvae.aggregation.values import ExpertWeights, Prior, check_prior
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.guides.penalties import PenaltyLike, make_penalties
 from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood, moments
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.vae.arguments import check_arguments, check_modalities, make_rule
@@ -26,6 +27,7 @@ from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality, group_modalities, make_group
 from pyro_mmvae.vae.names import NamedModules
 from pyro_mmvae.vae.priors import MixturePrior, check_learned_prior
+from pyro_mmvae.vae.routing import Routing, check_routing
 
 
 class MultimodalVAE(nn.Module):
@@ -60,6 +62,12 @@ class MultimodalVAE(nn.Module):
             subset, with ``bound="mixture"``. "uniform" by default.
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
+        penalties: The penalties that are added to the loss in training, each a name, one of
+            :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
+            :class:`~pyro_mmvae.guides.Penalty`; none by default.
+        routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
+            the default; or ``"leave_one_out"``, all but the encoder of its own modality, which is exact for Wasserstein
+            barycenters (``wb``, and ``mwb`` with the bound ``"component"``) and refused elsewhere.
         covariates: The names of the categories of each covariate, such as ``{"donor": ("A", "B")}``; none by default.
             All decoders see the items' categories, and so do the built-in encoders of vectors, counts and binary
             values, so that the latent need not hold them. A batch holds them as
@@ -91,6 +99,8 @@ class MultimodalVAE(nn.Module):
         expert_weights: ExpertWeights | None = None,
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
+        penalties: Sequence[PenaltyLike] = (),
+        routing: Routing = "all",
         covariates: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
@@ -103,6 +113,10 @@ class MultimodalVAE(nn.Module):
         rule = make_rule(aggregation, expert_weights, subset_weights, prior_expert)
         rule.check_bound(bound)
         check_kind(rule.name, options.expert_kind, rule.accepts)
+        check_routing(routing, rule, bound, expert_kind=options.expert_kind, num_modalities=len(names))
+        penalties = make_penalties(penalties)
+        for penalty in penalties:
+            penalty.check(rule, expert_kind=options.expert_kind, num_modalities=len(names))
         conditions = Covariates(covariates)
         groups = group_modalities(modalities, likelihoods, conditions.size)
         pairs = []
@@ -153,6 +167,8 @@ class MultimodalVAE(nn.Module):
                 prior=(prior_loc, prior_scale),
                 learned_prior=learned_prior,
                 expert_weights_entropy=expert_weights_entropy,
+                penalties=penalties,
+                routing=routing,
             )
         rule.check_bound(bound, len(names))
 

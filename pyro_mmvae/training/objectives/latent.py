@@ -63,10 +63,13 @@ class LatentObjective(Objective):
         vae: The model and guide to train.
 
     Raises:
-        ValueError: If the model has fewer modalities than the objective needs.
+        ValueError: If the model has fewer modalities than the objective needs, or routes gradients in a way that the
+            objective does not support.
     """
 
     min_modalities = 2
+    routings: tuple[str, ...] = ("all",)
+    """The routings of gradients that the objective supports, see :class:`~pyro_mmvae.MultimodalVAE`."""
 
     def __init__(self, vae: MultimodalVAE) -> None:
         super().__init__(vae)
@@ -74,6 +77,12 @@ class LatentObjective(Objective):
             raise ValueError(
                 f"objective {type(self).__name__} must have a model of at least {self.min_modalities} modalities, got "
                 f"{len(vae.names)}: with one modality use the objective 'elbo'"
+            )
+        if vae.guide.routing not in self.routings:
+            supported = " or ".join(map(repr, self.routings))
+            raise ValueError(
+                f"objective {type(self).__name__} must have a model with routing {supported}, got "
+                f"{vae.guide.routing!r}, which the objectives elbo, masked and mvtcae support"
             )
         self.posteriors = SubsetPosteriors(vae)
 

@@ -6,6 +6,7 @@ import torch
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.experts import Experts
 from pyro_mmvae.training.elbo import Terms
 from pyro_mmvae.training.objectives.latent import LatentObjective, Latents, check_number, total
 from pyro_mmvae.training.objectives.subset_posteriors import divergence, draw_reparameterised, with_score
@@ -44,6 +45,8 @@ class MaskedObjective(LatentObjective):
         encoders and tighter variational objectives. TMLR, arXiv 2309.00380.
     """
 
+    routings = ("all", "leave_one_out")
+
     def __init__(self, vae: MultimodalVAE, delta: float = 0.0) -> None:
         super().__init__(vae)
         self.delta = check_number("masked", "delta", delta, 0, 1)
@@ -59,6 +62,7 @@ class MaskedObjective(LatentObjective):
         has_rest = (experts.mask & ~members).any(-1)
         kl = kl + torch.where(has_rest, (1 - self.delta) * divergence(q_all, q_subset, z_all), 0.0)
         z, seen, coefficients = self._routes(members, z_subset, z_all)
+        self._leave_own_out(z, experts, members)
         u, private_kl = self.draw_private(private, z, seen)
         reconstruction = self.reconstruct(batch, z, u)
         if coefficients:
@@ -80,3 +84,12 @@ class MaskedObjective(LatentObjective):
             inside = member.to(z_subset.dtype)
             coefficients[name] = torch.stack([inside + self.delta * (1 - inside), (1 - self.delta) * (1 - inside)])
         return torch.stack([z_subset, z_all]), torch.stack([members, torch.ones_like(members)]), coefficients
+
+    def _leave_own_out(self, z: Latents, experts: Experts, members: Tensor) -> None:
+        """Cut the decoders from the encoders of their own modality, if the guide routes gradients so."""
+        guide = self.vae.guide
+        if isinstance(z, Tensor):
+            guide.attach_routes(z, experts, torch.stack([members, experts.mask]))
+            return
+        for name, member in zip(self.vae.names, members.unbind(-1), strict=True):
+            guide.attach_routes(z[name], experts, torch.where(member.unsqueeze(-1), members, experts.mask))

@@ -45,6 +45,8 @@ class MVTCAEObjective(LatentObjective):
         Hwang, Kim, Hong and Kim, 2021. Multi-view representation learning via total correlation objective. NeurIPS.
     """
 
+    routings = ("all", "leave_one_out")
+
     def __init__(self, vae: MultimodalVAE, alpha: float = 5 / 6, beta: float = 2.5) -> None:
         super().__init__(vae)
         self.alpha = check_number("mvtcae", "alpha", alpha, 0, 1)
@@ -55,6 +57,7 @@ class MVTCAEObjective(LatentObjective):
         experts, private = self.encode(batch)
         posterior = self.posteriors.given_all(experts)
         z = draw_reparameterised(posterior)
+        self.vae.guide.attach_routes(z, experts)
         u, private_kl = self.draw_private(private, z)
         reconstruction = self.reconstruct(batch, z, u)
         kl = divergence(posterior, self.vae.model.prior(), z)
