@@ -88,13 +88,8 @@ class RunPrior:
             The fitted prior.
         """
         train = self.data("train") if data is None else data
-        fitted = fit_prior(
-            self.vae, train, components=components, covariance=covariance, flow=flow, items=items, density=density,
-            seed=seed,
-        )  # fmt: skip
-        version = {key: self.state.get(key) for key in ("epoch", "step")}
-        fitted.about.update({"fingerprint": guide_fingerprint(self.vae), **version})
-        fitted.save(RunFiles(self.path).prior)
+        options: dict[str, Any] = {"components": components, "covariance": covariance, "flow": flow, "items": items}
+        fitted = _fit_and_save(self.path, self.vae, self.state, train, density=density, seed=seed, **options)
         self.__dict__["_stored_prior"] = (fitted, None)
         return fitted
 
@@ -134,6 +129,35 @@ class RunPrior:
             reason = note or f"got a run without one: fit it by 'pyro-mmvae fit-prior {self.path}'"
             raise ValueError(f"prior='fitted' needs a prior that was fitted to this checkpoint, {reason}")
         return stored
+
+
+def refit_prior(run: RunPrior, vae: MultimodalVAE, path: Path) -> None:
+    """Fit the prior of a run again, with its options, to a guide that was trained on, for another run directory.
+
+    Args:
+        run: The run, whose fitted prior gives the options; without one, nothing is done.
+        vae: The model with the other guide.
+        path: The path of the other run directory.
+    """
+    stored, _ = run._stored_prior
+    if stored is None:
+        return
+    about = stored.about
+    options = {name: about[name] for name in ("components", "covariance", "items", "seed") if name in about}
+    density = None if about["density"] == "component" else about["density"]
+    train = run.data("train")
+    _fit_and_save(path, vae, run.state, train, flow=about["kind"] == "flow", density=density, **options)
+
+
+def _fit_and_save(
+    path: Path, vae: MultimodalVAE, state: dict[str, Any], data: MultimodalDataset, **options: Any
+) -> FittedPrior:
+    """Fit a prior and store it in a run directory with the fingerprint of the guide and the version of the model."""
+    fitted = fit_prior(vae, data, **options)
+    version = {key: state.get(key) for key in ("epoch", "step")}
+    fitted.about.update({"fingerprint": guide_fingerprint(vae), **version})
+    fitted.save(RunFiles(path).prior)
+    return fitted
 
 
 def guide_fingerprint(vae: MultimodalVAE) -> str:

@@ -86,6 +86,15 @@ def test_fitted_prior_of_another_checkpoint_is_not_used(run: Run, toy_config: Ma
     assert load(run.path, device="cpu", checkpoint="last").prior_note is None
 
 
+def test_calibrated_run_has_a_fitted_prior_of_its_own(run: Run, tmp_path: Path) -> None:
+    run.fit_prior(3, covariance="diag", seed=4)
+    run.calibrate(tmp_path / "calibrated", items=16, epochs=1, draws=2)
+    fitted = load(tmp_path / "calibrated", device="cpu").fitted_prior
+    assert fitted is not None
+    assert {"components": 3, "covariance": "diag", "seed": 4, "density": "joint"}.items() <= fitted.about.items()
+    assert run.prior_note is None
+
+
 def test_guide_fingerprint_depends_on_the_parameters_of_the_guide_alone(run: Run) -> None:
     first = guide_fingerprint(run.vae)
     with torch.no_grad():
