@@ -64,7 +64,19 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--quality/--no-quality", default=True, show_default=True,
-    help="Compare generated items with real ones: MSE, SSIM and Frechet distances.",
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
+)  # fmt: skip
+@click.option(
+    "--diversity-items", type=click.IntRange(0), default=100, show_default=True,
+    help="Number of test items for the diversity of the draws given one modality; 0 leaves it out.",
+)  # fmt: skip
+@click.option(
+    "--diversity-draws", type=click.IntRange(2), default=10, show_default=True,
+    help="Number of draws per item for the diversity.",
+)  # fmt: skip
+@click.option(
+    "--frechet-items", type=click.IntRange(0), default=2000, show_default=True,
+    help="Number of test items for the conditional Frechet distance; 0 leaves it out.",
 )  # fmt: skip
 @click.option(
     "--fid", is_flag=True,

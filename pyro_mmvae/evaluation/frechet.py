@@ -58,12 +58,28 @@ def frechet_distance(real: Float[Tensor, "real feature"], generated: Float[Tenso
         )
     first, second = real.double(), generated.double()
     cov_first, cov_second = (x.mT.cov().reshape(x.shape[1], x.shape[1]) for x in (first, second))
-    values, vectors = torch.linalg.eigh(cov_first)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
-    between = torch.linalg.eigvalsh(root @ cov_second @ root).clamp(min=0).sqrt().sum()
     shift = (first.mean(0) - second.mean(0)).square().sum()
+    return squared_distance(float(shift), cov_first, cov_second)
+
+
+def squared_distance(
+    shift: float, first: Float[Tensor, "feature feature"], second: Float[Tensor, "feature feature"]
+) -> float:
+    """Return the squared 2-Wasserstein distance of two Gaussians.
+
+    Args:
+        shift: The squared distance of their means.
+        first: The covariance of one of them, float64.
+        second: The covariance of the other one, float64.
+
+    Returns:
+        The squared distance, at least 0.
+    """
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    between = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
     # Rounding can leave a trace that is zero slightly below zero.
-    return max(float(shift + cov_first.trace() + cov_second.trace() - 2 * between), 0.0)
+    return max(float(shift + first.trace() + second.trace() - 2 * between), 0.0)
 
 
 def frechet_classifier(
@@ -98,7 +114,7 @@ def frechet_classifier(
         out if there are fewer than two items, real or generated.
     """
     device = experts.loc.device
-    real = {name: _real_features(data, classifiers, name) for name in classifiers.networks if name in data.names}
+    real = {name: real_features(data, classifiers, name) for name in classifiers.networks if name in data.names}
     rows = []
     for subset in subsets:
         kept = has_all(experts, subset)
@@ -123,8 +139,14 @@ def frechet_classifier(
     return rows
 
 
-def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) -> Tensor:
-    """Return the features of all real items of a modality."""
+def real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) -> Float[Tensor, "item feature"]:
+    """Return the features of all real items of a modality, on the CPU.
+
+    Args:
+        data: The real items, of which those that have the modality are taken.
+        classifiers: The classifiers whose penultimate layers give the features.
+        name: The name of the modality.
+    """
     rows = data.present[:, data.names.index(name)].nonzero()[:, 0]
     images = (data.modalities[name][part] for part in rows.split(1000))
     parts = (part.float() / 255 if part.dtype == torch.uint8 else part for part in images)

@@ -19,7 +19,9 @@ from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
+from pyro_mmvae.evaluation.conditional_frechet import frechet_conditional
 from pyro_mmvae.evaluation.diagnostics import diagnose
+from pyro_mmvae.evaluation.diversity import diversity
 from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
 from pyro_mmvae.evaluation.geometry import expert_geometry
 from pyro_mmvae.evaluation.latent import latent_usage
@@ -217,6 +219,21 @@ class _Suite:
                     )
                 if self.options.fid:
                     self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed, prior=prior)
+            self.variety()
+
+    def variety(self) -> None:
+        """Measure how much generated items vary, and how well they match the real ones given their labels."""
+        options, singles = self.options, [subset for subset in self.subsets if len(subset) == 1]
+        if options.diversity_items:
+            self.rows += diversity(
+                self.vae, self.experts, self.test, self.classifiers, subsets=singles, items=options.diversity_items,
+                draws=options.diversity_draws, seed=options.seed,
+            )  # fmt: skip
+        if options.frechet_items and self.classifiers is not None:
+            self.rows += frechet_conditional(
+                self.vae, self.experts, self.test, self.classifiers, subsets=singles, items=options.frechet_items,
+                seed=options.seed,
+            )  # fmt: skip
 
 
 class _Parts:

@@ -58,6 +58,18 @@ class ModelConfig(Section):
     private_size: int = Field(
         0, ge=0, description="Number of latent dimensions that each modality alone has, in addition to the shared ones."
     )
+    private_auxiliary: Literal["learned", "prior"] = Field(
+        "learned",
+        description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
+        "the prior.",
+    )
+    private_subsets: Literal["drawn", "all"] = Field(
+        "drawn",
+        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them.",
+    )
+    private_encoder: Literal["own", "with_z"] = Field(
+        "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."
+    )
     beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="Weight of the KL term in training.")
     likelihood: str = Field(
         "auto", description="Likelihood of images and vectors; auto leaves it to the data and the type of the modality."

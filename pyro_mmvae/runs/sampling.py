@@ -125,7 +125,7 @@ def draw_samples(
         # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
         z = run.posterior(values, given, density=density).sample()
-        private = {name: posterior.sample() for name, posterior in run.private_posterior(values, given).items()}
+        private = {name: posterior.sample() for name, posterior in run.private_posterior(values, given, z).items()}
         shown = _indicators(set_categories(subset, covariates or {}))
         samples = _to_samples(run, observed, run.decode(z, private, **shown), generate)
         classes = class_strings(subset)
@@ -284,8 +284,9 @@ def _observed(run: Run, data: MultimodalDataset, name: str, is_image: bool) -> N
 
 
 def _decode_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dict[str, Tensor]:
-    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given).items()}
-    return run.decode(_posterior_mean(run, values, given), private, covariates=values.get("covariates"))
+    z = _posterior_mean(run, values, given)
+    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given, z).items()}
+    return run.decode(z, private, covariates=values.get("covariates"))
 
 
 def _posterior_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:

@@ -62,6 +62,13 @@ class MultimodalVAE(nn.Module):
             subset, with ``bound="mixture"``. "uniform" by default.
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
+        private_auxiliary: The distribution, in training, of private latents that are not inferred: ``"learned"``, the
+            default, for N(0, s²) with a learned s per dimension; or ``"prior"``, for N(0, I), from which generation
+            draws in either case.
+        private_subsets: The modalities whose private latents training infers: ``"drawn"``, the default, for a drawn
+            subset per item, with any aggregation; or ``"all"``.
+        private_encoder: The posterior of a private latent: ``"own"``, the default, given its modality; or
+            ``"with_z"``, given its modality and z.
         penalties: The penalties that are added to the loss in training, each a name, one of
             :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
             :class:`~pyro_mmvae.guides.Penalty`; none by default.
@@ -99,6 +106,9 @@ class MultimodalVAE(nn.Module):
         expert_weights: ExpertWeights | None = None,
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
+        private_auxiliary: str = "learned",
+        private_subsets: str = "drawn",
+        private_encoder: str = "own",
         penalties: Sequence[PenaltyLike] = (),
         routing: Routing = "all",
         covariates: Mapping[str, Sequence[str]] | None = None,
@@ -133,6 +143,7 @@ class MultimodalVAE(nn.Module):
         loc, scale = check_prior(rule.prior or (0.0, 1.0) if prior is None else prior)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
+        private_sizes = {m.name: m.private_size for m in modalities if m.private_size}
         rule.build_weights(len(names), latent_size)
         # Built like this, the modules can keep parameters to themselves or share them through Pyro's store.
         with pyro.settings.context(module_local_params=True):
@@ -145,7 +156,7 @@ class MultimodalVAE(nn.Module):
                 beta,
                 rule.posterior_family(options.expert_kind),
                 options.df,
-                {m.name: m.private_size for m in modalities if m.private_size},
+                private_sizes,
                 conditions,
                 learned_prior,
             )
@@ -167,6 +178,10 @@ class MultimodalVAE(nn.Module):
                 prior=(prior_loc, prior_scale),
                 learned_prior=learned_prior,
                 expert_weights_entropy=expert_weights_entropy,
+                private_sizes=private_sizes,
+                private_auxiliary=private_auxiliary,
+                private_subsets=private_subsets,
+                private_encoder=private_encoder,
                 penalties=penalties,
                 routing=routing,
             )
@@ -303,18 +318,26 @@ class MultimodalVAE(nn.Module):
         """
         return self.guide.posterior(self.guide.experts(batch), density)
 
-    def private_posterior(self, batch: Observations) -> dict[str, TorchDistribution]:
+    def private_posterior(
+        self, batch: Observations, z: Float[Tensor, "*batch latent"] | None = None
+    ) -> dict[str, TorchDistribution]:
         """Return the distributions of the private latents of the modalities in a batch.
 
         Args:
             batch: Observations of some items.
+            z: Shared latents of the items, `(*sample, item, latent)`, which ``private_encoder="with_z"`` needs; None by
+                default.
 
         Returns:
-            Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`: the prior for items
-            without the modality. Modalities without a private latent, or that are not in the batch, are left out.
+            Modality name to a distribution of batch shape `(item,)`, or `(*sample, item)` with z, and event shape
+            `(private,)`: the prior for items without the modality. Modalities without a private latent, or that are
+            not in the batch, are left out.
+
+        Raises:
+            ValueError: If the posteriors depend on z and it is None.
         """
         # Without private latents the encoders need not run.
-        return self.guide.private(batch) if self.model.private_sizes else {}
+        return self.guide.private(batch)(z) if self.model.private_sizes else {}
 
     def decode(
         self,

@@ -63,6 +63,8 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
     assert "\nlog_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in" in result.output
     kinds = {row["metric"] for row in rows}
     assert {"khat", "khat_share", "mse", "ssim", "frechet_classifier", "kl", "active_units", "w2_experts"} <= kinds
+    assert {row["given"] for row in rows if row["metric"] == "frechet_conditional"} == {"m0", "m1", "m2"}
+    assert {row["given"] for row in rows if row["metric"] == "diversity"} == {"", "m0", "m1", "m2"}
     assert {row["given"] for row in rows if row["metric"] == "khat"} == {"m0", "m1", "m2", "m0+m1+m2"}
     draws = {row["protocol"].split(",")[0] for row in rows if row["metric"] == "coherence"}
     assert draws == {"one draw of the joint component", "one draw of the posterior"}

@@ -209,6 +209,14 @@ def test_routing_leave_one_out_where_it_is_not_exact_is_refused(
         make_vae(rule=rule, **options)
 
 
+def test_guide_that_routes_refuses_a_call_with_the_mixture_in_training() -> None:
+    vae = make_vae()
+    with pytest.raises(ValueError, match="must have bound='component' for a mixture"):
+        vae.guide(make_batch(), bound="mixture")
+    vae.guide(make_batch(), bound="mixture", weighted=False)
+    make_vae(rule="wb").guide(make_batch(), bound="mixture")
+
+
 def test_routing_of_one_modality_or_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="at least two modalities"):
         MultimodalVAE([Modality("a", (3,))], 2, "wb", routing="leave_one_out")

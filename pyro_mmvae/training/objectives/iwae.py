@@ -33,7 +33,7 @@ class IWAEObjective(LatentObjective):
     With β = w = 1 it lies between the ELBO and the evidence, and tends to the evidence as K grows. The proposal q is
     that of the model's bound: the whole mixture, or the component of one drawn subset per item, from which all K draws
     of the item come. Private latents follow the guide: in the component bound those of the modalities outside of the
-    subset are drawn from their priors.
+    subset are drawn from their auxiliary priors, without a term in the ratio; if these are learned, it is not a bound.
 
     With the normalised weights :math:`\hat w_k` of the draws, the gradient of the encoders is
 
@@ -88,13 +88,13 @@ class IWAEObjective(LatentObjective):
         proposal = self._proposal(experts, members)
         z = draw_reparameterised(proposal, torch.Size([self.samples]))
         seen = None if members is None else members.expand(*z.shape[:2], -1)
-        q_private = self.private_posteriors(private, z, seen)
+        q_private = self.private_posteriors(experts, private, z, seen)
         u = {name: q.rsample() for name, q in q_private.items()}
         reconstruction = self.reconstruct(batch, z, u)
         if self.gradient != "plain":  # the density at the draw has no gradient in its parameters, only in the draw
             with torch.no_grad():
                 proposal = self._proposal(experts, members)
-                q_private = self.private_posteriors(private, z, seen)
+                q_private = self.private_posteriors(experts, private, z, seen)
         ratio = self._log_ratio(proposal, z, q_private, u)
         log_weights = reconstruction.total() - self.beta * ratio
         if self.gradient == "dreg":

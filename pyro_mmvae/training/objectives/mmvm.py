@@ -72,7 +72,7 @@ class MMVMObjective(LatentObjective):
         each = divergence(posteriors, self._data_dependent_prior(experts), draws)
         kl = torch.where(experts.mask.movedim(-1, 0), each, 0.0).sum(0)
         z = dict(zip(self.vae.names, draws.unbind(0), strict=True))
-        u, private_kl = self.draw_private(private, z)
+        u, private_kl = self.draw_private(experts, private, z)
         reconstruction = self.reconstruct(batch, z, u)
         kl = kl + total(private_kl, torch.zeros_like(kl))
         value = reconstruction.total() - self.beta * kl
