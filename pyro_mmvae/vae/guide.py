@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation import Aggregation
@@ -17,6 +18,7 @@ from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.vae.encoders_decoders import Encoders, PrivateExpert
 from pyro_mmvae.vae.generative import Distributions, Observations, count_items
+from pyro_mmvae.vae.priors import MixturePrior, prior_where_absent
 from pyro_mmvae.vae.private_latents import (
     PosteriorsGiven,
     PrivateLatents,
@@ -41,6 +43,8 @@ class MultimodalGuide(BarycentricGuide):
         aggregation: Name of the aggregation.
         beta: Weight of the KL term in training.
         reconstruction_weights: Modality name to w_m; modalities of weight 0 have no private site in training.
+        prior: Loc and scale of the prior, each of shape `(latent,)`.
+        learned_prior: The prior that the model learns in place of these two, if it does.
         private_sizes: Modality name to the size of its private latent, for modalities that have one; none by default.
         private_auxiliary: The distribution of private latents outside the subset in training: ``"learned"``, the
             default, or ``"prior"``.
@@ -63,6 +67,7 @@ class MultimodalGuide(BarycentricGuide):
         beta: float,
         reconstruction_weights: Mapping[str, float],
         prior: tuple[Tensor, Tensor],
+        learned_prior: MixturePrior | None = None,
         private_sizes: Mapping[str, int] | None = None,
         private_auxiliary: str = "learned",
         private_subsets: str = "auto",
@@ -73,6 +78,7 @@ class MultimodalGuide(BarycentricGuide):
         check_private_options(private_auxiliary, private_subsets, private_encoder)
         super().__init__(encode, aggregation, prior=prior, **options)
         self.register_buffer("prior_loc", prior[0], persistent=False)
+        self._learned_prior = (learned_prior,)  # in a tuple, since it is a submodule of the model alone
         self.beta, self.names = beta, tuple(reconstruction_weights)
         check_routing(routing, aggregation, self.bound, num_modalities=len(self.names))
         self.routing = routing
@@ -103,6 +109,25 @@ class MultimodalGuide(BarycentricGuide):
             ValueError: If there is neither a batch nor a number of items, or a modality is unknown.
         """
         return self._encode(batch, num_items)[0]
+
+    def posterior(
+        self, experts: Experts, density: str | None = None, members: Bool[Tensor, "*batch modality"] | None = None
+    ) -> TorchDistribution:
+        """Return the distribution that the latent follows given some experts, see :class:`BarycentricGuide`.
+
+        Args:
+            experts: The unimodal posteriors of the items.
+            density: ``"mixture"``, ``"component"`` or ``"joint"``; by default that of the guide's own bound.
+            members: The subset of each item for the component density; drawn by default.
+        """
+        return self._with_prior(super().posterior(experts, density, members), experts)
+
+    def _with_prior(self, posterior: TorchDistribution, experts: Experts) -> TorchDistribution:
+        """Return the posterior with a learned prior for items of which nothing is present."""
+        (prior,) = self._learned_prior
+        if prior is None or experts.complete:
+            return posterior
+        return prior_where_absent(posterior, ~experts.mask.any(-1), prior)
 
     def private(self, batch: Observations) -> PosteriorsGiven:
         """Return the posteriors of the private latents of the observed modalities, as a function of shared latents.
@@ -160,7 +185,7 @@ class MultimodalGuide(BarycentricGuide):
         follows = bool(private) and self.private_subsets == "drawn"
         has_draws = follows or (weighted and (self.is_penalized or self.routing != "all"))
         draws = self.aggregation.draws(experts) if has_draws and (bound or self.bound) == "component" else None
-        posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
+        posterior = self.posterior(experts, bound) if draws is None else self._with_prior(draws.posterior(), experts)
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
 
         def others(z: Tensor) -> Distributions:
