@@ -97,7 +97,7 @@ def make_data(folder: Path, name: str) -> str:
 
 
 def describe(run: Run) -> str:
-    """Return the findings of a run, and the mean square error of vectors generated from another modality over variance."""
+    """Return the findings, and the mean square error over the variance of vectors generated from another modality."""
     vae, data = run.vae, run.data("test")
     experts, every = encode_dataset(vae, data), tuple(range(len(run.names)))
     rows = [

@@ -138,7 +138,10 @@ def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Finding
             "collapsed modality",
             f"modality {name} has collapsed: its expert is {kls.get(name, math.inf):.3g} nats from the prior, and its "
             f"mean varies by {spreads.get(name, math.inf):.3g} over items",
-            f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
+            # The KL term draws an expert without information to the prior; far from it, it was not trained but broken.
+            "a smaller train.lr"
+            if FAR_PRIOR < kls.get(name, 0.0)
+            else f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
             f"model.modalities.{name}.scale",
         )
         for name in {**kls, **spreads}

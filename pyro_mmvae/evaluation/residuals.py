@@ -1,4 +1,4 @@
-"""What the latent leaves unexplained: the variance of the residuals, and the structure that two of them share."""
+"""Residuals of modalities given all of an item: their variance, and the structure that two of them share."""
 
 from __future__ import annotations
 

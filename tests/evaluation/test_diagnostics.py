@@ -21,7 +21,7 @@ from tests.evaluation.toy_experts import LATENT, NAMES, alike, experts_of, figur
 def check_advice(advice: str) -> None:
     """Check that the settings, options and aggregations that an advice names exist."""
     settings = re.findall(r"\b(?:model|train|data)\.[a-z_.]*[a-z_]", advice)
-    assert settings or "--" in advice
+    assert settings or "--" in advice or "pyro-mmvae fit-prior" in advice
     for setting in settings:
         value = {"expert_weights": "[1, 1, 1]"}.get(setting.split(".")[-1], "1")
         make_config(None, parse_overrides([f"{setting}={value}"]))
@@ -81,6 +81,16 @@ def test_diagnose_collapsed_modality_is_found(loc: float, scale: float) -> None:
     locs[:, 1], scales[:, 1] = loc, scale  # the prior, or another distribution that all items share
     collapsed = [w for w in findings_of(Experts(locs, scales)) if "collapsed" in w]
     assert [w.split(" has ")[0] for w in collapsed] == ["modality b"]
+
+
+def test_diagnose_collapsed_modality_far_from_the_prior_is_told_a_smaller_learning_rate() -> None:
+    rows = [Metric("expert_spread", "", ("a",), "", 0.0, 9, 0), Metric("expert_kl", "", ("a",), "", 300.0, 9, 0)]
+    (finding,) = diagnose(rows, NAMES)
+    assert finding.mode == "collapsed modality"
+    assert finding.advice == "a smaller train.lr"
+    (finding,) = diagnose([rows[0], Metric("expert_kl", "", ("a",), "", 0.01, 9, 0)], NAMES)
+    assert "model.beta" in finding.advice
+    assert "train.lr" not in finding.advice
 
 
 def test_diagnose_dominating_modality_is_found() -> None:

@@ -67,8 +67,8 @@ def test_diagnose_diverged_training_hides_its_consequences() -> None:
 
 
 def test_diverged_of_good_collapsed_and_nan_residuals() -> None:
-    assert diverged({"a": 0.2, "b": 1.2}) == []
-    (finding,) = diverged({"a": 2.0, "b": math.nan, "c": 0.1})
+    assert diverged({"a": 0.2, "b": 2.9}) == []
+    (finding,) = diverged({"a": 3.1, "b": math.nan, "c": 0.1})
     assert finding.what.startswith("a, b are reconstructed worse")
     assert "of b have nan times" in finding.what
 
