@@ -21,6 +21,7 @@ from pyro_mmvae.cli.common import (
     plugin_option,
     quiet_option,
     read_config,
+    recipe_option,
     split_names,
 )
 
@@ -54,6 +55,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
+@recipe_option
 @plugin_option("aggregations, likelihoods, networks, objectives or data sets")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
