@@ -63,10 +63,8 @@ def _matrix(anndata: Any, imputation: Imputation, name: str, features: tuple[str
     """Return one modality as an AnnData object."""
     pandas = importlib.import_module("pandas")
     figures = {key.partition("/")[0]: a for key, a in imputation.arrays.items() if key.partition("/")[2] == name}
-    obs = pandas.DataFrame(
-        {"imputed": imputation.imputed[:, imputation.names.index(name)]},
-        index=pandas.Index(imputation.ids, dtype=object),
-    )
+    imputed, ids = imputation.imputed[:, imputation.names.index(name)], pandas.Index(imputation.ids, dtype=object)
+    obs = pandas.DataFrame({"imputed": imputed}, index=ids)
     if "text" in figures:
         obs["text"] = pandas.Series(figures.pop("text"), index=obs.index, dtype=object)
     first = next(iter(figures.values()))
