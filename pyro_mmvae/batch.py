@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 
 import torch
 
-from pyro_mmvae._typing import Bool, Tensor
+from pyro_mmvae._typing import Bool, Float, Tensor
+
+RESERVED = ("present", "covariates")
+"""The keys of a mapping of tensors that do not name a modality."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,14 +24,19 @@ class Batch:
             Values of type uint8 are pixels and are divided by 255; other types are kept.
         present: True for each observed item of a modality, by its name, `(item,)`, bool; needed for modalities that are
             absent for some items only. On the CPU a mask without False is dropped.
+        covariates: The indicators of the items' categories, `(item, covariate)`, see
+            :meth:`pyro_mmvae.MultimodalVAE.covariate_vector`; integers and bool become floats. None (default) if no
+            category is known or the model does not have covariates.
 
     Raises:
-        ValueError: If modalities have different numbers of items, or a mask has a wrong shape; the message names it.
+        ValueError: If modalities have different numbers of items, or a mask or the covariates have a wrong shape; the
+            message names it.
         TypeError: If a value is not a tensor or a mask is not bool.
     """
 
     values: Mapping[str, Tensor]
     present: Mapping[str, Bool[Tensor, " item"]] = field(default_factory=dict)
+    covariates: Float[Tensor, "item covariate"] | None = None
 
     def __post_init__(self) -> None:
         """Check the tensors, scale pixels, and fill absent slots."""
@@ -59,6 +67,8 @@ class Batch:
                 values[name] = values[name].masked_fill(~slots, 0)
         object.__setattr__(self, "values", values)
         object.__setattr__(self, "present", masks)
+        if self.covariates is not None:
+            object.__setattr__(self, "covariates", _check_covariates(self.covariates, count))
 
     @classmethod
     def of(cls, batch: Batch | Mapping[str, Tensor], names: tuple[str, ...]) -> Batch:
@@ -66,7 +76,7 @@ class Batch:
 
         Args:
             batch: A batch, or a mapping from names of modalities to tensors. A mask `(item, modality)` may stand under
-                the key ``"present"``.
+                the key ``"present"``, and covariates `(item, covariate)` under ``"covariates"``.
             names: The names of all modalities, in the order of the columns of the mask.
 
         Raises:
@@ -76,11 +86,12 @@ class Batch:
         if isinstance(batch, Batch):
             result = batch
         elif isinstance(batch, Mapping):
-            values = {name: value for name, value in batch.items() if name != "present"}
+            values = {name: value for name, value in batch.items() if name not in RESERVED}
             mask = batch.get("present")
             if mask is not None and (mask.dim() != 2 or mask.shape[1] != len(names)):
                 raise ValueError(f"batch: 'present' must have shape (item, {len(names)}), got {tuple(mask.shape)}")
-            result = cls(values, {} if mask is None else dict(zip(names, mask.unbind(-1), strict=True)))
+            masks = {} if mask is None else dict(zip(names, mask.unbind(-1), strict=True))
+            result = cls(values, masks, batch.get("covariates"))
         else:
             raise TypeError(f"batch must be a Batch or a mapping of tensors, got {type(batch).__name__}")
         unknown = [name for name in result.values if name not in names]
@@ -98,18 +109,41 @@ class Batch:
         Args:
             names: The names of the modalities to keep; names that the batch does not have are ignored.
         """
-        return Batch({n: v for n, v in self.values.items() if n in names}, self.present)
+        return Batch({n: v for n, v in self.values.items() if n in names}, self.present, self.covariates)
+
+    def rows(self, part: slice) -> Batch:
+        """Return a batch of some of the items, with all of their modalities.
+
+        Args:
+            part: The positions of the items.
+        """
+        return Batch(
+            {name: value[part] for name, value in self.values.items()},
+            {name: mask[part] for name, mask in self.present.items()},
+            None if self.covariates is None else self.covariates[part],
+        )
 
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device."""
         return Batch(
             {name: value.to(device) for name, value in self.values.items()},
             {name: mask.to(device) for name, mask in self.present.items()},
+            None if self.covariates is None else self.covariates.to(device),
         )
 
 
 def _describe(value: object) -> str:
     return f"{value.dtype} tensor" if isinstance(value, Tensor) else type(value).__name__
+
+
+def _check_covariates(covariates: object, count: int | None) -> Tensor:
+    """Return covariates as floats, checked for their shape."""
+    if not isinstance(covariates, Tensor):
+        raise TypeError(f"batch: covariates must be a tensor (item, covariate), got {_describe(covariates)}")
+    if covariates.dim() != 2 or count not in {None, len(covariates)}:
+        rows = "item" if count is None else count
+        raise ValueError(f"batch: covariates must have shape ({rows}, covariate), got {tuple(covariates.shape)}")
+    return covariates if covariates.is_floating_point() else covariates.to(torch.get_default_dtype())
 
 
 def _scaled(pixels: Tensor) -> Tensor:

@@ -103,6 +103,11 @@ class RunFiles:
         """The table of the metrics of posterior predictive checks."""
         return self.evaluation / f"{_CHECK}.csv"
 
+    @property
+    def calibration(self) -> Path:
+        """The figures of the calibration that the run comes from."""
+        return self.path / "calibration.json"
+
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint.
 

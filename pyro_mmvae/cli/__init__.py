@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from pyro_mmvae import __version__
+from pyro_mmvae.cli.calibrate import calibrate
 from pyro_mmvae.cli.check import ppc
 from pyro_mmvae.cli.data import data
 from pyro_mmvae.cli.encode import encode
@@ -30,6 +31,7 @@ for _command in (
     sample,
     evaluate,
     ppc,
+    calibrate,
     compare,
     data,
     settings,

@@ -75,7 +75,7 @@ def info(
 
 
 def _describe(summary: SplitSummary) -> None:
-    """Print the modalities and labels of one split."""
+    """Print the modalities, labels and covariates of one split."""
     click.echo(f"{summary.split}: {summary.items} items")
     width = max(len(modality.name) for modality in summary.modalities)
     for modality in summary.modalities:
@@ -87,6 +87,9 @@ def _describe(summary: SplitSummary) -> None:
     kind = "attributes" if summary.has_attributes else "classes"
     listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:limit])
     click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
+    for name, counts in summary.covariates.items():
+        listed = ", ".join(f"{category}: {count}" for category, count in list(counts.items())[:limit])
+        click.echo(f"  covariate {name}  {listed}{', …' * (len(counts) > limit)}")
     if summary.item_ids:
         click.echo(f"  ids     {_abridge(summary.item_ids, summary.items)}")
 

@@ -172,6 +172,11 @@ def evaluate(
     "--seeds", type=click.IntRange(1), default=5, show_default=True,
     help="Number of runs per aggregation, with the seeds 0, 1, 2, ….",
 )  # fmt: skip
+@click.option(
+    "--variant", "variants", multiple=True, metavar="'NAME: KEY=VALUE …'",
+    help="Name and settings of a variant, which is trained with each aggregation, as in --variant plain --variant "
+    "'warm: model.beta=2'; may be repeated. Its settings are added to those of --set.",
+)  # fmt: skip
 @config_options
 @plugin_option("aggregations, likelihoods, networks, objectives or data sets")
 @click.option(
@@ -187,6 +192,7 @@ def evaluate(
 def compare(
     names: str,
     seeds: int,
+    variants: tuple[str, ...],
     config: Path | None,
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -196,25 +202,27 @@ def compare(
     out: Path,
     quiet: bool,
 ) -> None:
-    """Train and evaluate several aggregations over several seeds.
+    """Train and evaluate several aggregations, and variants of the settings, over several seeds.
 
-    Reads the data set and, if given, a configuration file. Writes one run directory per aggregation and seed to --out,
-    and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs are not
-    repeated; those that were evaluated with other options are evaluated again, without training.
+    Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
+    to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs
+    are not repeated; those that were evaluated with other options are evaluated again, without training.
     """
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import make_cells, run_cell
+    from pyro_mmvae.experiments import make_cells, parse_variants, run_cell
     from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
+    settings = parse_variants(variants)
     configs = {
-        (name, seed): read_config(aggregation=name, seed=seed, overrides=overrides, **shared)
+        (name, variant, seed): read_config(aggregation=name, seed=seed, overrides=(*overrides, *words), **shared)
         for name in split_names(names)
+        for variant, words in settings.items()
         for seed in range(seeds)
     }
     options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
-    cells = make_cells(out, configs)
+    cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
     click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
     outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)

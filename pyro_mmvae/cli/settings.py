@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.runs.settings import Setting
     from pyro_mmvae.signatures import Option
 
-_PARTS = ("aggregations", "objectives")
+_PARTS = ("aggregations", "objectives", "penalties")
 
 
 @click.command()
@@ -31,13 +31,14 @@ _PARTS = ("aggregations", "objectives")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print a list of JSON objects, with the JSON schema of each value."
 )
-@plugin_option("aggregations, objectives or data sets")
+@plugin_option("aggregations, objectives, penalties or data sets")
 @plain_errors
 def settings(section: str | None, data: str | None, as_json: bool, plugins: tuple[str, ...]) -> None:
     """List the settings of a configuration: key, default, type and meaning.
 
     SECTION is a section or the beginning of keys: data, model, model.network, model.modalities, train, or train.lr; or
-    aggregations or objectives for the options of these parts, of one of them with its name as in aggregations.renyi.
+    aggregations, objectives or penalties for the options of these parts, of one of them with its name as in
+    aggregations.renyi.
     Without SECTION, all settings but those options are listed. Each is set in a configuration file or by --set
     KEY=VALUE. Writes to the terminal only.
     """
@@ -68,8 +69,8 @@ def _select(every: Sequence[Setting], section: str | None) -> list[Setting]:
 
 
 def _list_parts(kind: str, name: str) -> list[tuple[str, str, list[Setting]]]:
-    """Return name, summary and options of each aggregation or objective, or of the one of a name."""
-    from pyro_mmvae import aggregation, training
+    """Return name, summary and options of each aggregation, objective or penalty, or of the one of a name."""
+    from pyro_mmvae import aggregation, guides, training
     from pyro_mmvae.runs.settings import settings_of_options
 
     names: Sequence[str]
@@ -78,6 +79,9 @@ def _list_parts(kind: str, name: str) -> list[tuple[str, str, list[Setting]]]:
     if kind == "aggregations":
         names, describe = aggregation.aggregations(), aggregation.describe_aggregation
         options, key = aggregation.aggregation_options, "model.aggregation"
+    elif kind == "penalties":
+        names, describe = guides.penalty_names(), guides.describe_penalty
+        options, key = guides.penalty_options, "train.penalties"
     else:
         names, describe = training.objective_names(), training.describe_objective
         options, key = training.objective_options, "train.objective"

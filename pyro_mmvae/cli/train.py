@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import choose_data, data_options, force_option, items_option, parse_items
+from pyro_mmvae.cli.answering import (
+    choose_data,
+    covariate_option,
+    data_options,
+    force_option,
+    items_option,
+    parse_covariates,
+    parse_items,
+)
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -54,7 +62,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
-@plugin_option("aggregations, likelihoods, networks, objectives or data sets")
+@plugin_option("aggregations, likelihoods, networks, objectives, penalties or data sets")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
     help="Run directory to create.",
@@ -176,6 +184,7 @@ def _describe_best(run: Any, best: float) -> str:
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
 )
 @data_options
+@covariate_option
 @items_option
 @checkpoint_option
 @device_option
@@ -193,6 +202,7 @@ def sample(
     generate: str,
     count: int | None,
     seed: int,
+    covariates: tuple[str, ...],
     items: str | None,
     checkpoint: str,
     device: str,
@@ -220,7 +230,8 @@ def sample(
         raise ValueError("--data and --items must come with --given, the modalities to condition on, got none")
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
-    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen)
+    categories = parse_covariates(covariates)
+    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen, covariates=categories)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
@@ -229,6 +240,7 @@ def sample(
         refuse_existing(array_file, force=force)
     count = len(samples.rows[-1][1])
     source = f"given {', '.join(conditions)}" if conditions else "from the prior"
+    source += "".join(f", {name} {category}" for name, category in (categories or {}).items())
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix != ".npz":

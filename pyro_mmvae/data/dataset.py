@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.data.covariates import Categories, Codes, check_covariates, one_hot
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
 from pyro_mmvae.data.storage.selected import SelectedFeatures
@@ -50,11 +51,15 @@ class MultimodalDataset:
             (default) if the items have none.
         feature_names: Names of the features of a modality whose items are vectors, such as the genes of an expression
             matrix, by modality; modalities without names are left out.
+        covariates: Code of each item's category by the name of a categorical covariate, such as the donor, int64,
+            `(item,)`, -1 for an unknown category; empty (default) if there are none.
+        covariate_names: Names of the categories of each covariate by its name, in the order of their codes; empty by
+            default.
 
     Raises:
         ValueError: If there is no modality or no item, the modalities differ in their number of items, ``labels`` or
             ``present`` has the wrong shape or type, two attributes, items or features of one modality share a name, or
-            the number of identifiers or feature names does not fit the data.
+            the number of identifiers, feature names or covariates does not fit the data.
 
     Example:
         >>> images = torch.zeros(4, 3, 28, 28, dtype=torch.uint8)
@@ -74,6 +79,8 @@ class MultimodalDataset:
     class_names: tuple[str, ...] = ()
     item_ids: NDArray[np.str_] | None = None
     feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    covariates: Codes = field(default_factory=dict)
+    covariate_names: Categories = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -96,6 +103,7 @@ class MultimodalDataset:
         elif self.labels is not None:
             _check_tensor("labels", self.labels, (num_items,), torch.int64, "(item,)")
         self._check_identity()
+        check_covariates(self.covariates, self.covariate_names, num_items)
 
     def _check_identity(self) -> None:
         """Check that identifiers and feature names are distinct and as many as the items and features."""
@@ -160,6 +168,7 @@ class MultimodalDataset:
             modalities={name: tensor.to(device) for name, tensor in self.modalities.items()},
             labels=None if self.labels is None else self.labels.to(device),
             present=self.present.to(device),
+            covariates={name: codes.to(device) for name, codes in self.covariates.items()},
         )
 
     def at_epoch(self, epoch: int) -> MultimodalDataset:
@@ -203,6 +212,7 @@ class MultimodalDataset:
             labels=None if self.labels is None else self.labels[rows],
             present=self.present[rows],
             item_ids=None if self.item_ids is None else np.atleast_1d(self.item_ids[rows.cpu().numpy()]),
+            covariates={name: codes[rows] for name, codes in self.covariates.items()},
         )
 
 
@@ -223,6 +233,7 @@ def select_items(data: MultimodalDataset, rows: NDArray[np.int64]) -> Multimodal
         labels=None if data.labels is None else data.labels[index],
         present=data.present[index],
         item_ids=None if data.item_ids is None else data.item_ids[rows],
+        covariates={name: codes[index] for name, codes in data.covariates.items()},
     )
 
 
@@ -234,12 +245,17 @@ def make_batch(data: MultimodalDataset, index: Tensor | slice) -> Batch:
         index: Indices of the items, on the device of the data, or a slice.
 
     Returns:
-        The batch, with masks of present modalities unless the whole data set is complete.
+        The batch, with masks of present modalities unless the whole data set is complete, and with the one-hot blocks
+        of the covariates if there are any.
     """
     masks: dict[str, Tensor] = {}
     if not data.complete:
         masks = dict(zip(data.names, data.present[index].unbind(-1), strict=True))
-    return Batch({name: value[index] for name, value in data.modalities.items()}, masks)
+    values = {name: value[index] for name, value in data.modalities.items()}
+    known: dict[str, Any] = {}
+    if data.covariates:
+        known["covariates"] = one_hot(data.covariates, data.covariate_names, index)
+    return Batch(values, masks, **known)
 
 
 def complete_dataset(

@@ -21,6 +21,7 @@ class DataDescription:
         feature_means: Training mean of each feature by modality name, for modalities with names of features.
         class_names: Names of the classes if labels are classes with names, and empty otherwise.
         label_names: Names of the attributes if labels are attributes, and empty otherwise.
+        covariate_names: Names of the categories of each covariate by its name; empty without covariates.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -29,6 +30,7 @@ class DataDescription:
     feature_means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     class_names: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
+    covariate_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -50,4 +52,6 @@ def describe_data(train: MultimodalDataset, specs: Mapping[str, ModalitySpec] | 
         if specs.get(name, ModalitySpec()).data_type != "tokens"
     }
     shapes = {name: tuple(value.shape[1:]) for name, value in train.modalities.items()}
-    return DataDescription(shapes, specs, train.feature_names, means, train.class_names, train.label_names)
+    return DataDescription(
+        shapes, specs, train.feature_names, means, train.class_names, train.label_names, train.covariate_names
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class Fingerprint:
         label_names: Digest of the names of classes and attributes; None without labels.
         ids: Digest of the identifiers of all items, in order; None without identifiers.
         id_set: Digest of the sorted identifiers; None without identifiers.
+        covariates: Digest of the categories of all items, in order, by covariate name; empty without covariates.
     """
 
     num_items: int
@@ -71,13 +72,15 @@ class Fingerprint:
     label_names: str | None = None
     ids: str | None = None
     id_set: str | None = None
+    covariates: Mapping[str, str] = field(default_factory=dict)
 
 
 def take_fingerprint(data: MultimodalDataset) -> Fingerprint:
     """Return the fingerprint of a data set, in a fraction of a second for data of any size.
 
-    Masks, labels and identifiers are read completely, values of at most 1,024 evenly spaced items or 16 MiB per
-    modality. Permuted columns, changed units and lost pairing are seen; a change of a few items among many may not be.
+    Masks, labels, identifiers and covariates are read completely, values of at most 1,024 evenly spaced items or
+    16 MiB per modality. Permuted columns, changed units and lost pairing are seen; a change of a few items among many
+    may not be.
 
     Args:
         data: One split of a data set, on any device, in memory or mapped.
@@ -92,7 +95,11 @@ def take_fingerprint(data: MultimodalDataset) -> Fingerprint:
         names = data.item_ids.tolist()
         ids, id_set = _digest_names(names), _digest_names(sorted(names))
     modalities = {name: _take_modality(data, name, column) for column, name in enumerate(data.names)}
-    return Fingerprint(len(data), modalities, labels, label_counts, label_names, ids, id_set)
+    covariates = {
+        name: _digest_names([data.covariate_names[name][code] if code >= 0 else "" for code in codes.tolist()])
+        for name, codes in data.covariates.items()
+    }
+    return Fingerprint(len(data), modalities, labels, label_counts, label_names, ids, id_set, covariates)
 
 
 def _take_modality(data: MultimodalDataset, name: str, column: int) -> ModalityFingerprint:
@@ -180,6 +187,7 @@ def find_changes(
     if before.num_items == after.num_items:
         lines += _compare_labels(before, after)
         lines += _compare_ids(before, after)
+        lines += _compare_covariates(before.covariates, after.covariates)
     return tuple(lines)
 
 
@@ -264,3 +272,12 @@ def _compare_ids(before: Fingerprint, after: Fingerprint) -> Iterator[str]:
     if None not in {before.ids, after.ids} and before.ids != after.ids:
         is_permuted = before.id_set == after.id_set
         yield "the item ids are in another order" if is_permuted else "the item ids differ"
+
+
+def _compare_covariates(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    """Yield the differences of the covariates, of which new ones count too, since the model does not know them."""
+    yield from (f"covariate {name!r} is missing" for name in before if name not in after)
+    yield from (f"covariate {name!r} is new" for name in after if name not in before)
+    for name, digest in before.items():
+        if name in after and after[name] != digest:
+            yield f"covariate {name!r}: the categories of the items differ"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,7 @@ class SplitSummary:
         provenance: Everything that the split was made from.
         has_attributes: If True, labels are attributes and not classes; False by default.
         item_ids: Identifiers of the first items, at most five; empty by default, for items without identifiers.
+        covariates: Number of items per category by the name of the covariate; empty by default, without covariates.
     """
 
     split: str
@@ -64,6 +65,7 @@ class SplitSummary:
     provenance: dict[str, Any]
     has_attributes: bool = False
     item_ids: tuple[str, ...] = ()
+    covariates: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def summarise(data: MultimodalDataset) -> SplitSummary:
@@ -90,7 +92,16 @@ def summarise(data: MultimodalDataset) -> SplitSummary:
             labels["unlabelled"] = labels.pop(-1)
     ids = () if data.item_ids is None else tuple(data.item_ids[:_SHOWN].tolist())
     has_attributes = bool(labels and data.label_names)
-    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, has_attributes, ids)
+    covariates = {name: _count_categories(data, name) for name in data.covariates}
+    return SplitSummary(data.split, len(data), modalities, labels, data.provenance, has_attributes, ids, covariates)
+
+
+def _count_categories(data: MultimodalDataset, name: str) -> dict[str, int]:
+    """Return the number of items per category of a covariate, and of those without one if there are any."""
+    categories = data.covariate_names[name]
+    # An unknown category has the code -1, so that its count comes first.
+    unknown, *counts = torch.bincount(data.covariates[name].cpu() + 1, minlength=len(categories) + 1).tolist()
+    return {**dict(zip(categories, counts, strict=True)), **({"(unknown)": unknown} if unknown else {})}
 
 
 def check_data(

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.covariate_matching import match_covariates
 from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.description import DataDescription
 from pyro_mmvae.data.infer import range_problems
@@ -48,7 +49,8 @@ def match_data(
     Modalities and features are put in the order of the training data. A modality that the new data lack becomes absent.
     Modalities in which only one side has names of features must agree in shape. Text is encoded in the alphabet of the
     training data, and classes receive the numbers that they had there, by their names; a class that did not exist
-    there becomes -1. Data on disk stay there.
+    there becomes -1. Categories of covariates are matched by their names, too; covariates that the new data lack are
+    unknown. Data on disk stay there.
 
     Args:
         data: The new data set.
@@ -63,7 +65,7 @@ def match_data(
 
     Raises:
         ValueError: If the new data share no modality with the training data, or shapes, data types, features, or
-            characters do not fit; the message names the modality.
+            characters do not fit, or a category of a covariate is new; the message names the modality or covariate.
     """
     for option, value, allowed in (
         ("missing_features", missing_features, ("error", "fill")),
@@ -82,7 +84,8 @@ def match_data(
         values[name] = match.values()
         notes += match.notes
     labels, label_notes = match_labels(data, description.class_names, description.label_names)
-    notes += label_notes
+    data, covariate_notes = match_covariates(data, description.covariate_names)
+    notes += [*label_notes, *covariate_notes]
     columns = {name: data.present[:, number] for number, name in enumerate(data.names)}
     nowhere = torch.zeros_like(data.present[:, 0])
     present = torch.stack([columns.get(name, nowhere) for name in description.names], -1)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from pyro_mmvae._seeding import seeded
-from pyro_mmvae._typing import Bool, Int, Tensor
+from pyro_mmvae._typing import Bool, Float, Int, Tensor
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
@@ -35,6 +35,7 @@ def conditional_coherence(
     density: str | None = None,
     seed: int = 0,
     batch_size: int | None = None,
+    covariates: Float[Tensor, "item covariate"] | None = None,
 ) -> list[Metric]:
     """Return the share of items for which a modality generated from a subset keeps the label.
 
@@ -58,6 +59,7 @@ def conditional_coherence(
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
             afterwards.
         batch_size: The number of items to decode at once; by default it depends on the device.
+        covariates: The indicators of the items' categories, on any device; None (default) if they are unknown.
 
     Returns:
         One row per subset and modality outside it; for attributes one row per attribute that some item has, with target
@@ -65,7 +67,7 @@ def conditional_coherence(
     """
     rows = []
     device = experts.loc.device
-    labels = labels.to(device)
+    labels, covariates = labels.to(device), None if covariates is None else covariates.to(device)
     protocol = draw_protocol(vae, experts.num_modalities, density)
     if classifiers.label_names:
         protocol += ", average precision"
@@ -78,7 +80,7 @@ def conditional_coherence(
         judgements: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
             z = posterior_draws(vae, select(experts, kept), subset, density)
-            for images in decode_in_batches(vae, z, targets, size):
+            for images in decode_in_batches(vae, z, targets, size, None if covariates is None else covariates[kept]):
                 for name in targets:
                     judge = classifiers.scores if classifiers.label_names else classifiers.predict
                     judgements[name].append(judge(name, images[name]))

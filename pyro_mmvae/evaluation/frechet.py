@@ -11,6 +11,7 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
@@ -105,7 +106,8 @@ def frechet_classifier(
         features: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
             z = posterior_draws(vae, select(experts, kept), subset)
-            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device)):
+            known = one_hot(data.covariates, data.covariate_names, kept.to(data.present.device))
+            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device), known):
                 for name in targets:
                     features[name].append(classifiers.features(name, images[name]).cpu())
         given = subset_names(subset, vae.names)
@@ -151,7 +153,8 @@ def fid_of_prior_draws(
         with seeded(seed, device), torch.no_grad():
             z = vae.model.prior().sample(torch.Size((len(real),)))
             size = batch_size or draws_at_once(device)
-            drawn = torch.cat([images[name] for images in decode_in_batches(vae, z, [name], size)])
+            known = one_hot(data.covariates, data.covariate_names, data.present[:, column])
+            drawn = torch.cat([images[name] for images in decode_in_batches(vae, z, [name], size, known)])
         value = fid(real.float() / 255 if real.dtype == torch.uint8 else real, drawn)
         rows.append(Metric("fid", "Inception, prior draws, mean of the likelihood", (), name, value, len(real), seed))
     return rows

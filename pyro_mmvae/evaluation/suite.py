@@ -16,6 +16,7 @@ from sklearn.decomposition import PCA
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
 from pyro_mmvae.evaluation.diagnostics import diagnose
@@ -133,6 +134,7 @@ class _Suite:
     def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
         """Run the parts that need classes or attributes, with the items that have a label."""
         options, vae, test_experts = self.options, self.vae, self.experts
+        covariates = one_hot(self.test.covariates, self.test.covariate_names, self.test.labelled)
         if not bool(self.test.labelled.all()):
             labels = labels[self.test.labelled]
             test_experts = select(self.experts, self.test.labelled.to(self.experts.loc.device))
@@ -152,7 +154,7 @@ class _Suite:
             for density in self.densities():
                 self.rows += conditional_coherence(
                     vae, test_experts, labels, self.classifiers, subsets=self.subsets, density=density,
-                    seed=options.seed,
+                    seed=options.seed, covariates=covariates,
                 )  # fmt: skip
             if len(self.classifiers.networks) > 1:
                 from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed}

@@ -2,4 +2,5 @@
 
 from pyro_mmvae.experiments.compare import Cell as Cell
 from pyro_mmvae.experiments.compare import make_cells as make_cells
+from pyro_mmvae.experiments.compare import parse_variants as parse_variants
 from pyro_mmvae.experiments.compare import run_cell as run_cell

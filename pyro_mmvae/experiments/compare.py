@@ -1,11 +1,14 @@
-"""A comparison of aggregations over seeds, trained and evaluated cell by cell and resumable at any point."""
+"""A comparison of aggregations and settings over seeds, cell by cell and resumable at any point."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from pyro_mmvae import runs
 from pyro_mmvae.data import cache_folder
@@ -18,15 +21,19 @@ from pyro_mmvae.training import resume, train
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a comparison: one aggregation with one seed.
+    """A cell of a comparison: one aggregation with one variant of the settings and one seed.
 
     Attributes:
         path: The run directory of the cell.
         config: The configuration to train.
+        variant: The name of the variant, empty if the comparison has none.
+        settings: The settings of the variant, as words ``key=value``.
     """
 
     path: Path
     config: Config
+    variant: str = ""
+    settings: tuple[str, ...] = ()
 
     def is_finished(self, options: EvaluationOptions) -> bool:
         """Return True if the cell was trained, and evaluated by :func:`run_cell` with these options.
@@ -44,12 +51,52 @@ class Cell:
         return "train_seed" in summary and summary.get("options") == json.loads(json.dumps(asdict(options)))
 
 
-def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cell]:
-    """Return the cells of a comparison, ordered by seed so that all aggregations progress at the same pace.
+def parse_variants(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the settings of the variants of a comparison.
+
+    Args:
+        texts: The variants as ``NAME: KEY=VALUE KEY=VALUE``; values with spaces are quoted as in a shell. A name alone
+            is a variant without settings of its own.
+
+    Returns:
+        Name to settings as words ``key=value``. Without any variant the name is empty and has no settings.
+
+    Raises:
+        ValueError: If a name is missing, given twice or has other characters than letters, digits and ``+-_.``, or the
+            quotes of a value do not close.
+
+    Example:
+        >>> parse_variants(["plain", "warm: model.beta=2 train.beta_warmup=.5"])
+        {'plain': (), 'warm': ('model.beta=2', 'train.beta_warmup=.5')}
+    """
+    variants: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        name, _, settings = (part.strip() for part in text.partition(":"))
+        if not re.fullmatch(r"[\w+.-]+", name):
+            raise ValueError(
+                f"variant {text!r} must have a name of letters, digits and +-_. before its settings, as in "
+                f"'warm: model.beta=2', got {name!r}"
+            )
+        if name in variants:
+            raise ValueError(f"variants must have different names, got {name!r} twice")
+        try:
+            variants[name] = tuple(shlex.split(settings))
+        except ValueError as error:
+            raise ValueError(f"variant {name!r}: the settings cannot be read: {error}") from None
+    return variants or {"": ()}
+
+
+def make_cells(
+    out: Path,
+    configs: Mapping[tuple[str, str, int], Config],
+    variants: Mapping[str, tuple[str, ...]] | None = None,
+) -> list[Cell]:
+    """Return the cells of a comparison, ordered by seed so that all rows of its tables progress at the same pace.
 
     Args:
         out: The folder of the comparison.
-        configs: The configurations by aggregation and seed.
+        configs: The configurations by aggregation, variant and seed; the variant is empty if there are none.
+        variants: The settings of each variant, which the tables state; none by default.
 
     Returns:
         The cells, finished ones included.
@@ -58,15 +105,15 @@ def make_cells(out: Path, configs: Mapping[tuple[str, int], Config]) -> list[Cel
         RunError: If the run directory of a cell exists with another configuration.
     """
     cells = []
-    for (name, seed), config in sorted(configs.items(), key=lambda item: item[0][1]):
-        path = out / f"{name.replace(':', '-')}-seed{seed}"
+    for (name, variant, seed), config in sorted(configs.items(), key=lambda item: item[0][2]):
+        path = out / "-".join([name.replace(":", "-"), *([variant] if variant else []), f"seed{seed}"])
         file = RunFiles(path).config
         if file.exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
             raise runs.RunError(
                 f"{path} must have the settings of this comparison, got others in its {file.name}: choose another "
                 "--out or use those settings"
             )
-        cells.append(Cell(path, config))
+        cells.append(Cell(path, config, variant, (variants or {}).get(variant, ())))
     return cells
 
 
@@ -88,5 +135,7 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
     with threads(cell.config.train.threads):
         result = evaluate(run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint)
     rows = [row.as_row() for row in result.rows]
-    about = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
+    about: dict[str, Any] = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
+    if cell.variant:
+        about |= {"variant": cell.variant, "variant_settings": cell.settings}
     runs.write_evaluation(cell.path, rows, {**about, **result.summary()}, result.arrays)

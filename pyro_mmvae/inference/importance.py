@@ -166,7 +166,7 @@ def sample_importance(
             proposal.append(sum((private[name].log_prob(value) for name, value in u.items()), posterior.log_prob(z)))
             at_priors = (vae.model.private_prior(name).log_prob(value) for name, value in u.items())
             priors.append(sum(at_priors, prior.log_prob(z)))
-            parameters = vae.model.parameters_given(z, values, u)
+            parameters = vae.model.parameters_given(z, values, u, batch.covariates)
             for name, value in values.items():
                 terms: Any = vae.model.likelihoods[name](parameters[name], value)
                 log_prob = terms.log_prob(value)

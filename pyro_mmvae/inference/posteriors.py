@@ -182,7 +182,11 @@ def private_posteriors(
 
 @torch.no_grad()
 def decode_in_batches(
-    vae: MultimodalVAE, z: Float[Tensor, "item latent"], names: Sequence[str], size: int
+    vae: MultimodalVAE,
+    z: Float[Tensor, "item latent"],
+    names: Sequence[str],
+    size: int,
+    covariates: Float[Tensor, "item covariate"] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Decode latents to the means of modalities, batch by batch, with private latents drawn from their priors.
 
@@ -191,6 +195,8 @@ def decode_in_batches(
         z: Latents of all items.
         names: The modalities to decode.
         size: The number of items to decode at once.
+        covariates: The indicators of the items' categories; frequencies take the place of unknown ones, by default of
+            all.
 
     Yields:
         For each batch in turn, a mapping from modality to means `(item, *shape)`.
@@ -198,7 +204,8 @@ def decode_in_batches(
     private = vae.model.private_draws(z, names)
     for start in range(0, len(z), size):
         part = slice(start, start + size)
-        yield vae.decode(z[part], names, {name: u[part] for name, u in private.items()})
+        known = None if covariates is None else covariates[part]
+        yield vae.decode(z[part], names, {name: u[part] for name, u in private.items()}, known)
 
 
 def draw_protocol(vae: MultimodalVAE, num_modalities: int, density: str | None = None) -> str:

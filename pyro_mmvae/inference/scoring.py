@@ -103,12 +103,8 @@ def _likelihoods(
     every = range(experts.num_modalities)
     for offset in range(0, len(experts.loc), CHUNK):
         rows = slice(offset, offset + CHUNK)
-        chunk = Batch(
-            {name: value[rows] for name, value in batch.values.items()},
-            {name: mask[rows] for name, mask in batch.present.items()},
-        )
         with seeded_chunk(experts.loc.device, seed, start + offset):
-            drawn = sample_importance(vae, select(experts, rows), chunk, every, draws)
+            drawn = sample_importance(vae, select(experts, rows), batch.rows(rows), every, draws)
         weights = drawn.log_weights(tuple(drawn.log_likelihood))
         parts["log_likelihood"].append(log_mean_exp(weights))
         parts["ess"].append(effective_sample_size(weights))
@@ -153,7 +149,9 @@ def _errors(vae: MultimodalVAE, batch: Batch, experts: Experts, spreads: _Spread
     names = [name for name in vae.names if name in batch.values]
     for start in range(0, len(z), CHUNK):
         rows = slice(start, start + CHUNK)
-        means = vae.decode(z[rows], names, {name: u[rows] for name, u in private.items()})
+        known = {name: u[rows] for name, u in private.items()}
+        covariates = None if batch.covariates is None else batch.covariates[rows]
+        means = vae.decode(z[rows], names, known, covariates)
         for name in names:
             likelihood, value = cast("Likelihood", vae.model.likelihoods[name]), batch.values[name][rows]
             wrong: Tensor

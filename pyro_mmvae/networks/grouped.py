@@ -44,7 +44,8 @@ class GroupedNetwork(nn.Module):
 
     The first dimension of every parameter and buffer holds the groups, one after the other: it is as long as the
     number of groups or a multiple of it. All subclasses have the constructor below, because :meth:`run_groups` calls
-    it; one that takes further arguments overrides :meth:`with_groups`.
+    it; one that takes further arguments overrides :meth:`with_groups`. An encoder whose constructor also takes
+    ``covariate_size`` sees the covariates of the items, see :func:`~pyro_mmvae.networks.register_network`.
 
     An encoder's ``forward`` takes `(*batch, group, *shape)` and returns loc and scale `(*batch, group, latent)`, then,
     where ``private_size`` is positive, loc and scale `(*batch, group, private)` of the private latent;
@@ -57,6 +58,9 @@ class GroupedNetwork(nn.Module):
         groups: number of modalities of that shape, one network each.
         private_size: number of dimensions of each modality's private latent, 0 for none.
     """
+
+    covariate_size: int = 0
+    """The number of categories of all covariates that ``forward`` takes as a second argument; 0 for none."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -70,6 +71,12 @@ def register_network(
     return a :class:`~pyro_mmvae.networks.GroupedNetwork`, which documents the arguments and what ``forward`` takes and
     returns. A subclass of it is such a factory. The modalities of a model that have one shape and one network are the
     groups of a single :class:`~pyro_mmvae.networks.GroupedNetwork`.
+
+    In a model with covariates the latent size of decoders includes the number of categories, whose indicators follow
+    the shared latent. An encoder sees covariates if its factory has a parameter ``covariate_size``: for modalities of
+    the types vector, counts and binary it is given the number of categories by that keyword, keeps it as the attribute
+    ``covariate_size`` and as an argument in :meth:`~pyro_mmvae.networks.GroupedNetwork.with_groups`, and its
+    ``forward`` takes their indicators `(*batch, covariate)` as a second argument.
 
     Args:
         name: name of the pair, not taken yet and not ``auto``.
@@ -151,6 +158,8 @@ def make_networks(
     groups: int = 1,
     *,
     private_size: int = 0,
+    covariate_size: int = 0,
+    condition_encoder: bool = True,
 ) -> tuple[GroupedNetwork, GroupedNetwork]:
     """Return an encoder and a decoder for one modality, or for several modalities of one shape.
 
@@ -164,6 +173,9 @@ def make_networks(
         options: sizes and layers of the networks, and the density of the experts.
         groups: number of modalities, which share no weights.
         private_size: number of dimensions of the private latent of each modality, 0 for none.
+        covariate_size: number of categories of all covariates, by which the latent of the decoder grows; 0 (default)
+            for none.
+        condition_encoder: If True (default), an encoder whose factory takes ``covariate_size`` is given it.
 
     Returns:
         An encoder from `(*batch, group, *input_shape)` to loc and scale `(*batch, group, latent)`, or to loc and
@@ -181,8 +193,11 @@ def make_networks(
     for shape in (input_shape, output_shape):
         if pair.fits is not None and not pair.fits(shape):
             raise ValueError(f"network {name!r} needs {pair.expects}, got shape {shape}")
-    encoder = pair.encoder(input_shape, latent_size, options, groups=groups, private_size=private_size)
-    decoder = pair.decoder(output_shape, latent_size, options, groups=groups, private_size=private_size)
+    sizes = {"groups": groups, "private_size": private_size}
+    takes_covariates = "covariate_size" in inspect.signature(pair.encoder).parameters
+    seen = {"covariate_size": covariate_size} if covariate_size and condition_encoder and takes_covariates else {}
+    encoder = pair.encoder(input_shape, latent_size, options, **sizes, **seen)
+    decoder = pair.decoder(output_shape, latent_size + covariate_size, options, **sizes)
     for role, network in (("encoder", encoder), ("decoder", decoder)):
         if not isinstance(network, GroupedNetwork):
             raise TypeError(

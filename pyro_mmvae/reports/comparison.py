@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,14 +71,14 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per aggregation, metric, protocol and number of modalities given.
+    """Return one row per aggregation, variant, metric, protocol and number of modalities given.
 
     ``se`` is the standard error over seeds. ``se_items``, which only log likelihoods have, is that over the test items;
     all seeds are evaluated on the same items, so it does not shrink with their number.
     """
-    values: dict[tuple[str, str, str, int], list[float]] = {}
+    values: dict[tuple[tuple[str, str], str, str, int], list[float]] = {}
     for cell in cells:
-        name = cell["aggregation"]
+        name = cell["aggregation"], cell.get("variant", "")
         for metric, protocols in cell["means_by_views"].items():
             for protocol, means in protocols.items():
                 for views, value in means.items():
@@ -85,7 +86,8 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
         values.setdefault((name, "train_seconds", "", 0), []).append(cell["train_seconds"])
     return [
         {
-            "aggregation": name,
+            "aggregation": name[0],
+            "variant": name[1],
             "metric": metric,
             "protocol": protocol,
             "views": views,
@@ -99,6 +101,11 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
+def _label(row: dict[str, Any]) -> str:
+    """Return the name of a row: its aggregation, and the variant of the settings if there is one."""
+    return ", ".join(part for part in (row["aggregation"], row.get("variant")) if part)
+
+
 def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """Return the metric and protocol of each table, the most common metrics first."""
     keys = dict.fromkeys((row["metric"], row["protocol"]) for row in rows)
@@ -106,15 +113,17 @@ def _keys(rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _tables(rows: list[dict[str, Any]]) -> dict[tuple[str, str], pd.DataFrame]:
-    """Return a table of texts per metric and protocol: one row per aggregation, one column per number of modalities."""
-    names = list(dict.fromkeys(row["aggregation"] for row in rows))
+    """Return a table of texts per metric and protocol: one row per label, one column per number of modalities."""
+    names = list(dict.fromkeys(map(_label, rows)))
     tables = {}
     for metric, protocol in _keys(rows):
         digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
         cells = [
-            row | {"text": _cell(row, digits)} for row in rows if (row["metric"], row["protocol"]) == (metric, protocol)
+            row | {"label": _label(row), "text": _cell(row, digits)}
+            for row in rows
+            if (row["metric"], row["protocol"]) == (metric, protocol)
         ]
-        table = pd.DataFrame(cells).pivot(index="aggregation", columns="views", values="text")
+        table = pd.DataFrame(cells).pivot(index="label", columns="views", values="text")
         table = table.reindex(names).fillna("").rename_axis(index=None, columns=None)
         tables[metric, protocol] = (
             table.rename(columns={0: "mean"}) if list(table) == [0] else table.rename(columns=str)
@@ -136,6 +145,8 @@ def _markdown(
         lines.append("")
     if any(not math.isnan(row["se_items"]) for row in rows):
         lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
+    for name, words in {cell["variant"]: cell["variant_settings"] for cell in cells if "variant" in cell}.items():
+        lines.append(f"Variant {name}: {'`' + shlex.join(words) + '`' if words else 'no further settings'}.  ")
     seeds = sorted({cell["train_seed"] for cell in cells})
     epochs = sorted({cell["epochs"] for cell in cells})
     lines.append(f"Seeds {seeds}, epochs {epochs}, evaluation {json.dumps(cells[0]['options'])}.")
@@ -170,13 +181,13 @@ def _cell(row: dict[str, Any], digits: int) -> str:
 
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:
-    """Plot each metric by number of modalities given, one line per aggregation."""
+    """Plot each metric by number of modalities given, one line per aggregation and variant."""
     panels = [key for key in _keys(rows) if key[0] in _PLOTTED] or _keys(rows)
     columns = min(_COLUMNS, len(panels))
     height = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")
     axes = figure.subplots(height, columns, squeeze=False).ravel()
-    names = list(dict.fromkeys(row["aggregation"] for row in rows))
+    names = list(dict.fromkeys(map(_label, rows)))
     for axis, key in zip(axes, panels, strict=False):
         _plot_panel(axis, [row for row in rows if (row["metric"], row["protocol"]) == key], names)
         axis.set_title("\n".join([key[0], *textwrap.wrap(key[1], 44)]), fontsize=8)
@@ -193,7 +204,7 @@ def _plot_panel(axis: Axes, rows: list[dict[str, Any]], names: list[str]) -> Non
     unconditional = all(row["views"] == 0 for row in rows)
     ends: dict[int, tuple[float, float]] = {}
     for i, name in enumerate(names):
-        line = sorted((row for row in rows if row["aggregation"] == name), key=lambda row: row["views"])
+        line = sorted((row for row in rows if _label(row) == name), key=lambda row: row["views"])
         shift = i if unconditional else 0.06 * (i - (len(names) - 1) / 2)
         axis.errorbar(
             [r["views"] + shift for r in line], [r["mean"] for r in line],

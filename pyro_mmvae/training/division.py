@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from pyro_mmvae.data import MultimodalDataset, describe_data, match_data, select_items, to_dataset
+from pyro_mmvae.data.own.omics import is_omics_object
 
 DIVISION_KEY = "division"
 """The key of the provenance of training items that holds their :class:`Division`."""
@@ -28,7 +30,9 @@ class Division:
     seed: int
 
 
-def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -> dict[str, MultimodalDataset]:
+def split_data(
+    data: MultimodalDataset, validation: Any, test: Any, seed: int, covariates: Sequence[str] | None = None
+) -> dict[str, MultimodalDataset]:
     """Divide a data set into splits, or complete it by other data.
 
     Args:
@@ -36,6 +40,7 @@ def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -
         validation: Fraction of the items for validation, or other data.
         test: Fraction of the items for the test, 0 for none, or other data.
         seed: Seed of the random division.
+        covariates: Names of the columns of other AnnData and MuData objects that are covariates; none by default.
 
     Returns:
         The splits ``train``, ``val`` and, unless there is none, ``test``, with items in the order of ``data``. The
@@ -66,7 +71,10 @@ def split_data(data: MultimodalDataset, validation: Any, test: Any, seed: int) -
             splits[split] = replace(select_items(data, rows[split]), split=split)
         elif fractions[split] is None:
             values, labels = value if isinstance(value, tuple) and len(value) == 2 else (value, None)
-            other = to_dataset(values, labels=labels, specs=data.modality_specs, name=data.name, split=split)
+            columns = covariates if is_omics_object(values) else None
+            other = to_dataset(
+                values, labels=labels, covariates=columns, specs=data.modality_specs, name=data.name, split=split
+            )
             splits[split] = replace(match_data(other, about, surplus_modalities="error").data, split=split)
     return splits
 

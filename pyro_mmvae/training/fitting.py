@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.values import make_dataset
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 from pyro_mmvae.runs import make_config
@@ -22,6 +23,7 @@ def fit(
     *,
     labels: Any = None,
     present: Any = None,
+    covariates: Any = None,
     validation: Any = 0.1,
     test: Any = 0.1,
     aggregation: str | Mapping[str, Any] = "mwb",
@@ -47,6 +49,9 @@ def fit(
             evaluate the model but not to train it; none by default.
         present: True where an item's modality is present, see :func:`pyro_mmvae.data.to_dataset`; by default
             everything that is not None or NaN.
+        covariates: Categories of the items that encoders of vectors and counts and all decoders see, so that the latent
+            need not hold them, such as ``{"donor": ["A", "B", …]}``, see :func:`pyro_mmvae.data.to_dataset`; none by
+            default. Other data for ``validation`` or ``test`` have their own in a data set, or in columns of that name.
         validation: Fraction of the items for validation, 0.1 by default; or other data to validate on, such as a
             mapping like ``values``, a pair of values and labels, or a data set.
         test: Fraction of the items for the test, 0.1 by default; 0 for none; or other data, as for ``validation``.
@@ -81,8 +86,8 @@ def fit(
     overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
     overrides = {key: value for key, value in overrides.items() if value is not None}
     config = make_config(None, {**overrides, **_flatten(settings or {})})
-    data = make_dataset(values, labels=labels, present=present, specs=_merge(specs, data_types))
-    splits = split_data(data, validation, test, seed)
+    data = make_dataset(values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types))
+    splits = split_data(data, validation, test, seed, column_names(covariates))
     return train(config, out, data=splits, keep_data=keep_data, progress=progress)
 
 

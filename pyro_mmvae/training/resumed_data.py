@@ -14,14 +14,14 @@ from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, read_record
-from pyro_mmvae.runs.resolution import read_specs
+from pyro_mmvae.runs.resolution import read_covariates, read_specs
 from pyro_mmvae.training.division import DIVISION_KEY, Division, split_data
 
 _NEEDED = ("train", "val")
 
 
 def resumed_splits(
-    path: Path, config: Config, data: Any, labels: Any = None, present: Any = None
+    path: Path, config: Config, data: Any, labels: Any = None, present: Any = None, covariates: Any = None
 ) -> dict[str, MultimodalDataset] | None:
     """Return the splits of the data that were passed to a resumed training, matched by name to those of its start.
 
@@ -32,6 +32,7 @@ def resumed_splits(
             data that the configuration names.
         labels: Labels of the items of values, or None.
         present: Mask of the modalities of values, or None.
+        covariates: Categories of the items of values, or None.
 
     Returns:
         The training and the validation data; None if ``data`` is None.
@@ -41,8 +42,8 @@ def resumed_splits(
     """
     is_kept = config.data.name != runs.UNKEPT_DATA
     if data is None and is_kept:
-        if labels is not None or present is not None:
-            raise ValueError("labels and present must come with data, got them without: leave them out")
+        if not labels is present is covariates is None:
+            raise ValueError("labels, present and covariates must come with data, got them without: leave them out")
         return None
     if is_kept:
         raise ValueError(f"{path}: data must be None, as the run finds its data itself, got other data: leave them out")
@@ -51,14 +52,14 @@ def resumed_splits(
             f"{path}: data must be those that the run was trained on, as it does not keep them (keep_data=False), got "
             "none: pass data=… to pyro_mmvae.resume"
         )
-    description = _read_description(path)
+    description, further = _read_description(path), {"labels": labels, "present": present, "covariates": covariates}
     if _is_splits(data):
-        if labels is not None or present is not None:
-            raise ValueError("labels and present must be None with data sets, which hold their own")
+        if not labels is present is covariates is None:
+            raise ValueError("labels, present and covariates must be None with data sets, which have their own")
         splits = dict(data)
     else:
         specs = dict(description.modality_specs)
-        values = to_dataset(data, labels=labels, present=present, specs=specs, shapes=description.shapes, name="data")
+        values = to_dataset(data, **further, specs=specs, shapes=description.shapes, name="data")
         division = _read_division(path)
         splits = split_data(values, division.validation, division.test, division.seed)
     return {
@@ -80,7 +81,7 @@ def _read_description(path: Path) -> DataDescription:
     """Return the description of the data of a run, from its last checkpoint and its record."""
     state = read_state(RunFiles(path).checkpoint("last"))
     shapes = {name: tuple(shape) for name, shape in state["shapes"].items()}
-    return (read_record(path) or DataRecord()).describe(shapes, read_specs(state) or {})
+    return (read_record(path) or DataRecord()).describe(shapes, read_specs(state) or {}, read_covariates(state))
 
 
 def _read_division(path: Path) -> Division:

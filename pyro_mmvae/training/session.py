@@ -18,14 +18,16 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, make_batch, range_problems
+from pyro_mmvae.data.covariates import category_frequencies
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.layout import RunWriter, process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
+from pyro_mmvae.training.covariates import check_covariates_of_splits, check_resumed_covariates
 from pyro_mmvae.training.early_stopping import EarlyStopping
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
 from pyro_mmvae.training.interruption import Interrupted, interruptible
@@ -68,11 +70,15 @@ class Session:
         self.stopped: str | None = None
         self.stopping = EarlyStopping(config.train.patience, config.train.min_delta)
         self.callbacks = make_callbacks(config.train.callbacks, callbacks, seed=config.train.seed, device=self.device)
+        check_covariates_of_splits(self.data, self.val)
         for problem in range_problems(self.data):
             warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
         with seeded(config.train.seed, self.device):
-            self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
+            covariates = self.data.covariate_names
+            self.vae = runs.build_vae(config, self.shapes, self.modality_specs, covariates).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
+            if covariates:
+                self.vae.set_covariate_frequencies(category_frequencies(self.data.covariates, covariates))
             # Before the run directory exists, so that a mistake leaves nothing behind.
             try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
@@ -165,6 +171,7 @@ class Session:
             )
         self.objective.load_state_dict(extra, strict=False)
         # Last, since it restores the states of the random number generators too.
+        check_resumed_covariates(file, read_state(file), self.data)
         state = load_checkpoint(file, self.vae, self.trainer.optimizer)
         self.trainer.load(state)
         self.best, self.stopped = state["best"], state.get("stopped")
@@ -199,6 +206,7 @@ class Session:
             best=self.best,
             shapes=self.shapes,
             modality_specs=specs,
+            covariate_names=dict(self.data.covariate_names),
         )
 
     def _run_epoch(self, epoch: int, skip: int, interrupted: threading.Event) -> None:

@@ -75,6 +75,7 @@ def resume(
     data: Any = None,
     labels: Any = None,
     present: Any = None,
+    covariates: Any = None,
 ) -> Run:
     """Resume an interrupted training, with the result that it would have had without the interruption.
 
@@ -93,6 +94,7 @@ def resume(
             name to those of the start. None (default) for a run that finds its data itself.
         labels: The labels that were passed to :func:`fit` with the values; None by default.
         present: The mask that was passed to :func:`fit` with the values; None by default.
+        covariates: The covariates that were passed to :func:`fit` with the values; None by default.
 
     Returns:
         The run with its best checkpoint.
@@ -108,7 +110,7 @@ def resume(
     """
     config = runs.read_config(Path(path))
     runs.import_plugins(config.plugins)
-    splits = resumed_splits(Path(path), config, data, labels, present)
+    splits = resumed_splits(Path(path), config, data, labels, present, covariates)
     if epochs is not None:
         state = read_state(RunFiles(Path(path)).checkpoint("last"))
         started = state["epoch"] + (state["batch"] > 0)

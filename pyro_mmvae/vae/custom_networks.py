@@ -40,7 +40,8 @@ def register_encoder(name: str) -> Callable[[AnyFactory], AnyFactory]:
         A decorator of a callable ``factory(shape, latent_size, options, *, private_size)``, which it returns unchanged.
         The factory is given the shape of one item as the encoder sees it, the number of shared latent dimensions, the
         :class:`~pyro_mmvae.networks.NetworkOptions` of the modality, and the number of its private latent dimensions, 0
-        for none. It returns a module as :class:`~pyro_mmvae.Modality` describes it.
+        for none. It returns a module as :class:`~pyro_mmvae.Modality` describes it. Such an encoder does not see
+        covariates.
 
     Example:
         >>> @register_encoder("linear")
@@ -65,7 +66,8 @@ def register_decoder(name: str) -> Callable[[AnyFactory], AnyFactory]:
 
     Returns:
         A decorator of a callable ``factory(shape, latent_size, options, *, private_size)``, see
-        :func:`register_encoder`; here ``shape`` is that of the likelihood's parameters for one item.
+        :func:`register_encoder`; here ``shape`` is that of the likelihood's parameters for one item, and
+        ``latent_size`` includes the number of categories of all covariates, whose indicators follow the shared latent.
     """
     return _register_in(DECODERS, name)
 
@@ -134,6 +136,8 @@ class CustomEncoder(nn.Module):
         private_size: Number of private latent dimensions; if positive, loc and scale `(item, private)` follow.
         is_full: If True, scale_tril `(item, latent, latent)` takes the place of scale.
     """
+
+    covariate_size = 0  # as of a network for a group: covariates are not passed on
 
     def __init__(self, module: nn.Module, label: str, latent_size: int, private_size: int, is_full: bool) -> None:
         super().__init__()

@@ -12,7 +12,9 @@ from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import Likelihood
+from pyro_mmvae.vae.covariates import Covariates
 from pyro_mmvae.vae.modalities import DecoderNetwork, EncoderNetwork, Groups
+from pyro_mmvae.vae.routing import cuts_of
 
 PrivateExpert: TypeAlias = tuple[Tensor, Tensor]
 """Loc and scale of a Gaussian, each `(item, private)`."""
@@ -30,6 +32,7 @@ class Encoders(nn.Module):
         expert_kind: Kind of the experts, see :attr:`pyro_mmvae.Experts.kind`; ``"full"`` if the networks return
             scale_tril. ``"normal"`` by default.
         df: Degrees of freedom of ``"student_t"``, without effect on other kinds.
+        covariates: The covariates of the model, by default none; networks with a ``covariate_size`` see them.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Encoders(nn.Module):
         latent_size: int,
         expert_kind: str = "normal",
         df: float | None = None,
+        covariates: Covariates | None = None,
     ) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.likelihoods = likelihoods
+        self.covariates = covariates or Covariates()
         self.groups, self.names, self.latent_size = groups, names, latent_size
         self.expert_kind, self.df = expert_kind, df if expert_kind == "student_t" else None
 
@@ -73,12 +78,14 @@ class Encoders(nn.Module):
         scale: dict[str, Tensor] = {}
         private: dict[str, PrivateExpert] = {}
         stacked: tuple[Tensor, Tensor] | None = None
+        covariates = self._covariates(batch)
         for network, group in zip(cast("Iterable[EncoderNetwork]", self.networks), self.groups, strict=True):
             names = [name for name in group if name in batch.values]
             if not names:
                 continue
             features = torch.stack([self._features(name, batch.values[name]) for name in names], 1)
-            parts = network.run_groups([group.index(name) for name in names], features)
+            seen = (covariates,) if network.covariate_size else ()
+            parts = network.run_groups([group.index(name) for name in names], features, *seen)
             if len(parts) > 2:
                 private.update(zip(names, zip(*(part.unbind(1) for part in parts[2:]), strict=True), strict=True))
             if tuple(names) == self.names:  # the network's output is that of all modalities, already in order
@@ -124,6 +131,11 @@ class Encoders(nn.Module):
             return Experts(loc, present=present, scale_tril=scale, validate_args=False)
         return Experts(loc, scale, present, validate_args=False, family=self.expert_kind, df=self.df)
 
+    def _covariates(self, batch: Batch) -> Tensor | None:
+        """Return the covariates of a batch with frequencies in the place of unknown categories, `(item, covariate)`."""
+        reference = self.covariates.frequencies if self.covariates.size else next(iter(batch.values.values()))
+        return self.covariates.fill(batch.covariates, torch.Size((len(batch),)), reference)
+
     def _features(self, name: str, value: Tensor) -> Tensor:
         likelihood = cast("Likelihood", self.likelihoods[name])
         if value.shape[1:] != likelihood.shape:
@@ -161,7 +173,11 @@ class Decoders(nn.Module):
         self.groups = groups
 
     def forward(
-        self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor] | None = None
+        self,
+        z: Tensor,
+        names: Iterable[str],
+        private: Mapping[str, Tensor] | None = None,
+        covariates: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Decode some modalities; only their networks run.
 
@@ -169,11 +185,18 @@ class Decoders(nn.Module):
             z: The latents, of shape `(*batch, latent)`.
             names: Names of the modalities to decode.
             private: Modality name to private latents `(*batch, private)`, for those of the modalities that have them.
+            covariates: The covariates `(*batch, covariate)`, which follow z as the input of each network; None
+                (default) if the model does not have any.
 
         Returns:
             Modality name to `(*batch, *parameter_shape)`.
         """
         requested = set(names)
+        if (cuts := cuts_of(z)) is not None:  # each modality has a path of its own, though the values are equal
+            each = {name: self(z + cuts[name], [name], private, covariates) for name in requested}
+            return {name: parameters[name] for name, parameters in each.items()}
+        if covariates is not None:
+            z = torch.cat([z, covariates.to(z.dtype)], -1)
         result: dict[str, Tensor] = {}
         for network, group in zip(cast("Iterable[DecoderNetwork]", self.networks), self.groups, strict=True):
             chosen = [name for name in group if name in requested]

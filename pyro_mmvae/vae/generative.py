@@ -17,6 +17,7 @@ from pyro_mmvae.distributions import location_scale
 from pyro_mmvae.guides.barycentric import scaled
 from pyro_mmvae.guides.store_names import SeparatelyStored
 from pyro_mmvae.likelihoods import Likelihood
+from pyro_mmvae.vae.covariates import Covariates
 from pyro_mmvae.vae.encoders_decoders import Decoders
 from pyro_mmvae.vae.names import modality_site, private_site
 
@@ -41,7 +42,10 @@ class GenerativeModel(SeparatelyStored):
         family: Family of the prior, ``"normal"`` by default.
         df: Degrees of freedom of the prior if its family is ``student_t``.
         private_sizes: Modality name to the number of dimensions of its private latent, for modalities that have one.
+        covariates: The covariates c that the decoders condition on, :math:`p(x_m \mid z, u_m, c)`; none by default.
     """
+
+    covariates: Covariates
 
     def __init__(
         self,
@@ -54,8 +58,10 @@ class GenerativeModel(SeparatelyStored):
         family: str = "normal",
         df: float | None = None,
         private_sizes: Mapping[str, int] | None = None,
+        covariates: Covariates | None = None,
     ) -> None:
         super().__init__()
+        self.covariates = covariates or Covariates()
         self.decoders = decoders
         self.private_sizes = dict(private_sizes or {})
         self.likelihoods = likelihoods
@@ -99,7 +105,11 @@ class GenerativeModel(SeparatelyStored):
         return {n: known[n] if n in known else self.private_prior(n).sample(z.shape[:-1]) for n in with_private}
 
     def parameters_given(
-        self, z: Float[Tensor, "*batch latent"], names: Iterable[str], private: Mapping[str, Tensor] | None = None
+        self,
+        z: Float[Tensor, "*batch latent"],
+        names: Iterable[str],
+        private: Mapping[str, Tensor] | None = None,
+        covariates: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """Return the parameters of likelihoods given the latents.
 
@@ -107,20 +117,29 @@ class GenerativeModel(SeparatelyStored):
             z: Latents with any leading dimensions.
             names: Names of the modalities to decode.
             private: Modality name to private latents `(*batch, private)`; those left out are drawn from their priors.
+            covariates: Indicators of categories that broadcast to `(*batch, covariate)`; a block of zeros, or None
+                (default), stands for an unknown category and is replaced by the frequencies in the training data.
 
         Returns:
             Modality name to `(*batch, *parameter_shape)`.
+
+        Raises:
+            ValueError: If the covariates are not those of the model.
         """
         names = list(names)
         drawn = self.private_draws(z, names, private)
-        return cast("dict[str, Tensor]", self.decoders(z, names, drawn) if drawn else self.decoders(z, names))
+        filled = self.covariates.fill(covariates, z.shape[:-1], z)
+        options = {} if filled is None else {"covariates": filled}
+        parameters = self.decoders(z, names, drawn, **options) if drawn else self.decoders(z, names, **options)
+        return cast("dict[str, Tensor]", parameters)
 
     def _likelihoods_given(
-        self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor], observed: Mapping[str, Tensor]
+        self, z: Tensor, names: Iterable[str], private: Mapping[str, Tensor], batch: Batch | None
     ) -> Distributions:
         """Return the distributions of modalities given the latents, and totals of what was observed."""
         result: Distributions = {}
-        for name, parameters in self.parameters_given(z, names, private).items():
+        observed, covariates = ({}, None) if batch is None else (batch.values, batch.covariates)
+        for name, parameters in self.parameters_given(z, names, private, covariates).items():
             likelihood = cast("Likelihood", self.likelihoods[name])
             result[name] = likelihood(parameters, observed.get(name))
             if result[name].event_shape != likelihood.shape:
@@ -153,6 +172,7 @@ class GenerativeModel(SeparatelyStored):
 
         Args:
             batch: Observations. A modality that is missing has no site; one that is missing for some items is masked.
+                Its covariates apply to generated modalities as well.
             num_items: Number of items to draw if there is no batch; then every modality is generated.
             generate: Names of modalities to draw instead of observing them, whether or not they are in the batch; True
                 for all.
@@ -180,8 +200,7 @@ class GenerativeModel(SeparatelyStored):
                     if name in self.private_sizes
                 }
             # A modality that is drawn anew keeps the observed total of counts, which is a size factor.
-            totals = {} if observed is None else observed.values
-            likelihoods = self._likelihoods_given(z, sites, private, totals)
+            likelihoods = self._likelihoods_given(z, sites, private, observed)
             for name in sites:
                 likelihood = likelihoods[name]
                 if name in values and observed is not None and name in observed.present:

@@ -13,12 +13,14 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.aggregation.draws import SubsetDraws, redrawn
+from pyro_mmvae.aggregation.values import weighted_mask
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.vae.encoders_decoders import Encoders, PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.generative import Distributions, Observations, count_items
 from pyro_mmvae.vae.names import private_site
+from pyro_mmvae.vae.routing import Routing, attach_cuts, check_routing
 
 
 class MultimodalGuide(BarycentricGuide):
@@ -35,6 +37,8 @@ class MultimodalGuide(BarycentricGuide):
         aggregation: Name of the aggregation.
         beta: Weight of the KL term in training.
         reconstruction_weights: Modality name to w_m; modalities of weight 0 have no private site in training.
+        routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
+            the default, or ``"leave_one_out"``, all but that of its own modality.
         **options: Further arguments of :class:`~pyro_mmvae.BarycentricGuide`.
     """
 
@@ -46,11 +50,14 @@ class MultimodalGuide(BarycentricGuide):
         beta: float,
         reconstruction_weights: Mapping[str, float],
         prior: tuple[Tensor, Tensor],
+        routing: Routing = "all",
         **options: Any,
     ) -> None:
         super().__init__(encode, aggregation, prior=prior, **options)
         self.register_buffer("prior_loc", prior[0], persistent=False)
         self.beta, self.names = beta, tuple(reconstruction_weights)
+        check_routing(routing, aggregation, self.bound, num_modalities=len(self.names))
+        self.routing = routing
         self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
 
     def experts(self, batch: Observations | None, num_items: int | None = None) -> Experts:
@@ -113,22 +120,49 @@ class MultimodalGuide(BarycentricGuide):
             num_items: Number of items if there is no batch.
             generate: Ignored; model and guide are called with the same arguments. The guide conditions on everything
                 in the batch, generated or not.
-            weighted: If True, β applies.
+            weighted: If True, β applies, and in training mode the penalties.
             bound: ``"mixture"`` or ``"component"``; by default the guide's own.
 
         Returns:
             z, `(…, item, latent)`.
+
+        Raises:
+            ValueError: If gradients are routed and the bound is one where the subset of a draw is not known.
         """
         experts, private = self._encode(batch, num_items)
-        draws = self.aggregation.draws(experts) if private and (bound or self.bound) == "component" else None
+        # Penalties and routing need to know what was drawn; there is one subset only for a rule without a mixture.
+        has_draws = bool(private) or (weighted and (self.is_penalized or self.routing != "all"))
+        draws = self.aggregation.draws(experts) if has_draws and (bound or self.bound) == "component" else None
         posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
-        return self.sample_posterior(
+        z = self.sample_posterior(
             posterior,
             experts if weighted else None,
             kl_weight=self.beta if weighted else 1.0,
             others=private_sites(self._private_posteriors(sites, draws)),
+            draws=draws,
         )
+        if self.routing == "leave_one_out" and weighted and self.training:
+            check_routing(self.routing, self.aggregation, bound or self.bound)
+            self.attach_routes(z, *((experts, None) if draws is None else draws.latest()))
+        return z
+
+    def attach_routes(
+        self, z: Tensor, experts: Experts, members: Bool[Tensor, "*batch modality"] | None = None
+    ) -> None:
+        """Let each modality be decoded from z with a gradient that leaves its own expert out, if the guide routes so.
+
+        The guide calls this on what it draws in training; an objective that draws z itself calls it before the model is
+        conditioned on that very tensor.
+
+        Args:
+            z: The latents, `(…, item, latent)`, drawn from the posterior of the subsets.
+            experts: The unimodal posteriors that z was drawn from.
+            members: The subset of each item, `(…, item, modality)`; None for everything present.
+        """
+        if self.routing == "leave_one_out":
+            members = weighted_mask(experts, self.expert_weights(experts)) if members is None else members
+            attach_cuts(z, self.names, self.aggregation, experts, members)
 
 
 def _drawn_private_posterior(

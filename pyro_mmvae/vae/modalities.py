@@ -25,6 +25,9 @@ Groups: TypeAlias = tuple[tuple[str, ...], ...]
 EncoderNetwork: TypeAlias = GroupedNetwork | CustomEncoder
 DecoderNetwork: TypeAlias = GroupedNetwork | CustomDecoder
 
+_CONDITIONED = ("vector", "counts", "binary")
+"""The data types whose encoders see covariates. Images and texts of odd sizes have the network ``mlp``, too."""
+
 
 @dataclass(frozen=True)
 class Modality(ModalitySpec):
@@ -45,7 +48,8 @@ class Modality(ModalitySpec):
             `(item, latent, latent)` takes the place of scale. With a private latent its loc and scale, each
             `(item, private)`, follow.
         decoder: Name of a registered decoder, or a module from `(item, latent)`, or `(item, latent + private)` with a
-            private latent, to `(item, *parameter_shape)`, where ``parameter_shape`` is the likelihood's.
+            private latent, to `(item, *parameter_shape)`, where ``parameter_shape`` is the likelihood's. In a model
+            with covariates the indicators of all categories follow the shared latent.
 
     Raises:
         ValueError: If the name cannot be that of a file, the shape is not a tuple of positive integers, or a value is
@@ -124,12 +128,13 @@ class Modality(ModalitySpec):
         return replace(options, **{key: value for key, value in sizes.items() if value is not None})
 
 
-def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict) -> Groups:
+def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict, covariate_size: int = 0) -> Groups:
     """Return the names of modalities in groups that one network can serve; a custom encoder or decoder stays alone.
 
     Args:
         modalities: The modalities, with resolved descriptions.
         likelihoods: Modality name to likelihood.
+        covariate_size: Number of categories of all covariates, which some encoders see; 0 (default) for none.
     """
     groups: dict[Any, list[str]] = {}
     for modality in modalities:
@@ -137,13 +142,21 @@ def group_modalities(modalities: Sequence[Modality], likelihoods: nn.ModuleDict)
         shapes = (likelihood.feature_shape, likelihood.parameter_shape)
         sizes = (modality.width, modality.hidden, modality.depth, modality.private_size)
         is_alone = modality.encoder is not None or modality.decoder is not None
-        key = (network_name(modality, likelihood), shapes, sizes, modality.name if is_alone else None)
+        is_conditioned = covariate_size > 0 and modality.data_type in _CONDITIONED
+        key = (
+            network_name(modality, likelihood), shapes, sizes, is_conditioned, modality.name if is_alone else None,
+        )  # fmt: skip
         groups.setdefault(key, []).append(modality.name)
     return tuple(tuple(group) for group in groups.values())
 
 
 def make_group(
-    modality: Modality, likelihood: Likelihood, latent_size: int, options: NetworkOptions, count: int
+    modality: Modality,
+    likelihood: Likelihood,
+    latent_size: int,
+    options: NetworkOptions,
+    count: int,
+    covariate_size: int = 0,
 ) -> tuple[EncoderNetwork, DecoderNetwork]:
     """Return the encoder and the decoder of a group of modalities.
 
@@ -153,13 +166,15 @@ def make_group(
         latent_size: Number of shared latent dimensions.
         options: Options of the model's networks.
         count: Number of modalities in the group.
+        covariate_size: Number of categories of all covariates, which follow the shared latent as the input of the
+            decoder; 0 (default) for none.
 
     Raises:
         ValueError: If a network cannot take the shape.
     """
     options = modality.network_options(options)
     custom_encoder = _custom_encoder(modality, likelihood, latent_size, options)
-    custom_decoder = _custom_decoder(modality, likelihood, latent_size, options)
+    custom_decoder = _custom_decoder(modality, likelihood, latent_size + covariate_size, options)
     if custom_encoder is not None and custom_decoder is not None:
         return custom_encoder, custom_decoder
     encoder, decoder = make_networks(
@@ -170,6 +185,8 @@ def make_group(
         options,
         count,
         private_size=modality.private_size or 0,
+        covariate_size=covariate_size,
+        condition_encoder=modality.data_type in _CONDITIONED,
     )
     return custom_encoder or encoder, custom_decoder or decoder
 

@@ -52,7 +52,7 @@ def _try_generating(vae: MultimodalVAE, name: str, network: nn.Module) -> None:
     prior = cast("Tensor", vae.model.prior_loc)
     z = prior.expand(2, vae.latent_size)
     module = network.module if isinstance(network, CustomDecoder) else network
-    size = vae.latent_size + vae.model.private_sizes.get(name, 0)
+    size = vae.latent_size + vae.model.covariates.size + vae.model.private_sizes.get(name, 0)
     what = f"decoder {type(module).__name__} failed on latents of shape ({size},)"
     parameters = _run(f"modality {name!r}", what, vae.model.parameters_given, z, [name])[name]
     likelihood = cast("Likelihood", vae.model.likelihoods[name])

@@ -16,14 +16,17 @@ from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
 from pyro_mmvae.aggregation.values import ExpertWeights, Prior, check_prior
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.guides.penalties import PenaltyLike, make_penalties
 from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood, moments
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.vae.arguments import check_arguments, check_modalities, make_rule
+from pyro_mmvae.vae.covariates import Categories, Covariates
 from pyro_mmvae.vae.encoders_decoders import Decoders, Encoders
 from pyro_mmvae.vae.generative import GenerativeModel, Observations
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality, group_modalities, make_group
 from pyro_mmvae.vae.names import NamedModules
+from pyro_mmvae.vae.routing import Routing, check_routing
 
 
 class MultimodalVAE(nn.Module):
@@ -58,6 +61,17 @@ class MultimodalVAE(nn.Module):
             subset, with ``bound="mixture"``. "uniform" by default.
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
+        penalties: The penalties that are added to the loss in training, each a name, one of
+            :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
+            :class:`~pyro_mmvae.guides.Penalty`; none by default.
+        routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
+            the default; or ``"leave_one_out"``, all but the encoder of its own modality, which is exact for Wasserstein
+            barycenters (``wb``, and ``mwb`` with the bound ``"component"``) and refused elsewhere.
+        covariates: The names of the categories of each covariate, such as ``{"donor": ("A", "B")}``; none by default.
+            All decoders see the items' categories, and so do the built-in encoders of vectors, counts and binary
+            values, so that the latent need not hold them. A batch holds them as
+            :meth:`covariate_vector` returns them, under the key ``"covariates"`` of a dict. A category
+            that is unknown is replaced by the frequencies, see :meth:`set_covariate_frequencies`.
 
     Raises:
         ValueError: If there is no modality or two have one name, β or the latent size is not positive, a name is
@@ -83,6 +97,9 @@ class MultimodalVAE(nn.Module):
         expert_weights: ExpertWeights | None = None,
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
+        penalties: Sequence[PenaltyLike] = (),
+        routing: Routing = "all",
+        covariates: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
         names = tuple(modality.name for modality in check_modalities(modalities))
@@ -94,12 +111,17 @@ class MultimodalVAE(nn.Module):
         rule = make_rule(aggregation, expert_weights, subset_weights, prior_expert)
         rule.check_bound(bound)
         check_kind(rule.name, options.expert_kind, rule.accepts)
-        groups = group_modalities(modalities, likelihoods)
+        check_routing(routing, rule, bound, expert_kind=options.expert_kind, num_modalities=len(names))
+        penalties = make_penalties(penalties)
+        for penalty in penalties:
+            penalty.check(rule, expert_kind=options.expert_kind, num_modalities=len(names))
+        conditions = Covariates(covariates)
+        groups = group_modalities(modalities, likelihoods, conditions.size)
         pairs = []
         for group in groups:
             first = modalities[names.index(group[0])]
             likelihood = cast("Likelihood", likelihoods[first.name])
-            pairs.append(make_group(first, likelihood, latent_size, options, len(group)))
+            pairs.append(make_group(first, likelihood, latent_size, options, len(group), conditions.size))
         reconstruction_weights = {m.name: cast("float", m.reconstruction_weight) for m in modalities}
         loc, scale = check_prior(rule.prior or (0.0, 1.0) if prior is None else prior)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
@@ -117,6 +139,7 @@ class MultimodalVAE(nn.Module):
                 rule.posterior_family(options.expert_kind),
                 options.df,
                 {m.name: m.private_size for m in modalities if m.private_size},
+                conditions,
             )
             self.guide = MultimodalGuide(
                 Encoders(
@@ -127,6 +150,7 @@ class MultimodalVAE(nn.Module):
                     latent_size,
                     options.expert_kind,
                     options.df,
+                    conditions,
                 ),
                 rule,
                 beta=beta,
@@ -134,6 +158,8 @@ class MultimodalVAE(nn.Module):
                 bound=bound,
                 prior=(prior_loc, prior_scale),
                 expert_weights_entropy=expert_weights_entropy,
+                penalties=penalties,
+                routing=routing,
             )
         rule.check_bound(bound, len(names))
 
@@ -141,6 +167,52 @@ class MultimodalVAE(nn.Module):
     def names(self) -> tuple[str, ...]:
         """The names of the modalities, in the order of the experts."""
         return self.model.names
+
+    @property
+    def covariates(self) -> dict[str, tuple[str, ...]]:
+        """The names of the categories of each covariate, empty for a model without covariates."""
+        return self.model.covariates.categories
+
+    def covariate_vector(self, categories: Categories) -> Tensor:
+        """Return the indicators of categories, as batches hold them under the key ``"covariates"``.
+
+        Args:
+            categories: The categories by the name of the covariate: one string for all items, or a sequence with one
+                per item. A covariate that is left out is unknown, and its indicators are 0.
+
+        Returns:
+            Indicators `(covariate,)` if every covariate has one category for all items, otherwise `(item, covariate)`,
+            on the device of the model.
+
+        Raises:
+            ValueError: If a covariate or a category is unknown, or sequences differ in length.
+
+        Example:
+            >>> vae = MultimodalVAE([Modality("rna", (5,))], latent_size=2, covariates={"donor": ("A", "B")})
+            >>> vae.covariate_vector({"donor": ["B", "A", "B"]})[:, 0]
+            tensor([0., 1., 0.])
+        """
+        return self.model.covariates.encode(categories).to(cast("Tensor", self.model.prior_loc))
+
+    def set_covariate_frequencies(self, values: Tensor) -> None:
+        """Set the frequencies of the categories to those of the training data; they are equal before that.
+
+        They take the place of a category that is unknown, in encoders and decoders, and are part of the state_dict.
+
+        Args:
+            values: The count or the share of each category, in the order of :attr:`covariates`, of shape
+                `(covariate,)`; each covariate's are normalised to sum to 1.
+
+        Raises:
+            ValueError: If the shape is another, a value is negative or not finite, or a covariate's values are all 0.
+
+        Example:
+            >>> vae = MultimodalVAE([Modality("rna", (5,))], latent_size=2, covariates={"donor": ("A", "B", "C")})
+            >>> vae.set_covariate_frequencies(torch.tensor([50.0, 30.0, 20.0]))
+            >>> vae.decode(torch.zeros(4, 2), covariates={"donor": "A"})["rna"].shape
+            torch.Size([4, 5])
+        """
+        self.model.covariates.set_frequencies(values)
 
     def standardize_from(self, batch: Observations) -> None:
         """Set the moments of every modality with ``standardize=True`` to those of training data.
@@ -219,6 +291,7 @@ class MultimodalVAE(nn.Module):
         z: Float[Tensor, "*batch latent"],
         names: Iterable[str] | None = None,
         private: Mapping[str, Tensor] | None = None,
+        covariates: Tensor | Categories | None = None,
     ) -> dict[str, Tensor]:
         """Return the mean of each modality given the latents.
 
@@ -227,12 +300,15 @@ class MultimodalVAE(nn.Module):
             names: Names of the modalities to decode; all by default.
             private: Modality name to private latents `(*batch, private)`. Those that are left out are drawn from their
                 priors, by torch's global generator, as they are for a modality that is generated from others.
+            covariates: Categories by the name of the covariate, one string for all items or one per item; or their
+                indicators, which broadcast to `(*batch, covariate)`. Frequencies take the place of those that are left
+                out, by default of all.
 
         Returns:
             Modality name to the mean `(*batch, *shape)`; for a categorical modality class probabilities.
 
         Raises:
-            ValueError: If a modality is unknown, or z does not have the latent size of the model.
+            ValueError: If a modality or a category is unknown, or z does not have the latent size of the model.
         """
         names = self.names if names is None else (names,) if isinstance(names, str) else tuple(names)
         for given, what in ((names, "names"), (private or {}, "private")):
@@ -244,5 +320,7 @@ class MultimodalVAE(nn.Module):
         if not isinstance(z, Tensor) or z.shape[-1:] != (self.latent_size,):
             got = tuple(z.shape) if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(f"z must be a tensor of shape (*batch, {self.latent_size}), got {got}")
-        parameters = self.model.parameters_given(z, names, private)
+        if isinstance(covariates, Mapping):
+            covariates = self.covariate_vector(covariates)
+        parameters = self.model.parameters_given(z, names, private, covariates)
         return {n: cast("Likelihood", self.model.likelihoods[n]).mean(parameters[n]) for n in names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pyro_mmvae import experiments, reports
+from pyro_mmvae import experiments, load, reports
 from pyro_mmvae.cli import main
 from pyro_mmvae.cli.check import _label
 from pyro_mmvae.evaluation import EvaluationOptions, masking
 from pyro_mmvae.evaluation.inference_data import read_inference_data
-from pyro_mmvae.experiments.compare import Cell
+from pyro_mmvae.experiments.compare import Cell, parse_variants
 from pyro_mmvae.reports import ppc as pictures
 from pyro_mmvae.runs import DataChangedError
 from pyro_mmvae.runs.config import Config, dump_config
@@ -254,6 +255,33 @@ def test_compare_other_settings_in_the_folder_fail(config: Path, elsewhere: Path
     result = CliRunner().invoke(main, [*words, "--set", "train.lr=1e-4"])
     assert result.exit_code == 2
     assert "wb-seed0 must have the settings of this comparison, got others in its config.yaml" in result.output
+
+
+def test_compare_variants_trains_each_with_its_settings(config: Path, elsewhere: Path) -> None:
+    out = elsewhere / "variants"
+    words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(out), "--quiet"]
+    words += ["--likelihood-items", "0", "--variant", "plain", "--variant", "warm: model.beta=2 train.lr=1e-3"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0
+    betas = {path.name: load(path).config.model.beta for path in sorted(out.iterdir()) if path.is_dir()}
+    assert betas == {"wb-plain-seed0": 1.0, "wb-warm-seed0": 2.0}
+    assert "| wb, warm | " in result.output
+    again = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert "2 cells, 2 already finished" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["model.beta=2"], "must have a name of letters, digits and"),
+        (["a b: model.beta=2"], "got 'a b'"),
+        (["a", "a: model.beta=2"], "different names, got 'a' twice"),
+        (["a: model.modalities='{"], "variant 'a': the settings cannot be read: No closing quotation"),
+    ],
+)
+def test_parse_variants_of_wrong_words_raises(texts: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        parse_variants(texts)
 
 
 def test_draw_comparison_without_evaluations_raises(tmp_path: Path) -> None:

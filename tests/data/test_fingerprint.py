@@ -187,3 +187,22 @@ def test_take_fingerprint_of_many_or_large_items_reads_some_of_them_only(feature
     assert take_fingerprint(data).num_items == count
     (rows,) = read
     assert (len(rows), int(rows[0]), int(rows[-1])) == (most, 0, count - 1)
+
+
+def test_find_changes_of_covariates_returns_what_changed() -> None:
+    donors = ["A", "B", "A", "C"] * (N // 4)
+    before = take_fingerprint(make(covariates={"donor": donors}))
+    assert find_changes(before, take_fingerprint(make(covariates={"donor": donors}))) == ()
+    assert find_changes(before, take_fingerprint(make())) == ("covariate 'donor' is missing",)
+    assert find_changes(take_fingerprint(make()), before) == ("covariate 'donor' is new",)
+    others = take_fingerprint(make(covariates={"donor": donors[::-1]}))
+    assert find_changes(before, others) == ("covariate 'donor': the categories of the items differ",)
+
+
+def test_take_fingerprint_of_a_covariate_does_not_depend_on_its_codes() -> None:
+    data = make(covariates={"donor": ["A", "B", "A", "C"] * (N // 4)})
+    recoded = replace(
+        data, covariates={"donor": 2 - data.covariates["donor"]}, covariate_names={"donor": ("C", "B", "A")}
+    )
+    assert take_fingerprint(recoded) == take_fingerprint(data)
+    assert take_fingerprint(make()).covariates == {}

@@ -200,10 +200,10 @@ def test_load_run_with_partial_configuration_fills_in_defaults(toy_config: Any, 
     assert all(torch.equal(a, b) for a, b in zip(run.decode(z).values(), before.decode(z).values(), strict=True))
     resolved = runs.resolve(runs.read_config(tmp_path / "wb-seed0"))
     assert resolved.data == runs.resolve(config).data
-    assert make_cells(tmp_path, {("wb", 0): resolved})[0].path == tmp_path / "wb-seed0"
+    assert make_cells(tmp_path, {("wb", "", 0): resolved})[0].path == tmp_path / "wb-seed0"
     other = toy_config(train__epochs=1, data__seed=1, model__likelihood="laplace", model__scale=0.75)
     with pytest.raises(runs.RunError, match="must have the settings of this comparison"):
-        make_cells(tmp_path, {("wb", 0): other})
+        make_cells(tmp_path, {("wb", "", 0): other})
     resume(tmp_path / "wb-seed0", epochs=2, progress=False)
     assert make_config(file).data == resolved.data
 

@@ -56,6 +56,23 @@ def test_draw_comparison_does_not_average_other_numbers_of_items(tmp_path: Path)
     }  # fmt: skip
 
 
+def test_draw_comparison_of_variants_keeps_them_apart_and_states_their_settings(tmp_path: Path) -> None:
+    paths = []
+    for variant, words, value in (("plain", [], 0.5), ("warm", ["model.beta=2", "train.lr=1e-3"], 0.75)):
+        path = write_cell(tmp_path / variant, "wb", 0, {"probe": {"joint": {"1": value}}})
+        file = RunFiles(path).evaluation_summary
+        summary = json.loads(file.read_text()) | {"variant": variant, "variant_settings": words}
+        file.write_text(json.dumps(summary))
+        paths.append(path)
+    draw_comparison(tmp_path, paths)
+    rows = {(row["aggregation"], row["variant"]): float(row["mean"]) for row in rows_of(tmp_path, "probe")}
+    assert rows == {("wb", "plain"): 0.5, ("wb", "warm"): 0.75}
+    table = (tmp_path / "comparison.md").read_text()
+    assert "| wb, plain | 0.500 |\n| wb, warm | 0.750 |" in table
+    assert "Variant plain: no further settings." in table
+    assert "Variant warm: `model.beta=2 train.lr=1e-3`." in table
+
+
 def test_draw_comparison_writes_tables_for_latex(tmp_path: Path) -> None:
     means = {"probe": {"100 % of items": {"1": 0.5, "2": 0.75}}, "log_likelihood": {"K_64": {"2": -1.5}}}
     path = write_cell(tmp_path / "a", "renyi_{0.5}", 0, means)

@@ -100,7 +100,7 @@ def test_resume_given_data_that_do_not_fit_says_why(run: Path) -> None:
     whole = to_dataset(values)
     with pytest.raises(ValueError, match="data must have the splits train, val and, if there is one, test, got train"):
         pyro_mmvae.resume(run, data={"train": whole}, progress=False)
-    with pytest.raises(ValueError, match="labels and present must be None with data sets"):
+    with pytest.raises(ValueError, match="labels, present and covariates must be None with data sets"):
         pyro_mmvae.resume(run, data={"train": whole, "val": whole}, labels=LABELS, progress=False)
 
 
@@ -118,7 +118,7 @@ def test_resume_given_data_of_a_run_that_keeps_its_own_raises(tmp_path: Path) ->
     pyro_mmvae.fit(values, epochs=0, out=path, **QUIET)
     with pytest.raises(ValueError, match="data must be None, as the run finds its data itself, got other data"):
         pyro_mmvae.resume(path, data=values, progress=False)
-    with pytest.raises(ValueError, match="labels and present must come with data"):
+    with pytest.raises(ValueError, match="labels, present and covariates must come with data"):
         pyro_mmvae.resume(path, labels=[0] * N, progress=False)
 
 
@@ -130,4 +130,14 @@ def test_resume_given_values_after_validation_on_other_data_needs_data_sets(tmp_
         pyro_mmvae.resume(path, data=values, progress=False)
     splits = split_data(to_dataset(values), other, 0, 0)
     pyro_mmvae.resume(path, data=splits, epochs=1, progress=False)
+    assert len(read_metrics(path)) == 1
+
+
+def test_resume_given_covariates_of_the_start_continues_and_notices_others(tmp_path: Path) -> None:
+    path, values = tmp_path / "run", {"a": np.random.default_rng(0).normal(size=(N, 3))}
+    pyro_mmvae.fit(values, covariates={"site": LABELS}, epochs=0, out=path, keep_data=False, **QUIET)
+    shuffled = {"site": LABELS[1:] + LABELS[:1]}
+    with pytest.raises(DataChangedError, match="split 'train': .*covariate"):
+        pyro_mmvae.resume(path, epochs=1, data=values, covariates=shuffled, progress=False)
+    pyro_mmvae.resume(path, epochs=1, data=values, covariates={"site": LABELS}, progress=False)
     assert len(read_metrics(path)) == 1

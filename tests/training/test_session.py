@@ -283,7 +283,10 @@ def test_train_with_settings_that_do_not_fit_raises_and_creates_no_folder(
         ({"model__network__name": "conv", "data__name": "absent"}, "unknown data set 'absent'"),
         ({"train__device": "cuda:99"}, "device 'cuda:99' is unavailable"),
         ({"model__aggregation": "web"}, "unknown aggregation 'web'"),
-        ({"model__scale": -1.0}, "model: scale must be a positive number or 'learned', got -1.0"),
+        (
+            {"model__scale": -1.0},
+            "model: scale must be a positive number, 'learned', 'cal.*, got -1.0",
+        ),
     ):
         with pytest.raises(ValueError, match=message) as error:
             train(toy_config(**settings), tmp_path / "run", progress=False)

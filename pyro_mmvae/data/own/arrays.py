@@ -13,6 +13,7 @@ from scipy.sparse import issparse
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
+from pyro_mmvae.data.own.covariates import convert_covariates
 from pyro_mmvae.data.own.meta import Meta, make_meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.storage.rows import MatrixRows, read_rows
@@ -30,6 +31,7 @@ def from_arrays(
     provenance: Mapping[str, Any] | None = None,
     item_ids: ArrayLike | None = None,
     feature_names: Mapping[str, ArrayLike] | None = None,
+    covariates: Mapping[str, ArrayLike | torch.Tensor] | None = None,
 ) -> MultimodalDataset:
     """Make a data set of arrays, with the checks that files undergo.
 
@@ -55,6 +57,8 @@ def from_arrays(
         item_ids: Identifier of each item, distinct strings or integers `(item,)`; none by default.
         feature_names: Names of the features, distinct strings `(feature,)`, by the name of a modality of vectors; none
             by default.
+        covariates: Category of each item, strings or integers `(item,)`, by covariate name, such as the donor; an empty
+            string, None or NaN is an unknown category. None by default.
 
     Raises:
         ValueError: If the arrays do not fit together or a value is not allowed; the message names modality, item and
@@ -80,6 +84,7 @@ def from_arrays(
         provenance={} if provenance is None else dict(provenance),
         ids=None if item_ids is None else names_to_numpy(item_ids),
         feature_names={key: names_to_numpy(names) for key, names in (feature_names or {}).items()},
+        covariates=convert_covariates(name, covariates),
     )
     data = assemble(raw, None)
     return replace(data, name=name, split=split, provenance=raw.provenance)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.options import Problems, check_split
+from pyro_mmvae.data.own.covariates import read_covariates
 from pyro_mmvae.data.own.identity import read_feature_names, read_ids
 from pyro_mmvae.data.own.labels import read_labels
 from pyro_mmvae.data.own.raw_arrays import RawArrays
@@ -57,6 +58,9 @@ def assemble(
     ids, feature_names = None, dict[str, tuple[str, ...]]()
     with problems.collect():
         ids, feature_names = read_ids(raw, count), read_feature_names(raw)
+    covariates, categories = dict[str, NDArray[np.int64]](), dict[str, tuple[str, ...]]()
+    with problems.collect():
+        covariates, categories = read_covariates(raw, count, ids)
     with problems.collect():
         rows = np.arange(count) if split is None else _choose_rows(raw, count, split, split_seed)
     columns: dict[str, Column] = {}
@@ -90,6 +94,8 @@ def assemble(
         labels.class_names,
         None if ids is None else ids[rows],
         feature_names,
+        {name: torch.from_numpy(codes[rows]) for name, codes in covariates.items()},
+        categories,
     )
 
 

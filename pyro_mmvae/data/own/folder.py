@@ -28,6 +28,9 @@ RESERVED_NAMES = ("labels", "present", "split", "ids")
 FEATURES = "features_"
 """The beginning of the names of arrays that hold the names of the features of a modality."""
 
+COVARIATES = "covariate_"
+"""The beginning of the names of arrays that hold the categories of a covariate."""
+
 META_FILE = "meta.yaml"
 
 _READ_ERRORS = (
@@ -55,7 +58,8 @@ def load_folder(
     The folder may also hold ``labels.npy`` (integers `(item,)`, or bool or 0 and 1 `(item, attribute)`),
     ``present.npy`` (bool, `(item, modality)`, columns in alphabetical order of the modalities), ``split.npy`` (0, 1, 2,
     or the names of the splits, `(item,)`), ``ids.npy`` (identifiers of the items, strings or integers, `(item,)`),
-    ``features_NAME.npy`` (names of the features of the modality NAME, strings, `(feature,)`) and ``meta.yaml``.
+    ``features_NAME.npy`` (names of the features of the modality NAME, strings, `(feature,)`), ``covariate_NAME.npy``
+    (the category of each item of the covariate NAME, strings or integers, `(item,)`) and ``meta.yaml``.
 
     Args:
         path: Path of the folder.
@@ -123,7 +127,7 @@ def load_npz(
 def make_raw_arrays(
     path: Path, files: Mapping[str, str], arrays: Mapping[str, NDArray[Any]], meta: Meta, about: Mapping[str, Any]
 ) -> RawArrays:
-    """Separate the modalities from labels, presence, split, identifiers and names of features.
+    """Separate the modalities from labels, presence, split, identifiers, names of features and covariates.
 
     Args:
         path: Path of the data set.
@@ -146,12 +150,15 @@ def make_raw_arrays(
         feature_names={
             name.removeprefix(FEATURES): array for name, array in arrays.items() if name.startswith(FEATURES)
         },
+        covariates={
+            name.removeprefix(COVARIATES): array for name, array in arrays.items() if name.startswith(COVARIATES)
+        },
     )
 
 
 def is_reserved(name: str) -> bool:
     """Return True if an array of this name is not a modality."""
-    return name in RESERVED_NAMES or name.startswith(FEATURES)
+    return name in RESERVED_NAMES or name.startswith((FEATURES, COVARIATES))
 
 
 def read_npy(path: Path) -> NDArray[Any]:

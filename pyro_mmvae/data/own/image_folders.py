@@ -9,6 +9,7 @@ from typing import Any
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
+from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.folder import META_FILE
 from pyro_mmvae.data.own.manifest import ImageSize, read_description, read_table
 from pyro_mmvae.data.own.roles import Roles
@@ -52,6 +53,7 @@ def load_images(
     ids: str | None = None,
     labels: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
+    covariates: str | tuple[str, ...] | None = None,
     image_size: ImageSize | None = None,
     in_memory: bool = False,
     kinds: Mapping[str, str] | None = None,
@@ -73,6 +75,8 @@ def load_images(
             ``label`` if there is such a column.
         split_by: Column of ``labels.csv`` with the split of each item; by default ``split`` if there is such a column.
             Otherwise the split is random.
+        covariates: Columns of ``labels.csv`` with categories that condition the decoders, such as the hospital or the
+            device; an empty cell is an unknown category. None by default.
         image_size: Height and width of the images in pixels, one number for both, or a mapping from modality names to
             sizes; images are scaled to cover it and cropped at the centre. By default all images of a modality must
             have one size.
@@ -87,7 +91,7 @@ def load_images(
     import pandas as pd  # noqa: PLC0415  (takes half a second, which only this format needs)
 
     description = read_description(path / META_FILE).with_options(
-        ids=ids, labels=labels, split_by=split_by, image_size=image_size
+        ids=ids, labels=labels, split_by=split_by, covariates=covariates, image_size=image_size
     )
     meta = description.meta.with_options(str(path), kinds, None, allow_constant)
     images = _find_images(path)
@@ -99,7 +103,9 @@ def load_images(
     for column in rest:
         table[f"/{column}"] = rest[column]
     label_columns = _roles(description.labels, "label", rest)
-    roles = Roles({name: name for name in images}, "/id", label_columns, _roles(description.split_by, "split", rest))
+    covariate_columns = tuple(f"/{name}" for name in column_names(description.covariates) or ())
+    split_column = _roles(description.split_by, "split", rest)
+    roles = Roles({name: name for name in images}, "/id", label_columns, split_column, covariate_columns)
     reader = TableReader(str(path), table, path, meta, description.image_size)
     data = assemble(reader.read(roles, path, {"roles": description.provenance()}), split, split_seed=split_seed)
     return replace(data, modalities=data.tensors) if in_memory else data

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.arrays import from_arrays, meta_from_arguments, to_numpy
 from pyro_mmvae.data.own.assemble import assemble
-from pyro_mmvae.data.own.folder import FEATURES, META_FILE, RESERVED_NAMES, is_reserved, make_raw_arrays, read_npy
+from pyro_mmvae.data.own.folder import (
+    COVARIATES,
+    FEATURES,
+    META_FILE,
+    RESERVED_NAMES,
+    is_reserved,
+    make_raw_arrays,
+    read_npy,
+)
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.storage.mapped import check_array
 from pyro_mmvae.data.storage.npyfile import ItemFile
@@ -290,8 +298,8 @@ def _check_name(name: str, key: str) -> None:
     check_modality_name(key, where)
     if is_reserved(key):
         raise ValueError(
-            f"{where}: the name must be none of {', '.join(RESERVED_NAMES)} and not begin with {FEATURES!r}, got "
-            f"{key!r}: rename it"
+            f"{where}: the name must be none of {', '.join(RESERVED_NAMES)} and not begin with {FEATURES!r} or "
+            f"{COVARIATES!r}, got {key!r}: rename it"
         )
 
 

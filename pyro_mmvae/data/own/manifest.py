@@ -13,6 +13,7 @@ import yaml
 
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
+from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.folder import as_value_error
 from pyro_mmvae.data.own.meta import Meta, make_meta
 from pyro_mmvae.data.own.roles import Roles
@@ -43,6 +44,7 @@ def load_manifest(
     ids: str | None = None,
     labels: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
+    covariates: str | tuple[str, ...] | None = None,
     image_size: ImageSize | None = None,
     in_memory: bool = False,
     kinds: Mapping[str, str] | None = None,
@@ -55,8 +57,8 @@ def load_manifest(
 
     Columns of numbers are vectors, columns of paths of image files, relative to the table, are images, and other
     columns are text. An empty cell means that the item lacks the modality. ``NAME.yaml`` beside ``NAME.csv`` describes
-    the data as ``meta.yaml`` does in a folder, and may hold the options ``columns``, ``ids``, ``labels``, ``split_by``
-    and ``image_size`` too.
+    the data as ``meta.yaml`` does in a folder, and may hold the options ``columns``, ``ids``, ``labels``, ``split_by``,
+    ``covariates`` and ``image_size`` too.
 
     Args:
         path: Path of the table, or of a folder with a table ``manifest.csv``, ``.tsv`` or ``.parquet``.
@@ -69,6 +71,8 @@ def load_manifest(
             there is such a column. An item with an empty cell is not labelled.
         split_by: Column with the split of each item; by default ``split`` if there is such a column. Otherwise the
             split is random.
+        covariates: Columns with categories that condition encoders of vectors and counts and all decoders, such as the
+            hospital or the device; an empty cell is an unknown category. None by default.
         image_size: Height and width of the images in pixels, one number for both, or a mapping from modality names to
             sizes; images are scaled to cover it and cropped at the centre. By default all images of a modality must
             have one size.
@@ -88,7 +92,7 @@ def load_manifest(
     """
     file = _find_manifest(path) or path
     description = read_description(file.with_suffix(".yaml")).with_options(
-        columns=columns, ids=ids, labels=labels, split_by=split_by, image_size=image_size
+        columns=columns, ids=ids, labels=labels, split_by=split_by, covariates=covariates, image_size=image_size
     )
     meta = description.meta.with_options(str(file), kinds, missing_nan, allow_constant)
     table, stat = read_table(file), file.stat()
@@ -124,6 +128,7 @@ class TableDescription:
         ids: Column of the identifiers, or None.
         labels: Column of the classes, or columns of attributes, or None.
         split_by: Column of the splits, or None.
+        covariates: Columns of covariates, or None.
         image_size: Size of the images, for all modalities or by name, or None.
     """
 
@@ -132,6 +137,7 @@ class TableDescription:
     ids: str | None = None
     labels: str | tuple[str, ...] | None = None
     split_by: str | None = None
+    covariates: str | tuple[str, ...] | None = None
     image_size: ImageSize | None = None
 
     def with_options(self, **options: Any) -> TableDescription:
@@ -146,7 +152,13 @@ class TableDescription:
             names: Names of the columns that there are.
         """
         ids, labels, split_by = (name if name in names else None for name in ("id", "label", "split"))
-        return Roles(self.columns, self.ids or ids, self.labels or labels, self.split_by or split_by)
+        return Roles(
+            self.columns,
+            self.ids or ids,
+            self.labels or labels,
+            self.split_by or split_by,
+            column_names(self.covariates) or (),
+        )
 
     def provenance(self) -> dict[str, Any]:
         """Return everything but the meta as JSON can hold it."""
@@ -168,14 +180,16 @@ def read_description(path: Path) -> TableDescription:
         tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: must be a mapping, got {type(tree).__name__}")
-    own = {key: tree.pop(key) for key in ("columns", "ids", "labels", "split_by", "image_size") if key in tree}
-    columns, labels, size = own.get("columns"), own.get("labels"), own.get("image_size")
+    keys = ("columns", "ids", "labels", "split_by", "covariates", "image_size")
+    own = {key: tree.pop(key) for key in keys if key in tree}
+    columns, size = own.get("columns"), own.get("image_size")
     if columns is not None and not isinstance(columns, dict):
         raise ValueError(f"{path}: columns must map modality names to columns, got {columns!r}")
     if columns is not None:
         own["columns"] = {str(n): tuple(map(str, c)) if isinstance(c, list) else str(c) for n, c in columns.items()}
-    if isinstance(labels, list):
-        own["labels"] = tuple(map(str, labels))
+    for key in ("labels", "covariates"):
+        if isinstance(own.get(key), list):
+            own[key] = tuple(map(str, own[key]))
     if isinstance(size, list):
         own["image_size"] = tuple(size)
     return TableDescription(make_meta(str(path), tree), **own)

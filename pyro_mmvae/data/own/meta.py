@@ -41,6 +41,7 @@ class Meta(BaseModel):
         allow_constant: If True, all values of a modality may be equal. False by default.
         label_names: Names of the attributes, if labels are attributes.
         class_names: Names of the classes 0, 1, …, if labels are classes.
+        categories: Names of the categories of a covariate by its name; by default those that occur, sorted.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -50,6 +51,7 @@ class Meta(BaseModel):
     allow_constant: bool = False
     label_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     class_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
+    categories: dict[str, tuple[Annotated[str, Field(min_length=1)], ...]] | None = None
 
     @field_validator("modalities", mode="before")
     @classmethod

@@ -29,6 +29,8 @@ class RawArrays:
         provenance: Everything that identifies the content, serialisable as JSON.
         ids: Identifier of each item, strings or integers `(item,)`, or None.
         feature_names: Names of the features of a modality, strings `(feature,)`, by its name; empty by default.
+        covariates: Category of each item, `(item,)`, by covariate name: strings, integers, bool, whole floats, or
+            objects, of which None, NaN and empty strings are unknown; empty by default.
     """
 
     where: str
@@ -42,6 +44,7 @@ class RawArrays:
     provenance: dict[str, Any] = field(default_factory=dict)
     ids: NDArray[Any] | None = None
     feature_names: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    covariates: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def locate(self, name: str) -> str:
         """Return file and modality, with which messages about a modality begin."""

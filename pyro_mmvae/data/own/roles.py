@@ -1,4 +1,4 @@
-"""The roles of the columns of a table: modalities, identifiers, labels and splits."""
+"""The roles of the columns of a table: modalities, identifiers, labels, splits and covariates."""
 
 from __future__ import annotations
 
@@ -16,12 +16,14 @@ class Roles:
         ids: Column of the identifiers, or None if there is none.
         labels: Column of the classes, or columns of the attributes, or None if there are none.
         split_by: Column of the splits, or None for a random split.
+        covariates: Columns of categorical covariates; none by default.
     """
 
     columns: Mapping[str, str | Sequence[str]] | None = None
     ids: str | None = None
     labels: str | Sequence[str] | None = None
     split_by: str | None = None
+    covariates: Sequence[str] = ()
 
 
 def first_names(names: Sequence[str]) -> str:

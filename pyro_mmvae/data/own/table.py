@@ -57,11 +57,16 @@ class TableReader:
         """
         labels = [roles.labels] if isinstance(roles.labels, str) else list(roles.labels or ())
         names = [str(name) for name in self.table.columns]
-        for column in filter(None, (roles.ids, roles.split_by, *labels)):
+        for column in filter(None, (roles.ids, roles.split_by, *labels, *roles.covariates)):
+            if column in roles.covariates and column not in self.table.columns:
+                raise ValueError(
+                    f"{self.where}: covariates must be columns, got {column.lstrip('/')!r}, which is not one: add it, "
+                    "or choose the covariates by the option covariates, which is [] for data without any"
+                )
             if column not in self.table.columns:
                 raise ValueError(f"{self.where}: must have a column {column!r}, got {first_names(names)}")
         self.ids = self._read_ids(roles.ids)
-        used = {*filter(None, (roles.ids, roles.split_by)), *labels}
+        used = {*filter(None, (roles.ids, roles.split_by)), *labels, *roles.covariates}
         chosen = choose_columns(self.where, names, roles.columns, used)
         modalities, masks, features, problems = dict[str, Any](), list[Mask](), dict[str, NDArray[Any]](), Problems()
         for name, columns in chosen.items():
@@ -96,11 +101,17 @@ class TableReader:
             provenance=provenance,
             ids=None if self.ids is None else np.array(self.ids, dtype=np.str_),
             feature_names=features,
+            covariates={column.lstrip("/"): self._read_covariate(column) for column in roles.covariates},
         )
 
     def _read_splits(self, column: str) -> NDArray[np.str_]:
         names = [str("" if cell is None else cell) for cell in self._cells(column)]
         return np.array([_SPLIT_NAMES.get(name.lower(), name) for name in names], dtype=np.str_)
+
+    def _read_covariate(self, column: str) -> NDArray[Any]:
+        cells = np.empty(len(self.table), dtype=object)  # not np.array, which would join numbers and strings
+        cells[:] = self._cells(column)
+        return cells
 
     def _cells(self, column: str) -> list[Any]:
         """Return the cells of a column, None for those that are empty, strings without spaces at their ends."""

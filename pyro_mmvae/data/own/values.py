@@ -14,6 +14,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset, Values
 from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.own.arrays import from_arrays
 from pyro_mmvae.data.own.columns import GivenColumn, align_columns, convert_column, nan_places
+from pyro_mmvae.data.own.covariates import convert_covariates
 from pyro_mmvae.data.own.given_labels import GivenLabels, convert_labels
 from pyro_mmvae.data.own.omics import is_omics_object, split_omics_object
 from pyro_mmvae.data.storage.rows import MatrixRows
@@ -28,6 +29,7 @@ def to_dataset(
     *,
     labels: Any = None,
     present: Any = None,
+    covariates: Any = None,
     specs: Mapping[str, ModalitySpec] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     name: str = "arrays",
@@ -50,6 +52,10 @@ def to_dataset(
         present: True where an item's modality is present, bool: an array `(item, modality)` with columns in the order
             of ``values``, or a mapping or a table with a column `(item,)` per modality; by default, everything that is
             not missing in ``values``.
+        covariates: Categories that condition a model, such as the donor: a mapping or a table of pandas from names to
+            one string or integer per item `(item,)`, where None, NaN or an empty string is an unknown category, matched
+            by the index as labels are; with an AnnData or MuData object also the names of columns of ``obs``. None by
+            default.
         specs: Known descriptions by modality name, such as those of a run: strings are encoded with their alphabet, and
             values may be constant. By default everything is inferred.
         shapes: Known shapes of one item by modality name, such as those of a run, which give texts their length and
@@ -68,8 +74,9 @@ def to_dataset(
         [[True, True], [False, False]]
     """
     return make_dataset(
-        values, labels=labels, present=present, specs=specs, shapes=shapes, name=name, split=split, is_known=bool(specs)
-    )
+        values, labels=labels, present=present, covariates=covariates, specs=specs, shapes=shapes, name=name,
+        split=split, is_known=bool(specs),
+    )  # fmt: skip
 
 
 def make_dataset(
@@ -77,6 +84,7 @@ def make_dataset(
     *,
     labels: Any = None,
     present: Any = None,
+    covariates: Any = None,
     specs: Mapping[str, ModalitySpec] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
     name: str = "arrays",
@@ -89,6 +97,7 @@ def make_dataset(
         values: The values of all modalities.
         labels: The labels of the items, or None.
         present: The mask of the modalities, or None.
+        covariates: The covariates of the items by name, or None.
         specs: Descriptions by modality name, or None.
         shapes: Shapes of one item by modality name, or None.
         name: Name of the data, ``"arrays"`` by default.
@@ -97,12 +106,12 @@ def make_dataset(
             (default), ``specs`` are a user's, and constant values are an error.
     """
     if isinstance(values, MultimodalDataset):
-        if labels is not None or present is not None:
-            raise ValueError(f"{name}: labels and present must be None with a data set, which holds its own")
+        if not labels is present is covariates is None:
+            raise ValueError(f"{name}: labels, present and covariates must be None with a data set, which has its own")
         return values
     order: Sequence[Hashable] | None = None
     if is_omics_object(values):
-        values, labels, order = split_omics_object(values, labels, name)
+        values, labels, covariates, order = split_omics_object(values, labels, name, covariates)
     if not isinstance(values, Mapping):
         raise TypeError(
             f"{name}: values must be a mapping from modality names to arrays, lists or tables, a MultimodalDataset, or "
@@ -122,7 +131,8 @@ def make_dataset(
     }
     known_shapes = {key: tuple(shape) for key, shape in (shapes or {}).items()}
     builder = _Builder(name, split, specs or {}, known_shapes, keys, is_known)
-    return builder.build(columns, convert_labels(f"{name}: labels", labels, keys, count))
+    given_labels = convert_labels(f"{name}: labels", labels, keys, count)
+    return builder.build(columns, given_labels, convert_covariates(name, covariates, keys))
 
 
 class _Builder:
@@ -149,7 +159,9 @@ class _Builder:
         self.name, self.split, self.keys = name, split, keys
         self.specs, self.shapes, self.is_known = specs, shapes, is_known
 
-    def build(self, columns: Mapping[str, GivenColumn], labels: GivenLabels) -> MultimodalDataset:
+    def build(
+        self, columns: Mapping[str, GivenColumn], labels: GivenLabels, covariates: Mapping[str, NDArray[np.str_]]
+    ) -> MultimodalDataset:
         """Return the data set, in which modalities that no item has are filled with zeros."""
         arrays = {key: self._prepare(key, column) for key, column in columns.items() if column.present.any()}
         if not arrays:
@@ -167,6 +179,7 @@ class _Builder:
             meta=meta,
             label_names=labels.label_names,
             item_ids=None if self.keys is None else [str(key) for key in self.keys],
+            covariates=covariates,
         )
         modalities: dict[str, Values] = {
             key: data.modalities[key] if key in arrays else self._zeros(key, column) for key, column in columns.items()

@@ -11,9 +11,10 @@ import torch
 import yaml
 from numpy.typing import NDArray
 
+from pyro_mmvae.data.covariates import UNKNOWN
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.infer import infer_specs
-from pyro_mmvae.data.own.folder import FEATURES, META_FILE, RESERVED_NAMES, is_reserved
+from pyro_mmvae.data.own.folder import COVARIATES, FEATURES, META_FILE, RESERVED_NAMES, is_reserved
 from pyro_mmvae.data.own.labels import UNLABELLED
 from pyro_mmvae.files import write_text
 
@@ -29,7 +30,7 @@ def write_folder(folder: str | Path, splits: Mapping[str, MultimodalDataset]) ->
     Args:
         folder: Path of the folder, which is created and must not hold files.
         splits: Data sets by the name of the split, ``train``, ``val`` or ``test``, with the same modalities, features,
-            alphabets and classes. At least one.
+            alphabets, classes and categories of covariates. At least one.
 
     Raises:
         ValueError: If the splits do not fit together, or a modality has a name that the folder needs for itself.
@@ -50,6 +51,7 @@ def write_folder(folder: str | Path, splits: Mapping[str, MultimodalDataset]) ->
         "split": np.concatenate([np.full(len(part), name) for name, part in splits.items()]),
         "ids": _ids(parts),
         **{f"{FEATURES}{name}": np.array(names, dtype=np.str_) for name, names in first.feature_names.items()},
+        **{f"{COVARIATES}{name}": category_strings(parts, name) for name in first.covariates},
     }
     for name, array in arrays.items():
         if array is not None:
@@ -59,6 +61,8 @@ def write_folder(folder: str | Path, splits: Mapping[str, MultimodalDataset]) ->
     if arrays["labels"] is not None:
         meta |= {"label_names": list(first.label_names)} if first.label_names else {}
         meta |= {"class_names": list(first.class_names)} if first.class_names else {}
+    if first.covariates:
+        meta["categories"] = {name: list(categories) for name, categories in first.covariate_names.items()}
     write_text(folder / META_FILE, yaml.safe_dump(meta, sort_keys=False, allow_unicode=True))
 
 
@@ -69,7 +73,7 @@ def _check_splits(splits: Mapping[str, MultimodalDataset]) -> None:
         if is_reserved(name):
             raise ValueError(
                 f"{first.name}: modality {name!r} must not be called {' or '.join(RESERVED_NAMES)}, nor begin with "
-                f"{FEATURES!r}: rename it"
+                f"{FEATURES!r} or {COVARIATES!r}: rename it"
             )
     for split, data in others:
         for what, expected, received in (
@@ -79,6 +83,7 @@ def _check_splits(splits: Mapping[str, MultimodalDataset]) -> None:
             ("names of classes", first.class_names, data.class_names),
             ("names of attributes", first.label_names, data.label_names),
             ("alphabets", _alphabets(first), _alphabets(data)),
+            ("categories of covariates", dict(first.covariate_names), dict(data.covariate_names)),
         ):
             if expected != received:
                 raise ValueError(f"{split}: {what} must be {expected} as in {start}, got {received}")
@@ -125,6 +130,18 @@ def _labels(parts: list[MultimodalDataset]) -> NDArray[Any] | None:
 def _present(parts: list[MultimodalDataset]) -> NDArray[np.bool_]:
     """Return the mask of all splits, with columns in alphabetical order of the modalities."""
     return np.concatenate([part.present.cpu().numpy()[:, np.argsort(part.names)] for part in parts])
+
+
+def category_strings(parts: list[MultimodalDataset], name: str) -> NDArray[np.str_]:
+    """Return the category of each item of all splits as a string, empty where it is unknown.
+
+    Args:
+        parts: The splits, with equal categories.
+        name: Name of the covariate.
+    """
+    codes = np.concatenate([part.covariates[name].cpu().numpy() for part in parts])
+    names = np.array([*parts[0].covariate_names[name], ""], dtype=np.str_)
+    return np.asarray(names[np.where(codes == UNKNOWN, len(names) - 1, codes)])
 
 
 def _ids(parts: list[MultimodalDataset]) -> NDArray[np.str_] | None:

@@ -126,9 +126,9 @@ def test_from_items_of_unfit_ids_raises_one_line(ids: list[Any], message: str) -
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("name", ["ids", "features_a"])
+@pytest.mark.parametrize("name", ["ids", "features_a", "covariate_a"])
 def test_from_items_with_a_reserved_modality_name_raises(tmp_path: Path, name: str) -> None:
-    message = r"must be none of labels, present, split, ids and not begin with 'features_', got "
+    message = r"must be none of labels, present, split, ids and not begin with 'features_' or 'covariate_', got "
     with pytest.raises(ValueError, match=message + repr(name)):
         from_items([{name: np.ones(2)}], folder=tmp_path / "new")
 

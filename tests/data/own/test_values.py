@@ -23,7 +23,7 @@ TEXT = {"caption": ModalitySpec(data_type="tokens", alphabet="*abc ", padding="*
 def test_to_dataset_given_data_set_returns_it() -> None:
     data = from_arrays({"v": np.random.default_rng(0).normal(size=(4, 2))})
     assert to_dataset(data) is data
-    with pytest.raises(ValueError, match="labels and present must be None"):
+    with pytest.raises(ValueError, match="labels, present and covariates must be None"):
         to_dataset(data, labels=[0, 1, 0, 1])
 
 

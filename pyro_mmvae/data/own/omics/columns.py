@@ -1,7 +1,8 @@
-"""Columns of ``obs`` that are labels."""
+"""Columns of ``obs`` that are labels or covariates."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,31 @@ def read_column(where: str, tree: Any, name: str) -> Any:
     if colon and modality in parts and column in parts[modality].obs:
         return parts[modality].obs[column].reindex(tree.obs_names)
     raise ValueError(f"{where}: column must be one of obs, {', '.join(map(str, tree.obs)) or '(none)'}, got {name!r}")
+
+
+def read_covariates(where: str, tree: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return columns of ``obs`` that are covariates, by the name of the column without its modality.
+
+    Args:
+        where: Path or name of the data, the beginning of error messages.
+        tree: An AnnData or MuData.
+        names: Names of the columns, or ``MODALITY:COLUMN``.
+
+    Raises:
+        ValueError: If there is no such column, or two columns have one name.
+    """
+    columns: dict[str, Any] = {}
+    for name in names:
+        short = name.rpartition(":")[2]
+        if short in columns:
+            raise ValueError(f"{where}: names of covariates must be distinct, got {short!r} twice")
+        try:
+            columns[short] = read_column(where, tree, name)
+        except ValueError as error:
+            raise ValueError(
+                f"{error}: add it, or choose the covariates by the option covariates, which is [] for data without any"
+            ) from None
+    return columns
 
 
 def read_classes(where: str, column: Any) -> tuple[NDArray[np.float64], list[str]]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.options import Problems
 from pyro_mmvae.data.own.assemble import SPLITS, assemble
+from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.folder import as_value_error
 from pyro_mmvae.data.own.meta import make_meta
-from pyro_mmvae.data.own.omics.columns import read_classes, read_column, read_flags
+from pyro_mmvae.data.own.omics.columns import read_classes, read_column, read_covariates, read_flags
 from pyro_mmvae.data.own.omics.files import ANY_ERROR, SUFFIXES, open_omics
 from pyro_mmvae.data.own.omics.kinds import check_kind
 from pyro_mmvae.data.own.omics.matrices import Matrix, choose_matrices
@@ -32,6 +33,7 @@ def load_omics(
     *,
     cache: bool = True,
     labels: str | tuple[str, ...] | None = None,
+    covariates: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
     layer: str | Mapping[str, str] | None = None,
     obsm: str | tuple[str, ...] | Mapping[str, str] | None = None,
@@ -57,6 +59,8 @@ def load_omics(
         labels: Column of ``obs`` whose categories, in their order, are the classes; in an ``.h5mu`` file also a column
             of a modality, ``MODALITY:COLUMN``. Several columns, each of bool or of 0 and 1, are attributes with the
             columns' names. No labels by default.
+        covariates: Columns of ``obs`` whose categories condition encoders of vectors and counts and all decoders, such
+            as the donor or the plate, also ``MODALITY:COLUMN``, which is then called COLUMN. None by default.
         split_by: Column of ``obs`` that holds ``train``, ``val`` and ``test``; by default the split is random.
         layer: Name of a layer to read instead of ``X``, such as ``counts``, for all modalities, or names of layers by
             modality name; ``X`` by default.
@@ -85,7 +89,7 @@ def load_omics(
     tree = open_omics(path, backed=stat.st_size >= LARGE if backed is None else backed)
     options: dict[str, Any] = {
         "layer": layer, "obsm": obsm, "modalities_by": modalities_by, "highly_variable": highly_variable,
-        "missing_zero": missing_zero,
+        "missing_zero": missing_zero, "covariates": covariates,
     }  # fmt: skip
     raw = read_omics(
         tree, str(path), path.name, labels=labels, split_by=split_by, kinds=kinds, missing_nan=missing_nan,
@@ -106,6 +110,7 @@ def read_omics(
     name: str,
     *,
     labels: str | tuple[str, ...] | None = None,
+    covariates: str | tuple[str, ...] | None = None,
     split_by: str | None = None,
     layer: str | Mapping[str, str] | None = None,
     obsm: str | tuple[str, ...] | Mapping[str, str] | None = None,
@@ -123,6 +128,7 @@ def read_omics(
         where: Path or name of the data, the beginning of error messages.
         name: Name of the data set.
         labels: Column of ``obs``, or several columns of bool.
+        covariates: Columns of ``obs`` that are categorical covariates.
         split_by: Column of ``obs`` with the names of the splits.
         layer: Name of a layer, or names by modality name.
         obsm: Keys of ``obsm`` that are modalities, or keys by modality name.
@@ -158,6 +164,7 @@ def read_omics(
     elif labels:
         content["label_names"] = list(labels)
         codes = np.stack([read_flags(where, read_column(where, tree, column)) for column in labels], -1)
+    columns = read_covariates(where, tree, column_names(covariates) or ())
     meta = make_meta(where, content).with_options(where, kinds, missing_nan, allow_constant)
     return RawArrays(
         where=where,
@@ -171,6 +178,7 @@ def read_omics(
         provenance={"meta": meta.model_dump(exclude_defaults=True), **({"notes": notes} if notes else {})},
         ids=np.asarray(tree.obs_names.astype(str), dtype=np.str_),
         feature_names={m.name: np.array(m.features, dtype=np.str_) for m in matrices if m.features is not None},
+        covariates={column: values.to_numpy(dtype=object) for column, values in columns.items()},
     )
 
 
