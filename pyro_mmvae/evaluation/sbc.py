@@ -19,8 +19,8 @@ from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
 from pyro_mmvae.inference.trace_sites import is_factor
 from pyro_mmvae.likelihoods import Likelihood
-from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.names import modality_site
+from pyro_mmvae.vae.private_latents import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 IMAGE_NOTE = (
@@ -253,9 +253,9 @@ def simulation_calibration(
     def guide(batch: Batch, **options: Any) -> Tensor:
         if not answers:  # the observations are encoded once, not once per draw
             posterior = vae.guide.posterior(vae.guide.experts(batch, **options), density)
-            answers.append((posterior, private_sites(vae.private_posterior(batch) if given else {})))
+            answers.append((posterior, vae.guide.private(batch) if given else None))
         posterior, private = answers[0]
-        return vae.guide.sample_posterior(posterior, others=private)
+        return vae.guide.sample_posterior(posterior, others=private and (lambda z: private_sites(private(z))))
 
     def condition(values: dict[str, Tensor]) -> Arguments:
         observed = {name: values[modality_site(name)] for name in given}

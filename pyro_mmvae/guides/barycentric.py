@@ -218,7 +218,7 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
         experts: Experts | None = None,
         *,
         kl_weight: float = 1.0,
-        others: Mapping[str, TorchDistribution] | None = None,
+        others: Mapping[str, TorchDistribution] | Callable[[Tensor], Mapping[str, TorchDistribution]] | None = None,
         draws: SubsetDraws | None = None,
     ) -> Tensor:
         """Run the sample statement in the plate, for a subclass that has its own way to the posterior.
@@ -228,7 +228,8 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
             experts: The experts that it came from; the entropy of their weights enters the objective if there is a
                 coefficient for it, and so do penalties. None leaves both out.
             kl_weight: The factor β of the log probabilities of latent sites, 1 by default.
-            others: Further latents of the items: names of sites to distributions.
+            others: Further latents of the items: names of sites to distributions, or a function from the latents to
+                them, for distributions that depend on the latents. None by default.
             draws: The drawn subsets that the posterior was made from, see :meth:`pyro_mmvae.Aggregation.draws`, for
                 penalties; None if no subsets were drawn.
 
@@ -250,7 +251,7 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
         with self._plate(size, count, _device_of(posterior)):
             z = self._sample(posterior, size, experts, kl_weight, draws)
             with scaled(kl_weight):
-                for name, other in (others or {}).items():
+                for name, other in ((others(z) if callable(others) else others) or {}).items():
                     pyro.sample(name, other)
         return z
 

@@ -205,10 +205,12 @@ class _Job:
         if here:
             posterior = subset_posterior(self.vae, select(experts, chunk), range(experts.num_modalities), self.density)
             with seeded_chunk(experts.loc.device, self.seed, first):
-                z = posterior.sample(torch.Size((self.draws,)))[:, rows]
-                private = self._private_draws(batch, here, chunk, rows)
+                z = posterior.sample(torch.Size((self.draws,)))
+                private = {name: u[:, rows] for name, u in self._private_draws(batch, here, chunk, z).items()}
                 known = self._decoded_covariates(batch, chunk, rows)
-                summaries = summarise_predictive(self.vae, z, here, self.figures, covariates=known, private=private)
+                summaries = summarise_predictive(
+                    self.vae, z[:, rows], here, self.figures, covariates=known, private=private
+                )
         for name in targets:
             mask = imputed[:, self.vae.names.index(name)]
             figures = self._figures(name, _observed(self.vae, batch, name, chunk, len(mask)), mask, rows, summaries)
@@ -224,13 +226,13 @@ class _Job:
             return own
         return self.vae.model.covariates.replace(own, self.requested).expand(len(rows), -1)
 
-    def _private_draws(self, batch: Batch, names: Sequence[str], chunk: slice, rows: Tensor) -> dict[str, Tensor]:
+    def _private_draws(self, batch: Batch, names: Sequence[str], chunk: slice, z: Tensor) -> dict[str, Tensor]:
         """Return draws of the private latents of modalities that were observed and are decoded anew."""
         if self.requested is None:
             return {}
         given = [self.vae.names.index(name) for name in self.given]
-        found = private_posteriors(self.vae, batch.rows(chunk), given, names)
-        return {name: posterior.sample(torch.Size((self.draws,)))[:, rows] for name, posterior in found.items()}
+        found = private_posteriors(self.vae, batch.rows(chunk), given, names)(z)
+        return {name: posterior.sample() for name, posterior in found.items()}
 
     def _figures(
         self,

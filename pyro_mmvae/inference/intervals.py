@@ -205,7 +205,7 @@ def _residuals_of(
     count = torch.Size((draws,))
     z = posterior.sample(count)
     indices = [vae.names.index(other) for other in names]
-    private = {n: q.sample(count) for n, q in private_posteriors(vae, given, indices, [name]).items()}
+    private = {n: q.sample() for n, q in private_posteriors(vae, given, indices, [name])(z).items()}
     parameters = vae.model.parameters_given(z, [name], private, batch.covariates)[name]
     likelihood = cast("Likelihood", vae.model.likelihoods[name])
     residual = likelihood.features(batch.values[name]) - base.mean(parameters)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -162,8 +162,8 @@ def posterior_draws(
 
 def private_posteriors(
     vae: MultimodalVAE, batch: Batch, subset: Sequence[int], names: Iterable[str] | None = None
-) -> dict[str, TorchDistribution]:
-    """Return the posteriors of the private latents of a subset, without gradients.
+) -> Callable[[Tensor], dict[str, TorchDistribution]]:
+    """Return the posteriors of the private latents of a subset, without gradients, as a function of shared latents.
 
     Args:
         vae: The model, in eval mode.
@@ -172,12 +172,19 @@ def private_posteriors(
         names: The modalities whose private posteriors to return; all modalities of the subset by default.
 
     Returns:
-        A mapping from modality to a distribution of batch shape `(item,)`, for modalities with a private latent only.
+        A function from z `(*sample, item, latent)` to a mapping from modality to a distribution of batch shape
+        `(*sample, item)`, for modalities with a private latent only. The batch is encoded once.
     """
     given = [name for name in subset_names(subset, vae.names) if names is None or name in names]
     private = [name for name in given if name in vae.model.private_sizes and name in batch.values]
     with torch.no_grad():
-        return vae.private_posterior(batch.select(private)) if private else {}
+        posteriors_given = vae.guide.private(batch.select(private)) if private else None
+
+    @torch.no_grad()
+    def at(z: Tensor) -> dict[str, TorchDistribution]:
+        return {} if posteriors_given is None else posteriors_given(z)
+
+    return at
 
 
 @torch.no_grad()

@@ -144,7 +144,8 @@ class _Spreads:
 def _errors(vae: MultimodalVAE, batch: Batch, experts: Experts, spreads: _Spreads) -> Tensor:
     """Return the error of each modality at the posterior mean, and record the spread of the observed values."""
     z = posterior_means(vae, experts, range(experts.num_modalities))
-    private = {name: cast("Tensor", q.mean) for name, q in vae.private_posterior(batch).items()} if batch.values else {}
+    posteriors_of_u = vae.private_posterior(batch, z) if batch.values else {}
+    private = {name: cast("Tensor", q.mean) for name, q in posteriors_of_u.items()}
     result = experts.loc.new_zeros(len(z), experts.num_modalities)
     names = [name for name in vae.names if name in batch.values]
     for start in range(0, len(z), CHUNK):

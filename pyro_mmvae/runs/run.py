@@ -28,11 +28,13 @@ from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_st
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
+from pyro_mmvae.runs.priors import RunPrior
 from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
 from pyro_mmvae.vae.covariates import Categories
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
+from pyro_mmvae.vae.priors import make_prior
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -87,10 +89,14 @@ def build_vae(
         bound=model.bound,
         beta=model.beta,
         network=model.network,
+        prior=make_prior(model.prior),
         prior_expert=model.prior_expert,
         expert_weights=model.expert_weights,
         subset_weights=model.subset_weights,
         expert_weights_entropy=model.expert_weights_entropy,
+        private_auxiliary=model.private_auxiliary,
+        private_subsets=model.private_subsets,
+        private_encoder=model.private_encoder,
         penalties=config.train.penalties,
         routing=model.routing,
         covariates=covariates,
@@ -98,7 +104,7 @@ def build_vae(
 
 
 @dataclass(frozen=True)
-class Run(Answers):
+class Run(RunPrior, Answers):
     """A trained model with its configuration, in eval mode.
 
     Attributes:
@@ -237,24 +243,30 @@ class Run(Answers):
             return self.guide.posterior(experts, density)
 
     def private_posterior(
-        self, values: Mapping[str, Tensor], given: Sequence[str] | None = None
+        self,
+        values: Mapping[str, Tensor],
+        given: Sequence[str] | None = None,
+        z: Float[Tensor, "*batch latent"] | None = None,
     ) -> dict[str, TorchDistribution]:
         """Compute the posterior distributions of the private latents of some modalities.
 
         Args:
             values: Observations by modality name, as in :meth:`posterior`.
             given: The names of the modalities to condition on; all by default.
+            z: Shared latents of the items, `(*sample, item, latent)`, needed if the model was trained with
+                ``private_encoder: with_z``; None by default.
 
         Returns:
-            A distribution of batch shape `(item,)` and event shape `(private,)`, without gradients, for each modality
-            in ``given`` that has a private latent, by name.
+            A distribution of batch shape `(item,)`, or `(*sample, item)` with z, and event shape `(private,)`, without
+            gradients, for each modality in ``given`` that has a private latent, by name.
 
         Raises:
-            ValueError: If a modality is unknown, or is in ``given`` but not in ``values``.
+            ValueError: If a modality is unknown, or is in ``given`` but not in ``values``; or z is needed and None.
         """
         batch = self._condition_on(values, given)
         with torch.no_grad():
-            return self.vae.private_posterior(batch) if batch.values else {}
+            z = None if z is None else z.to(self.device, torch.float32)
+            return self.vae.private_posterior(batch, z) if batch.values else {}
 
     def calibrate(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -22,6 +23,8 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 GRADIENTS = ("dreg", "stl", "plain")
 
+_SHARED = ""  # the key of the shared latents; modalities have names that are not empty
+
 
 class IWAEObjective(LatentObjective):
     r"""The importance-weighted bound with K draws per item.
@@ -33,7 +36,7 @@ class IWAEObjective(LatentObjective):
     With β = w = 1 it lies between the ELBO and the evidence, and tends to the evidence as K grows. The proposal q is
     that of the model's bound: the whole mixture, or the component of one drawn subset per item, from which all K draws
     of the item come. Private latents follow the guide: in the component bound those of the modalities outside of the
-    subset are drawn from their priors.
+    subset are drawn from their auxiliary priors, without a term in the ratio; if these are learned, it is not a bound.
 
     With the normalised weights :math:`\hat w_k` of the draws, the gradient of the encoders is
 
@@ -53,7 +56,8 @@ class IWAEObjective(LatentObjective):
 
     Raises:
         ValueError: If K is not a positive integer, the gradient is unknown, or it is not ``"plain"`` with mixture
-            weights that are learned, which reparameterised gradients do not reach.
+            weights that are learned, which reparameterised gradients do not reach, or with private latents whose
+            posterior depends on z.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016. Importance weighted autoencoders. ICLR.
@@ -73,6 +77,11 @@ class IWAEObjective(LatentObjective):
             raise ValueError(
                 f"option 'gradient' of objective 'iwae' must be one of {', '.join(GRADIENTS)}, got {gradient!r}"
             )
+        if gradient != "plain" and vae.guide.private_latents.with_z and vae.model.private_sizes:
+            raise ValueError(
+                f"objective 'iwae' with gradient={gradient!r} must have model.private_encoder=own, since the gradient "
+                "of private latents that depend on z would be weighed twice, got 'with_z': use gradient='plain'"
+            )
         self.gradient = gradient
         trial = self.posteriors.trial
         if gradient != "plain" and learns_mixture_weights(self._proposal(trial, self._members(trial))):
@@ -88,17 +97,18 @@ class IWAEObjective(LatentObjective):
         proposal = self._proposal(experts, members)
         z = draw_reparameterised(proposal, torch.Size([self.samples]))
         seen = None if members is None else members.expand(*z.shape[:2], -1)
-        q_private = self.private_posteriors(private, z, seen)
+        q_private = self.private_posteriors(experts, private, z, seen)
         u = {name: q.rsample() for name, q in q_private.items()}
         reconstruction = self.reconstruct(batch, z, u)
         if self.gradient != "plain":  # the density at the draw has no gradient in its parameters, only in the draw
             with torch.no_grad():
                 proposal = self._proposal(experts, members)
-                q_private = self.private_posteriors(private, z, seen)
+                q_private = self.private_posteriors(experts, private, z, seen)
         ratio = self._log_ratio(proposal, z, q_private, u)
         log_weights = reconstruction.total() - self.beta * ratio
         if self.gradient == "dreg":
-            self._reweigh_gradients(log_weights, [z, *u.values()])
+            inferred = {} if seen is None else {name: seen[..., self.vae.names.index(name)] for name in u}
+            self._reweigh_gradients(log_weights, {**u, _SHARED: z}, inferred)
         value = log_weights.logsumexp(0) - math.log(self.samples)
         value = with_score(value, proposal, z)
         mean = {name: term.mean(0) for name, term in reconstruction.log_likelihood.items()}
@@ -126,9 +136,23 @@ class IWAEObjective(LatentObjective):
             ratio = ratio + q_private[name].log_prob(value) - model.private_prior(name).log_prob(value)
         return ratio
 
-    def _reweigh_gradients(self, log_weights: Float[Tensor, "draw item"], draws: list[Tensor]) -> None:
-        """Multiply the gradients that reach the draws by the factor of the doubly reparameterised estimator."""
-        factor = (1 - self.beta + self.beta * log_weights.detach().softmax(0)).unsqueeze(-1)
-        for draw in draws:
+    def _reweigh_gradients(
+        self, log_weights: Float[Tensor, "draw item"], draws: Mapping[str, Tensor], inferred: Mapping[str, Tensor]
+    ) -> None:
+        """Multiply the gradients that reach the draws by the factor of the doubly reparameterised estimator.
+
+        Args:
+            log_weights: The logarithms of the weights of all draws.
+            draws: The private latents by modality name, and the shared ones.
+            inferred: Modality name to a mask of the items whose private latent follows q(u_m | x_m). The density of
+                the others is left out of the weights, so that their gradient has no score function to replace.
+        """
+        factor = 1 - self.beta + self.beta * log_weights.detach().softmax(0)
+        for name, draw in draws.items():
             if draw.requires_grad:
-                draw.register_hook(lambda gradient: factor.to(gradient) * gradient)
+                own = torch.where(inferred[name], factor, 1.0) if name in inferred else factor
+                draw.register_hook(partial(_scale_gradient, own.unsqueeze(-1)))
+
+
+def _scale_gradient(factor: Tensor, gradient: Tensor) -> Tensor:
+    return factor.to(gradient) * gradient

@@ -6,19 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
-import pyro.distributions as dist
 from pyro import poutine
-from pyro.distributions.torch_distribution import TorchDistribution
 from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.training.elbo import Terms
 from pyro_mmvae.training.objectives.base import Objective
 from pyro_mmvae.training.objectives.subset_posteriors import SubsetPosteriors
-from pyro_mmvae.vae.encoders_decoders import PrivateExpert, prior_if_absent
+from pyro_mmvae.vae.encoders_decoders import PrivateExpert
 from pyro_mmvae.vae.generative import Distributions
 from pyro_mmvae.vae.names import private_site, site_modality
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -56,8 +53,7 @@ class Reconstruction:
 class LatentObjective(Objective):
     """An objective that draws the latents itself, and combines reconstruction and KL terms of its own.
 
-    The terms of the guide that do not belong to a bound, such as the entropy of the expert weights, enter as they do in
-    the ELBO.
+    The penalties of the guide and the entropy of its expert weights enter as they do in the ELBO.
 
     Args:
         vae: The model and guide to train.
@@ -119,36 +115,44 @@ class LatentObjective(Objective):
         return experts, {name: expert for name, expert in private.items() if weights[name] > 0}
 
     def private_posteriors(
-        self, private: Mapping[str, PrivateExpert], z: Latents, seen: Bool[Tensor, "*draw item modality"] | None = None
+        self,
+        experts: Experts,
+        private: Mapping[str, PrivateExpert],
+        z: Latents,
+        seen: Bool[Tensor, "*draw item modality"] | None = None,
     ) -> Distributions:
         """Return the distributions of the private latents that go with some shared latents.
 
         Args:
+            experts: The unimodal posteriors of the items.
             private: Modality name to loc and scale of q(u_m | x_m).
             z: The shared latents, one for all modalities or one per modality.
-            seen: True for the modalities whose u_m follows q(u_m | x_m), which elsewhere follows its prior; by default
-                wherever the modality is present.
+            seen: True for the modalities whose u_m is inferred; elsewhere it is drawn from its auxiliary prior, without
+                a KL term. By default wherever the modality is present.
 
         Returns:
             Modality name to a distribution of batch shape `(*draw, item)`.
         """
+        seen = experts.mask if seen is None else seen
         result: Distributions = {}
-        for name, (loc, scale) in private.items():
-            shape = (z if isinstance(z, Tensor) else z[name]).shape[:-1]
-            is_seen = None if seen is None else seen[..., self.vae.names.index(name)]
-            expert = prior_if_absent(is_seen, *(t.expand(*shape, t.shape[-1]) for t in (loc, scale)))
-            result[name] = cast("TorchDistribution", dist.Normal(*expert, validate_args=False).to_event(1))
+        for name, expert in private.items():
+            latents = z if isinstance(z, Tensor) else z[name]
+            result |= self.vae.guide.private_latents.posteriors({name: expert}, latents, seen, training=True)
         return result
 
     def draw_private(
-        self, private: Mapping[str, PrivateExpert], z: Latents, seen: Bool[Tensor, "*draw item modality"] | None = None
+        self,
+        experts: Experts,
+        private: Mapping[str, PrivateExpert],
+        z: Latents,
+        seen: Bool[Tensor, "*draw item modality"] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Float[Tensor, "*draw item"]]]:
         """Draw the private latents that go with some shared latents, see :meth:`private_posteriors`.
 
         Returns:
             Modality name to private latents `(*draw, item, private)`, and to their KL divergences from the prior.
         """
-        posteriors = self.private_posteriors(private, z, seen)
+        posteriors = self.private_posteriors(experts, private, z, seen)
         kl = {name: kl_divergence(q, self.vae.model.private_prior(name)) for name, q in posteriors.items()}
         return {name: q.rsample() for name, q in posteriors.items()}, kl
 
@@ -185,14 +189,7 @@ class LatentObjective(Objective):
             experts: The unimodal posteriors of the items.
             members: The subset of each item that was drawn; None for everything present.
         """
-        guide = self.vae.guide
-        if hasattr(guide, "penalty_terms"):
-            return guide.penalty_terms(experts, members)
-        weights = guide.expert_weights(experts) if guide.expert_weights_entropy else None
-        if weights is None:
-            return {}
-        entropy = weights_entropy(weights.expand(experts.mask.shape) * experts.mask)
-        return {f"{guide.site}_weights_entropy": -guide.expert_weights_entropy * entropy}
+        return self.vae.guide.penalty_terms(experts, members)
 
     def loss_and_terms(
         self,

@@ -29,8 +29,8 @@ class MaskedObjective(LatentObjective):
     from a posterior that contains it.
 
     With ``delta`` = δ the objective is δ · component + (1 − δ) · masked, where the component bound decodes all that is
-    present from the draw of :math:`q_S`, with private latents from their priors outside S. Modalities are then decoded
-    twice.
+    present from the draw of :math:`q_S`, with private latents from their auxiliary priors outside S. Modalities are
+    then decoded twice.
 
     Args:
         vae: The model and guide to train.
@@ -63,7 +63,7 @@ class MaskedObjective(LatentObjective):
         kl = kl + torch.where(has_rest, (1 - self.delta) * divergence(q_all, q_subset, z_all), 0.0)
         z, seen, coefficients = self._routes(members, z_subset, z_all)
         self._leave_own_out(z, experts, members)
-        u, private_kl = self.draw_private(private, z, seen)
+        u, private_kl = self.draw_private(experts, private, z, seen)
         reconstruction = self.reconstruct(batch, z, u)
         if coefficients:
             reconstruction = reconstruction.times(coefficients)

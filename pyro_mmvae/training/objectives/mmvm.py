@@ -54,6 +54,11 @@ class MMVMObjective(LatentObjective):
         super().__init__(vae)
         if prior not in PRIORS:
             raise ValueError(f"option 'prior' of objective 'mmvm' must be one of {', '.join(PRIORS)}, got {prior!r}")
+        if vae.model.learned_prior is not None:
+            raise ValueError(
+                "objective 'mmvm' has a prior given the data in place of the model's, which would not be trained: "
+                "choose model.prior=standard"
+            )
         rules: dict[str, Aggregation] = {"mixture": MixtureOfExperts(), "barycenter": WassersteinBarycenter()}
         self.prior, self.rule = prior, rules.get(prior)
         if self.rule is not None:
@@ -67,7 +72,7 @@ class MMVMObjective(LatentObjective):
         each = divergence(posteriors, self._data_dependent_prior(experts), draws)
         kl = torch.where(experts.mask.movedim(-1, 0), each, 0.0).sum(0)
         z = dict(zip(self.vae.names, draws.unbind(0), strict=True))
-        u, private_kl = self.draw_private(private, z)
+        u, private_kl = self.draw_private(experts, private, z)
         reconstruction = self.reconstruct(batch, z, u)
         kl = kl + total(private_kl, torch.zeros_like(kl))
         value = reconstruction.total() - self.beta * kl

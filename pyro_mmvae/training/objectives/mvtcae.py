@@ -58,7 +58,7 @@ class MVTCAEObjective(LatentObjective):
         posterior = self.posteriors.given_all(experts)
         z = draw_reparameterised(posterior)
         self.vae.guide.attach_routes(z, experts)
-        u, private_kl = self.draw_private(private, z)
+        u, private_kl = self.draw_private(experts, private, z)
         reconstruction = self.reconstruct(batch, z, u)
         kl = divergence(posterior, self.vae.model.prior(), z)
         each = divergence(posterior, expert_distributions(experts), z)

@@ -62,7 +62,7 @@ class SubELBOsObjective(LatentObjective):
         rows, names = self._rows_by_modality(len(members)), self.vae.names
         latents = {name: z[rows[m]] for m, name in enumerate(names)}
         inside = torch.stack([members[rows[m], :, m] for m in range(len(names))], -1)
-        u, private_kl = self.draw_private(private, latents, inside)
+        u, private_kl = self.draw_private(experts, private, latents, inside)
         shares = {name: inside[..., m].to(z) for m, name in enumerate(names)}
         reconstruction = self.reconstruct(batch, latents, u).times(shares)
         kl = kl.sum(0) + total({n: (shares[n] * v).sum(0) for n, v in private_kl.items()}, torch.zeros_like(kl[0]))

@@ -86,7 +86,7 @@ def make(
         )
         for name in NAMES
     ]  # fmt: skip
-    options = {"beta": 0.6, **options}
+    options = {"beta": 0.6, "private_auxiliary": "prior", **options}
     vae = MultimodalVAE(modalities, LATENT, aggregation, **options).double()
     mask = torch.tensor(present or [[1, 1, 1], [1, 0, 1], [0, 1, 0], [1, 1, 1], [0, 0, 0]]).bool()
     values = {name: torch.randn(len(mask), SIZES[name], dtype=torch.float64) for name in NAMES}

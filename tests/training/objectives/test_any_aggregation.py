@@ -26,7 +26,7 @@ PATHWISE = [
 @pytest.mark.parametrize("objective", PATHWISE, ids=lambda o: o["name"])
 @pytest.mark.parametrize("aggregation", ["mopoe", "moe", "moment"])
 def test_objective_has_the_gradient_of_finite_differences(objective: dict[str, Any], aggregation: str) -> None:
-    model = make(aggregation, private=True)
+    model = make(aggregation, private=True, private_auxiliary="learned", private_encoder="with_z")
     module = make_objective(objective, model.vae)
     parameters = list(model.vae.parameters())
 
