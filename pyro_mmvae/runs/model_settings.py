@@ -63,9 +63,10 @@ class ModelConfig(Section):
         description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
         "the prior.",
     )
-    private_subsets: Literal["drawn", "all"] = Field(
-        "drawn",
-        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them.",
+    private_subsets: Literal["auto", "drawn", "all"] = Field(
+        "auto",
+        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them; "
+        "auto draws in the component bound of a mixture only.",
     )
     private_encoder: Literal["own", "with_z"] = Field(
         "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."

@@ -33,10 +33,10 @@ class MultimodalGuide(BarycentricGuide):
     r"""A barycentric guide of a :class:`MultimodalVAE`, with batches, β and private latents.
 
     A private latent is Gaussian given its own modality, :math:`q(u_m \mid x_m)`, and follows its prior if that is
-    absent. In training, each item infers the private latents of a drawn subset of its modalities only, and draws the
+    absent. In training, each item may infer the private latents of a drawn subset of its modalities only, and draw the
     others from auxiliary priors without a KL term, so that the shared latent has to hold what modalities have in
-    common. In the component bound the subset is the one that the shared latent is drawn from, so that each term is the
-    ELBO of generating the other modalities from it; otherwise every non-empty subset is equally likely.
+    common. In the component bound of a mixture the subset is the one that the shared latent is drawn from, so that each
+    term is about generating the other modalities from it; otherwise every non-empty subset is equally likely.
 
     Args:
         encode: Encoders of the modalities.
@@ -48,7 +48,8 @@ class MultimodalGuide(BarycentricGuide):
         private_sizes: Modality name to the size of its private latent, for modalities that have one; none by default.
         private_auxiliary: The distribution of private latents outside the subset in training: ``"learned"``, the
             default, or ``"prior"``.
-        private_subsets: ``"drawn"``, the default, or ``"all"``, so that every private latent is inferred.
+        private_subsets: ``"drawn"``; ``"all"``, so that every private latent is inferred; or ``"auto"``, the default,
+            for ``"drawn"`` in the component bound of a mixture and ``"all"`` elsewhere.
         private_encoder: ``"own"``, the default, or ``"with_z"`` for :math:`q(u_m \mid x_m, z)`.
         routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
             the default, or ``"leave_one_out"``, all but that of its own modality.
@@ -69,7 +70,7 @@ class MultimodalGuide(BarycentricGuide):
         learned_prior: MixturePrior | None = None,
         private_sizes: Mapping[str, int] | None = None,
         private_auxiliary: str = "learned",
-        private_subsets: str = "drawn",
+        private_subsets: str = "auto",
         private_encoder: str = "own",
         routing: Routing = "all",
         **options: Any,
@@ -82,6 +83,8 @@ class MultimodalGuide(BarycentricGuide):
         check_routing(routing, aggregation, self.bound, num_modalities=len(self.names))
         self.routing = routing
         self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
+        if private_subsets == "auto":
+            private_subsets = "drawn" if self.bound == "component" and not self._has_one_subset else "all"
         self.private_subsets = private_subsets
         uses_auxiliary = private_auxiliary == "learned" and private_subsets == "drawn"
         self.private_latents = PrivateLatents(
@@ -218,13 +221,17 @@ class MultimodalGuide(BarycentricGuide):
             members = weighted_mask(experts, self.expert_weights(experts)) if members is None else members
             attach_cuts(z, self.names, self.aggregation, experts, members)
 
+    @property
+    def _has_one_subset(self) -> bool:
+        subsets = self.aggregation.subsets
+        return isinstance(subsets, str) and subsets == "all"
+
     def _seen(
         self, experts: Experts, draws: SubsetDraws | None, batch_shape: torch.Size, *, training: bool
     ) -> Bool[Tensor, "*#batch modality"]:
         """Return the modalities whose private latents are inferred."""
-        subsets = self.aggregation.subsets
         if self.private_subsets == "all":
             return experts.mask
-        if draws is not None and not (isinstance(subsets, str) and subsets == "all"):
+        if draws is not None and not self._has_one_subset:
             return draws.members(batch_shape)
         return UniformSubsets(experts.mask).members(batch_shape) if training else experts.mask

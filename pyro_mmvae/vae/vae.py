@@ -65,8 +65,9 @@ class MultimodalVAE(nn.Module):
         private_auxiliary: The distribution, in training, of private latents that are not inferred: ``"learned"``, the
             default, for N(0, s²) with a learned s per dimension; or ``"prior"``, for N(0, I), from which generation
             draws in either case.
-        private_subsets: The modalities whose private latents training infers: ``"drawn"``, the default, for a drawn
-            subset per item, with any aggregation; or ``"all"``.
+        private_subsets: The modalities whose private latents training infers: ``"drawn"``, for a drawn subset per item,
+            with any aggregation; ``"all"``; or ``"auto"``, the default, for ``"drawn"`` in the component bound of a
+            mixture over subsets and ``"all"`` elsewhere.
         private_encoder: The posterior of a private latent: ``"own"``, the default, given its modality; or
             ``"with_z"``, given its modality and z.
         penalties: The penalties that are added to the loss in training, each a name, one of
@@ -107,7 +108,7 @@ class MultimodalVAE(nn.Module):
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
         private_auxiliary: str = "learned",
-        private_subsets: str = "drawn",
+        private_subsets: str = "auto",
         private_encoder: str = "own",
         penalties: Sequence[PenaltyLike] = (),
         routing: Routing = "all",
