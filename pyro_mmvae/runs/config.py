@@ -17,7 +17,7 @@ from pyro_mmvae.runs.train_settings import TrainConfig
 RUN_FOLDER = "./"
 """The beginning of the names of data in the directory of the run itself."""
 
-_NAMED = ("model.aggregation", "train.objective")
+_NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
 
 
