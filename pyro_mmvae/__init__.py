@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from pyro_mmvae.evaluation import evaluate as evaluate
     from pyro_mmvae.experts import Experts as Experts
     from pyro_mmvae.guides import BarycentricGuide as BarycentricGuide
+    from pyro_mmvae.guides import FrechetVariance as FrechetVariance
+    from pyro_mmvae.guides import Penalty as Penalty
+    from pyro_mmvae.guides import WassersteinInfoNCE as WassersteinInfoNCE
+    from pyro_mmvae.guides import register_penalty as register_penalty
     from pyro_mmvae.likelihoods import Likelihood as Likelihood
     from pyro_mmvae.likelihoods import register_likelihood as register_likelihood
     from pyro_mmvae.modality_spec import ModalitySpec as ModalitySpec
@@ -54,6 +58,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.training import register_objective as register_objective
     from pyro_mmvae.training import resume as resume
     from pyro_mmvae.training import train as train
+    from pyro_mmvae.vae import MixturePrior as MixturePrior
     from pyro_mmvae.vae import Modality as Modality
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
     from pyro_mmvae.vae import register_decoder as register_decoder
@@ -89,10 +94,15 @@ _HOMES = {
     "SubsetMixture": "distributions",
     "Experts": "experts",
     "BarycentricGuide": "guides",
+    "FrechetVariance": "guides",
+    "Penalty": "guides",
+    "WassersteinInfoNCE": "guides",
+    "register_penalty": "guides",
     "Likelihood": "likelihoods",
     "register_likelihood": "likelihoods",
     "ModalitySpec": "modality_spec",
     "NetworkOptions": "networks",
+    "MixturePrior": "vae",
     "Modality": "vae",
     "MultimodalVAE": "vae",
     "register_decoder": "vae",

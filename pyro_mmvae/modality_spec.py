@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from pyro_mmvae.batch import RESERVED
-from pyro_mmvae.likelihoods import LIKELIHOODS, OUTPUTS, LikelihoodEntry, check_option
+from pyro_mmvae.likelihoods import (
+    LIKELIHOODS,
+    OUTPUTS,
+    SCALE_NAMES,
+    LikelihoodEntry,
+    calibrated_name,
+    check_option,
+    parse_calibrated,
+)
 
 DATA_TYPES = ("image", "vector", "binary", "tokens", "counts")
 
@@ -30,6 +38,15 @@ _LEAST_GREY = 8
 """The smallest side of an array of bytes that is taken for a grey image without a channel axis."""
 
 _LEAST = {"classes": 2, "width": 1, "hidden": 1, "depth": 0, "private_size": 0}
+
+ScaleSetting: TypeAlias = (
+    float
+    | Literal["learned"]
+    | Annotated[
+        str, Field(pattern=r"^calibrated(_per_feature)?(:.+)?$", examples=["calibrated", "calibrated_per_feature"])
+    ]
+)
+"""A number, or the name of a scale that is learned or calibrated."""
 
 Spec = TypeVar("Spec", bound="ModalitySpec")
 
@@ -55,8 +72,10 @@ class ModalitySpec:
         hidden: Size of hidden layers of the networks, in place of the model's.
         depth: Number of hidden layers of the networks, in place of the model's.
         private_size: Number of latent dimensions that this modality alone has. 0 by default.
-        scale: Scale of a Laplace or Normal likelihood, a positive number or ``"learned"``; 0.75 for pixels, otherwise
-            learned. It is relative to the spread of a feature if the modality is standardized.
+        scale: Scale of a Laplace or Normal likelihood: a positive number, ``"learned"``, ``"calibrated"`` for the mean
+            residual, or ``"calibrated_per_feature"``; 0.75 for pixels, otherwise learned. A calibrated scale may name
+            the scale that the networks are trained with, as in ``"calibrated:0.75"``, the default for pixels; otherwise
+            1. It is relative to the spread of a feature if the modality is standardized.
         output: Link of a Laplace or Normal likelihood, ``identity``, the default, or ``sigmoid`` for means in [0, 1].
         standardize: If True, networks see values that are standardised by the moments of the training data, while
             draws, means and densities stay in the units of the data, see
@@ -88,7 +107,7 @@ class ModalitySpec:
     hidden: int | None = None
     depth: int | None = None
     private_size: int | None = None
-    scale: float | Literal["learned"] | None = None
+    scale: ScaleSetting | None = None
     output: str | None = None
     standardize: bool | None = None
     classes: int | None = None
@@ -120,8 +139,9 @@ class ModalitySpec:
             problems.append(("data_type", f"one of {', '.join(DATA_TYPES)}"))
         if self.output is not None and self.output not in OUTPUTS:
             problems.append(("output", f"one of {', '.join(OUTPUTS)}"))
-        if self.scale not in {None, "learned"} and not _is_positive(self.scale):
-            problems.append(("scale", "a positive number or 'learned'"))
+        is_named = self.scale in {None, "learned"} or parse_calibrated(self.scale) is not None
+        if not is_named and not _is_positive(self.scale):
+            problems.append(("scale", f"a positive number, {SCALE_NAMES}"))
         if self.reference_total is not None and not _is_positive(self.reference_total):
             problems.append(("reference_total", "positive and finite"))
         weight = self.reconstruction_weight
@@ -208,6 +228,9 @@ def resolve_modality(spec: Spec, *overrides: ModalitySpec, where: str, shape: tu
         pixels=pixels if data_type == "image" else None,
     )
     missing = {name: value for name, value in defaults.settings().items() if getattr(spec, name) is None}
+    calibrated = parse_calibrated(spec.scale)
+    if calibrated is not None and calibrated[1] is None:
+        missing["scale"] = calibrated_name(calibrated[0], PIXEL_SCALE if pixels else 1.0)
     return replace(spec, **missing)
 
 

@@ -64,6 +64,11 @@ class RunFiles:
         return self.path / "samples.npz"
 
     @property
+    def prior(self) -> Path:
+        """The prior that was fitted to the latents of the training items."""
+        return self.path / "prior.npz"
+
+    @property
     def plots(self) -> Path:
         """The folder of figures."""
         return self.path / "plots"
@@ -102,6 +107,11 @@ class RunFiles:
     def check_table(self) -> Path:
         """The table of the metrics of posterior predictive checks."""
         return self.evaluation / f"{_CHECK}.csv"
+
+    @property
+    def calibration(self) -> Path:
+        """The figures of the calibration that the run comes from."""
+        return self.path / "calibration.json"
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint.

@@ -100,6 +100,7 @@ from pyro_mmvae.aggregation import aggregations  # noqa: E402
 from pyro_mmvae.aggregation.names import REGISTRY  # noqa: E402
 from pyro_mmvae.data import MultimodalDataset, register_data, registry  # noqa: E402
 from pyro_mmvae.device import resolve_device  # noqa: E402
+from pyro_mmvae.guides.penalties import PENALTIES  # noqa: E402
 from pyro_mmvae.likelihoods import LIKELIHOODS  # noqa: E402
 from pyro_mmvae.networks import NETWORKS  # noqa: E402
 from pyro_mmvae.runs.config import Config, make_config  # noqa: E402
@@ -145,7 +146,7 @@ def global_state() -> dict[str, object]:
         "data": registry.data_names(),
         "data formats": registry.format_names(),
         "objectives": objectives.objective_names(),
-        "parts": [list(table) for table in (LIKELIHOODS, ENCODERS, DECODERS, NETWORKS)],
+        "parts": [list(table) for table in (LIKELIHOODS, ENCODERS, DECODERS, NETWORKS, PENALTIES)],
     }
 
 
@@ -189,7 +190,7 @@ def toy_dataset(split: str, size: int, channels: Sequence[int], seed: int, name:
 def registered(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Undo what a test registers after it."""
     monkeypatch.setattr(registry.DATA_SETS, "_parts", registry.DATA_SETS.snapshot())
-    tables = (REGISTRY, LIKELIHOODS, ENCODERS, DECODERS, NETWORKS, objectives._OBJECTIVES)
+    tables = (REGISTRY, LIKELIHOODS, ENCODERS, DECODERS, NETWORKS, PENALTIES, objectives._OBJECTIVES)
     snapshots = [(table, table.snapshot()) for table in tables]
     yield
     for table, parts in snapshots:

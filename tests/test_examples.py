@@ -56,6 +56,16 @@ def test_custom_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count("gap") == 3
 
 
+def test_agreeing_experts(capsys: pytest.CaptureFixture[str]) -> None:
+    found = run("agreeing_experts")
+    assert capsys.readouterr().out.count("matched") == 3
+    plain, frechet, contrastive = (found[name] for name in ("no penalty", "Fréchet variance", "contrastive"))
+    assert plain["matched"] < 0.1
+    assert frechet["matched"] > 2 * plain["matched"]
+    assert contrastive["matched"] > 3 * plain["matched"]
+    assert plain["elbo"] > max(frechet["elbo"], contrastive["elbo"])  # the penalties cost some of the bound
+
+
 @pytest.mark.usefixtures("registered")
 def test_custom_aggregation(capsys: pytest.CaptureFixture[str]) -> None:
     figures = run("custom_aggregation")

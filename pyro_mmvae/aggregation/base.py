@@ -47,9 +47,10 @@ class Aggregation(nn.Module):
             mixture weights in the mixture of experts, and normalised over the members of each subset elsewhere. All 1
             by default.
         subset_weights: The weights π of an item's live subsets: ``"uniform"``; ``"by_size"``, which makes each size of
-            subset equally likely; ``"learned"``, which :meth:`build_weights` turns into a module; or a function or
-            module from the membership matrix `(component, modality)`, bool, to weights `(component,)`. An aggregation
-            of one component ignores them.
+            subset equally likely; ``"singles:0.5"``, which gives this share to the single modalities and the rest to
+            the other subsets, uniformly within both; ``"learned"``, which :meth:`build_weights` turns into a module; or
+            a function or module from the membership matrix `(component, modality)`, bool, to weights `(component,)`.
+            An aggregation of one component ignores them, but for objectives that draw subsets themselves.
         prior: The pair ``(loc, scale)`` of the latent's prior, each a number or a tensor that broadcasts to
             `(*batch, latent)`; by default (0, 1), or what the guide says. It is the prior expert, and the posterior of
             an item of which nothing is present. Its scale is the scale parameter of the posterior's family.
@@ -63,6 +64,8 @@ class Aggregation(nn.Module):
         accepts: The kinds of experts that the aggregation is defined for, see :attr:`pyro_mmvae.Experts.kind`.
         name: The name that messages use.
         subsets: The family of subsets whose components are mixed; None if the aggregation is not made of subsets.
+        divergence: The divergence whose barycenter the posterior of a subset is, a name in
+            :func:`pyro_mmvae.divergences` or a callable of two elementwise Normals, for penalties; None if unknown.
 
     Raises:
         ValueError: If an option is not one of the values above.
@@ -80,6 +83,7 @@ class Aggregation(nn.Module):
 
     accepts: tuple[str, ...] = ("normal",)
     subsets: SubsetFamily | None = None
+    divergence: Any = None
     default_prior_expert: str = "none"
     expert_weights: Any
     subset_weights: Any

@@ -32,6 +32,7 @@ class SubsetDraws:
     def __init__(self, aggregation: Aggregation, experts: Experts) -> None:
         self.aggregation, self.experts = aggregation, experts
         self._members: dict[torch.Size, Tensor] = {}
+        self._latest: tuple[Experts, Tensor] | None = None
 
     def members(self, batch_shape: torch.Size) -> Bool[Tensor, "*batch modality"]:
         """Return the subset of each entry of a batch shape, drawn at the first call for that shape.
@@ -43,6 +44,18 @@ class SubsetDraws:
             self._members[batch_shape] = self.aggregation.draw(self._expanded(batch_shape))
         return self._members[batch_shape]
 
+    def latest(self) -> tuple[Experts, Bool[Tensor, "*batch modality"]]:
+        """Return the experts and the subsets of the posterior that was made last, at its batch shape.
+
+        A shape of traced tensors, as under ``torch.jit``, would not find them again.
+
+        Raises:
+            RuntimeError: If no posterior was made yet.
+        """
+        if self._latest is None:
+            raise RuntimeError("SubsetDraws.latest must be called after posterior(), got no posterior yet")
+        return self._latest
+
     def posterior(self) -> TorchDistribution:
         """Return the posterior of the drawn subsets, which draws others when it is expanded to another batch shape."""
         subsets = self.aggregation.subsets
@@ -52,7 +65,8 @@ class SubsetDraws:
 
     def _posterior_at(self, batch_shape: torch.Size) -> TorchDistribution:
         with self.aggregation.prepared(self._expanded(batch_shape)) as ready:
-            return self.aggregation.over_members(ready, self.members(batch_shape))
+            self._latest = ready, self.members(batch_shape)
+            return self.aggregation.over_members(*self._latest)
 
     def _expanded(self, batch_shape: torch.Size) -> Experts:
         if batch_shape == self.experts.batch_shape:

@@ -123,6 +123,11 @@ class MixtureOverSubsets(Aggregation):
         return self.rule.posterior_family(expert_kind)
 
     @property
+    def divergence(self) -> Any:
+        """The divergence whose barycenters are mixed, that of the rule; None if it is unknown."""
+        return self.rule.divergence
+
+    @property
     def prior(self) -> Prior | None:
         """The pair ``(loc, scale)`` of the prior, given here or to the rule."""
         own = super().prior
@@ -254,6 +259,11 @@ class MixtureOfExperts(MixtureOverSubsets):
             prior_expert=prior_expert,
         )
         self.name = type(self).__name__
+
+    @property
+    def divergence(self) -> str:
+        """The divergence whose barycenter the mixture is among all distributions."""
+        return "forward_kl"
 
     def draw(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
         """Draw one modality per item with its weight."""

@@ -135,6 +135,7 @@ class ProductOfExperts(MatrixRule):
     """
 
     fusion_rules = PRODUCT
+    divergence = "reverse_kl"
     normalised = False
     default_prior_expert = "all"
 
@@ -146,6 +147,7 @@ class LogLinearPool(MatrixRule):
     """
 
     fusion_rules = PRODUCT
+    divergence = "reverse_kl"
 
 
 class WassersteinBarycenter(MatrixRule):
@@ -164,6 +166,7 @@ class WassersteinBarycenter(MatrixRule):
     """
 
     fusion_rules = WASSERSTEIN
+    divergence = "w2"
 
 
 class MomentMatching(MatrixRule):
@@ -173,6 +176,7 @@ class MomentMatching(MatrixRule):
     """
 
     fusion_rules = MOMENT
+    divergence = "forward_kl"
 
 
 class Selection(MatrixRule):

@@ -15,6 +15,7 @@ import torch
 
 from pyro_mmvae._compat import validates_by_default
 from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.aggregation.singles import draw_with_singles, singles_share, singles_weights
 from pyro_mmvae.distributions.stratified import stratified_uniform
 
 MAX_COMPONENTS = 4096
@@ -143,14 +144,16 @@ def check_subset_weights(subset_weights: SubsetWeights) -> None:
     """Check that subset weights are a known name or a function.
 
     Args:
-        subset_weights: The weights, one of ``SUBSET_WEIGHTS`` or a function.
+        subset_weights: The weights, one of ``SUBSET_WEIGHTS``, ``"singles:SHARE"`` or a function.
 
     Raises:
         ValueError: If they are anything else.
     """
-    if not callable(subset_weights) and subset_weights not in SUBSET_WEIGHTS:
+    is_named = callable(subset_weights) or subset_weights in SUBSET_WEIGHTS
+    if not is_named and singles_share(subset_weights) is None:
         raise ValueError(
-            f"subset_weights must be {', '.join(map(repr, SUBSET_WEIGHTS))} or a function, got {subset_weights!r}"
+            f"subset_weights must be {', '.join(map(repr, SUBSET_WEIGHTS))}, 'singles:SHARE' or a function, got "
+            f"{subset_weights!r}"
         )
 
 
@@ -166,8 +169,9 @@ def subset_probabilities(
 
     Args:
         subset_weights: ``"uniform"``; ``"by_size"``, each size of subset equally likely, then each subset of that size;
-            or a function from the membership matrix (bool) to non-negative weights `(component,)` or
-            `(*batch, component)`.
+            ``"singles:SHARE"``, such as ``"singles:0.5"``, this share of the weight on the single modalities and the
+            rest on the other subsets, uniformly within both; or a function from the membership matrix (bool) to
+            non-negative weights `(component,)` or `(*batch, component)`.
         matrix: The membership matrix of the subsets.
         live: The subsets that each item has.
         factor: Further weights to multiply with; none by default.
@@ -191,6 +195,8 @@ def subset_probabilities(
         sizes = torch.nn.functional.one_hot(matrix.sum(-1), matrix.shape[-1] + 1).to(dtype)
         live_of_equal_size = (weights @ sizes) @ sizes.mT
         weights = weights / torch.where(live, live_of_equal_size, 1.0)
+    elif (share := singles_share(subset_weights)) is not None:
+        weights = singles_weights(matrix, live, share, dtype)
     elif subset_weights == "learned":
         raise ValueError(
             "subset_weights='learned' must be built for a number of modalities: call "
@@ -234,10 +240,12 @@ def draw_subset(
         return _draw_powerset(present)
     num_modalities = present.shape[-1]
     if is_powerset and count_components(subsets, num_modalities) > MAX_COMPONENTS:
+        if (share := singles_share(subset_weights)) is not None:
+            return draw_with_singles(present, share)
         if subset_weights != "by_size":
             raise ValueError(
-                f"drawing one of {2**num_modalities - 1:,} subsets needs subset_weights='uniform' or 'by_size': a "
-                f"function enumerates the subsets, of which there may be {MAX_COMPONENTS:,}"
+                f"drawing one of {2**num_modalities - 1:,} subsets needs subset_weights='uniform', 'by_size' or "
+                f"'singles:SHARE': a function enumerates the subsets, of which there may be {MAX_COMPONENTS:,}"
             )
         return _draw_by_size(present)
     return _draw_enumerated(subsets, present, subset_weights, factor)

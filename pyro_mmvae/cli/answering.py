@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ def data_options(command: Command) -> Command:
 def answer_options(command: Command) -> Command:
     """Add the options that all commands for the items of a data set share."""
     options = (
-        data_options, items_option, _BATCH_SIZE, _SEED, _FORCE, plugin_option("data sets or other parts"),
+        data_options, items_option, _BATCH_SIZE, _SEED, force_option, plugin_option("data sets or other parts"),
         checkpoint_option, device_option, changed_data_option, threads_option, quiet_option,
     )  # fmt: skip
     for option in reversed(options):
@@ -56,6 +56,20 @@ def given_option(command: Command) -> Command:
     return click.option(
         "--given", metavar="NAMES", show_default="all",
         help="Modalities to condition on, where an item has them, separated by commas; 'none' for the prior.",
+    )(command)  # fmt: skip
+
+
+def force_option(command: Command) -> Command:
+    """Add the flag ``--force`` to a command that writes a file or folder of the user's choice."""
+    return click.option("--force", is_flag=True, help="Replace the output if it exists.")(command)
+
+
+def covariate_option(command: Command) -> Command:
+    """Add the option ``--covariate`` to a command that decodes items."""
+    return click.option(
+        "--covariate", "covariates", multiple=True, metavar="NAME=CATEGORY", show_default="the items' own categories",
+        help="Decode all items under one category of a covariate, as in --covariate donor=A, which removes the effect "
+        "of the donor; encoders see the items' own categories. May be repeated.",
     )(command)  # fmt: skip
 
 
@@ -93,7 +107,6 @@ _BATCH_SIZE = click.option(
     "--batch-size", type=click.IntRange(1), default=500, show_default=True, help="Number of items to read at once."
 )
 _SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random draws.")
-_FORCE = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 
 
 def parse_items(text: str | None) -> int | slice | list[str] | None:
@@ -156,6 +169,26 @@ def loader_options(overrides: tuple[str, ...]) -> dict[str, Any]:
         if not key.startswith(_SETTING) or key == "data.name":
             raise ValueError(f"--set must override an option of the data, as in data.KEY=VALUE, got {key!r}")
     return {key.removeprefix(_SETTING): value for key, value in values.items()}
+
+
+def parse_covariates(texts: Sequence[str]) -> dict[str, str] | None:
+    """Return the category of each covariate that texts ``NAME=CATEGORY`` name, or None without any.
+
+    Args:
+        texts: The values of the option ``--covariate``.
+
+    Raises:
+        ValueError: If a text lacks a part, or a covariate is named twice.
+    """
+    result: dict[str, str] = {}
+    for text in texts:
+        name, equals, category = text.partition("=")
+        if not (name and equals and category):
+            raise ValueError(f"--covariate must be NAME=CATEGORY, as in donor=A, got {text!r}")
+        if name in result:
+            raise ValueError(f"--covariate must name each covariate once, got {name!r} twice")
+        result[name] = category
+    return result or None
 
 
 def open_run(run: Path, options: dict[str, Any], *, load: bool = True) -> tuple[Any, Any]:

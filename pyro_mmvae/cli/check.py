@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from pyro_mmvae.cli.common import (
     threads_option,
 )
 
+_OFF = 0.05  # from the nominal coverage, above which the advice is given
 _DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_features")
 
 
@@ -117,10 +119,30 @@ def ppc(
     for file in files:
         click.echo(reports.ppc_table(file, every_statistic=every_statistic or bool(options["statistics"])))
         click.echo("")
+    for note in _advice(opened, rows):
+        click.echo(f"note: {note}")
     click.echo(f"  {run_files.check_table}")
     for file in files:
         drawn = reports.draw_ppc(file, folder=run_files.plots)
         click.echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
+
+
+def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:
+    """Return a note that names the command ``calibrate`` if intervals of a scale that it sets do not hold."""
+    from pyro_mmvae.inference.intervals import location_likelihood
+    from pyro_mmvae.run_files import RunFiles, split_key
+
+    off = [
+        split_key(row["target"], opened.names)[0]
+        for row in rows
+        if row["metric"] == "ppc_coverage_90" and "not given" in row["protocol"] and abs(row["value"] - 0.9) > _OFF
+    ]
+    likelihoods = opened.model.likelihoods
+    names = [n for n in opened.names if n in off and location_likelihood(likelihoods[n]) is not None]
+    if not names or RunFiles(opened.path).calibration.exists():
+        return []
+    command = shlex.join(["pyro-mmvae", "calibrate", str(opened.path)])
+    return [f"intervals of {', '.join(names)} do not cover what they say; '{command}' sets the scales of likelihoods"]
 
 
 def _choose_rows(data: Any, items: str, seed: int) -> list[int]:

@@ -9,10 +9,12 @@ import click
 
 from pyro_mmvae.cli.answering import (
     answer_options,
+    covariate_option,
     echo_notes,
     given_option,
     item_progress,
     open_run,
+    parse_covariates,
     parse_given,
     parse_items,
 )
@@ -24,7 +26,8 @@ from pyro_mmvae.cli.common import plain_errors
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR|FILE",
     help="Folder to write: imputed.npy, ids.npy, imputation.json, and mean/, sd/ and more with one file per modality; "
-    "or a file .h5ad or .h5mu of vectors, with standard deviations and quantiles in layers (needs the extra 'omics').",
+    "or a file .h5mu, or .h5ad of one modality (needs the extra 'omics'): vectors and counts in X, with standard "
+    "deviations and quantiles in layers, images flattened in obsm, and texts in obs.",
 )  # fmt: skip
 @given_option
 @click.option(
@@ -47,6 +50,7 @@ from pyro_mmvae.cli.common import plain_errors
     "--density", type=click.Choice(["mixture", "joint"]), show_default="the mixture unless it is too large",
     help="Posterior to draw from: the whole mixture, or the component of all modalities given.",
 )  # fmt: skip
+@covariate_option
 @answer_options
 @plain_errors
 def impute(
@@ -58,6 +62,7 @@ def impute(
     draws: int | None,
     quantiles: str,
     multiple: bool,
+    covariates: tuple[str, ...],
     force: bool,
     threads: int | None,
     quiet: bool,
@@ -68,7 +73,8 @@ def impute(
     Reads the run directory RUN and its data set, or --data. Writes the folder --out: posterior predictive means,
     standard deviations and quantiles over draws of the latent; the mean and the standard deviation include the
     likelihood's own in closed form, the quantiles are those of draws. Observed values are copied; imputed.npy is True
-    for each item and modality that was imputed.
+    for each item and modality that was imputed. With --covariate, all --targets of all items are decoded anew, given
+    what was observed of them.
     """
     from pyro_mmvae import inference
     from pyro_mmvae.files import refuse_existing
@@ -85,7 +91,8 @@ def impute(
     with item_progress("impute", len(inference.select_items(data, chosen)), threads, quiet) as progress:
         result = inference.impute(
             opened.vae, data, items=chosen, given=names, targets=target_names, quantiles=levels, multiple=multiple,
-            draws=draws or (5 if multiple else 20), folder=None if is_omics else out, force=force,
+            draws=draws or (5 if multiple else 20), covariates=parse_covariates(covariates),
+            folder=None if is_omics else out, force=force,
             progress=progress, **options,
         )  # fmt: skip
     if is_omics:

@@ -50,6 +50,27 @@ def match_covariates(data: MultimodalDataset, reference: Categories) -> tuple[Mu
     return replace(data, covariates=covariates, covariate_names=dict(reference)), notes
 
 
+def set_categories(data: MultimodalDataset, categories: Mapping[str, str]) -> MultimodalDataset:
+    """Return a data set in which all items have the same category of some covariates.
+
+    Args:
+        data: The data set to change.
+        categories: The category by the name of the covariate; other covariates are unchanged.
+
+    Raises:
+        ValueError: If the data lack a covariate or a category; the message lists those that there are.
+    """
+    covariates = dict(data.covariates)
+    for name, category in categories.items():
+        if name not in covariates:
+            raise ValueError(f"covariate must be one of {', '.join(covariates) or '(none)'}, got {name!r}")
+        known = data.covariate_names[name]
+        if category not in known:
+            raise ValueError(f"covariate {name!r} must be one of {', '.join(known)}, got {category!r}")
+        covariates[name] = torch.full_like(covariates[name], known.index(category))
+    return replace(data, covariates=covariates)
+
+
 def _recode(data: MultimodalDataset, name: str, categories: tuple[str, ...]) -> Tensor:
     """Return the codes of one covariate in the numbering of the training data."""
     code: Mapping[str, int] = {category: number for number, category in enumerate(categories)}

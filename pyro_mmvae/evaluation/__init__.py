@@ -5,8 +5,11 @@ from pyro_mmvae.evaluation.classifiers import train_classifiers as train_classif
 from pyro_mmvae.evaluation.coherence import conditional_coherence as conditional_coherence
 from pyro_mmvae.evaluation.coherence import joint_agreement as joint_agreement
 from pyro_mmvae.evaluation.coherence import joint_coherence as joint_coherence
+from pyro_mmvae.evaluation.conditional_frechet import conditional_frechet_distance as conditional_frechet_distance
+from pyro_mmvae.evaluation.conditional_frechet import frechet_conditional as frechet_conditional
 from pyro_mmvae.evaluation.diagnostics import Finding as Finding
 from pyro_mmvae.evaluation.diagnostics import diagnose as diagnose
+from pyro_mmvae.evaluation.diversity import diversity as diversity
 from pyro_mmvae.evaluation.frechet import fid as fid
 from pyro_mmvae.evaluation.frechet import frechet_classifier as frechet_classifier
 from pyro_mmvae.evaluation.frechet import frechet_distance as frechet_distance

@@ -11,16 +11,17 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.fitted_prior import FittedPrior, prior_draws, prior_protocol
 from pyro_mmvae.inference.posteriors import (
     decode_in_batches,
     draw_protocol,
     draws_at_once,
     has_all,
     posterior_draws,
-    readout,
     select,
     subset_names,
 )
@@ -57,12 +58,28 @@ def frechet_distance(real: Float[Tensor, "real feature"], generated: Float[Tenso
         )
     first, second = real.double(), generated.double()
     cov_first, cov_second = (x.mT.cov().reshape(x.shape[1], x.shape[1]) for x in (first, second))
-    values, vectors = torch.linalg.eigh(cov_first)
-    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
-    between = torch.linalg.eigvalsh(root @ cov_second @ root).clamp(min=0).sqrt().sum()
     shift = (first.mean(0) - second.mean(0)).square().sum()
+    return squared_distance(float(shift), cov_first, cov_second)
+
+
+def squared_distance(
+    shift: float, first: Float[Tensor, "feature feature"], second: Float[Tensor, "feature feature"]
+) -> float:
+    """Return the squared 2-Wasserstein distance of two Gaussians.
+
+    Args:
+        shift: The squared distance of their means.
+        first: The covariance of one of them, float64.
+        second: The covariance of the other one, float64.
+
+    Returns:
+        The squared distance, at least 0.
+    """
+    values, vectors = torch.linalg.eigh(first)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    between = torch.linalg.eigvalsh(root @ second @ root).clamp(min=0).sqrt().sum()
     # Rounding can leave a trace that is zero slightly below zero.
-    return max(float(shift + cov_first.trace() + cov_second.trace() - 2 * between), 0.0)
+    return max(float(shift + first.trace() + second.trace() - 2 * between), 0.0)
 
 
 def frechet_classifier(
@@ -74,6 +91,7 @@ def frechet_classifier(
     subsets: Sequence[Sequence[int]] = ((),),
     seed: int = 0,
     batch_size: int | None = None,
+    prior: FittedPrior | None = None,
 ) -> list[Metric]:
     """Return the Fréchet distance of real and generated items in the features of trained classifiers.
 
@@ -89,13 +107,14 @@ def frechet_classifier(
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
             afterwards.
         batch_size: The number of items to decode at once; by default it depends on the device.
+        prior: The fitted prior that the empty subset stands for; by default the prior of the model.
 
     Returns:
         One row per subset and modality with a classifier, where ``n`` is the number of generated items. A row is left
         out if there are fewer than two items, real or generated.
     """
     device = experts.loc.device
-    real = {name: _real_features(data, classifiers, name) for name in classifiers.networks if name in data.names}
+    real = {name: real_features(data, classifiers, name) for name in classifiers.networks if name in data.names}
     rows = []
     for subset in subsets:
         kept = has_all(experts, subset)
@@ -104,20 +123,30 @@ def frechet_classifier(
             continue
         features: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, select(experts, kept), subset)
-            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device)):
+            if subset or prior is None:
+                z = posterior_draws(vae, select(experts, kept), subset)
+            else:
+                z = prior_draws(vae, int(kept.sum()), prior)
+            known = one_hot(data.covariates, data.covariate_names, kept.to(data.present.device))
+            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device), known):
                 for name in targets:
                     features[name].append(classifiers.features(name, images[name]).cpu())
         given = subset_names(subset, vae.names)
-        protocol = draw_protocol(vae, experts.num_modalities) if subset else f"prior draws, {readout(vae)}"
+        protocol = draw_protocol(vae, experts.num_modalities) if subset else prior_protocol(vae, prior)
         for name in targets:
             value = frechet_distance(real[name], torch.cat(features[name]))
             rows.append(Metric("frechet_classifier", protocol, given, name, value, len(z), seed))
     return rows
 
 
-def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) -> Tensor:
-    """Return the features of all real items of a modality."""
+def real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) -> Float[Tensor, "item feature"]:
+    """Return the features of all real items of a modality, on the CPU.
+
+    Args:
+        data: The real items, of which those that have the modality are taken.
+        classifiers: The classifiers whose penultimate layers give the features.
+        name: The name of the modality.
+    """
     rows = data.present[:, data.names.index(name)].nonzero()[:, 0]
     images = (data.modalities[name][part] for part in rows.split(1000))
     parts = (part.float() / 255 if part.dtype == torch.uint8 else part for part in images)
@@ -125,15 +154,21 @@ def _real_features(data: MultimodalDataset, classifiers: Classifiers, name: str)
 
 
 def fid_of_prior_draws(
-    vae: MultimodalVAE, data: MultimodalDataset, *, seed: int = 0, batch_size: int | None = None
+    vae: MultimodalVAE,
+    data: MultimodalDataset,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    prior: FittedPrior | None = None,
 ) -> list[Metric]:
-    """Return the Fréchet inception distance of real images and as many draws from the prior; see :func:`fid`.
+    """Return the Fréchet inception distance of real images and as many draws from a prior; see :func:`fid`.
 
     Args:
         vae: The model, in eval mode.
         data: The data set of real images.
         seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
         batch_size: The number of draws to decode at once; by default it depends on the device.
+        prior: The fitted prior to draw from; by default that of the model.
 
     Returns:
         One row per modality of RGB images.
@@ -149,11 +184,14 @@ def fid_of_prior_draws(
             continue
         real = real[data.present[:, column]].to(device)
         with seeded(seed, device), torch.no_grad():
-            z = vae.model.prior().sample(torch.Size((len(real),)))
+            z = prior_draws(vae, len(real), prior)
             size = batch_size or draws_at_once(device)
-            drawn = torch.cat([images[name] for images in decode_in_batches(vae, z, [name], size)])
+            known = one_hot(data.covariates, data.covariate_names, data.present[:, column])
+            drawn = torch.cat([images[name] for images in decode_in_batches(vae, z, [name], size, known)])
         value = fid(real.float() / 255 if real.dtype == torch.uint8 else real, drawn)
-        rows.append(Metric("fid", "Inception, prior draws, mean of the likelihood", (), name, value, len(real), seed))
+        source = "prior draws" if prior is None else f"draws of the fitted prior ({prior.label})"
+        protocol = f"Inception, {source}, mean of the likelihood"
+        rows.append(Metric("fid", protocol, (), name, value, len(real), seed))
     return rows
 
 

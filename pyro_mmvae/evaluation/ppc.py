@@ -22,8 +22,8 @@ from pyro_mmvae.inference.posteriors import subset_names
 from pyro_mmvae.inference.trace_sites import is_factor
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.run_files import split_key
-from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.names import modality_site
+from pyro_mmvae.vae.private_latents import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -137,11 +137,11 @@ def posterior_predictive(
     density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     with torch.no_grad():  # the observations are encoded once, not once per draw
         posterior = vae.guide.posterior(vae.guide.experts(observed.select(given), num_items=len(observed)), density)
-        private = private_sites(vae.private_posterior(observed.select(given)) if given else {})
+        private = vae.guide.private(observed.select(given)) if given else None
     unknown = {name: cast("Likelihood", vae.model.likelihoods[name]) for name in vae.names if name not in given}
     return _check(
         lambda: vae.model(observed, generate=True, weighted=False),
-        lambda: vae.guide.sample_posterior(posterior, others=private),
+        lambda: vae.guide.sample_posterior(posterior, others=private and (lambda z: private_sites(private(z)))),
         dict(observed.values),
         dict(observed.present),
         _Options("z", given, density, samples, seed, statistics, classifiers, ids, keep_raw),

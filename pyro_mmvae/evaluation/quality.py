@@ -119,9 +119,9 @@ def reconstruction(
                 with torch.no_grad():
                     # The draws from the prior N(0, I) double as the noise of the reparametrised private posteriors.
                     private = {name: u[part] for name, u in noise.items()}
-                    for name, posterior in private_posteriors(vae, batch, subset).items():
+                    for name, posterior in private_posteriors(vae, batch, subset)(z[part]).items():
                         private[name] = posterior.mean + posterior.stddev * private[name]
-                    means = vae.decode(z[part], private=private)
+                    means = vae.decode(z[part], private=private, covariates=batch.covariates)
                 for name, value in batch.values.items():
                     present = batch.present.get(name, torch.ones(len(value), dtype=torch.bool, device=device))
                     for metric, figures in _compare(vae, name, means[name][present], value[present]).items():

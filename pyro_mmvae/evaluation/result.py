@@ -27,6 +27,11 @@ class EvaluationOptions:
             out.
         khat_samples: The number of draws per item for PSIS k̂.
         quality: If True, reconstructions and generated images are compared with real ones.
+        diversity_items: The number of test items for the diversity of draws given each modality alone, a part of
+            ``quality``; with 0 it is left out.
+        diversity_draws: The number of draws per item for the diversity, at least 2.
+        frechet_items: The number of test items for the conditional Fréchet distance given each modality alone, a part
+            of ``quality``; with 0 it is left out.
         fid: If True, the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
         diagnostics: If True, the geometry of the experts and the use of the latent are measured.
         draws: The number of draws from the prior for joint coherence.
@@ -41,6 +46,9 @@ class EvaluationOptions:
     khat_items: int = 100
     khat_samples: int = 1000
     quality: bool = True
+    diversity_items: int = 100
+    diversity_draws: int = 10
+    frechet_items: int = 2000
     fid: bool = False
     diagnostics: bool = True
     draws: int = 1000
@@ -50,10 +58,13 @@ class EvaluationOptions:
         """Check the options.
 
         Raises:
-            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``.
+            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, or there are fewer than two draws for
+                the diversity.
         """
         if self.likelihood_subsets not in {"ends", "all"}:
             raise ValueError(f"likelihood_subsets must be 'ends' or 'all', got {self.likelihood_subsets!r}")
+        if self.diversity_draws < 2:
+            raise ValueError(f"diversity_draws must be at least 2, which make a pair, got {self.diversity_draws}")
 
     def count_parts(self, labelled: bool) -> int:
         """Return the number of parts of an evaluation, for progress bars."""

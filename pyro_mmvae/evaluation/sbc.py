@@ -19,8 +19,8 @@ from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, SeededProgram, draw_latents
 from pyro_mmvae.inference.trace_sites import is_factor
 from pyro_mmvae.likelihoods import Likelihood
-from pyro_mmvae.vae.guide import private_sites
 from pyro_mmvae.vae.names import modality_site
+from pyro_mmvae.vae.private_latents import private_sites
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 IMAGE_NOTE = (
@@ -220,7 +220,8 @@ def simulation_calibration(
 ) -> SimulationCalibration:
     """Calibrate the guide of a :class:`~pyro_mmvae.MultimodalVAE` by simulation, as in :func:`calibrate_by_simulation`.
 
-    The guide uses its mixture density if that can be evaluated, and β = w_m = 1.
+    The guide uses its mixture density if that can be evaluated, and β = w_m = 1. Categories of covariates are drawn by
+    their frequencies in the training data.
 
     Args:
         vae: The model, in eval mode.
@@ -241,19 +242,24 @@ def simulation_calibration(
             raise ValueError(f"given must name modalities of the model ({', '.join(vae.names)}), got {name!r}")
     density = "mixture" if vae.guide.has_mixture(len(vae.names)) else "joint"
     answers: list[tuple[Any, Any]] = []
+    # Drawn once, so that model and guide see the categories with which the data were simulated.
+    covariates = vae.model.covariates.draw(simulations, torch.Generator().manual_seed(seed))
 
     def model(batch: Batch | None = None, **options: Any) -> Tensor:
+        if batch is None and covariates is not None:
+            return vae.model(Batch({}, covariates=covariates), generate=True, weighted=False, **options)
         return vae.model(batch, weighted=False, **options)
 
     def guide(batch: Batch, **options: Any) -> Tensor:
         if not answers:  # the observations are encoded once, not once per draw
             posterior = vae.guide.posterior(vae.guide.experts(batch, **options), density)
-            answers.append((posterior, private_sites(vae.private_posterior(batch) if given else {})))
+            answers.append((posterior, vae.guide.private(batch) if given else None))
         posterior, private = answers[0]
-        return vae.guide.sample_posterior(posterior, others=private)
+        return vae.guide.sample_posterior(posterior, others=private and (lambda z: private_sites(private(z))))
 
     def condition(values: dict[str, Tensor]) -> Arguments:
-        return (Batch({name: values[modality_site(name)] for name in given}),), {"num_items": simulations}
+        observed = {name: values[modality_site(name)] for name in given}
+        return (Batch(observed, covariates=covariates),), {"num_items": simulations}
 
     images = any(len(modality.shape) == 3 for modality in vae.modalities if modality.name in given)
     counts = any(cast("Likelihood", vae.model.likelihoods[name]).has_size_factor for name in given)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -17,11 +17,13 @@ from pyro.infer.util import is_validation_enabled
 
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.draws import SubsetDraws
 from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
 from pyro_mmvae.aggregation.values import Prior
-from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.guides.penalized import Penalized
+from pyro_mmvae.guides.penalties import PenaltyLike
 from pyro_mmvae.guides.plate_check import PlateWatch
 from pyro_mmvae.guides.store_names import SeparatelyStored
 
@@ -29,7 +31,7 @@ BOUNDS = ("mixture", "component")
 DENSITIES = ("mixture", "component", "joint")
 
 
-class BarycentricGuide(SeparatelyStored, AutoGuide):
+class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
     r"""A guide ``z ~ aggregation(encode(...))`` over one plate.
 
     It goes wherever a Pyro guide goes: ``SVI(model, guide, Adam({"lr": 1e-3}), Trace_ELBO())``. Where the model has
@@ -57,12 +59,17 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         expert_weights_entropy: The coefficient, in nats per item and nat, of the entropy of the expert weights that is
             added to the ELBO in training, so that no modality is left out for good; the loss is then an objective and
             not a bound. 0 by default.
+        penalties: The penalties that are added to the loss in training, each a name, one of
+            :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
+            :class:`~pyro_mmvae.guides.Penalty`; none by default. Each is a ``pyro.factor`` in the plate, while the
+            guide is in training mode; ``guide.eval()`` leaves them out.
         **options: The keywords of an aggregation that is given by name, see :class:`~pyro_mmvae.Aggregation`:
             ``expert_weights``, ``subset_weights``, ``prior_expert``. An object is given them itself.
 
     Raises:
         ValueError: At construction if the aggregation or bound is unknown, the coefficient is negative, the aggregation
-            cannot serve the bound, or options or another prior are given beside an object; at the first call for a
+            cannot serve the bound, options or another prior are given beside an object, or a penalty is unknown or does
+            not have a meaning for the aggregation; at the first call for a
             mixture of more than 4,096 components, for more items than ``plate_size``, and (under Pyro's validation) if
             the model's plate has another size than the guide's, since the two would then be scaled differently.
         TypeError: If ``encode`` is not callable or does not return Experts.
@@ -99,6 +106,7 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         bound: str = "mixture",
         prior: Prior | None = None,
         expert_weights_entropy: float = 0.0,
+        penalties: Sequence[PenaltyLike] = (),
         **options: Any,
     ) -> None:
         super().__init__(None)  # the model's structure is known without a prototype
@@ -121,6 +129,7 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         self.bound, self.site = bound, site
         self.plate, self.plate_size, self.subsample_size, self.dim = plate, plate_size, subsample_size, dim
         self.expert_weights_entropy = expert_weights_entropy
+        self.set_penalties(penalties)
         self._plates_agree = False
 
     def __getstate__(self) -> dict[str, Any]:
@@ -191,7 +200,8 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
             z = self._sample_subsampled(args, kwargs)
         else:
             experts = self._experts(args, kwargs)
-            z = self.sample_posterior(self.posterior(experts), experts)
+            posterior, draws = self._posterior_with_draws(experts)
+            z = self.sample_posterior(posterior, experts, draws=draws)
         return z if self.master is None else {self.site: z}
 
     def median(self, *args: Any, **kwargs: Any) -> Any:
@@ -208,16 +218,20 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         experts: Experts | None = None,
         *,
         kl_weight: float = 1.0,
-        others: Mapping[str, TorchDistribution] | None = None,
+        others: Mapping[str, TorchDistribution] | Callable[[Tensor], Mapping[str, TorchDistribution]] | None = None,
+        draws: SubsetDraws | None = None,
     ) -> Tensor:
         """Run the sample statement in the plate, for a subclass that has its own way to the posterior.
 
         Args:
             posterior: The distribution of the latents of the items in the plate.
             experts: The experts that it came from; the entropy of their weights enters the objective if there is a
-                coefficient for it.
+                coefficient for it, and so do penalties. None leaves both out.
             kl_weight: The factor β of the log probabilities of latent sites, 1 by default.
-            others: Further latents of the items: names of sites to distributions.
+            others: Further latents of the items: names of sites to distributions, or a function from the latents to
+                them, for distributions that depend on the latents. None by default.
+            draws: The drawn subsets that the posterior was made from, see :meth:`pyro_mmvae.Aggregation.draws`, for
+                penalties; None if no subsets were drawn.
 
         Returns:
             The latents, `(…, item, latent)`.
@@ -235,9 +249,9 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         if count > size:
             raise ValueError(f"BarycentricGuide: {count} items in a plate {self.plate!r} of plate_size={size}")
         with self._plate(size, count, _device_of(posterior)):
-            z = self._sample(posterior, size, experts, kl_weight)
+            z = self._sample(posterior, size, experts, kl_weight, draws)
             with scaled(kl_weight):
-                for name, other in (others or {}).items():
+                for name, other in ((others(z) if callable(others) else others) or {}).items():
                     pyro.sample(name, other)
         return z
 
@@ -248,7 +262,8 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
             if experts.batch_shape[self.dim] == size and count < size:
                 rows = index.to(experts.loc.device)
                 experts = experts.map(lambda tensor, event_dim: tensor.index_select(self.dim - event_dim, rows))
-            return self._sample(self.posterior(experts), size, experts)
+            posterior, draws = self._posterior_with_draws(experts)
+            return self._sample(posterior, size, experts, draws=draws)
 
     def _experts(self, args: Any, kwargs: Any, index: Tensor | None = None) -> Experts:
         if index is not None and "subsample" in inspect.signature(_forward_of(self.encode)).parameters:
@@ -259,19 +274,24 @@ class BarycentricGuide(SeparatelyStored, AutoGuide):
         return experts
 
     def _sample(
-        self, posterior: TorchDistribution, size: int, experts: Experts | None, kl_weight: float = 1.0
+        self,
+        posterior: TorchDistribution,
+        size: int,
+        experts: Experts | None,
+        kl_weight: float = 1.0,
+        draws: SubsetDraws | None = None,
     ) -> Tensor:
         infer = {}
-        if self.expert_weights_entropy and experts is not None:
-            weights = self.expert_weights(experts)
-            if weights is not None:
-                entropy = weights_entropy(weights.expand(experts.mask.shape) * experts.mask)
-                name = f"{self.site}_weights_entropy"
-                pyro.factor(name, -self.expert_weights_entropy * entropy, has_rsample=True)  # the ELBO subtracts it
+        if experts is not None:
+            self.add_factors(self.entropy_term(experts))
         if is_validation_enabled() and not self._plates_agree:
             infer = PlateWatch.install(self, size, None if experts is None else experts.num_modalities)
         with scaled(kl_weight):
-            return cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
+            z = cast("Tensor", pyro.sample(self.site, posterior, infer=infer))
+        if experts is not None and self.is_penalized:
+            # Only now is it known which subsets were drawn, as Pyro may have expanded the posterior.
+            self.add_factors(self.penalties_of(*((experts, None) if draws is None else draws.latest())))
+        return z
 
     def _plate(self, size: int, count: int, device: torch.device | None) -> Any:
         if self.master is not None:

@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.own.writing import category_strings
 from pyro_mmvae.files import write_text
 from pyro_mmvae.inference.items import Items
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -43,7 +44,7 @@ def to_storage(values: Tensor, spec: ModalitySpec, dtype: torch.dtype | None) ->
 
 
 def describe_completed(folder: Path, vae: MultimodalVAE, items: Items, imputed: NDArray[np.bool_]) -> None:
-    """Write everything but the values of modalities of a complete data set: labels, mask, split and description.
+    """Write everything but the values of a complete data set: labels, covariates, mask, split and description.
 
     Args:
         folder: The folder that holds one file per modality.
@@ -66,6 +67,10 @@ def describe_completed(folder: Path, vae: MultimodalVAE, items: Items, imputed: 
     for name, column in zip(names, columns, strict=True):
         settings = vae.modalities[column].settings()
         meta["modalities"][name] = {key: settings[key] for key in _KEYS if key in settings}
+    for name in data.covariates:
+        np.save(folder / f"covariate_{name}.npy", category_strings([data], name)[items.rows])
+    if data.covariates:
+        meta["categories"] = {name: list(categories) for name, categories in data.covariate_names.items()}
     if data.labels is not None:
         labels = data.labels.cpu().numpy()[items.rows]
         if data.label_names:

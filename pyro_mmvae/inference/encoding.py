@@ -70,7 +70,8 @@ def encode(
         given: The modalities to condition on, where an item has them; all by default, the prior if empty.
         statistic: ``"mean"`` (default) for posterior means, ``"loc_scale"`` for means and standard deviations, or
             ``"draw"`` for one draw per item.
-        private: If True, the private latents of the modalities given are added; False by default.
+        private: If True, the private latents of the modalities given are added; False by default. If their posteriors
+            depend on z, they are those at the z returned: its mean, or the draw.
         density: ``"mixture"`` for the whole posterior or ``"joint"`` for the component of all modalities given; by
             default the mixture, or the joint component if the mixture has more than 4,096 components.
         batch_size: The number of items to read at once, 500 by default.
@@ -91,7 +92,7 @@ def encode(
     for part, batch, experts in encoded_batches(vae, chosen, names, batch_multiple(batch_size, CHUNK)):
         arrays = _latents(vae, experts, statistic, density, seed, part.start)
         if private and batch.values:
-            arrays |= _private_latents(vae, batch, statistic, seed, part.start)
+            arrays |= _private_latents(vae, batch, arrays["z"], statistic, seed, part.start)
         for name, value in arrays.items():
             blocks.setdefault(name, []).append(value.cpu().numpy())
         if progress is not None:
@@ -149,10 +150,12 @@ def _latents(
     return {"z": means} if statistic == "mean" else {"z": means, "z_scale": scales}
 
 
-def _private_latents(vae: MultimodalVAE, batch: Batch, statistic: str, seed: int, start: int) -> dict[str, Tensor]:
-    """Return the statistic of the private latents of one batch."""
+def _private_latents(
+    vae: MultimodalVAE, batch: Batch, z: Tensor, statistic: str, seed: int, start: int
+) -> dict[str, Tensor]:
+    """Return the statistic of the private latents of one batch given its shared latents."""
     result: dict[str, Tensor] = {}
-    for number, (name, posterior) in enumerate(vae.private_posterior(batch).items()):
+    for number, (name, posterior) in enumerate(vae.private_posterior(batch, z).items()):
         if statistic == "draw":
             mean, scale = _moments(posterior)
             noise = []

@@ -162,11 +162,13 @@ def sample_importance(
         for start in range(0, samples, chunk):
             count = torch.Size((min(chunk, samples - start),))
             z = posterior.sample(count)
-            u = {name: expert.sample(count) for name, expert in private.items()}
-            proposal.append(sum((private[name].log_prob(value) for name, value in u.items()), posterior.log_prob(z)))
+            experts_of_u = private(z)
+            u = {name: expert.sample() for name, expert in experts_of_u.items()}
+            at_draws = (experts_of_u[name].log_prob(value) for name, value in u.items())
+            proposal.append(sum(at_draws, posterior.log_prob(z)))
             at_priors = (vae.model.private_prior(name).log_prob(value) for name, value in u.items())
             priors.append(sum(at_priors, prior.log_prob(z)))
-            parameters = vae.model.parameters_given(z, values, u)
+            parameters = vae.model.parameters_given(z, values, u, batch.covariates)
             for name, value in values.items():
                 terms: Any = vae.model.likelihoods[name](parameters[name], value)
                 log_prob = terms.log_prob(value)

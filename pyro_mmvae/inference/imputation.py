@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +30,7 @@ from pyro_mmvae.inference.items import (
     seeded_chunk,
     select_items,
 )
-from pyro_mmvae.inference.posteriors import density_of, select, subset_posterior
+from pyro_mmvae.inference.posteriors import density_of, private_posteriors, select, subset_posterior
 from pyro_mmvae.inference.predictive import PredictiveFigures, Summary, summarise_predictive
 from pyro_mmvae.inference.stores import FolderStore, MemoryStore, Store, new_folder
 from pyro_mmvae.likelihoods import Likelihood
@@ -44,6 +44,10 @@ _METHOD = (
     "quantiles: of draws of the observations, one per draw of the latent; private latents of imputed modalities: from "
     "their priors; counts: of an item with the reference total; observed values: copied, with sd 0"
 )
+_METHOD_OF_COVARIATES = (
+    "with covariates: observed values are decoded anew under the requested categories, with their private latents from "
+    "the posteriors given the observation; encoders see each item's own categories"
+)
 
 
 @torch.no_grad()
@@ -54,6 +58,7 @@ def impute(
     items: ItemsLike = None,
     given: Sequence[str] | None = None,
     targets: Sequence[str] | None = None,
+    covariates: Mapping[str, str] | None = None,
     draws: int = 20,
     quantiles: Sequence[float] = (),
     multiple: bool = False,
@@ -70,12 +75,18 @@ def impute(
     copied. See :func:`~pyro_mmvae.inference.predictive.summarise_predictive` for mean, standard deviation and
     quantiles. An item without any modality in ``given`` is imputed from the prior.
 
+    With ``covariates`` the targets are decoded as if all items were of these categories, while the encoders see each
+    item's own; its categories of other covariates are kept. Every target of every item is then imputed, observed or
+    not, which removes the effect of the covariate from it as far as the model has learned it.
+
     Args:
         vae: The model, in eval mode.
         data: The data set that holds the items.
         items: The selection of items, see :func:`~pyro_mmvae.inference.items.select_items`; all by default.
         given: The modalities whose observations are used and kept; all by default.
         targets: The modalities to impute; all by default.
+        covariates: The category to decode by the name of the covariate, such as ``{"donor": "A"}``; by default, and
+            for covariates left out, each item's own.
         draws: The number of draws of the latent per item, at least 2; 20 by default.
         quantiles: The levels of the quantiles, between 0 and 1; none by default.
         multiple: If True, each draw also makes one complete data set, with observations drawn from the likelihood;
@@ -98,14 +109,17 @@ def impute(
     check_shapes(vae, data)
     chosen, names = select_items(data, items), choose_given(vae, given)
     wanted_names = choose_given(vae, targets, "targets")
-    imputed = _find_imputed(vae, chosen, names, wanted_names)
-    job = _Job(vae, chosen, names, imputed, draws, PredictiveFigures(levels, multiple), density, seed)
+    requested = vae.covariate_vector(covariates) if covariates else None
+    imputed = _find_imputed(vae, chosen, () if covariates else names, wanted_names)
+    job = _Job(vae, chosen, names, imputed, draws, PredictiveFigures(levels, multiple), density, seed, requested)
     summary = {
         "method": _METHOD, "names": list(vae.names), "given": list(names), "items": len(chosen),
         "imputed": dict(zip(vae.names, imputed.sum(0).tolist(), strict=True)), "draws": draws,
         "quantiles": list(levels), "multiple": multiple, "seed": seed,
         "density": density or density_of(vae, len(vae.names)),
     }  # fmt: skip
+    if covariates:
+        summary |= {"covariates": dict(covariates), "method": f"{_METHOD}; {_METHOD_OF_COVARIATES}"}
     if folder is None:
         memory = MemoryStore()
         job.run(memory, batch_size, progress)
@@ -155,6 +169,7 @@ class _Job:
     figures: PredictiveFigures
     density: str | None
     seed: int
+    requested: Tensor | None = None
 
     def run(self, store: Store, batch_size: int, progress: Progress | None) -> None:
         """Impute all items and append the results to a store."""
@@ -190,8 +205,12 @@ class _Job:
         if here:
             posterior = subset_posterior(self.vae, select(experts, chunk), range(experts.num_modalities), self.density)
             with seeded_chunk(experts.loc.device, self.seed, first):
-                z = posterior.sample(torch.Size((self.draws,)))[:, rows]
-                summaries = summarise_predictive(self.vae, z, here, self.figures)
+                z = posterior.sample(torch.Size((self.draws,)))
+                private = {name: u[:, rows] for name, u in self._private_draws(batch, here, chunk, z).items()}
+                known = self._decoded_covariates(batch, chunk, rows)
+                summaries = summarise_predictive(
+                    self.vae, z[:, rows], here, self.figures, covariates=known, private=private
+                )
         for name in targets:
             mask = imputed[:, self.vae.names.index(name)]
             figures = self._figures(name, _observed(self.vae, batch, name, chunk, len(mask)), mask, rows, summaries)
@@ -199,6 +218,21 @@ class _Job:
                 store.append(f"{key}/{name}", value)
         if self.figures.draws:
             self._append_completed(store, batch, chunk, first, imputed, rows, summaries)
+
+    def _decoded_covariates(self, batch: Batch, chunk: slice, rows: Tensor) -> Tensor | None:
+        """Return the covariates to decode some items of a chunk with."""
+        own = None if batch.covariates is None else batch.covariates[chunk][rows]
+        if self.requested is None:
+            return own
+        return self.vae.model.covariates.replace(own, self.requested).expand(len(rows), -1)
+
+    def _private_draws(self, batch: Batch, names: Sequence[str], chunk: slice, z: Tensor) -> dict[str, Tensor]:
+        """Return draws of the private latents of modalities that were observed and are decoded anew."""
+        if self.requested is None:
+            return {}
+        given = [self.vae.names.index(name) for name in self.given]
+        found = private_posteriors(self.vae, batch.rows(chunk), given, names)(z)
+        return {name: posterior.sample() for name, posterior in found.items()}
 
     def _figures(
         self,

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 ItemsLike: TypeAlias = int | slice | Sequence[int] | Sequence[str] | NDArray[Any] | None
@@ -39,7 +40,7 @@ class Items:
         return len(self.rows)
 
     def read(self, part: slice, names: Sequence[str], device: torch.device | str = "cpu") -> Batch:
-        """Read some modalities of some items.
+        """Read some modalities of some items, and their covariates.
 
         Args:
             part: The positions of the items among the selected ones.
@@ -49,7 +50,7 @@ class Items:
         data, rows = self.data, torch.from_numpy(self.rows[part]).to(self.data.present.device)
         values = {name: value[rows] for name, value in data.modalities.items() if name in names}
         masks = {} if data.complete else dict(zip(data.names, data.present[rows].unbind(-1), strict=True))
-        return Batch(values, masks).to(device)
+        return Batch(values, masks, one_hot(data.covariates, data.covariate_names, rows)).to(device)
 
     def present(self, names: Sequence[str]) -> NDArray[np.bool_]:
         """Return True for each observed modality of each item, `(item, modality)`, in the order of ``names``."""

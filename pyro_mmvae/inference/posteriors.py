@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -162,8 +162,8 @@ def posterior_draws(
 
 def private_posteriors(
     vae: MultimodalVAE, batch: Batch, subset: Sequence[int], names: Iterable[str] | None = None
-) -> dict[str, TorchDistribution]:
-    """Return the posteriors of the private latents of a subset, without gradients.
+) -> Callable[[Tensor], dict[str, TorchDistribution]]:
+    """Return the posteriors of the private latents of a subset, without gradients, as a function of shared latents.
 
     Args:
         vae: The model, in eval mode.
@@ -172,17 +172,28 @@ def private_posteriors(
         names: The modalities whose private posteriors to return; all modalities of the subset by default.
 
     Returns:
-        A mapping from modality to a distribution of batch shape `(item,)`, for modalities with a private latent only.
+        A function from z `(*sample, item, latent)` to a mapping from modality to a distribution of batch shape
+        `(*sample, item)`, for modalities with a private latent only. The batch is encoded once.
     """
     given = [name for name in subset_names(subset, vae.names) if names is None or name in names]
     private = [name for name in given if name in vae.model.private_sizes and name in batch.values]
     with torch.no_grad():
-        return vae.private_posterior(batch.select(private)) if private else {}
+        posteriors_given = vae.guide.private(batch.select(private)) if private else None
+
+    @torch.no_grad()
+    def at(z: Tensor) -> dict[str, TorchDistribution]:
+        return {} if posteriors_given is None else posteriors_given(z)
+
+    return at
 
 
 @torch.no_grad()
 def decode_in_batches(
-    vae: MultimodalVAE, z: Float[Tensor, "item latent"], names: Sequence[str], size: int
+    vae: MultimodalVAE,
+    z: Float[Tensor, "item latent"],
+    names: Sequence[str],
+    size: int,
+    covariates: Float[Tensor, "item covariate"] | None = None,
 ) -> Iterator[dict[str, Tensor]]:
     """Decode latents to the means of modalities, batch by batch, with private latents drawn from their priors.
 
@@ -191,6 +202,8 @@ def decode_in_batches(
         z: Latents of all items.
         names: The modalities to decode.
         size: The number of items to decode at once.
+        covariates: The indicators of the items' categories; frequencies take the place of unknown ones, by default of
+            all.
 
     Yields:
         For each batch in turn, a mapping from modality to means `(item, *shape)`.
@@ -198,7 +211,8 @@ def decode_in_batches(
     private = vae.model.private_draws(z, names)
     for start in range(0, len(z), size):
         part = slice(start, start + size)
-        yield vae.decode(z[part], names, {name: u[part] for name, u in private.items()})
+        known = None if covariates is None else covariates[part]
+        yield vae.decode(z[part], names, {name: u[part] for name, u in private.items()}, known)
 
 
 def draw_protocol(vae: MultimodalVAE, num_modalities: int, density: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -51,12 +51,19 @@ class Summary:
 
 @torch.no_grad()
 def summarise_predictive(
-    vae: MultimodalVAE, z: Float[Tensor, "draw item latent"], names: Sequence[str], figures: PredictiveFigures
+    vae: MultimodalVAE,
+    z: Float[Tensor, "draw item latent"],
+    names: Sequence[str],
+    figures: PredictiveFigures,
+    *,
+    covariates: Float[Tensor, "item covariate"] | None = None,
+    private: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Summary]:
     r"""Summarise the posterior predictive distributions of modalities that were not observed.
 
-    Private latents are drawn from their priors. The mean is that of the likelihoods' means over the draws of z. The
-    variance is by the law of total variance, with the variance of the likelihood as its distribution has it:
+    Private latents that are not given are drawn from their priors. The mean is that of the likelihoods' means over the
+    draws of z. The variance is by the law of total variance, with the variance of the likelihood as its distribution
+    has it:
 
     .. math:: \mathrm{Var}\, x = E_z[\mathrm{Var}(x \mid z)] + \mathrm{Var}_z(E[x \mid z])
 
@@ -68,6 +75,9 @@ def summarise_predictive(
         z: Draws of the latent, two or more.
         names: The modalities to summarise.
         figures: The figures to compute in addition to mean and standard deviation.
+        covariates: The indicators of the items' categories; frequencies take the place of unknown ones, by default of
+            all.
+        private: Modality name to draws of private latents `(draw, item, private)`; none by default.
 
     Returns:
         The figures by name of the modality.
@@ -75,7 +85,9 @@ def summarise_predictive(
     totals = {name: _Totals(cast("Likelihood", vae.model.likelihoods[name]), figures) for name in names}
     size = max(_BLOCKS * draws_at_once(z.device) // z.shape[1], 1)
     for start in range(0, len(z), size):
-        parameters = vae.model.parameters_given(z[start : start + size], names)
+        part = slice(start, start + size)
+        known = {name: u[part] for name, u in (private or {}).items()}
+        parameters = vae.model.parameters_given(z[part], names, known, covariates)
         for name, total in totals.items():
             total.add(parameters[name])
     return {name: total.summary() for name, total in totals.items()}

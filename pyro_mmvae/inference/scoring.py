@@ -103,12 +103,8 @@ def _likelihoods(
     every = range(experts.num_modalities)
     for offset in range(0, len(experts.loc), CHUNK):
         rows = slice(offset, offset + CHUNK)
-        chunk = Batch(
-            {name: value[rows] for name, value in batch.values.items()},
-            {name: mask[rows] for name, mask in batch.present.items()},
-        )
         with seeded_chunk(experts.loc.device, seed, start + offset):
-            drawn = sample_importance(vae, select(experts, rows), chunk, every, draws)
+            drawn = sample_importance(vae, select(experts, rows), batch.rows(rows), every, draws)
         weights = drawn.log_weights(tuple(drawn.log_likelihood))
         parts["log_likelihood"].append(log_mean_exp(weights))
         parts["ess"].append(effective_sample_size(weights))
@@ -148,12 +144,15 @@ class _Spreads:
 def _errors(vae: MultimodalVAE, batch: Batch, experts: Experts, spreads: _Spreads) -> Tensor:
     """Return the error of each modality at the posterior mean, and record the spread of the observed values."""
     z = posterior_means(vae, experts, range(experts.num_modalities))
-    private = {name: cast("Tensor", q.mean) for name, q in vae.private_posterior(batch).items()} if batch.values else {}
+    posteriors_of_u = vae.private_posterior(batch, z) if batch.values else {}
+    private = {name: cast("Tensor", q.mean) for name, q in posteriors_of_u.items()}
     result = experts.loc.new_zeros(len(z), experts.num_modalities)
     names = [name for name in vae.names if name in batch.values]
     for start in range(0, len(z), CHUNK):
         rows = slice(start, start + CHUNK)
-        means = vae.decode(z[rows], names, {name: u[rows] for name, u in private.items()})
+        known = {name: u[rows] for name, u in private.items()}
+        covariates = None if batch.covariates is None else batch.covariates[rows]
+        means = vae.decode(z[rows], names, known, covariates)
         for name in names:
             likelihood, value = cast("Likelihood", vae.model.likelihoods[name]), batch.values[name][rows]
             wrong: Tensor

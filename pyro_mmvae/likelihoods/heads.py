@@ -12,22 +12,30 @@ from torch import nn
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.likelihoods.base import Likelihood, bounded
+from pyro_mmvae.likelihoods.calibrated import SCALE_FLOOR, SCALE_NAMES, CalibratedScale, parse_calibrated
+from pyro_mmvae.likelihoods.generalized_normal import SharedScaleGeneralizedNormal
 from pyro_mmvae.likelihoods.shared_scale import SharedScaleLaplace, SharedScaleNormal, _SharedScale
 
 OUTPUTS = ("identity", "sigmoid")
 """Links between the output of a decoder and the mean of a Laplace or Normal likelihood."""
 
-SCALE_FLOOR = 1e-4
-"""The least value of a learned scale, without which the density of values reproduced exactly grows without bound."""
-
 
 class _LocationLikelihood(Likelihood):
     """A location family with one scale.
 
+    With a calibrated scale there are two. In training mode the distribution has the fixed training scale b₀, so that
+    the gradients of the networks, and the loss, are those of a likelihood of the scale b₀: an objective that is not a
+    bound on the evidence of the calibrated model. In eval mode it has the calibrated scale b, which follows the mean
+    residual of the training, see :class:`~pyro_mmvae.likelihoods.CalibratedScale`. Relative to the likelihood of the
+    scale b, the training multiplies the reconstruction term of a Laplace likelihood by b/b₀, of a Normal one by
+    (b/b₀)², or the KL term by the inverse: the product of β and b stays constant, where ``"learned"`` lets the weight
+    of the reconstruction grow as the residuals shrink.
+
     Args:
         shape: Shape of one item.
-        scale: A positive number, or ``"learned"`` for one trained scalar that starts at 1 and stays at
-            ``SCALE_FLOOR`` or above.
+        scale: A positive number; ``"learned"`` for one trained scalar that starts at 1 and stays at ``SCALE_FLOOR`` or
+            above; or ``"calibrated"`` for one scale in closed form, ``"calibrated_per_feature"`` for one per feature,
+            either with its training scale b₀ as in ``"calibrated:0.75"``, 1 by default.
         output: ``"identity"`` if the decoder returns the mean, the default; ``"sigmoid"`` if it returns its logit.
 
     Raises:
@@ -35,6 +43,7 @@ class _LocationLikelihood(Likelihood):
     """
 
     distribution: type[_SharedScale]
+    power: ClassVar[int]
 
     def __init__(self, shape: tuple[int, ...], scale: float | str, output: str = "identity") -> None:
         super().__init__(shape)
@@ -42,30 +51,51 @@ class _LocationLikelihood(Likelihood):
             raise ValueError(f"output must be one of {', '.join(OUTPUTS)}, got {output!r}")
         self.output = output
         self.scale: float | None = None
-        if scale == "learned":
+        self.calibration: CalibratedScale | None = None
+        calibrated = parse_calibrated(scale)
+        if calibrated is not None:
+            per_feature, training_scale = calibrated
+            self.calibration = CalibratedScale(self.shape if per_feature else (), training_scale or 1.0, self.power)
+        elif scale == "learned":
             self.log_scale = nn.Parameter(torch.zeros(()))
         elif isinstance(scale, str) or not scale > 0 or not math.isfinite(scale):
-            raise ValueError(f"scale of a likelihood must be a positive number or 'learned', got {scale!r}")
+            raise ValueError(f"scale of a likelihood must be a positive number, {SCALE_NAMES}, got {scale!r}")
         else:
             self.scale = float(scale)
 
     def forward(self, parameters: Tensor, observed: Tensor | None = None) -> TorchDistribution:
         """Return the distribution of `(*batch, *shape)`."""
-        scale = bounded(self.log_scale, math.log(SCALE_FLOOR)).exp() if self.scale is None else self.scale
         loc = parameters.sigmoid() if self.output == "sigmoid" else parameters
+        if self.calibration is not None:
+            return self._calibrated(self.calibration, loc)
+        scale = bounded(self.log_scale, math.log(SCALE_FLOOR)).exp() if self.scale is None else self.scale
         return self.distribution(loc, scale, event_dim=len(self.shape))
+
+    def _calibrated(self, calibration: CalibratedScale, loc: Tensor) -> TorchDistribution:
+        """Return the distribution that is trained, or the calibrated one in eval mode."""
+        axes = len(self.shape)
+        calibration.update()
+        if self.training:
+            trained = self.distribution(loc, calibration.training_scale, event_dim=axes)
+            trained.follow = calibration.follow
+            return trained
+        if calibration.is_generalized:
+            return SharedScaleGeneralizedNormal(loc, calibration.scale, calibration.exponent, event_dim=axes)
+        return self.distribution(loc, calibration.scale, event_dim=axes)
 
 
 class LaplaceLikelihood(_LocationLikelihood):
-    """A Laplace likelihood with one scale, fixed or learned; the decoder returns the mean or its logit."""
+    """A Laplace likelihood with a fixed, learned or calibrated scale; the decoder returns the mean or its logit."""
 
     distribution = SharedScaleLaplace
+    power = 1
 
 
 class NormalLikelihood(_LocationLikelihood):
-    """A Normal likelihood with one scale, fixed or learned; the decoder returns the mean or its logit."""
+    """A Normal likelihood with a fixed, learned or calibrated scale; the decoder returns the mean or its logit."""
 
     distribution = SharedScaleNormal
+    power = 2
 
 
 class BernoulliLikelihood(Likelihood):

@@ -115,8 +115,8 @@ def make_likelihood(
     Args:
         name: A name of ``LIKELIHOODS``.
         shape: Shape of one item.
-        scale: Scale of ``laplace`` and ``normal``: a positive number, or ``"learned"`` for one trained scalar that
-            starts at 1. 0.75 by default.
+        scale: Scale of ``laplace`` and ``normal``: a positive number, ``"learned"`` for one trained scalar that starts
+            at 1, or ``"calibrated"`` or ``"calibrated_per_feature"``, see :class:`LaplaceLikelihood`. 0.75 by default.
         classes: Number of classes of ``categorical``, two or more.
         reference_total: Total count that the likelihoods of counts assume for an item whose total is unknown. 1 by
             default.

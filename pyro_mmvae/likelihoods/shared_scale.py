@@ -1,9 +1,10 @@
-"""Location families with one scale shared by a whole event."""
+"""Location families with one scale shared by a whole event, or by all items per pixel."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -14,13 +15,18 @@ from pyro_mmvae._typing import Float, Tensor
 
 
 class _SharedScale(TorchDistribution):
-    """A location family with one scale shared by a whole event.
+    """A location family with one scale shared by a whole event, or one per pixel of it.
 
     The log of the scale is taken once, where torch's families would take it of every pixel.
+
+    Attributes:
+        follow: A function that :meth:`log_prob` calls with the energies of the pixels and their sums per event, such as
+            :meth:`~pyro_mmvae.likelihoods.CalibratedScale.follow`; None, the default, for none.
     """
 
     arg_constraints: ClassVar[dict[str, Any]] = {"loc": constraints.real, "scale": constraints.positive}
     has_rsample = True
+    follow: Callable[[Tensor, Tensor], None] | None = None
 
     def __init__(
         self, loc: Tensor, scale: Tensor | float, event_dim: int = 1, validate_args: bool | None = None
@@ -38,7 +44,7 @@ class _SharedScale(TorchDistribution):
 
     @property
     def scale(self) -> Tensor:
-        """The scale as a scalar tensor."""
+        """The scale as a tensor, a scalar or of the shape of an event."""
         if isinstance(self.given_scale, Tensor):
             return self.given_scale
         dtype = torch.promote_types(self.loc.dtype, torch.float32)
@@ -53,12 +59,20 @@ class _SharedScale(TorchDistribution):
         """Return the log density of whole events, in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        energy, axes = self._energy(value - self.loc), len(self.event_shape)
-        if axes:  # a sum over no axes would be one over the batch
-            energy = energy.sum(tuple(range(-axes, 0)))
-        scale = self.given_scale
+        energy, scale = self._energy(value - self.loc), self.given_scale
+        if isinstance(scale, Tensor) and scale.dim():
+            log_scales = scale.log().sum()
+            return -self._sum(energy * self._precision()) - self.event_shape.numel() * self._log_normaliser - log_scales
+        total = self._sum(energy)
+        if self.follow is not None:
+            self.follow(energy, total)
         log_scale = scale.log() if isinstance(scale, Tensor) else math.log(scale)
-        return energy * -self._precision() - self.event_shape.numel() * (self._log_normaliser + log_scale)
+        return total * -self._precision() - self.event_shape.numel() * (self._log_normaliser + log_scale)
+
+    def _sum(self, energy: Tensor) -> Tensor:
+        """Return the sum over each event."""
+        axes = len(self.event_shape)
+        return energy.sum(tuple(range(-axes, 0))) if axes else energy  # a sum over no axes would be one over the batch
 
     def rsample(self, sample_shape: Any = torch.Size()) -> Tensor:
         """Draw values with pathwise gradients."""
@@ -69,7 +83,7 @@ class _SharedScale(TorchDistribution):
         """Return the distribution with a larger batch shape."""
         new = self._get_checked_instance(type(self), _instance)
         new.loc = self.loc.expand(torch.Size(batch_shape) + self.event_shape)
-        new.given_scale = self.given_scale
+        new.given_scale, new.follow = self.given_scale, self.follow
         super(_SharedScale, new).__init__(torch.Size(batch_shape), self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
@@ -83,7 +97,7 @@ class _SharedScale(TorchDistribution):
 
     @abstractmethod
     def _precision(self) -> Tensor | float:
-        """Return the scalar that the energy is multiplied by."""
+        """Return what the energy is multiplied by, a scalar or one number per pixel."""
 
     @abstractmethod
     def _noise(self, shape: torch.Size) -> Tensor:
@@ -97,7 +111,7 @@ class SharedScaleLaplace(_SharedScale):
 
     Args:
         loc: The location, of shape `(*batch, *event)`.
-        scale: Scale b, a number or a scalar tensor that may require a gradient.
+        scale: Scale b, a number, a scalar tensor that may require a gradient, or a tensor of one per pixel `(*event)`.
         event_dim: Number of last dimensions that make one event. 1 by default.
         validate_args: If True, check that values lie in the support. False by default.
     """
@@ -128,7 +142,8 @@ class SharedScaleNormal(_SharedScale):
 
     Args:
         loc: The location, of shape `(*batch, *event)`.
-        scale: Standard deviation σ, a number or a scalar tensor that may require a gradient.
+        scale: Standard deviation σ, a number, a scalar tensor that may require a gradient, or a tensor of one per pixel
+            `(*event)`.
         event_dim: Number of last dimensions that make one event. 1 by default.
         validate_args: If True, check that values lie in the support. False by default.
     """

@@ -53,13 +53,14 @@ def draw_run(path: Path) -> list[Path]:
 
 
 def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
-    """Plot the objective, the KL divergence and the log likelihood of each modality by epoch, a panel for each.
+    """Plot the objective, the KL divergence, the log likelihood of each modality and the penalties, a panel for each.
 
     Log likelihoods of modalities differ by orders of magnitude, so that one axis would show only one of them.
     """
     epochs = [row["epoch"] + 1 for row in rows]
     names = list(rows[0]["log_likelihood"])
-    height = -(-(2 + len(names)) // _CURVE_COLUMNS)
+    penalties = list(dict.fromkeys(name for row in rows for name in row.get("penalties", {})))
+    height = -(-(2 + len(names) + bool(penalties)) // _CURVE_COLUMNS)
     figure = Figure(figsize=(3.4 * _CURVE_COLUMNS, 3.2 * height), layout="constrained")
     left, middle, *others = figure.subplots(height, _CURVE_COLUMNS, squeeze=False).ravel()
     beta = f"training objective, β = {rows[0]['beta']:g}"
@@ -76,9 +77,16 @@ def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
             axis.plot(epochs, values, ms=3, label="validation", **line_style(1))
         axis.set_title("\n".join(break_lines(f"reconstruction of {name}", _TITLE_LETTERS)))
         axis.set_ylabel("log p(x_m | z), nats per item")
-    for axis in others[len(names) :]:
+    used = len(names) + bool(penalties)
+    if penalties:
+        axis = others[len(names)]
+        for number, name in enumerate(penalties):
+            values = [row.get("penalties", {}).get(name, np.nan) for row in rows]
+            axis.plot(epochs, values, ms=3, label=legend_label(name), **line_style(number))
+        axis.set(title="penalties, added to the loss", ylabel="nats per item")
+    for axis in others[used:]:
         axis.axis("off")
-    for axis in (left, middle, *others[: len(names)]):
+    for axis in (left, middle, *others[:used]):
         axis.set_xlabel("epoch")
         axis.title.set_fontsize(9)
         axis.xaxis.get_major_locator().set_params(integer=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pyro_mmvae import inference
 from pyro_mmvae.data import DataDescription, MultimodalDataset, match_data, to_dataset
+from pyro_mmvae.data.own.omics import find_columns, is_omics_object
 from pyro_mmvae.inference import Imputation, ItemTable, Predictor
 from pyro_mmvae.inference.items import ItemsLike
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -49,6 +50,7 @@ class Answers:
         *,
         split: str | None = None,
         options: Mapping[str, Any] | None = None,
+        covariates: Any = None,
         missing_features: str = "error",
         surplus_features: str = "error",
     ) -> MultimodalDataset:
@@ -61,6 +63,9 @@ class Answers:
                 order, for files of the user.
             options: Options of the loader by name; files in the format of the training data inherit from the run those
                 that say how values are read.
+            covariates: Categories of the items of values, by the name of the covariate, as in
+                :func:`pyro_mmvae.data.to_dataset`; by default the columns of an AnnData or MuData object that have the
+                names of the run's covariates, and otherwise unknown.
             missing_features: Treatment of features that the data lack, ``"error"`` (default) or ``"fill"``, see
                 :func:`pyro_mmvae.data.match_data`.
             surplus_features: Treatment of features that the training data lacked, ``"error"`` (default) or ``"drop"``.
@@ -79,9 +84,12 @@ class Answers:
                 return result
         else:
             description = self.description
+            if covariates is None and is_omics_object(data):
+                covariates = find_columns(data, description.covariate_names)
             result = to_dataset(
-                data, specs=self.modality_specs, shapes=description.shapes, name="data", split=split or "all"
-            )
+                data, covariates=covariates, specs=self.modality_specs, shapes=description.shapes, name="data",
+                split=split or "all",
+            )  # fmt: skip
         features: Any = {"missing_features": missing_features, "surplus_features": surplus_features}
         return match_data(result, self.description, **features).data
 
@@ -130,6 +138,7 @@ class Answers:
         draws: int = 20,
         quantiles: Sequence[float] = (),
         multiple: bool = False,
+        covariates: Mapping[str, str] | None = None,
         density: str | None = None,
         batch_size: int = 500,
         seed: int = 0,
@@ -147,6 +156,9 @@ class Answers:
             draws: The number of draws of the latent per item, 20 by default.
             quantiles: The levels of the quantiles, between 0 and 1; none by default.
             multiple: If True, each draw also makes one complete data set; False by default.
+            covariates: Category to decode all items under, by the name of the covariate, such as ``{"donor": "A"}``,
+                which removes the effect of the donor: encoders see the items' own categories. By default decoders see
+                those as well.
             density: ``"mixture"`` or ``"joint"``; by default the mixture unless it has too many components.
             batch_size: The number of items to read at once, 500 by default.
             seed: The seed of all draws, 0 by default.
@@ -158,8 +170,8 @@ class Answers:
         """
         return inference.impute(
             self.vae, self.dataset(data, split=split), items=items, given=given, targets=targets, draws=draws,
-            quantiles=quantiles, multiple=multiple, density=density, batch_size=batch_size, seed=seed,
-            folder=None if folder is None else Path(folder), force=force,
+            quantiles=quantiles, multiple=multiple, covariates=covariates, density=density,
+            batch_size=batch_size, seed=seed, folder=None if folder is None else Path(folder), force=force,
         )  # fmt: skip
 
     def predictor(self, label: str | None = None, *, refit: bool = False) -> Predictor:

@@ -20,7 +20,7 @@ from pyro_mmvae.runs.train_settings import TrainConfig
 RUN_FOLDER = "./"
 """The beginning of the names of data in the directory of the run itself."""
 
-_NAMED = ("model.aggregation", "train.objective")
+_NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
 
 
@@ -82,7 +82,8 @@ def make_config(
     tree = _override(copy.deepcopy(file), overrides or {})
     if use_recipe:
         name = _recipe_of(tree)
-        tree = _override(_merge(RECIPES[name].settings, file), {**(overrides or {}), "recipe": name})
+        defaults = _override({}, RECIPES[name].settings)
+        tree = _override(_merge(defaults, file), {**(overrides or {}), "recipe": name})
     try:
         return Config.model_validate(tree)
     except ValidationError as error:

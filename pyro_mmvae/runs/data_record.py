@@ -60,11 +60,23 @@ class DataRecord:
     class_names: tuple[str, ...] = ()
     label_names: tuple[str, ...] = ()
 
-    def describe(self, shapes: Mapping[str, tuple[int, ...]], specs: Mapping[str, ModalitySpec]) -> DataDescription:
-        """Return the description of the training data, with shapes and descriptions of modalities from a checkpoint."""
+    def describe(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        specs: Mapping[str, ModalitySpec],
+        covariate_names: Mapping[str, tuple[str, ...]] | None = None,
+    ) -> DataDescription:
+        """Return the description of the training data, of which a checkpoint holds what its model depends on.
+
+        Args:
+            shapes: Shape of one item of each modality, by name.
+            specs: Description of each modality, by name.
+            covariate_names: Names of the categories of each covariate by its name; none by default.
+        """
         return DataDescription(
-            shapes, specs, self.feature_names, self.feature_means, self.class_names, self.label_names
-        )
+            shapes, specs, self.feature_names, self.feature_means, self.class_names, self.label_names,
+            covariate_names or {},
+        )  # fmt: skip
 
 
 _ADAPTER = TypeAdapter(DataRecord)

@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator, model_validator
 
-from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.aggregation.subsets import check_subset_weights
+from pyro_mmvae.modality_spec import ModalitySpec, ScaleSetting
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
+from pyro_mmvae.vae.priors import STANDARD, make_prior
 
 
 @dataclass(frozen=True)
@@ -56,13 +58,28 @@ class ModelConfig(Section):
     private_size: int = Field(
         0, ge=0, description="Number of latent dimensions that each modality alone has, in addition to the shared ones."
     )
+    private_auxiliary: Literal["learned", "prior"] = Field(
+        "learned",
+        description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
+        "the prior.",
+    )
+    private_subsets: Literal["auto", "drawn", "all"] = Field(
+        "auto",
+        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them; "
+        "auto draws in the component bound of a mixture only.",
+    )
+    private_encoder: Literal["own", "with_z"] = Field(
+        "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."
+    )
     beta: float = Field(1.0, gt=0, allow_inf_nan=False, description="Weight of the KL term in training.")
     likelihood: str = Field(
         "auto", description="Likelihood of images and vectors; auto leaves it to the data and the type of the modality."
     )
-    scale: float | Literal["auto", "learned"] = Field(
+    scale: ScaleSetting | Literal["auto"] = Field(
         "auto",
-        description="Scale of the likelihoods of images and vectors; auto takes the default of the modality's type.",
+        description="Scale of the likelihoods of images and vectors: a number, learned, calibrated, or "
+        "calibrated_per_feature, the last two also with the scale of the training as in calibrated:0.75; auto takes "
+        "the default of the modality's type.",
     )
     reconstruction_weights: dict[str, float] = Field(
         default_factory=dict, description="Weight of the reconstruction term in training, by name of the modality."
@@ -74,21 +91,43 @@ class ModelConfig(Section):
         None,
         description="Weights of the experts: one number per modality, or how they are learned; equal if null.",
     )
-    subset_weights: Literal["uniform", "by_size", "learned"] = Field(
-        "uniform", description="Weights of the subsets in a mixture: all equal, each size equally likely, or learned."
+    subset_weights: str = Field(
+        "uniform",
+        description="Weights of the subsets in a mixture: uniform; by_size, each size equally likely; singles:SHARE, "
+        "such as singles:0.5, this share of the weight on single modalities; or learned.",
     )
     expert_weights_entropy: float = Field(
         0.0, ge=0, allow_inf_nan=False,
         description="Coefficient of the entropy of the expert weights that is added to the objective, in nats.",
     )  # fmt: skip
+    routing: Literal["all", "leave_one_out"] = Field(
+        "all",
+        description="Encoders that the gradient of a decoder reaches through the shared latent: all, or all but that "
+        "of its own modality.",
+    )
     prior_expert: Literal["none", "complete", "joint_only", "all"] | None = Field(
         None, description="Subsets in which the prior is one more expert; null for the default of the aggregation."
+    )
+    prior: str | dict[str, Any] = Field(
+        "standard",
+        description="Prior of the shared latent: standard, of mean 0 and scale 1; or mixture, Gaussians that are "
+        "trained with the model, or a mapping with name and the options components and init.",
     )
     network: NetworkConfig = Field(NetworkConfig(), description="Options of all encoders and decoders.")
 
     @field_serializer("modalities")
     def _without_none(self, modalities: dict[str, ModalitySpec]) -> dict[str, dict[str, Any]]:
         return {name: spec.settings() for name, spec in modalities.items()}
+
+    @field_validator("subset_weights")
+    @classmethod
+    def _check_subset_weights(cls, value: str) -> str:
+        try:
+            check_subset_weights(value)
+        except ValueError as error:
+            message = str(error).removeprefix("subset_weights ").replace(" or a function", "")
+            raise ValueError(message) from None
+        return value
 
     @field_validator("aggregation", mode="before")
     @classmethod
@@ -98,6 +137,16 @@ class ModelConfig(Section):
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ValueError(f"must be a name, or a mapping with a name and options, got {value!r}")
         return value["name"] if len(value) == 1 else frozen(value)
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _known_prior(cls, value: Any) -> Any:
+        if value is None:
+            return STANDARD
+        if not isinstance(value.get("name") if isinstance(value, Mapping) else value, str):
+            raise ValueError(f"must be a name, or a mapping with a name and options, got {value!r}")
+        make_prior(value)
+        return value["name"] if isinstance(value, Mapping) and len(value) == 1 else value
 
     @property
     def aggregation_options(self) -> str | dict[str, Any]:

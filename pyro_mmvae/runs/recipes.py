@@ -18,7 +18,7 @@ class Recipe:
 
     Attributes:
         summary: One sentence that says what the settings are.
-        settings: The sections of a configuration, with the settings that differ from the defaults.
+        settings: The settings that differ from the defaults, by dotted key.
         aggregations: The names of the aggregations that use the recipe unless another one is chosen.
     """
 
@@ -30,8 +30,18 @@ class Recipe:
 RECIPES: Registry[Recipe] = Registry("recipe")
 """The recipes by name."""
 
+RECIPES.register("plain", Recipe("The ELBO alone, which is the default."), built_in=True)
 RECIPES.register(
-    "plain", Recipe("The ELBO with N(0, I) as the prior, without private latents or penalties."), built_in=True
+    "contrastive",
+    Recipe(
+        "Half of the subsets are single modalities, and a contrastive penalty draws the posteriors of disjoint subsets "
+        "of an item together.",
+        {
+            "model.subset_weights": "singles:0.5",
+            "train.penalties": [{"name": "infonce", "eta": 20.0, "tau": 5.0}],
+        },
+    ),
+    built_in=True,
 )
 
 

@@ -97,6 +97,15 @@ def read_specs(state: Mapping[str, Any]) -> dict[str, ModalitySpec] | None:
     return {name: ModalitySpec(**settings) for name, settings in state["modality_specs"].items()}
 
 
+def read_covariates(state: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the names of the categories of each covariate in the state of a checkpoint; empty if it has none.
+
+    Args:
+        state: The state of a checkpoint, see :func:`pyro_mmvae.runs.checkpoint.read_state`.
+    """
+    return {name: tuple(categories) for name, categories in state.get("covariate_names", {}).items()}
+
+
 def _shared_settings(model: ModelConfig, name: str, spec: ModalitySpec, override: ModalitySpec) -> ModalitySpec:
     """Return what the configuration says of all modalities and applies to one."""
     settings: dict[str, Any] = {

@@ -17,19 +17,24 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import DataDescription, MultimodalDataset
+from pyro_mmvae.data.covariate_matching import match_covariates
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.answers import Answers
+from pyro_mmvae.runs.calibration import CalibrationResult, calibrate_run
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
-from pyro_mmvae.runs.resolution import load_split, read_specs, resolve_modalities
+from pyro_mmvae.runs.priors import RunPrior
+from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
+from pyro_mmvae.vae.covariates import Categories
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
+from pyro_mmvae.vae.priors import make_prior
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -50,7 +55,10 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def build_vae(
-    config: Config, shapes: Mapping[str, Sequence[int]], specs: Mapping[str, ModalitySpec] | None = None
+    config: Config,
+    shapes: Mapping[str, Sequence[int]],
+    specs: Mapping[str, ModalitySpec] | None = None,
+    covariates: Mapping[str, Sequence[str]] | None = None,
 ) -> MultimodalVAE:
     """Build the model and guide of a configuration, with initial weights drawn from torch's generator.
 
@@ -59,6 +67,7 @@ def build_vae(
         shapes: The shape of one item of each modality, by name.
         specs: The resolved description of each modality, by name, see :func:`resolve_modalities`; by default that of
             images for shapes of three axes, otherwise that of vectors.
+        covariates: The names of the categories of each covariate, by name; none by default.
 
     Returns:
         The model and guide, on the CPU, in training mode.
@@ -80,15 +89,22 @@ def build_vae(
         bound=model.bound,
         beta=model.beta,
         network=model.network,
+        prior=make_prior(model.prior),
         prior_expert=model.prior_expert,
         expert_weights=model.expert_weights,
         subset_weights=model.subset_weights,
         expert_weights_entropy=model.expert_weights_entropy,
+        private_auxiliary=model.private_auxiliary,
+        private_subsets=model.private_subsets,
+        private_encoder=model.private_encoder,
+        penalties=config.train.penalties,
+        routing=model.routing,
+        covariates=covariates,
     )
 
 
 @dataclass(frozen=True)
-class Run(Answers):
+class Run(RunPrior, Answers):
     """A trained model with its configuration, in eval mode.
 
     Attributes:
@@ -131,7 +147,9 @@ class Run(Answers):
     def description(self) -> DataDescription:
         """The description of the training data, which :func:`pyro_mmvae.data.match_data` matches new data to."""
         shapes = {name: tuple(shape) for name, shape in self.state["shapes"].items()}
-        return (read_record(self.path) or DataRecord()).describe(shapes, self.modality_specs)
+        return (read_record(self.path) or DataRecord()).describe(
+            shapes, self.modality_specs, read_covariates(self.state)
+        )
 
     @property
     def device(self) -> torch.device:
@@ -184,10 +202,12 @@ class Run(Answers):
             DataChangedError: If the data have changed; the message says in what.
         """
         if self.allow_changed_data:
-            return load_split(self.config, split)
-        data = load_checked_split(self.path, self.config, split, train_is_checked="train" in self._checked)
-        self._checked.add(split)
-        return data
+            data = load_split(self.config, split)
+        else:
+            data = load_checked_split(self.path, self.config, split, train_is_checked="train" in self._checked)
+            self._checked.add(split)
+        # A loader of a user may number the categories of each split by themselves.
+        return match_covariates(data, self.vae.covariates)[0]
 
     def posterior(
         self,
@@ -200,7 +220,9 @@ class Run(Answers):
 
         Args:
             values: Observations `(item, …)` by modality name: images `(item, channel, height, width)`, floats in [0, 1]
-                or uint8, which is divided by 255.
+                or uint8, which is divided by 255. A mask `(item, modality)` may stand under ``"present"``, and
+                covariates `(item, covariate)` under ``"covariates"``, see
+                :meth:`~pyro_mmvae.MultimodalVAE.covariate_vector`.
             given: The names of the modalities to condition on; all by default, the prior if empty.
             density: The density to return: ``"mixture"`` for the whole posterior (default), ``"component"`` for one
                 drawn subset per item, or ``"joint"`` for the component of all modalities in ``given``.
@@ -221,24 +243,75 @@ class Run(Answers):
             return self.guide.posterior(experts, density)
 
     def private_posterior(
-        self, values: Mapping[str, Tensor], given: Sequence[str] | None = None
+        self,
+        values: Mapping[str, Tensor],
+        given: Sequence[str] | None = None,
+        z: Float[Tensor, "*batch latent"] | None = None,
     ) -> dict[str, TorchDistribution]:
         """Compute the posterior distributions of the private latents of some modalities.
 
         Args:
             values: Observations by modality name, as in :meth:`posterior`.
             given: The names of the modalities to condition on; all by default.
+            z: Shared latents of the items, `(*sample, item, latent)`, needed if the model was trained with
+                ``private_encoder: with_z``; None by default.
 
         Returns:
-            A distribution of batch shape `(item,)` and event shape `(private,)`, without gradients, for each modality
-            in ``given`` that has a private latent, by name.
+            A distribution of batch shape `(item,)`, or `(*sample, item)` with z, and event shape `(private,)`, without
+            gradients, for each modality in ``given`` that has a private latent, by name.
 
         Raises:
-            ValueError: If a modality is unknown, or is in ``given`` but not in ``values``.
+            ValueError: If a modality is unknown, or is in ``given`` but not in ``values``; or z is needed and None.
         """
         batch = self._condition_on(values, given)
         with torch.no_grad():
-            return self.vae.private_posterior(batch) if batch.values else {}
+            z = None if z is None else z.to(self.device, torch.float32)
+            return self.vae.private_posterior(batch, z) if batch.values else {}
+
+    def calibrate(
+        self,
+        out: str | Path | None = None,
+        *,
+        items: int = 500,
+        epochs: int = 2,
+        given: str = "others",
+        per: str = "feature",
+        exponent: bool = True,
+        draws: int = 20,
+        seed: int = 0,
+    ) -> CalibrationResult:
+        """Set the scales of Laplace and Normal likelihoods on validation items, so that predictive intervals hold.
+
+        First the guide is trained on for some epochs by the ELBO, with the decoders frozen and the scales at the mean
+        residuals of validation items. Then scale and exponent of each modality are set such that its predictive
+        intervals of the levels 0.5 and 0.9 cover these shares of the validation items, see
+        :meth:`pyro_mmvae.inference.intervals.Residuals.fit`. The run itself stays as it is.
+
+        Args:
+            out: The path of the new run directory; by default that of the run with ``-calibrated`` appended.
+            items: The largest number of validation items to set the scales on, and of test items to check, 500 by
+                default.
+            epochs: The number of epochs in which the guide is trained on, 2 by default; 0 leaves it as it is.
+            given: What a modality is predicted from in the intervals that are set: ``"others"``, all other modalities
+                (default), or ``"all"``, itself among them.
+            per: ``"feature"`` (default) for one scale per feature or pixel, ``"modality"`` for one.
+            exponent: If True (default), the exponent is set too, so that both levels hold where the residuals are
+                neither Laplace nor Normal; if False, the distribution stays of its family.
+            draws: The number of draws of the latent per item, 20 by default.
+            seed: The seed of the choice of items and all draws, 0 by default.
+
+        Returns:
+            The coverage of test items before and after; its ``path`` is that of the new run directory, which
+            :func:`pyro_mmvae.load` opens.
+
+        Raises:
+            ValueError: If an option is not allowed, or no modality has a Laplace or Normal likelihood.
+            RunError: If ``out`` exists already.
+        """
+        place = self.path.with_name(f"{self.path.name}-calibrated") if out is None else Path(out)
+        return calibrate_run(
+            self, place, items=items, epochs=epochs, given=given, per=per, exponent=exponent, draws=draws, seed=seed
+        )
 
     def _condition_on(self, values: Mapping[str, Tensor], given: Sequence[str] | None) -> Batch:
         """Return the batch of the modalities to condition on, on the run's device."""
@@ -250,7 +323,8 @@ class Run(Answers):
             if name not in batch.values:
                 raise ValueError(f"given: modality {name!r} has no values")
         selected = {n: v.to(self.device, torch.float32) for n, v in batch.values.items() if n in names}
-        return Batch(selected, {n: m.to(self.device) for n, m in batch.present.items()})
+        covariates = None if batch.covariates is None else batch.covariates.to(self.device, torch.float32)
+        return Batch(selected, {n: m.to(self.device) for n, m in batch.present.items()}, covariates)
 
     def _check_mixture(self) -> None:
         try:
@@ -262,7 +336,10 @@ class Run(Answers):
             ) from None
 
     def decode(
-        self, z: Float[Tensor, "*batch latent"], private: Mapping[str, Tensor] | None = None
+        self,
+        z: Float[Tensor, "*batch latent"],
+        private: Mapping[str, Tensor] | None = None,
+        covariates: Tensor | Categories | None = None,
     ) -> dict[str, Tensor]:
         """Compute the mean of each modality given the latents.
 
@@ -270,13 +347,16 @@ class Run(Answers):
             z: The shared latents, with any leading dimensions.
             private: Private latents `(*batch, private)` by modality name; by default they are drawn from their priors,
                 with torch's global generator.
+            covariates: Categories by the name of the covariate, one string for all items or one per item; or their
+                indicators, which broadcast to `(*batch, covariate)`. The frequencies in the training data take the
+                place of those that are left out, by default of all.
 
         Returns:
             The means `(*batch, *shape)` by modality name, float32, on the run's device, without gradients.
         """
         with torch.no_grad():
             latents = {name: u.to(self.device, torch.float32) for name, u in (private or {}).items()}
-            return self.vae.decode(z.to(self.device, torch.float32), private=latents)
+            return self.vae.decode(z.to(self.device, torch.float32), private=latents, covariates=covariates)
 
 
 def load_run(
@@ -311,6 +391,6 @@ def load_run(
     if "shapes" not in state:
         raise CheckpointError(f"{file}: the shapes of the modalities are missing")
     with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        vae = build_vae(config, state["shapes"], read_specs(state))
+        vae = build_vae(config, state["shapes"], read_specs(state), read_covariates(state))
     load_checkpoint(file, vae)
     return Run(files.path, config, vae.to(resolve_device(device)).eval(), state, allow_changed_data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.covariate_matching import set_categories
+from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.inference.items import ItemsLike, select_items
 from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood
 from pyro_mmvae.runs.run import Run
@@ -59,6 +61,8 @@ def draw_samples(
     *,
     data: MultimodalDataset | None = None,
     items: ItemsLike = None,
+    prior: str = "auto",
+    covariates: Mapping[str, str] | None = None,
 ) -> Samples:
     """Generate modalities given others: draw the latent from its posterior, then take the mean of the likelihood.
 
@@ -68,7 +72,7 @@ def draw_samples(
     Args:
         run: The trained run to use.
         given: The names of the modalities to condition on, for test items that have all of them; if empty (default),
-            the latent is drawn from the prior.
+            the latent is drawn from ``prior``.
         generate: The names of the modalities to generate; by default all that are not in ``given``.
         count: The number of items; by default 8, or all test items that have the modalities given if those are fewer.
             With ``items`` all of them by default.
@@ -76,6 +80,10 @@ def draw_samples(
         data: The data set that holds the items to condition on; by default the test items of the run.
         items: The items to condition on, in this order, see :func:`~pyro_mmvae.inference.items.select_items`; by
             default they are chosen at random.
+        prior: The prior to draw from if ``given`` is empty: ``"auto"`` (default) for the fitted prior of the run if
+            there is one, otherwise that of the model; ``"fitted"``; or ``"model"``.
+        covariates: The category to decode under, by the name of the covariate, such as ``{"donor": "A"}``; by default
+            those of the items conditioned on, and for draws from the prior unknown ones.
 
     Returns:
         The generated modalities and the observations.
@@ -88,11 +96,11 @@ def draw_samples(
     for name in (*given, *generate):
         if name not in run.names:
             raise ValueError(f"unknown modality {name!r}; the run has {', '.join(run.names)}")
+    wanted = run.vae.covariate_vector(covariates) if covariates else None
     with seeded(seed, run.device):
         if not given:
-            return _to_samples(
-                run, {}, run.decode(run.model.prior().sample(torch.Size((count or _NUM_DRAWS,)))), generate
-            )
+            z = run.prior(prior).sample(torch.Size((count or _NUM_DRAWS,)))
+            return _to_samples(run, {}, run.decode(z, covariates=wanted), generate)
         data = run.data("test") if data is None else data
         lacking = [name for name in given if name not in data.names]
         if lacking:
@@ -113,11 +121,13 @@ def draw_samples(
         chosen = rows[torch.randperm(len(rows))[:count]] if items is None else rows[:count]
         subset = data.subset(chosen)
         observed = {name: subset.tensors[name] for name in given}
+        values = {**observed, **_indicators(subset)}
         # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
-        z = run.posterior(observed, given, density=density).sample()
-        private = {name: posterior.sample() for name, posterior in run.private_posterior(observed, given).items()}
-        samples = _to_samples(run, observed, run.decode(z, private), generate)
+        z = run.posterior(values, given, density=density).sample()
+        private = {name: posterior.sample() for name, posterior in run.private_posterior(values, given, z).items()}
+        shown = _indicators(set_categories(subset, covariates or {}))
+        samples = _to_samples(run, observed, run.decode(z, private, **shown), generate)
         classes = class_strings(subset)
         samples.rows[:0] = [] if classes is None else [("class", classes)]
         return samples
@@ -157,6 +167,7 @@ def training_samples(
     values = subset.tensors
     if not subset.complete:
         values["present"] = subset.present
+    values |= _indicators(subset)
     # Private latents are drawn in this order, images and texts first, whatever else the data has.
     order = sorted(data.names, key=lambda name: name not in images and run.alphabet(name) is None)
     with seeded(seed, run.device):
@@ -168,6 +179,12 @@ def training_samples(
                 f"generated.{given}.{name}": _readout(run, name, means[name], name in images) for name in data.names
             }
     return arrays
+
+
+def _indicators(data: MultimodalDataset) -> dict[str, Tensor]:
+    """Return the indicators of all items' categories under the key of a batch; empty without covariates."""
+    indicators = one_hot(data.covariates, data.covariate_names, slice(None))
+    return {} if indicators is None else {"covariates": indicators}
 
 
 def class_strings(data: MultimodalDataset) -> NDArray[np.str_] | None:
@@ -267,8 +284,9 @@ def _observed(run: Run, data: MultimodalDataset, name: str, is_image: bool) -> N
 
 
 def _decode_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> dict[str, Tensor]:
-    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given).items()}
-    return run.decode(_posterior_mean(run, values, given), private)
+    z = _posterior_mean(run, values, given)
+    private = {name: posterior.mean for name, posterior in run.private_posterior(values, given, z).items()}
+    return run.decode(z, private, covariates=values.get("covariates"))
 
 
 def _posterior_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...]) -> Tensor:

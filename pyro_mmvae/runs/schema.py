@@ -112,7 +112,7 @@ def _phrases(schema: Schema, root: Schema) -> list[str]:
         return [
             f"a mapping from names to {_plural(values, root)}" if isinstance(values, dict) and values else "a mapping"
         ]
-    return [_SIMPLE.get(str(kind), "any value")]
+    return list(schema.get("examples", ())) or [_SIMPLE.get(str(kind), "any value")]
 
 
 def _range_in_words(schema: Schema) -> str:

@@ -32,6 +32,15 @@ def _check_callbacks(value: Any) -> Any:
     return value
 
 
+def _check_penalties(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"must be a list of names or of mappings with a name, got {value!r}")
+    for item in value:
+        if not isinstance(item.get("name") if isinstance(item, Mapping) else item, str):
+            raise ValueError(f"must hold names of penalties, or mappings with a name and options, got {item!r}")
+    return tuple(with_numbers(item) for item in value)
+
+
 OptimizerSpec: TypeAlias = Annotated[str | dict[str, Any], BeforeValidator(check_optimizer)]
 """The name of an optimizer of torch, or a mapping with ``name`` and its options."""
 
@@ -40,6 +49,9 @@ ScheduleSpec: TypeAlias = Annotated[str | dict[str, Any], BeforeValidator(check_
 
 CallbackSpecs: TypeAlias = Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_check_callbacks)]
 """Names of callbacks, or mappings with ``name`` and their options."""
+
+PenaltySpecs: TypeAlias = Annotated[tuple[str | dict[str, Any], ...], BeforeValidator(_check_penalties)]
+"""Names of penalties, or mappings with ``name`` and their options."""
 
 ThreadCount: TypeAlias = Annotated[int | Literal["auto"] | None, BeforeValidator(_check_threads)]
 """A number of CPU threads, ``auto`` to time several numbers, or None for all cores."""
@@ -71,6 +83,9 @@ class TrainConfig(Section):
     )
     objective: str | dict[str, Any] = Field(
         "elbo", description="Objective of the training: its name, or a mapping with name and options."
+    )
+    penalties: PenaltySpecs = Field(
+        (), description="Penalties that are added to the loss, by name, or mappings with name and their options."
     )
     select: Literal["mixture", "component", "last"] = Field(
         "mixture",
@@ -114,6 +129,12 @@ class TrainConfig(Section):
         ge=0,
         allow_inf_nan=False,
         description="Smallest gain in nats per item that train.patience counts as an improvement.",
+    )
+    fit_prior: int | None = Field(
+        10,
+        ge=0,
+        description="Number of Gaussians of the prior that is fitted to the latents of the training items after the "
+        "training; 0 or null for none.",
     )
     callbacks: CallbackSpecs = Field(
         (), description="Registered callbacks by name, or mappings with name and their options."

@@ -18,19 +18,23 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, make_batch, range_problems
+from pyro_mmvae.data.covariates import category_frequencies
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.layout import RunWriter, process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
+from pyro_mmvae.training.covariates import check_covariates_of_splits, check_resumed_covariates
 from pyro_mmvae.training.early_stopping import EarlyStopping
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
+from pyro_mmvae.training.final_prior import fit_final_prior
 from pyro_mmvae.training.interruption import Interrupted, interruptible
 from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
+from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
@@ -68,11 +72,16 @@ class Session:
         self.stopped: str | None = None
         self.stopping = EarlyStopping(config.train.patience, config.train.min_delta)
         self.callbacks = make_callbacks(config.train.callbacks, callbacks, seed=config.train.seed, device=self.device)
+        check_covariates_of_splits(self.data, self.val)
         for problem in range_problems(self.data):
             warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
         with seeded(config.train.seed, self.device):
-            self.vae = runs.build_vae(config, self.shapes, self.modality_specs).to(self.device)
+            covariates = self.data.covariate_names
+            self.vae = runs.build_vae(config, self.shapes, self.modality_specs, covariates).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
+            if covariates:
+                self.vae.set_covariate_frequencies(category_frequencies(self.data.covariates, covariates))
+            start_prior(self.vae, self.data)
             # Before the run directory exists, so that a mistake leaves nothing behind.
             try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
@@ -122,8 +131,10 @@ class Session:
         run = runs.load_run(self.files.path, device=str(self.device))
         with threads(settings.threads):
             samples = training_samples(run, self.val)
-        if samples:
-            self.writer.write_samples(samples)
+            if samples:
+                self.writer.write_samples(samples)
+            if self.writer.rank == 0:
+                fit_final_prior(run, self.data)
         return run
 
     def _info(self, first_epoch: int) -> TrainingInfo:
@@ -165,6 +176,7 @@ class Session:
             )
         self.objective.load_state_dict(extra, strict=False)
         # Last, since it restores the states of the random number generators too.
+        check_resumed_covariates(file, read_state(file), self.data)
         state = load_checkpoint(file, self.vae, self.trainer.optimizer)
         self.trainer.load(state)
         self.best, self.stopped = state["best"], state.get("stopped")
@@ -199,6 +211,7 @@ class Session:
             best=self.best,
             shapes=self.shapes,
             modality_specs=specs,
+            covariate_names=dict(self.data.covariate_names),
         )
 
     def _run_epoch(self, epoch: int, skip: int, interrupted: threading.Event) -> None:

@@ -112,6 +112,18 @@ class Covariates(nn.Module):
                 f"covariates must broadcast to {(*batch_shape, self.size)}, got {tuple(values.shape)}"
             ) from None
 
+    def replace(self, values: Tensor | None, requested: Tensor) -> Tensor:
+        """Return indicators with some covariates replaced.
+
+        Args:
+            values: Indicators of shape `(*batch, covariate)`; None if every category is unknown.
+            requested: Indicators that broadcast to that shape; those of the covariates to keep are 0.
+        """
+        if values is None:
+            return requested
+        requested = requested.to(values)
+        return torch.where(requested @ self._same_block.to(values) > 0, requested, values)
+
     def encode(self, categories: Categories) -> Tensor:
         """Return the indicators of categories by their names.
 

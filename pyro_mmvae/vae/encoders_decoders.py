@@ -14,6 +14,7 @@ from pyro_mmvae.experts import Experts
 from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.covariates import Covariates
 from pyro_mmvae.vae.modalities import DecoderNetwork, EncoderNetwork, Groups
+from pyro_mmvae.vae.routing import cuts_of
 
 PrivateExpert: TypeAlias = tuple[Tensor, Tensor]
 """Loc and scale of a Gaussian, each `(item, private)`."""
@@ -191,6 +192,9 @@ class Decoders(nn.Module):
             Modality name to `(*batch, *parameter_shape)`.
         """
         requested = set(names)
+        if (cuts := cuts_of(z)) is not None:  # each modality has a path of its own, though the values are equal
+            each = {name: self(z + cuts[name], [name], private, covariates) for name in requested}
+            return {name: parameters[name] for name, parameters in each.items()}
         if covariates is not None:
             z = torch.cat([z, covariates.to(z.dtype)], -1)
         result: dict[str, Tensor] = {}

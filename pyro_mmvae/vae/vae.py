@@ -16,6 +16,7 @@ from pyro_mmvae.aggregation.kinds import check_kind
 from pyro_mmvae.aggregation.subsets import SubsetWeights
 from pyro_mmvae.aggregation.values import ExpertWeights, Prior, check_prior
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.guides.penalties import PenaltyLike, make_penalties
 from pyro_mmvae.likelihoods import Likelihood, StandardizedLikelihood, moments
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.vae.arguments import check_arguments, check_modalities, make_rule
@@ -25,6 +26,8 @@ from pyro_mmvae.vae.generative import GenerativeModel, Observations
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality, group_modalities, make_group
 from pyro_mmvae.vae.names import NamedModules
+from pyro_mmvae.vae.priors import MixturePrior, check_learned_prior
+from pyro_mmvae.vae.routing import Routing, check_routing
 
 
 class MultimodalVAE(nn.Module):
@@ -50,7 +53,7 @@ class MultimodalVAE(nn.Module):
             :class:`~pyro_mmvae.networks.NetworkOptions` if None.
         prior: The pair ``(loc, scale)`` of the latent's prior; by default that of the aggregation object, if it was
             given one, or N(0, I). It is of the posterior's family, usually ``network.family``, and its scale is that
-            family's scale parameter.
+            family's scale parameter. Or a :class:`~pyro_mmvae.MixturePrior`, which is trained with the model.
         prior_expert: The subsets in which the prior is one more expert, see :class:`~pyro_mmvae.Aggregation`. This and
             the next two are for an aggregation by name; an object is given them itself.
         expert_weights: The weights λ, one per modality, or the name of a way to learn them: ``"learned"``,
@@ -59,6 +62,20 @@ class MultimodalVAE(nn.Module):
             subset, with ``bound="mixture"``. "uniform" by default.
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
+        private_auxiliary: The distribution, in training, of private latents that are not inferred: ``"learned"``, the
+            default, for N(0, s²) with a learned s per dimension; or ``"prior"``, for N(0, I), from which generation
+            draws in either case.
+        private_subsets: The modalities whose private latents training infers: ``"drawn"``, for a drawn subset per item,
+            with any aggregation; ``"all"``; or ``"auto"``, the default, for ``"drawn"`` in the component bound of a
+            mixture over subsets and ``"all"`` elsewhere.
+        private_encoder: The posterior of a private latent: ``"own"``, the default, given its modality; or
+            ``"with_z"``, given its modality and z.
+        penalties: The penalties that are added to the loss in training, each a name, one of
+            :func:`pyro_mmvae.guides.penalty_names`, a mapping with a name and options, or a
+            :class:`~pyro_mmvae.guides.Penalty`; none by default.
+        routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
+            the default; or ``"leave_one_out"``, all but the encoder of its own modality, which is exact for Wasserstein
+            barycenters (``wb``, and ``mwb`` with the bound ``"component"``) and refused elsewhere.
         covariates: The names of the categories of each covariate, such as ``{"donor": ("A", "B")}``; none by default.
             All decoders see the items' categories, and so do the built-in encoders of vectors, counts and binary
             values, so that the latent need not hold them. A batch holds them as
@@ -67,7 +84,8 @@ class MultimodalVAE(nn.Module):
 
     Raises:
         ValueError: If there is no modality or two have one name, β or the latent size is not positive, a name is
-            unknown, weights or a module's shape do not fit, or the mixture has more than 4,096 components.
+            unknown, weights or a module's shape do not fit, a learned prior meets a prior expert, or the mixture has
+            more than 4,096 components.
 
     Example:
         >>> vae = MultimodalVAE([Modality("a", (4,)), Modality("b", (6,))], latent_size=2)
@@ -84,11 +102,16 @@ class MultimodalVAE(nn.Module):
         bound: str = "component",
         beta: float = 1.0,
         network: NetworkOptions | None = None,
-        prior: Prior | None = None,
+        prior: Prior | MixturePrior | None = None,
         prior_expert: str | None = None,
         expert_weights: ExpertWeights | None = None,
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
+        private_auxiliary: str = "learned",
+        private_subsets: str = "auto",
+        private_encoder: str = "own",
+        penalties: Sequence[PenaltyLike] = (),
+        routing: Routing = "all",
         covariates: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         super().__init__()
@@ -101,6 +124,10 @@ class MultimodalVAE(nn.Module):
         rule = make_rule(aggregation, expert_weights, subset_weights, prior_expert)
         rule.check_bound(bound)
         check_kind(rule.name, options.expert_kind, rule.accepts)
+        check_routing(routing, rule, bound, expert_kind=options.expert_kind, num_modalities=len(names))
+        penalties = make_penalties(penalties)
+        for penalty in penalties:
+            penalty.check(rule, expert_kind=options.expert_kind, num_modalities=len(names))
         conditions = Covariates(covariates)
         groups = group_modalities(modalities, likelihoods, conditions.size)
         pairs = []
@@ -109,9 +136,15 @@ class MultimodalVAE(nn.Module):
             likelihood = cast("Likelihood", likelihoods[first.name])
             pairs.append(make_group(first, likelihood, latent_size, options, len(group), conditions.size))
         reconstruction_weights = {m.name: cast("float", m.reconstruction_weight) for m in modalities}
+        learned_prior = prior if isinstance(prior, MixturePrior) else None
+        if learned_prior is not None:
+            check_learned_prior(rule)
+            learned_prior.build(latent_size)
+            prior = None
         loc, scale = check_prior(rule.prior or (0.0, 1.0) if prior is None else prior)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
+        private_sizes = {m.name: m.private_size for m in modalities if m.private_size}
         rule.build_weights(len(names), latent_size)
         # Built like this, the modules can keep parameters to themselves or share them through Pyro's store.
         with pyro.settings.context(module_local_params=True):
@@ -124,8 +157,9 @@ class MultimodalVAE(nn.Module):
                 beta,
                 rule.posterior_family(options.expert_kind),
                 options.df,
-                {m.name: m.private_size for m in modalities if m.private_size},
+                private_sizes,
                 conditions,
+                learned_prior,
             )
             self.guide = MultimodalGuide(
                 Encoders(
@@ -143,7 +177,14 @@ class MultimodalVAE(nn.Module):
                 reconstruction_weights=reconstruction_weights,
                 bound=bound,
                 prior=(prior_loc, prior_scale),
+                learned_prior=learned_prior,
                 expert_weights_entropy=expert_weights_entropy,
+                private_sizes=private_sizes,
+                private_auxiliary=private_auxiliary,
+                private_subsets=private_subsets,
+                private_encoder=private_encoder,
+                penalties=penalties,
+                routing=routing,
             )
         rule.check_bound(bound, len(names))
 
@@ -229,6 +270,27 @@ class MultimodalVAE(nn.Module):
                 raise ValueError(f"batch: modality {name!r}: {error}") from None
         self.set_moments(result)
 
+    def start_prior_from(self, batch: Observations) -> None:
+        """Move the components of a learned prior to experts of training items, before the training.
+
+        Args:
+            batch: Training items, best at least as many as the prior has components.
+
+        Raises:
+            ValueError: If the prior is not learned, or nothing is present in the batch.
+
+        Example:
+            >>> vae = MultimodalVAE([Modality("a", (4,))], latent_size=2, prior=MixturePrior(5))
+            >>> vae.start_prior_from({"a": torch.randn(20, 4)})
+        """
+        prior = self.model.learned_prior
+        if prior is None:
+            raise ValueError("prior must be learned, as MultimodalVAE(…, prior=MixturePrior(40)), to be started")
+        training = self.training
+        with torch.no_grad():
+            prior.start_from(self.eval().guide.experts(batch))
+        self.train(training)
+
     def set_moments(self, values: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Set the moments of standardized modalities.
 
@@ -257,18 +319,26 @@ class MultimodalVAE(nn.Module):
         """
         return self.guide.posterior(self.guide.experts(batch), density)
 
-    def private_posterior(self, batch: Observations) -> dict[str, TorchDistribution]:
+    def private_posterior(
+        self, batch: Observations, z: Float[Tensor, "*batch latent"] | None = None
+    ) -> dict[str, TorchDistribution]:
         """Return the distributions of the private latents of the modalities in a batch.
 
         Args:
             batch: Observations of some items.
+            z: Shared latents of the items, `(*sample, item, latent)`, which ``private_encoder="with_z"`` needs; None by
+                default.
 
         Returns:
-            Modality name to a distribution of batch shape `(item,)`, event shape `(private,)`: the prior for items
-            without the modality. Modalities without a private latent, or that are not in the batch, are left out.
+            Modality name to a distribution of batch shape `(item,)`, or `(*sample, item)` with z, and event shape
+            `(private,)`: the prior for items without the modality. Modalities without a private latent, or that are
+            not in the batch, are left out.
+
+        Raises:
+            ValueError: If the posteriors depend on z and it is None.
         """
         # Without private latents the encoders need not run.
-        return self.guide.private(batch) if self.model.private_sizes else {}
+        return self.guide.private(batch)(z) if self.model.private_sizes else {}
 
     def decode(
         self,

@@ -170,7 +170,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"expert_weights": torch.tensor([1.0, float("inf")])}, "expert_weights must be finite and not negative"),
     ({"prior": (torch.zeros(3), 1.0)}, r"prior loc must broadcast to \(\*batch, latent\) = \(1,\), got shape \(3,\)"),
     ({"prior": (0.0, torch.ones(4, 1))}, r"prior scale must broadcast .*, got shape \(4, 1\)"),
-    ({"subset_weights": "sizes"}, "subset_weights must be 'uniform', 'by_size', 'learned' or a function, got 'sizes'"),
+    (
+        {"subset_weights": "sizes"},
+        "subset_weights must be 'uniform', 'by_size', 'learned', 'singles:SHARE' or a function, got 'sizes'",
+    ),
 ]
 
 

@@ -145,7 +145,7 @@ def test_subset_probabilities_of_dead_subsets_have_finite_gradients() -> None:
 
 def test_subset_probabilities_refuse_invalid_weights() -> None:
     matrix, live = subsets.members_of("powerset", torch.ones(2).bool())
-    with pytest.raises(ValueError, match="must be 'uniform', 'by_size', 'learned' or a function, got 'equal'"):
+    with pytest.raises(ValueError, match="must be 'uniform', .*, 'singles:SHARE' or a function, got 'equal'"):
         subsets.subset_probabilities("equal", matrix, live)
     with pytest.raises(ValueError, match=r"tensor \(…, 3\), got \(2,\)"):
         subsets.subset_probabilities(lambda _: torch.ones(2), matrix, live)

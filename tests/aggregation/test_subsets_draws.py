@@ -236,7 +236,7 @@ def test_draw_subset_at_ends_of_strata_returns_live_subsets(kind: Any, monkeypat
 
 def test_draw_subset_refuses_to_enumerate_beyond_the_limit() -> None:
     present = torch.ones(2, 13).bool()
-    with pytest.raises(ValueError, match="8,191 subsets needs subset_weights='uniform' or 'by_size'"):
+    with pytest.raises(ValueError, match="8,191 subsets needs subset_weights='uniform', 'by_size' or 'singles:SHARE'"):
         subsets.draw_subset("powerset", present, by_members)
     subsets.draw_subset("powerset", present[:, :12], by_members)
     subsets.draw_subset("powerset", present, "by_size")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pyro
@@ -65,6 +66,47 @@ class Linear:
         )
         assert len({(r.metric, r.given, r.target) for r in metrics}) == len(metrics)
         return {(r.metric, r.given, r.target): r for r in metrics}
+
+
+class LinearByDonor(Linear):
+    """The linear model with an offset of each donor in every modality, which encoders and decoders know."""
+
+    donors = ("A", "B")
+
+    def __init__(self, items: int = 7, seed: int = 0) -> None:
+        super().__init__(items, seed)
+        modalities = [Modality(n, (s,), likelihood="normal", scale=NOISE[n]) for n, s in SIZES.items()]
+        self.vae = MultimodalVAE(
+            modalities, LATENT, "poe", network=NetworkOptions(depth=0), covariates={"donor": self.donors}
+        ).eval()
+        self.codes = torch.arange(items) % 2
+        self.offsets = {name: 5 * torch.randn(2, size) for name, size in SIZES.items()}
+        values = {}
+        for i, (name, (a, b)) in enumerate(self.maps.items()):
+            self._set_donors(i, name, a, b)
+            values[name] = self.data.tensors[name] + self.offsets[name][self.codes]
+        self.data = replace(
+            self.data, modalities=values, covariates={"donor": self.codes}, covariate_names={"donor": self.donors}
+        )
+
+    def _set_donors(self, index: int, name: str, a: Tensor, b: Tensor) -> None:
+        offsets, gain = self.offsets[name], a / a.square().sum(0)
+        decoder: Any = self.vae.model.decoders.networks[index]
+        head: Any = self.vae.guide.encode.networks[index].head.linear
+        with torch.no_grad():
+            decoder.body[0].weight.copy_(torch.cat([a.T, offsets]))
+            decoder.body[0].bias.copy_(b)
+            head.weight.zero_()
+            head.weight[0, :, :LATENT] = torch.cat([gain, -offsets @ gain])
+            head.bias[0, 0, :LATENT] = -b @ gain
+            head.bias[0, 0, LATENT:] = (NOISE[name] / a.square().sum(0).sqrt() - 1e-4).log()
+
+    def evidence_by_donor(self, item: int, names: tuple[str, ...]) -> float:
+        """Return log p(x_names | donor) of an item by dense linear algebra."""
+        values = {n: self.data.tensors[n] - self.offsets[n][self.codes] for n in SIZES}
+        without = Linear.__new__(Linear)
+        without.maps, without.data = self.maps, replace(self.data, modalities=values)
+        return without.evidence(item, names)
 
 
 # A Pyro model and guide: z ~ N(0, 1) and x | z ~ N(z, 1), so that x ~ N(0, 2) and z | x ~ N(x / 2, 1 / 2).

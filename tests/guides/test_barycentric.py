@@ -254,7 +254,10 @@ def test_component_bound_without_subsets_is_refused() -> None:
         ({"aggregation": "web"}, "unknown aggregation 'web', did you mean 'wb'. Available: poe, moe"),
         ({"bound": "joint"}, "bound must be one of mixture, component, got 'joint'"),
         ({"prior_expert": "some"}, "prior_expert must be one of none, complete, joint_only, all, got 'some'"),
-        ({"subset_weights": "large"}, "subset_weights must be 'uniform', 'by_size', 'learned' or a function"),
+        (
+            {"subset_weights": "large"},
+            "subset_weights must be 'uniform', 'by_size', 'learned', 'singles:SHARE' or a function",
+        ),
         ({"expert_weights": "heavy"}, "expert_weights must be 'learned', 'precision', 'gate', or one number per"),
         ({"tau": 0.5}, "option of aggregation 'wb' must be one of .*, got 'tau'"),
         ({"dim": 0}, "dim must be negative"),

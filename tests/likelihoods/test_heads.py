@@ -203,11 +203,19 @@ def test_categorical_log_prob_equals_cross_entropy(shape: tuple[int, ...]) -> No
     ("name", "options", "message"),
     [
         ("gauss", {}, "unknown likelihood 'gauss'.* Available: laplace, normal, bernoulli, categorical"),
-        ("laplace", {"scale": 0.0}, "scale of a likelihood must be a positive number or 'learned', got 0.0"),
+        (
+            "laplace",
+            {"scale": 0.0},
+            "scale of a likelihood must be a positive number, 'learned', 'cal.*, got 0.0",
+        ),
         ("normal", {"scale": -1.0}, "scale of a likelihood must be"),
         ("normal", {"scale": float("nan")}, "scale of a likelihood must be"),
         ("normal", {"scale": float("inf")}, "scale of a likelihood must be"),
-        ("laplace", {"scale": "free"}, "scale of a likelihood must be a positive number or 'learned', got 'free'"),
+        (
+            "laplace",
+            {"scale": "free"},
+            "scale of a likelihood must be a positive number, 'learned', 'cal.*, got 'free'",
+        ),
         ("categorical", {}, "classes of likelihood 'categorical' must be at least 2, got None"),
         ("categorical", {"classes": 1}, "classes of likelihood 'categorical' must be at least 2, got 1"),
     ],

@@ -111,7 +111,7 @@ def message(path: Path | None = None, **overrides: Any) -> str:
         ({"model__modalities": {"m0": {"likelihood": 3}}}, "model.modalities.m0.likelihood: "),
         (
             {"model__modalities": {"m0": {"scale": 0}}},
-            "model.modalities.m0: scale must be a positive number or 'learned'",
+            "model.modalities.m0: scale must be a positive number, 'learned', 'calibrated' or 'calibrated_per_feature'",
         ),
         (
             {"model__modalities": {"m0": {"reconstruction_weight": -1}}},

@@ -50,7 +50,10 @@ def test_locate_leaves_branches_of_unions_out_of_the_key() -> None:
     key, schema = locate(root, ("model", "expert_weights", "tuple[float, ...]", 1))
     assert (key, type_in_words(schema, root)) == (["model", "expert_weights", "1"], "a number")
     key, schema = locate(root, ("model", "scale", "float"))
-    assert (key, type_in_words(schema, root)) == (["model", "scale"], "a number, auto or learned")
+    assert (key, type_in_words(schema, root)) == (
+        ["model", "scale"],
+        "a number, learned, calibrated, calibrated_per_feature or auto",
+    )
 
 
 def test_default_in_words_is_as_in_a_file() -> None:

@@ -243,7 +243,7 @@ def test_private_latents_stay_normal_with_other_experts(options: dict[str, str])
     batch = {"a": torch.randn(6, 4), "b": torch.randn(6, 6)}
     trace = poutine.trace(vae.guide).get_trace(batch)
     assert trace.nodes["a_private"]["fn"].base_dist.scale.shape == (6, 2)
-    assert type(trace.nodes["b_private"]["fn"].base_dist) is dist.Normal
+    assert isinstance(trace.nodes["b_private"]["fn"].base_dist, dist.Normal)
     loss = Trace_ELBO()(vae.model, vae.guide)(batch)
     loss.backward()
     assert torch.isfinite(loss)

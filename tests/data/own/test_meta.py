@@ -85,7 +85,7 @@ def test_load_data_registered_likelihood_is_accepted_and_unknown_one_refused(tmp
         ("words: {alphabet: abc}, image: {output: tanh}", "meta.yaml: modalities.image: output must be one of identity, sigmoid, got 'tanh'"),
         ("words: {alphabet: abc}, image: {output: sigmoid, likelihood: bernoulli}", "likelihood 'bernoulli' does not take output"),
         ("words: {alphabet: abc}, image: {scale: 1, likelihood: bernoulli}", "likelihood 'bernoulli' does not take scale, got 1.0"),
-        ("words: {alphabet: abc}, image: {scale: 0}", "meta.yaml: modalities.image: scale must be a positive number or 'learned', got 0.0"),
+        ("words: {alphabet: abc}, image: {scale: 0}", "meta.yaml: modalities.image: scale must be a positive number, 'learned', 'calibrated' or 'calibrated_per_feature', got 0.0"),
         ("words: {alphabet: abc}, wide: {alphabet: abc}", "wide': items of text must have the shape (position,), got (3, 1)"),
         ("words: {letters: abc}", "modalities.words.letters: no such key; there are data_type, likelihood, network, encoder, decoder, width, "),
     ],

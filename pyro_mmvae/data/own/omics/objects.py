@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from pyro_mmvae.data.own.covariates import column_names
@@ -43,6 +43,21 @@ def split_omics_object(
         covariates if columns is None else read_covariates(name, tree, columns),
         tuple(tree.obs_names),
     )
+
+
+def find_columns(tree: Any, names: Iterable[str]) -> tuple[str, ...]:
+    """Return the columns of ``obs`` that have some names, also of modalities, as ``MODALITY:COLUMN``.
+
+    Args:
+        tree: An AnnData or MuData.
+        names: Names of columns without modalities; those that there are not are left out.
+    """
+    parts: dict[str, Any] = dict(getattr(tree, "mod", {}))
+    found = []
+    for name in names:
+        places = [name] if name in tree.obs else [f"{part}:{name}" for part in parts if name in parts[part].obs]
+        found += places[:1]
+    return tuple(found)
 
 
 def check_axis(where: str, tree: Any) -> None:

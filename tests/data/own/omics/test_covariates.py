@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pyro_mmvae.data import load_data, to_dataset
+from pyro_mmvae.data.own.omics import find_columns
 
 N = 20
 DONORS = ["B", "A", "A", "C"] * (N // 4)
@@ -77,3 +78,8 @@ def test_to_dataset_given_a_mudata_object_takes_names_of_columns_or_values(omics
     assert names_of(to_dataset(tables, covariates=["donor", "rna:plate"]), "donor") == DONORS
     assert names_of(to_dataset(tables, covariates="donor"), "donor") == DONORS
     assert names_of(to_dataset(tables, covariates={"d": tables.obs["donor"]}), "d") == DONORS
+
+
+def test_find_columns_names_those_of_all_observations_first(omics: Any) -> None:  # noqa: ANN401
+    assert find_columns(make(omics), ["lane", "room", "donor"]) == ("prot:lane", "donor")
+    assert find_columns(make(omics)["rna"], ["plate", "donor"]) == ("plate",)

@@ -1,75 +1,21 @@
-"""Training objectives: their interface, the evidence lower bound, and the registry of names."""
+"""The registry of training objectives by name."""
 
 from __future__ import annotations
 
 import inspect
-from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
-from torch import Tensor, nn
-
-from pyro_mmvae.batch import Batch
-from pyro_mmvae.guides import stratified
 from pyro_mmvae.registry import Registry
 from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
-from pyro_mmvae.training.elbo import RecordingELBO, Terms
+from pyro_mmvae.training.objectives.base import Objective
+from pyro_mmvae.training.objectives.iwae import IWAEObjective
+from pyro_mmvae.training.objectives.lower_bound import ELBOObjective
+from pyro_mmvae.training.objectives.masked import MaskedObjective
+from pyro_mmvae.training.objectives.mmvm import MMVMObjective
+from pyro_mmvae.training.objectives.mvtcae import MVTCAEObjective
+from pyro_mmvae.training.objectives.sub_elbos import SubELBOsObjective
 from pyro_mmvae.vae.vae import MultimodalVAE
-
-
-class Objective(nn.Module):
-    """A training objective of a multimodal VAE, as a module that maps a batch to a loss and its terms.
-
-    A subclass implements :meth:`forward`. It may have further parameters, which are trained, saved and restored
-    together with those of the model. Since the loss comes from calling the module,
-    ``torch.nn.parallel.DistributedDataParallel`` can wrap it.
-
-    Args:
-        vae: The model and guide to train.
-    """
-
-    def __init__(self, vae: MultimodalVAE) -> None:
-        super().__init__()
-        self.vae = vae
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Compute the loss of a batch.
-
-        Args:
-            batch: Items on the device of the model.
-
-        Returns:
-            The loss, which is the negative objective, a scalar summed over the items of the batch, in nats, to be
-            differentiated; and its terms, detached.
-        """
-
-    def extra_state_dict(self) -> dict[str, Tensor]:
-        """Return the parameters and buffers of the objective that do not belong to the model and guide, by name."""
-        return {name: value for name, value in self.state_dict().items() if not name.startswith("vae.")}
-
-
-class ELBOObjective(Objective):
-    """The evidence lower bound with the bound, β and reconstruction weights w_m of the model and guide.
-
-    With both bounds the drawn subsets are stratified over the batch, see :func:`pyro_mmvae.guides.stratified`.
-
-    Args:
-        vae: The model and guide to train.
-    """
-
-    def __init__(self, vae: MultimodalVAE) -> None:
-        super().__init__(vae)
-        self.estimator = RecordingELBO(max_plate_nesting=1)
-
-    def forward(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Compute the negative ELBO of a batch, see :meth:`Objective.forward`."""
-        # Calling a PyroModule makes a pyro.param statement for each parameter at every step. The optimizer has the
-        # parameters already, so the programs are called by their forward methods.
-        guide = stratified(self.vae.guide.forward)
-        loss = self.estimator.differentiable_loss(self.vae.model.forward, guide, batch)
-        return loss, self.estimator.terms
-
 
 ObjectiveFactory: TypeAlias = Callable[..., Objective]
 """A class of objectives, or a function: the model and guide, then the options as keywords, to an objective."""
@@ -77,7 +23,15 @@ ObjectiveFactory: TypeAlias = Callable[..., Objective]
 _OBJECTIVES: Registry[ObjectiveFactory] = Registry(
     "objective", "Register a custom one with pyro_mmvae.training.register_objective"
 )
-_OBJECTIVES.register("elbo", ELBOObjective, built_in=True)
+for _name, _class in (
+    ("elbo", ELBOObjective),
+    ("masked", MaskedObjective),
+    ("mvtcae", MVTCAEObjective),
+    ("iwae", IWAEObjective),
+    ("sub_elbos", SubELBOsObjective),
+    ("mmvm", MMVMObjective),
+):
+    _OBJECTIVES.register(_name, _class, built_in=True)
 
 
 def register_objective(name: str, factory: ObjectiveFactory) -> None:
