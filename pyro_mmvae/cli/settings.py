@@ -37,10 +37,9 @@ def settings(section: str | None, data: str | None, as_json: bool, plugins: tupl
     """List the settings of a configuration: key, default, type and meaning.
 
     SECTION is a section or the beginning of keys: data, model, model.network, model.modalities, train, or train.lr; or
-    aggregations, objectives, penalties, priors or recipes for the options of these parts, of one of them with its name as in
-    aggregations.renyi.
-    Without SECTION, all settings but those options are listed. Each is set in a configuration file or by --set
-    KEY=VALUE. Writes to the terminal only.
+    aggregations, objectives, penalties, priors or recipes for the options of these parts, or of one of them with its
+    name as in aggregations.renyi. Without SECTION, all settings but those options are listed. Each is set in a
+    configuration file or by --set KEY=VALUE. Writes to the terminal only.
     """
     from pyro_mmvae import runs
     from pyro_mmvae.runs.settings import list_settings

@@ -58,8 +58,9 @@ class Config(Section):
     train: TrainConfig = Field(TrainConfig(), description="The optimization and the machine.")
     plugins: tuple[str, ...] = Field((), description="Python modules to import first, which register parts.")
     recipe: str = Field(
-        AUTO,
-        description="Recipe whose settings replace the defaults: its name, or auto for that of the aggregation.",
+        "plain",
+        description="Recipe whose settings replace the defaults: its name, or auto for that of the aggregation, which "
+        "commands and fit take unless it is set.",
     )
 
 
