@@ -23,6 +23,9 @@ RUN_FOLDER = "./"
 _NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
 
+_BEFORE = {"model.private_auxiliary": "prior"}
+"""Values of settings for runs that were trained before these settings existed, where the default is another one."""
+
 
 class ConfigError(ValueError):
     """An error in a configuration; the message is one line and names the key."""
@@ -72,8 +75,8 @@ def make_config(
     Args:
         path: YAML file with any part of the sections ``data``, ``model`` and ``train``; no file by default.
         overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
-        use_recipe: If True, the default, the settings of the recipe replace the defaults. False is for files that have
-            every setting, as those of runs.
+        use_recipe: If True, the default, the settings of the recipe replace the defaults. False is for the files of
+            runs, which have every setting that there was when they were written.
 
     Raises:
         ConfigError: If the file cannot be read or does not hold a mapping, or a key or value is wrong; the message
@@ -85,6 +88,8 @@ def make_config(
         name = _recipe_of(tree)
         defaults = _override({}, RECIPES[name].settings)
         tree = _override(_merge(defaults, file), {**(overrides or {}), "recipe": name})
+    else:
+        tree = _merge(_override({}, _BEFORE), tree)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
