@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.training import register_objective as register_objective
     from pyro_mmvae.training import resume as resume
     from pyro_mmvae.training import train as train
+    from pyro_mmvae.vae import MixturePrior as MixturePrior
     from pyro_mmvae.vae import Modality as Modality
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
     from pyro_mmvae.vae import register_decoder as register_decoder
@@ -105,6 +106,7 @@ _HOMES = {
     "register_likelihood": "likelihoods",
     "ModalitySpec": "modality_spec",
     "NetworkOptions": "networks",
+    "MixturePrior": "vae",
     "Modality": "vae",
     "MultimodalVAE": "vae",
     "register_decoder": "vae",

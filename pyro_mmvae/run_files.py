@@ -64,6 +64,11 @@ class RunFiles:
         return self.path / "samples.npz"
 
     @property
+    def prior(self) -> Path:
+        """The prior that was fitted to the latents of the training items."""
+        return self.path / "prior.npz"
+
+    @property
     def plots(self) -> Path:
         """The folder of figures."""
         return self.path / "plots"

@@ -10,6 +10,7 @@ from pyro_mmvae.cli.check import ppc
 from pyro_mmvae.cli.data import data
 from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import compare, evaluate
+from pyro_mmvae.cli.fit_prior import fit_prior
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score
 from pyro_mmvae.cli.settings import settings
@@ -29,6 +30,7 @@ for _command in (
     predict,
     score,
     sample,
+    fit_prior,
     evaluate,
     ppc,
     calibrate,

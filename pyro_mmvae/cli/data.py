@@ -76,6 +76,8 @@ def info(
 
 def _describe(summary: SplitSummary) -> None:
     """Print the modalities, labels and covariates of one split."""
+    from pyro_mmvae.cli.data_table import covariate_lines
+
     click.echo(f"{summary.split}: {summary.items} items")
     width = max(len(modality.name) for modality in summary.modalities)
     for modality in summary.modalities:
@@ -87,9 +89,8 @@ def _describe(summary: SplitSummary) -> None:
     kind = "attributes" if summary.has_attributes else "classes"
     listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:limit])
     click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
-    for name, counts in summary.covariates.items():
-        listed = ", ".join(f"{category}: {count}" for category, count in list(counts.items())[:limit])
-        click.echo(f"  covariate {name}  {listed}{', …' * (len(counts) > limit)}")
+    for line in covariate_lines(summary.covariates):
+        click.echo(f"  {line}")
     if summary.item_ids:
         click.echo(f"  ids     {_abridge(summary.item_ids, summary.items)}")
 
@@ -172,13 +173,15 @@ def _read_options(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...
 def _check_model(config: Any, data: Any, table: list[str]) -> list[str]:
     """Return the reason, if there is one, for which training would refuse the data; otherwise add to the table."""
     from pyro_mmvae import runs
-    from pyro_mmvae.cli.data_table import format_rows, table_rows
+    from pyro_mmvae.cli.data_table import covariate_lines, format_rows, table_rows
     from pyro_mmvae.data import complete_specs, infer_specs
+    from pyro_mmvae.data.inspection import summarise
 
     try:
         specs = complete_specs(data, runs.resolve_modalities(config, infer_specs(data)))
-        vae = runs.build_vae(config, {n: tuple(value.shape[1:]) for n, value in data.modalities.items()}, specs)
-        table += format_rows(table_rows(data, vae))
+        shapes = {name: tuple(value.shape[1:]) for name, value in data.modalities.items()}
+        vae = runs.build_vae(config, shapes, specs, data.covariate_names)
+        table += [*format_rows(table_rows(data, vae)), *covariate_lines(summarise(data).covariates)]
     except (ValueError, TypeError) as error:
         return [str(error)]
     return []

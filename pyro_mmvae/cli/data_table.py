@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _COLUMNS = ("modality", "data type", "shape", "values", "missing", "likelihood", "network")
+_MOST_CATEGORIES = 20  # listed in a line
 _WIDEST = 40  # characters of a cell
 
 
@@ -36,6 +37,19 @@ def table_rows(data: Any, vae: Any) -> list[tuple[str, ...]]:
             )
         )
     return rows
+
+
+def covariate_lines(covariates: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return one line per covariate with its categories and their numbers of items.
+
+    Args:
+        covariates: The number of items per category, by the name of the covariate.
+    """
+    lines = []
+    for name, counts in covariates.items():
+        listed = ", ".join(f"{category}: {count}" for category, count in list(counts.items())[:_MOST_CATEGORIES])
+        lines.append(f"covariate {name}  {listed}{', …' * (len(counts) > _MOST_CATEGORIES)}")
+    return lines
 
 
 def format_rows(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -135,6 +135,9 @@ def evaluate(
     from pyro_mmvae.inference import select_items
 
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    if opened.prior_note is not None:
+        click.echo(f"note: {opened.prior_note}", err=True)
+    prior = None if opened.prior_note is not None else opened.fitted_prior
     test, is_other = choose_data(opened, numbers)
     if items is not None:
         test = test.subset(select_items(test, parse_items(items)).rows.tolist())
@@ -153,11 +156,12 @@ def evaluate(
 
         result = run_evaluation(
             opened.vae, train, test, options=options, mask=masking, cache=cache_folder() / train.fingerprint,
-            progress=progress,
+            progress=progress, prior=prior,
         )  # fmt: skip
         bar.update(parts - bar.n)
     label = str(opened.config.model.aggregation)
     about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": label}
+    about["prior"] = None if prior is None else prior.about
     out.mkdir(parents=True, exist_ok=True)
     imputation = () if result.masked is None else [row.as_row() for row in result.masked.rows]
     rows = [row.as_row() for row in result.rows]

@@ -14,6 +14,7 @@ from pyro_mmvae.cli.answering import (
     choose_data,
     covariate_option,
     data_options,
+    force_option,
     items_option,
     parse_covariates,
     parse_items,
@@ -28,6 +29,7 @@ from pyro_mmvae.cli.common import (
     plugin_option,
     quiet_option,
     read_config,
+    recipe_option,
     split_names,
 )
 
@@ -61,6 +63,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
+@recipe_option
 @plugin_option("aggregations, likelihoods, networks, objectives, penalties or data sets")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
@@ -126,6 +129,7 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
     click.echo(f"run directory: {run.path}")
     for file in drawn:
         click.echo(f"  {file}")
+    _echo_prior(run)
     for modality in run.vae.modalities:
         if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
             click.echo(
@@ -135,6 +139,24 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
     for note in json.loads(RunFiles(run.path).environment.read_text(encoding="utf-8"))["data"].get("notes", []):
         click.echo(f"note: {note}")
     click.echo(f"next: {shlex.join(_next_command(run))}")
+
+
+def _echo_prior(run: Any) -> None:
+    """Print which prior was fitted to the latents after the training, or how to fit one if that was interrupted."""
+    from pyro_mmvae.run_files import RunFiles
+
+    file = RunFiles(run.path).prior
+    if not run.config.train.fit_prior or not run.state["epoch"]:
+        return
+    if not file.exists() or run.prior_note is not None:
+        command = shlex.join(["pyro-mmvae", "fit-prior", str(run.path)])
+        click.echo(f"note: no prior was fitted to the latents after the training: {command} fits it")
+        return
+    about = run.fitted_prior.about
+    click.echo(
+        f"  {file}: prior of {run.fitted_prior.label}, fitted to {about['items']} training items in "
+        f"{about['seconds']:.1f} s"
+    )
 
 
 def _next_command(run: Any) -> list[str]:
@@ -182,6 +204,11 @@ def _describe_best(run: Any, best: float) -> str:
 @click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
 )
+@click.option(
+    "--prior", type=click.Choice(["auto", "fitted", "model"]), default="auto", show_default=True,
+    help="Prior to draw from without --given: the one that was fitted after the training if there is one (auto), or "
+    "the model's own.",
+)  # fmt: skip
 @data_options
 @covariate_option
 @items_option
@@ -193,6 +220,7 @@ def _describe_best(run: Any, best: float) -> str:
     help="Output file. FILE.png, FILE.pdf or FILE.svg draws every modality (the values of all but images also go to "
     "FILE.npz, text to the terminal); FILE.npz stores everything.",
 )  # fmt: skip
+@force_option
 @plain_errors
 def sample(
     run: Path,
@@ -200,22 +228,26 @@ def sample(
     generate: str,
     count: int | None,
     seed: int,
+    prior: str,
     covariates: tuple[str, ...],
     items: str | None,
     checkpoint: str,
     device: str,
     allow_changed_data: bool,
     out: Path,
+    force: bool,
     **options: Any,
 ) -> None:
     """Generate modalities from a trained model.
 
-    They are generated given other modalities of test items, or from draws of the prior. Reads the run directory RUN
+    They are generated given other modalities of test items, or from draws of a prior. Reads the run directory RUN
     and, with --given, the test items of its data set, or --data. Writes the file --out.
     """
     from pyro_mmvae import reports, runs
+    from pyro_mmvae.files import refuse_existing
     from pyro_mmvae.runs.sampling import draw_samples
 
+    refuse_existing(out, force=force)
     if out.suffix != ".npz":
         reports.picture_format(out)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
@@ -223,14 +255,24 @@ def sample(
     chosen = parse_items(items)
     if not conditions and (options["data"] is not None or chosen is not None):
         raise ValueError("--data and --items must come with --given, the modalities to condition on, got none")
+    if conditions and prior != "auto":
+        raise ValueError("--prior must come without --given, whose draws follow the posterior: leave one of them out")
+    if not conditions and prior == "auto" and opened.prior_note is not None:
+        click.echo(f"note: {opened.prior_note}", err=True)
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
     categories = parse_covariates(covariates)
-    samples = draw_samples(opened, conditions, generated, count, seed, data=data, items=chosen, covariates=categories)
+    samples = draw_samples(
+        opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior, covariates=categories
+    )
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
+    arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
+    array_file = out.with_suffix(".npz")
+    if arrays:  # before the picture is written
+        refuse_existing(array_file, force=force)
     count = len(samples.rows[-1][1])
-    source = f"given {', '.join(conditions)}" if conditions else "from the prior"
+    source = f"given {', '.join(conditions)}" if conditions else f"from {opened.describe_prior(prior)}"
     source += "".join(f", {name} {category}" for name, category in (categories or {}).items())
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -241,11 +283,9 @@ def sample(
         reports.image_grid(samples.rows, out, title=f"Draws {source}", note=note)
         click.echo(f"{out}: {count} draws {source}, seed {seed}")
     _echo_texts(texts)
-    arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
     if arrays:
-        file = out.with_suffix(".npz")
-        runs.write_arrays(file, arrays)
-        click.echo(f"{file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+        runs.write_arrays(array_file, arrays)
+        click.echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.covariates import unseen_categories
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.options import DataError
@@ -19,6 +20,7 @@ from pyro_mmvae.data.storage.image_files import ImageSizeError
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
 
+_UNKNOWN = "(unknown)"  # the name of the items without a category in a summary
 _SHOWN = 5  # identifiers and names of features in a summary
 _BLOCK_SIZE = 4096  # items read at once
 _LAZY_BLOCK_SIZE = 256  # items read from disk at once, of which images may be large
@@ -101,7 +103,7 @@ def _count_categories(data: MultimodalDataset, name: str) -> dict[str, int]:
     categories = data.covariate_names[name]
     # An unknown category has the code -1, so that its count comes first.
     unknown, *counts = torch.bincount(data.covariates[name].cpu() + 1, minlength=len(categories) + 1).tolist()
-    return {**dict(zip(categories, counts, strict=True)), **({"(unknown)": unknown} if unknown else {})}
+    return {**dict(zip(categories, counts, strict=True)), **({_UNKNOWN: unknown} if unknown else {})}
 
 
 def check_data(
@@ -195,6 +197,11 @@ def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str
     negative = [label for label in summary.labels if isinstance(label, int) and label < 0]
     if negative:
         yield f"labels must be at least 0, or -1 for items without a label, got {min(negative)}"
+    if data.split == "train":
+        try:
+            unseen_categories(data.covariates, data.covariate_names)
+        except ValueError as error:  # which a training would raise
+            yield str(error)
     empty = (~data.present.any(1)).nonzero().flatten().tolist()
     if empty:
         first = empty[0] if data.item_ids is None else repr(str(data.item_ids[empty[0]]))
@@ -260,6 +267,10 @@ def _compare_splits(first: SplitSummary, other: SplitSummary) -> Iterator[str]:
                 f"modality {name!r} must be {_describe(*expected[name])} as in {first.split}, got "
                 f"{_describe(*received[name])}"
             )
+    known, found = ({n: {*c} - {_UNKNOWN} for n, c in summary.covariates.items()} for summary in (first, other))
+    if known != found:
+        listed = [{name: sorted(categories) for name, categories in parts.items()} for parts in (known, found)]
+        yield f"covariates must have the categories {listed[0]} as in {first.split}, got {listed[1]}"
     if bool(first.labels) != bool(other.labels):
         expected_state, received_state = ("absent", "some") if other.labels else ("present", "none")
         yield f"labels must be {expected_state} as in {first.split}, got {received_state}"

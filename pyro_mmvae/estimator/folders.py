@@ -44,8 +44,8 @@ def read_files(path: Path) -> dict[str, bytes]:
         path: The path of the run directory.
     """
     files = RunFiles(path)
-    best = files.checkpoint("best")
-    kept = (files.config, files.environment, files.data_record, best if best.exists() else files.checkpoint("last"))
+    checkpoint = files.checkpoint("best" if files.checkpoint("best").exists() else "last")
+    kept = (files.config, files.environment, files.data_record, files.prior, checkpoint)
     return {file.name: file.read_bytes() for file in kept if file.exists()}
 
 

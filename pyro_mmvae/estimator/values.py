@@ -40,7 +40,7 @@ def decode(run: Run, z: NDArray[Any]) -> Arrays:
 
 @torch.no_grad()
 def sample(run: Run, count: int, seed: int) -> Arrays:
-    """Draw items from the prior, with the noise of the likelihoods.
+    """Draw items from the prior that was fitted after the training, with the noise of the likelihoods.
 
     Args:
         run: The run that was trained.
@@ -50,7 +50,7 @@ def sample(run: Run, count: int, seed: int) -> Arrays:
     parts: dict[str, list[NDArray[Any]]] = {}
     with seeded(seed, run.device):
         for start in range(0, count, _AT_ONCE):
-            z = run.model.prior().sample(torch.Size((min(_AT_ONCE, count - start),)))
+            z = run.prior().sample(torch.Size((min(_AT_ONCE, count - start),)))
             for name, parameters in run.model.parameters_given(z, run.names).items():
                 drawn = _likelihood(run, name)(parameters).sample()
                 parts.setdefault(name, []).append(_as_given(run, name, drawn))

@@ -12,13 +12,13 @@ from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.fitted_prior import FittedPrior, prior_draws, prior_protocol
 from pyro_mmvae.inference.posteriors import (
     decode_in_batches,
     draw_protocol,
     draws_at_once,
     has_all,
     posterior_draws,
-    readout,
     select,
     subset_names,
 )
@@ -100,9 +100,15 @@ def _score(name: str, judgements: Tensor, truth: Tensor, label_names: Sequence[s
 
 
 def joint_coherence(
-    vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int | None = None
+    vae: MultimodalVAE,
+    classifiers: Classifiers,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    prior: FittedPrior | None = None,
 ) -> Metric:
-    """Return the share of draws from the prior for which all classifiers predict the same class.
+    """Return the share of draws from a prior for which all classifiers predict the same class.
 
     Args:
         vae: The model, in eval mode.
@@ -110,6 +116,7 @@ def joint_coherence(
         draws: The number of draws, 1,000 by default.
         seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
         batch_size: The number of draws to decode at once; by default it depends on the device.
+        prior: The fitted prior to draw from; by default that of the model.
 
     Returns:
         One row without modalities given.
@@ -117,15 +124,22 @@ def joint_coherence(
     Raises:
         ValueError: If fewer than two modalities have a classifier, since agreement is trivial then.
     """
-    classes = _judge_prior_draws(vae, classifiers, draws, seed, batch_size)
+    classes = _judge_prior_draws(vae, classifiers, draws, seed, batch_size, prior)
     agree = int((classes == classes[0]).all(0).sum())
-    return Metric("joint_coherence", f"{draws} prior draws, {readout(vae)}", (), "", agree / draws, draws, seed)
+    protocol = f"{draws} {prior_protocol(vae, prior)}"
+    return Metric("joint_coherence", protocol, (), "", agree / draws, draws, seed)
 
 
 def joint_agreement(
-    vae: MultimodalVAE, classifiers: Classifiers, *, draws: int = 1000, seed: int = 0, batch_size: int | None = None
+    vae: MultimodalVAE,
+    classifiers: Classifiers,
+    *,
+    draws: int = 1000,
+    seed: int = 0,
+    batch_size: int | None = None,
+    prior: FittedPrior | None = None,
 ) -> list[Metric]:
-    """Measure the agreement of the modalities of a draw from the prior on each attribute, beyond chance.
+    """Measure the agreement of the modalities of a draw from a prior on each attribute, beyond chance.
 
     Args:
         vae: The model, in eval mode.
@@ -133,6 +147,7 @@ def joint_agreement(
         draws: The number of draws, 1,000 by default.
         seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
         batch_size: The number of draws to decode at once; by default it depends on the device.
+        prior: The fitted prior to draw from; by default that of the model.
 
     Returns:
         One row per attribute without modalities given: Fleiss' kappa, see
@@ -141,13 +156,18 @@ def joint_agreement(
     Raises:
         ValueError: If fewer than two modalities have a classifier.
     """
-    protocol, names = f"{draws} prior draws, {readout(vae)}, Fleiss' kappa", classifiers.label_names
-    kappas = agreement(_judge_prior_draws(vae, classifiers, draws, seed, batch_size))
+    protocol, names = f"{draws} {prior_protocol(vae, prior)}, Fleiss' kappa", classifiers.label_names
+    kappas = agreement(_judge_prior_draws(vae, classifiers, draws, seed, batch_size, prior))
     return [Metric("joint_coherence", protocol, (), names[k], value, draws, seed) for k, value in kappas.items()]
 
 
 def _judge_prior_draws(
-    vae: MultimodalVAE, classifiers: Classifiers, draws: int, seed: int, batch_size: int | None
+    vae: MultimodalVAE,
+    classifiers: Classifiers,
+    draws: int,
+    seed: int,
+    batch_size: int | None,
+    prior: FittedPrior | None,
 ) -> Tensor:
     """Return the prediction of each classifier for its modality of the same draws, of shape `(modality, draw, …)`."""
     if len(classifiers.networks) < 2:
@@ -155,9 +175,10 @@ def _judge_prior_draws(
             f"joint coherence must have classifiers of at least two modalities, got {len(classifiers.networks)}"
         )
     parts = []
-    prior = vae.model.prior()
-    size = batch_size or draws_at_once(prior.mean.device)
-    with seeded(seed, prior.mean.device), torch.no_grad():
-        for images in decode_in_batches(vae, prior.sample(torch.Size((draws,))), list(classifiers.networks), size):
+    device = next(vae.parameters()).device
+    size = batch_size or draws_at_once(device)
+    with seeded(seed, device), torch.no_grad():
+        z = prior_draws(vae, draws, prior)
+        for images in decode_in_batches(vae, z, list(classifiers.networks), size):
             parts.append(torch.stack([classifiers.predict(name, images[name]) for name in classifiers.networks]))
     return torch.cat(parts, 1)

@@ -61,7 +61,12 @@ class Finding:
 
 
 def diagnose(
-    rows: Iterable[Metric], names: Sequence[str], *, mixture: bool = False, bound: str = "mixture"
+    rows: Iterable[Metric],
+    names: Sequence[str],
+    *,
+    mixture: bool = False,
+    bound: str = "mixture",
+    has_fitted_prior: bool = False,
 ) -> list[Finding]:
     """Find the failure modes of barycentric multimodal VAEs that some figures show.
 
@@ -73,6 +78,8 @@ def diagnose(
         mixture: If True, the aggregation is a mixture over subsets, which is then not advised; False by default.
         bound: The bound that the guide was trained with, ``mixture`` (the default) or ``component``; the latter is then
             not advised.
+        has_fitted_prior: If True, a prior was fitted to the aggregated posterior, which is then not advised; False by
+            default.
 
     Returns:
         One finding for each failure mode and modality, pair or subset, the gravest of each mode first; empty if all is
@@ -92,7 +99,7 @@ def diagnose(
         *_collapsed(alone.get("expert_kl", {}), alone.get("expert_spread", {})),
         *_dominating(alone.get("w2_to_barycenter", {}), alone.get("expert_scale", {})),
         *_unfit(figures.get("khat_share", {})),
-        *_latent(whole, counts.get("kl", 0)),
+        *_latent(whole, counts.get("kl", 0), has_fitted_prior),
     ]
 
 
@@ -168,7 +175,7 @@ def _unfit(shares: dict[tuple[tuple[str, ...], str], float]) -> list[Finding]:
     ]
 
 
-def _latent(whole: dict[str, float], items: int) -> list[Finding]:
+def _latent(whole: dict[str, float], items: int, has_fitted_prior: bool) -> list[Finding]:
     """Find an inactive latent, and an aggregated posterior that is far from the prior."""
     findings = []
     if whole.get("active_share", 1.0) < FEW_ACTIVE:
@@ -186,11 +193,11 @@ def _latent(whole: dict[str, float], items: int) -> list[Finding]:
     saturated = whole.get("kl", math.inf) - sampled > math.log(max(items, 1)) - 1
     distance = bound if saturated else max(bound, sampled)
     if distance > FAR_PRIOR:
-        findings.append(
-            Finding(
-                "posterior far from the prior",
-                f"the aggregated posterior is {distance:.3g} nats from the prior, from which draws are therefore poor",
-                "more --epochs, a smaller train.lr, or a larger model.beta",
-            )
-        )
+        what = f"the aggregated posterior is {distance:.3g} nats from the prior, from which draws are therefore poor"
+        advice = "more --epochs, a smaller train.lr, or a larger model.beta"
+        if has_fitted_prior:
+            what += "; those of the fitted prior are not concerned"
+        else:
+            advice = f"a prior fitted to it (pyro-mmvae fit-prior RUN), {advice}"
+        findings.append(Finding("posterior far from the prior", what, advice))
     return findings

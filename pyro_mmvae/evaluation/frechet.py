@@ -15,13 +15,13 @@ from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.fitted_prior import FittedPrior, prior_draws, prior_protocol
 from pyro_mmvae.inference.posteriors import (
     decode_in_batches,
     draw_protocol,
     draws_at_once,
     has_all,
     posterior_draws,
-    readout,
     select,
     subset_names,
 )
@@ -91,6 +91,7 @@ def frechet_classifier(
     subsets: Sequence[Sequence[int]] = ((),),
     seed: int = 0,
     batch_size: int | None = None,
+    prior: FittedPrior | None = None,
 ) -> list[Metric]:
     """Return the Fréchet distance of real and generated items in the features of trained classifiers.
 
@@ -106,6 +107,7 @@ def frechet_classifier(
         seed: The seed of the draws of each subset, 0 by default; the states of torch's generators are restored
             afterwards.
         batch_size: The number of items to decode at once; by default it depends on the device.
+        prior: The fitted prior that the empty subset stands for; by default the prior of the model.
 
     Returns:
         One row per subset and modality with a classifier, where ``n`` is the number of generated items. A row is left
@@ -121,13 +123,16 @@ def frechet_classifier(
             continue
         features: dict[str, list[Tensor]] = {name: [] for name in targets}
         with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, select(experts, kept), subset)
+            if subset or prior is None:
+                z = posterior_draws(vae, select(experts, kept), subset)
+            else:
+                z = prior_draws(vae, int(kept.sum()), prior)
             known = one_hot(data.covariates, data.covariate_names, kept.to(data.present.device))
             for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device), known):
                 for name in targets:
                     features[name].append(classifiers.features(name, images[name]).cpu())
         given = subset_names(subset, vae.names)
-        protocol = draw_protocol(vae, experts.num_modalities) if subset else f"prior draws, {readout(vae)}"
+        protocol = draw_protocol(vae, experts.num_modalities) if subset else prior_protocol(vae, prior)
         for name in targets:
             value = frechet_distance(real[name], torch.cat(features[name]))
             rows.append(Metric("frechet_classifier", protocol, given, name, value, len(z), seed))
@@ -149,15 +154,21 @@ def real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) 
 
 
 def fid_of_prior_draws(
-    vae: MultimodalVAE, data: MultimodalDataset, *, seed: int = 0, batch_size: int | None = None
+    vae: MultimodalVAE,
+    data: MultimodalDataset,
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    prior: FittedPrior | None = None,
 ) -> list[Metric]:
-    """Return the Fréchet inception distance of real images and as many draws from the prior; see :func:`fid`.
+    """Return the Fréchet inception distance of real images and as many draws from a prior; see :func:`fid`.
 
     Args:
         vae: The model, in eval mode.
         data: The data set of real images.
         seed: The seed of the draws, 0 by default; the states of torch's generators are restored afterwards.
         batch_size: The number of draws to decode at once; by default it depends on the device.
+        prior: The fitted prior to draw from; by default that of the model.
 
     Returns:
         One row per modality of RGB images.
@@ -173,12 +184,14 @@ def fid_of_prior_draws(
             continue
         real = real[data.present[:, column]].to(device)
         with seeded(seed, device), torch.no_grad():
-            z = vae.model.prior().sample(torch.Size((len(real),)))
+            z = prior_draws(vae, len(real), prior)
             size = batch_size or draws_at_once(device)
             known = one_hot(data.covariates, data.covariate_names, data.present[:, column])
             drawn = torch.cat([images[name] for images in decode_in_batches(vae, z, [name], size, known)])
         value = fid(real.float() / 255 if real.dtype == torch.uint8 else real, drawn)
-        rows.append(Metric("fid", "Inception, prior draws, mean of the likelihood", (), name, value, len(real), seed))
+        source = "prior draws" if prior is None else f"draws of the fitted prior ({prior.label})"
+        protocol = f"Inception, {source}, mean of the likelihood"
+        rows.append(Metric("fid", protocol, (), name, value, len(real), seed))
     return rows
 
 

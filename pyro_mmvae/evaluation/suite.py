@@ -34,6 +34,7 @@ from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
+from pyro_mmvae.inference.fitted_prior import FittedPrior
 from pyro_mmvae.inference.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
 from pyro_mmvae.run_files import join_names
 from pyro_mmvae.vae.vae import MultimodalVAE
@@ -48,6 +49,7 @@ def evaluate(
     mask: MaskOptions | float | None = None,
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
+    prior: FittedPrior | None = None,
 ) -> Evaluation:
     """Evaluate probes, coherence, likelihoods, quality and diagnostics of a model for subsets of its modalities.
 
@@ -64,6 +66,8 @@ def evaluate(
             See :func:`~pyro_mmvae.evaluation.masking.evaluate_masked`.
         cache: A folder for the classifiers trained on this data; by default they are not cached.
         progress: A callback that receives the name of each part as it starts.
+        prior: The fitted prior, draws of which are judged beside those of the model's own prior; none by default. Log
+            likelihoods, k̂ and KL divergences always refer to the model's own.
 
     Returns:
         The figures and arrays of the evaluation.
@@ -76,7 +80,7 @@ def evaluate(
         mask = MaskOptions(rate=mask, seed=options.seed)
     if mask is not None:
         check_maskable(vae.names, train, test)  # before the other parts, which take minutes
-    return _Suite(vae, train, test, options, mask, _Parts(progress)).run(cache)
+    return _Suite(vae, train, test, options, mask, _Parts(progress), prior).run(cache)
 
 
 class _Suite:
@@ -90,7 +94,9 @@ class _Suite:
         options: EvaluationOptions,
         mask: MaskOptions | None,
         parts: _Parts,
+        prior: FittedPrior | None,
     ) -> None:
+        self.priors = (None,) if prior is None else (None, prior)  # the model's own comes first
         self.vae, self.train, self.test, self.options, self.parts = vae, train, test, options, parts
         self.mask = mask
         self.subsets = choose_subsets(len(vae.names), limit=options.subsets, seed=options.seed)
@@ -127,7 +133,12 @@ class _Suite:
                 )
         accuracy = {} if self.classifiers is None else dict(self.classifiers.accuracy)
         mixture = subset_family(self.vae) not in {"all", None}
-        warnings = tuple(diagnose(self.rows, self.vae.names, mixture=mixture, bound=self.vae.guide.bound))
+        warnings = tuple(
+            diagnose(
+                self.rows, self.vae.names, mixture=mixture, bound=self.vae.guide.bound,
+                has_fitted_prior=len(self.priors) > 1,
+            )
+        )  # fmt: skip
         frequency = _frequency(self.test)
         return Evaluation(
             tuple(self.rows), self.arrays, accuracy, options, warnings, self.parts.seconds, frequency, masked
@@ -159,11 +170,12 @@ class _Suite:
                     seed=options.seed, covariates=covariates,
                 )  # fmt: skip
             if len(self.classifiers.networks) > 1:
-                from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed}
-                if self.classifiers.label_names:
-                    self.rows += joint_agreement(vae, self.classifiers, **from_prior)
-                else:
-                    self.rows.append(joint_coherence(vae, self.classifiers, **from_prior))
+                for prior in self.priors:
+                    from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed, "prior": prior}
+                    if self.classifiers.label_names:
+                        self.rows += joint_agreement(vae, self.classifiers, **from_prior)
+                    else:
+                        self.rows.append(joint_coherence(vae, self.classifiers, **from_prior))
 
     def densities(self) -> tuple[str, ...]:
         """Return the densities to draw from given a subset; one of them if the posterior is a single component."""
@@ -200,13 +212,14 @@ class _Suite:
         """Compare generated items with real ones."""
         with self.parts("quality"):
             self.rows += reconstruction(self.vae, self.experts, self.test, subsets=self.ends, seed=self.options.seed)
-            if self.classifiers is not None:
-                self.rows += frechet_classifier(
-                    self.vae, self.experts, self.test, self.classifiers, seed=self.options.seed
-                )
+            for prior in self.priors:
+                if self.classifiers is not None:
+                    self.rows += frechet_classifier(
+                        self.vae, self.experts, self.test, self.classifiers, seed=self.options.seed, prior=prior
+                    )
+                if self.options.fid:
+                    self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed, prior=prior)
             self.variety()
-            if self.options.fid:
-                self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed)
 
     def variety(self) -> None:
         """Measure how much generated items vary, and how well they match the real ones given their labels."""

@@ -47,8 +47,11 @@ class Cell:
             summary = json.loads(RunFiles(self.path).evaluation_summary.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return False
-        # The command evaluate, which may use another checkpoint, does not write the seed of the training.
-        return "train_seed" in summary and summary.get("options") == json.loads(json.dumps(asdict(options)))
+        # The command evaluate, which may use another checkpoint, does not write the seed of the training; a cell of an
+        # earlier version was evaluated without the prior that is now fitted after it.
+        if "train_seed" not in summary or (self.config.train.fit_prior and "prior" not in summary):
+            return False
+        return bool(summary.get("options") == json.loads(json.dumps(asdict(options))))
 
 
 def parse_variants(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -133,9 +136,12 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
         run = train(cell.config, cell.path, progress=progress)
     data, test = run.data("train").to(run.device), run.data("test").to(run.device)
     with threads(cell.config.train.threads):
-        result = evaluate(run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint)
+        result = evaluate(
+            run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint, prior=run.fitted_prior
+        )
     rows = [row.as_row() for row in result.rows]
     about: dict[str, Any] = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
+    about["prior"] = None if run.fitted_prior is None else run.fitted_prior.about
     if cell.variant:
         about |= {"variant": cell.variant, "variant_settings": cell.settings}
     runs.write_evaluation(cell.path, rows, {**about, **result.summary()}, result.arrays)

@@ -39,6 +39,7 @@ from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataChangedError
 from pyro_mmvae.runs.layout import RunError, RunWriter, check_new
+from pyro_mmvae.runs.priors import refit_prior
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 if TYPE_CHECKING:
@@ -328,6 +329,7 @@ def _write(
     specs = {name: spec.updated(scales.get(name, ModalitySpec())) for name, spec in run.modality_specs.items()}
     state = {k: v for k, v in run.state.items() if k not in {"format_version", "package_version", "modality_specs"}}
     writer.save_checkpoint("best", vae, **state, modality_specs={n: spec.settings() for n, spec in specs.items()})
+    refit_prior(run, vae, place)
     report = {"options": dict(options), **asdict(result), "path": None}
     write_text(new.calibration, json.dumps(report, indent=1, default=str) + "\n")
     os.replace(place, out)

@@ -12,6 +12,7 @@ from pyro_mmvae.aggregation.subsets import check_subset_weights
 from pyro_mmvae.modality_spec import ModalitySpec, ScaleSetting
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
+from pyro_mmvae.vae.priors import STANDARD, make_prior
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,10 @@ class ModelConfig(Section):
         description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
         "the prior.",
     )
-    private_subsets: Literal["drawn", "all"] = Field(
-        "drawn",
-        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them.",
+    private_subsets: Literal["auto", "drawn", "all"] = Field(
+        "auto",
+        description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them; "
+        "auto draws in the component bound of a mixture only.",
     )
     private_encoder: Literal["own", "with_z"] = Field(
         "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."
@@ -106,6 +108,11 @@ class ModelConfig(Section):
     prior_expert: Literal["none", "complete", "joint_only", "all"] | None = Field(
         None, description="Subsets in which the prior is one more expert; null for the default of the aggregation."
     )
+    prior: str | dict[str, Any] = Field(
+        "standard",
+        description="Prior of the shared latent: standard, of mean 0 and scale 1; or mixture, Gaussians that are "
+        "trained with the model, or a mapping with name and the options components and init.",
+    )
     network: NetworkConfig = Field(NetworkConfig(), description="Options of all encoders and decoders.")
 
     @field_serializer("modalities")
@@ -130,6 +137,16 @@ class ModelConfig(Section):
         if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
             raise ValueError(f"must be a name, or a mapping with a name and options, got {value!r}")
         return value["name"] if len(value) == 1 else frozen(value)
+
+    @field_validator("prior", mode="before")
+    @classmethod
+    def _known_prior(cls, value: Any) -> Any:
+        if value is None:
+            return STANDARD
+        if not isinstance(value.get("name") if isinstance(value, Mapping) else value, str):
+            raise ValueError(f"must be a name, or a mapping with a name and options, got {value!r}")
+        make_prior(value)
+        return value["name"] if isinstance(value, Mapping) and len(value) == 1 else value
 
     @property
     def aggregation_options(self) -> str | dict[str, Any]:

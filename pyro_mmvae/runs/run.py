@@ -28,11 +28,13 @@ from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_st
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
 from pyro_mmvae.runs.layout import RunError, read_config
+from pyro_mmvae.runs.priors import RunPrior
 from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
 from pyro_mmvae.vae.covariates import Categories
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality
+from pyro_mmvae.vae.priors import make_prior
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -87,6 +89,7 @@ def build_vae(
         bound=model.bound,
         beta=model.beta,
         network=model.network,
+        prior=make_prior(model.prior),
         prior_expert=model.prior_expert,
         expert_weights=model.expert_weights,
         subset_weights=model.subset_weights,
@@ -101,7 +104,7 @@ def build_vae(
 
 
 @dataclass(frozen=True)
-class Run(Answers):
+class Run(RunPrior, Answers):
     """A trained model with its configuration, in eval mode.
 
     Attributes:

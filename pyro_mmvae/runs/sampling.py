@@ -61,6 +61,7 @@ def draw_samples(
     *,
     data: MultimodalDataset | None = None,
     items: ItemsLike = None,
+    prior: str = "auto",
     covariates: Mapping[str, str] | None = None,
 ) -> Samples:
     """Generate modalities given others: draw the latent from its posterior, then take the mean of the likelihood.
@@ -71,7 +72,7 @@ def draw_samples(
     Args:
         run: The trained run to use.
         given: The names of the modalities to condition on, for test items that have all of them; if empty (default),
-            the latent is drawn from the prior.
+            the latent is drawn from ``prior``.
         generate: The names of the modalities to generate; by default all that are not in ``given``.
         count: The number of items; by default 8, or all test items that have the modalities given if those are fewer.
             With ``items`` all of them by default.
@@ -79,6 +80,8 @@ def draw_samples(
         data: The data set that holds the items to condition on; by default the test items of the run.
         items: The items to condition on, in this order, see :func:`~pyro_mmvae.inference.items.select_items`; by
             default they are chosen at random.
+        prior: The prior to draw from if ``given`` is empty: ``"auto"`` (default) for the fitted prior of the run if
+            there is one, otherwise that of the model; ``"fitted"``; or ``"model"``.
         covariates: The category to decode under, by the name of the covariate, such as ``{"donor": "A"}``; by default
             those of the items conditioned on, and for draws from the prior unknown ones.
 
@@ -96,7 +99,7 @@ def draw_samples(
     wanted = run.vae.covariate_vector(covariates) if covariates else None
     with seeded(seed, run.device):
         if not given:
-            z = run.model.prior().sample(torch.Size((count or _NUM_DRAWS,)))
+            z = run.prior(prior).sample(torch.Size((count or _NUM_DRAWS,)))
             return _to_samples(run, {}, run.decode(z, covariates=wanted), generate)
         data = run.data("test") if data is None else data
         lacking = [name for name in given if name not in data.names]

@@ -130,6 +130,12 @@ class TrainConfig(Section):
         allow_inf_nan=False,
         description="Smallest gain in nats per item that train.patience counts as an improvement.",
     )
+    fit_prior: int | None = Field(
+        10,
+        ge=0,
+        description="Number of Gaussians of the prior that is fitted to the latents of the training items after the "
+        "training; 0 or null for none.",
+    )
     callbacks: CallbackSpecs = Field(
         (), description="Registered callbacks by name, or mappings with name and their options."
     )

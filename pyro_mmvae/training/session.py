@@ -30,9 +30,11 @@ from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_
 from pyro_mmvae.training.covariates import check_covariates_of_splits, check_resumed_covariates
 from pyro_mmvae.training.early_stopping import EarlyStopping
 from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
+from pyro_mmvae.training.final_prior import fit_final_prior
 from pyro_mmvae.training.interruption import Interrupted, interruptible
 from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.objectives import make_objective
+from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
@@ -79,6 +81,7 @@ class Session:
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
             if covariates:
                 self.vae.set_covariate_frequencies(category_frequencies(self.data.covariates, covariates))
+            start_prior(self.vae, self.data)
             # Before the run directory exists, so that a mistake leaves nothing behind.
             try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
@@ -128,8 +131,10 @@ class Session:
         run = runs.load_run(self.files.path, device=str(self.device))
         with threads(settings.threads):
             samples = training_samples(run, self.val)
-        if samples:
-            self.writer.write_samples(samples)
+            if samples:
+                self.writer.write_samples(samples)
+            if self.writer.rank == 0:
+                fit_final_prior(run, self.data)
         return run
 
     def _info(self, first_epoch: int) -> TrainingInfo:

@@ -20,6 +20,7 @@ from pyro_mmvae.likelihoods import Likelihood
 from pyro_mmvae.vae.covariates import Covariates
 from pyro_mmvae.vae.encoders_decoders import Decoders
 from pyro_mmvae.vae.names import modality_site, private_site
+from pyro_mmvae.vae.priors import MixturePrior
 
 Observations: TypeAlias = Batch | Mapping[str, Tensor]
 Distributions: TypeAlias = dict[str, TorchDistribution]
@@ -43,6 +44,7 @@ class GenerativeModel(SeparatelyStored):
         df: Degrees of freedom of the prior if its family is ``student_t``.
         private_sizes: Modality name to the number of dimensions of its private latent, for modalities that have one.
         covariates: The covariates c that the decoders condition on, :math:`p(x_m \mid z, u_m, c)`; none by default.
+        learned_prior: The prior that is trained with the model; by default the prior is that of loc and scale.
     """
 
     covariates: Covariates
@@ -59,20 +61,24 @@ class GenerativeModel(SeparatelyStored):
         df: float | None = None,
         private_sizes: Mapping[str, int] | None = None,
         covariates: Covariates | None = None,
+        learned_prior: MixturePrior | None = None,
     ) -> None:
         super().__init__()
+        self.learned_prior = learned_prior
         self.covariates = covariates or Covariates()
         self.decoders = decoders
         self.private_sizes = dict(private_sizes or {})
         self.likelihoods = likelihoods
         self.names = tuple(reconstruction_weights)
         self.reconstruction_weights, self.beta = dict(reconstruction_weights), beta
-        self.prior_family, self.prior_df = family, df
+        self.prior_family, self.prior_df = family if learned_prior is None else "mixture", df
         self.register_buffer("prior_loc", prior_loc)
         self.register_buffer("prior_scale", prior_scale)
 
     def prior(self) -> TorchDistribution:
         """Return the prior of one item."""
+        if self.learned_prior is not None:
+            return cast("TorchDistribution", self.learned_prior())
         loc, scale = cast("Tensor", self.prior_loc), cast("Tensor", self.prior_scale)
         if self.prior_family != "normal":
             return location_scale(self.prior_family, loc, scale, self.prior_df)

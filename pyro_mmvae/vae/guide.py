@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+from pyro.distributions.torch_distribution import TorchDistribution
 
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation import Aggregation
@@ -17,6 +18,7 @@ from pyro_mmvae.experts import Experts
 from pyro_mmvae.guides.barycentric import BarycentricGuide
 from pyro_mmvae.vae.encoders_decoders import Encoders, PrivateExpert
 from pyro_mmvae.vae.generative import Distributions, Observations, count_items
+from pyro_mmvae.vae.priors import MixturePrior, prior_where_absent
 from pyro_mmvae.vae.private_latents import (
     PosteriorsGiven,
     PrivateLatents,
@@ -31,20 +33,23 @@ class MultimodalGuide(BarycentricGuide):
     r"""A barycentric guide of a :class:`MultimodalVAE`, with batches, β and private latents.
 
     A private latent is Gaussian given its own modality, :math:`q(u_m \mid x_m)`, and follows its prior if that is
-    absent. In training, each item infers the private latents of a drawn subset of its modalities only, and draws the
+    absent. In training, each item may infer the private latents of a drawn subset of its modalities only, and draw the
     others from auxiliary priors without a KL term, so that the shared latent has to hold what modalities have in
-    common. In the component bound the subset is the one that the shared latent is drawn from, so that each term is the
-    ELBO of generating the other modalities from it; otherwise every non-empty subset is equally likely.
+    common. In the component bound of a mixture the subset is the one that the shared latent is drawn from, so that each
+    term is about generating the other modalities from it; otherwise every non-empty subset is equally likely.
 
     Args:
         encode: Encoders of the modalities.
         aggregation: Name of the aggregation.
         beta: Weight of the KL term in training.
         reconstruction_weights: Modality name to w_m; modalities of weight 0 have no private site in training.
+        prior: Loc and scale of the prior, each of shape `(latent,)`.
+        learned_prior: The prior that the model learns in place of these two, if it does.
         private_sizes: Modality name to the size of its private latent, for modalities that have one; none by default.
         private_auxiliary: The distribution of private latents outside the subset in training: ``"learned"``, the
             default, or ``"prior"``.
-        private_subsets: ``"drawn"``, the default, or ``"all"``, so that every private latent is inferred.
+        private_subsets: ``"drawn"``; ``"all"``, so that every private latent is inferred; or ``"auto"``, the default,
+            for ``"drawn"`` in the component bound of a mixture and ``"all"`` elsewhere.
         private_encoder: ``"own"``, the default, or ``"with_z"`` for :math:`q(u_m \mid x_m, z)`.
         routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
             the default, or ``"leave_one_out"``, all but that of its own modality.
@@ -62,9 +67,10 @@ class MultimodalGuide(BarycentricGuide):
         beta: float,
         reconstruction_weights: Mapping[str, float],
         prior: tuple[Tensor, Tensor],
+        learned_prior: MixturePrior | None = None,
         private_sizes: Mapping[str, int] | None = None,
         private_auxiliary: str = "learned",
-        private_subsets: str = "drawn",
+        private_subsets: str = "auto",
         private_encoder: str = "own",
         routing: Routing = "all",
         **options: Any,
@@ -72,10 +78,13 @@ class MultimodalGuide(BarycentricGuide):
         check_private_options(private_auxiliary, private_subsets, private_encoder)
         super().__init__(encode, aggregation, prior=prior, **options)
         self.register_buffer("prior_loc", prior[0], persistent=False)
+        self._learned_prior = (learned_prior,)  # in a tuple, since it is a submodule of the model alone
         self.beta, self.names = beta, tuple(reconstruction_weights)
         check_routing(routing, aggregation, self.bound, num_modalities=len(self.names))
         self.routing = routing
         self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
+        if private_subsets == "auto":
+            private_subsets = "drawn" if self.bound == "component" and not self._has_one_subset else "all"
         self.private_subsets = private_subsets
         uses_auxiliary = private_auxiliary == "learned" and private_subsets == "drawn"
         self.private_latents = PrivateLatents(
@@ -100,6 +109,25 @@ class MultimodalGuide(BarycentricGuide):
             ValueError: If there is neither a batch nor a number of items, or a modality is unknown.
         """
         return self._encode(batch, num_items)[0]
+
+    def posterior(
+        self, experts: Experts, density: str | None = None, members: Bool[Tensor, "*batch modality"] | None = None
+    ) -> TorchDistribution:
+        """Return the distribution that the latent follows given some experts, see :class:`BarycentricGuide`.
+
+        Args:
+            experts: The unimodal posteriors of the items.
+            density: ``"mixture"``, ``"component"`` or ``"joint"``; by default that of the guide's own bound.
+            members: The subset of each item for the component density; drawn by default.
+        """
+        return self._with_prior(super().posterior(experts, density, members), experts)
+
+    def _with_prior(self, posterior: TorchDistribution, experts: Experts) -> TorchDistribution:
+        """Return the posterior with a learned prior for items of which nothing is present."""
+        (prior,) = self._learned_prior
+        if prior is None or experts.complete:
+            return posterior
+        return prior_where_absent(posterior, ~experts.mask.any(-1), prior)
 
     def private(self, batch: Observations) -> PosteriorsGiven:
         """Return the posteriors of the private latents of the observed modalities, as a function of shared latents.
@@ -157,7 +185,7 @@ class MultimodalGuide(BarycentricGuide):
         follows = bool(private) and self.private_subsets == "drawn"
         has_draws = follows or (weighted and (self.is_penalized or self.routing != "all"))
         draws = self.aggregation.draws(experts) if has_draws and (bound or self.bound) == "component" else None
-        posterior = self.posterior(experts, bound) if draws is None else draws.posterior()
+        posterior = self.posterior(experts, bound) if draws is None else self._with_prior(draws.posterior(), experts)
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
 
         def others(z: Tensor) -> Distributions:
@@ -193,13 +221,17 @@ class MultimodalGuide(BarycentricGuide):
             members = weighted_mask(experts, self.expert_weights(experts)) if members is None else members
             attach_cuts(z, self.names, self.aggregation, experts, members)
 
+    @property
+    def _has_one_subset(self) -> bool:
+        subsets = self.aggregation.subsets
+        return isinstance(subsets, str) and subsets == "all"
+
     def _seen(
         self, experts: Experts, draws: SubsetDraws | None, batch_shape: torch.Size, *, training: bool
     ) -> Bool[Tensor, "*#batch modality"]:
         """Return the modalities whose private latents are inferred."""
-        subsets = self.aggregation.subsets
         if self.private_subsets == "all":
             return experts.mask
-        if draws is not None and not (isinstance(subsets, str) and subsets == "all"):
+        if draws is not None and not self._has_one_subset:
             return draws.members(batch_shape)
         return UniformSubsets(experts.mask).members(batch_shape) if training else experts.mask

@@ -19,7 +19,7 @@ from pyro_mmvae.vae.encoders_decoders import PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.names import NamedModules, private_site
 
 PRIVATE_AUXILIARY = ("learned", "prior")
-PRIVATE_SUBSETS = ("drawn", "all")
+PRIVATE_SUBSETS = ("auto", "drawn", "all")
 PRIVATE_ENCODERS = ("own", "with_z")
 
 INITIAL_AUXILIARY_SCALE = 0.1

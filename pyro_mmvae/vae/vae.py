@@ -26,6 +26,7 @@ from pyro_mmvae.vae.generative import GenerativeModel, Observations
 from pyro_mmvae.vae.guide import MultimodalGuide
 from pyro_mmvae.vae.modalities import Modality, group_modalities, make_group
 from pyro_mmvae.vae.names import NamedModules
+from pyro_mmvae.vae.priors import MixturePrior, check_learned_prior
 from pyro_mmvae.vae.routing import Routing, check_routing
 
 
@@ -52,7 +53,7 @@ class MultimodalVAE(nn.Module):
             :class:`~pyro_mmvae.networks.NetworkOptions` if None.
         prior: The pair ``(loc, scale)`` of the latent's prior; by default that of the aggregation object, if it was
             given one, or N(0, I). It is of the posterior's family, usually ``network.family``, and its scale is that
-            family's scale parameter.
+            family's scale parameter. Or a :class:`~pyro_mmvae.MixturePrior`, which is trained with the model.
         prior_expert: The subsets in which the prior is one more expert, see :class:`~pyro_mmvae.Aggregation`. This and
             the next two are for an aggregation by name; an object is given them itself.
         expert_weights: The weights λ, one per modality, or the name of a way to learn them: ``"learned"``,
@@ -64,8 +65,9 @@ class MultimodalVAE(nn.Module):
         private_auxiliary: The distribution, in training, of private latents that are not inferred: ``"learned"``, the
             default, for N(0, s²) with a learned s per dimension; or ``"prior"``, for N(0, I), from which generation
             draws in either case.
-        private_subsets: The modalities whose private latents training infers: ``"drawn"``, the default, for a drawn
-            subset per item, with any aggregation; or ``"all"``.
+        private_subsets: The modalities whose private latents training infers: ``"drawn"``, for a drawn subset per item,
+            with any aggregation; ``"all"``; or ``"auto"``, the default, for ``"drawn"`` in the component bound of a
+            mixture over subsets and ``"all"`` elsewhere.
         private_encoder: The posterior of a private latent: ``"own"``, the default, given its modality; or
             ``"with_z"``, given its modality and z.
         penalties: The penalties that are added to the loss in training, each a name, one of
@@ -82,7 +84,8 @@ class MultimodalVAE(nn.Module):
 
     Raises:
         ValueError: If there is no modality or two have one name, β or the latent size is not positive, a name is
-            unknown, weights or a module's shape do not fit, or the mixture has more than 4,096 components.
+            unknown, weights or a module's shape do not fit, a learned prior meets a prior expert, or the mixture has
+            more than 4,096 components.
 
     Example:
         >>> vae = MultimodalVAE([Modality("a", (4,)), Modality("b", (6,))], latent_size=2)
@@ -99,13 +102,13 @@ class MultimodalVAE(nn.Module):
         bound: str = "component",
         beta: float = 1.0,
         network: NetworkOptions | None = None,
-        prior: Prior | None = None,
+        prior: Prior | MixturePrior | None = None,
         prior_expert: str | None = None,
         expert_weights: ExpertWeights | None = None,
         subset_weights: SubsetWeights = "uniform",
         expert_weights_entropy: float = 0.0,
         private_auxiliary: str = "learned",
-        private_subsets: str = "drawn",
+        private_subsets: str = "auto",
         private_encoder: str = "own",
         penalties: Sequence[PenaltyLike] = (),
         routing: Routing = "all",
@@ -133,6 +136,11 @@ class MultimodalVAE(nn.Module):
             likelihood = cast("Likelihood", likelihoods[first.name])
             pairs.append(make_group(first, likelihood, latent_size, options, len(group), conditions.size))
         reconstruction_weights = {m.name: cast("float", m.reconstruction_weight) for m in modalities}
+        learned_prior = prior if isinstance(prior, MixturePrior) else None
+        if learned_prior is not None:
+            check_learned_prior(rule)
+            learned_prior.build(latent_size)
+            prior = None
         loc, scale = check_prior(rule.prior or (0.0, 1.0) if prior is None else prior)
         prior_loc = torch.as_tensor(loc, dtype=torch.get_default_dtype()).expand(latent_size).clone()
         prior_scale = torch.as_tensor(scale, dtype=torch.get_default_dtype()).expand(latent_size).clone()
@@ -151,6 +159,7 @@ class MultimodalVAE(nn.Module):
                 options.df,
                 private_sizes,
                 conditions,
+                learned_prior,
             )
             self.guide = MultimodalGuide(
                 Encoders(
@@ -168,6 +177,7 @@ class MultimodalVAE(nn.Module):
                 reconstruction_weights=reconstruction_weights,
                 bound=bound,
                 prior=(prior_loc, prior_scale),
+                learned_prior=learned_prior,
                 expert_weights_entropy=expert_weights_entropy,
                 private_sizes=private_sizes,
                 private_auxiliary=private_auxiliary,
@@ -259,6 +269,27 @@ class MultimodalVAE(nn.Module):
             except ValueError as error:
                 raise ValueError(f"batch: modality {name!r}: {error}") from None
         self.set_moments(result)
+
+    def start_prior_from(self, batch: Observations) -> None:
+        """Move the components of a learned prior to experts of training items, before the training.
+
+        Args:
+            batch: Training items, best at least as many as the prior has components.
+
+        Raises:
+            ValueError: If the prior is not learned, or nothing is present in the batch.
+
+        Example:
+            >>> vae = MultimodalVAE([Modality("a", (4,))], latent_size=2, prior=MixturePrior(5))
+            >>> vae.start_prior_from({"a": torch.randn(20, 4)})
+        """
+        prior = self.model.learned_prior
+        if prior is None:
+            raise ValueError("prior must be learned, as MultimodalVAE(…, prior=MixturePrior(40)), to be started")
+        training = self.training
+        with torch.no_grad():
+            prior.start_from(self.eval().guide.experts(batch))
+        self.train(training)
 
     def set_moments(self, values: Mapping[str, tuple[Tensor, Tensor]]) -> None:
         """Set the moments of standardized modalities.

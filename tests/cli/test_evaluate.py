@@ -52,7 +52,7 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
     coherence = {(row["given"], row["target"]) for row in rows if row["metric"] == "coherence"}
     assert ("m0+m2", "m1") in coherence
     assert not any(target in given.split("+") for given, target in coherence)
-    assert [row["given"] for row in rows if row["metric"] == "joint_coherence"] == [""]
+    assert [row["given"] for row in rows if row["metric"] == "joint_coherence"] == ["", ""]  # of both priors
     assert {row["given"] for row in rows if row["metric"] == "log_likelihood"} == {"m0", "m1", "m2", "m0+m1+m2"}
     summary = json.loads((run / "evaluation" / "summary.json").read_text())
     one = [float(row["value"]) for row in probes if row["views"] == "1"]
@@ -201,13 +201,17 @@ def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) ->
     assert {cell: (cell / "best.safetensors").stat().st_mtime_ns for cell in cells} == stamps
     with (elsewhere / "grid" / "comparison.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    row = next(r for r in table if (r["aggregation"], r["metric"]) == ("wb", "joint_coherence"))
-    values = []
-    for seed in (0, 1):
-        metrics = rows_of(elsewhere / "grid" / f"wb-seed{seed}")
-        values += [float(r["value"]) for r in metrics if r["metric"] == "joint_coherence"]
-    assert float(row["mean"]) == pytest.approx(sum(values) / 2)
-    assert float(row["se"]) == pytest.approx(abs(values[0] - values[1]) / 2)
+    rows = [r for r in table if (r["aggregation"], r["metric"]) == ("wb", "joint_coherence")]
+    assert [row["protocol"].split(", ")[0] for row in rows] == [
+        "1000 prior draws", "1000 draws of the fitted prior (8 Gaussians)",
+    ]  # fmt: skip
+    for row in rows:
+        values = []
+        for seed in (0, 1):
+            metrics = rows_of(elsewhere / "grid" / f"wb-seed{seed}")
+            values += [float(r["value"]) for r in metrics if r["protocol"] == row["protocol"]]
+        assert float(row["mean"]) == pytest.approx(sum(values) / 2)
+        assert float(row["se"]) == pytest.approx(abs(values[0] - values[1]) / 2)
     assert row["seeds"] == "2"
     assert "± " in (elsewhere / "grid" / "comparison.md").read_text()
     assert (elsewhere / "grid" / "comparison.png").exists()
@@ -237,6 +241,9 @@ def test_compare_cell_with_an_evaluation_of_the_command_evaluate_is_not_finished
     (tmp_path / "evaluation" / "summary.json").write_text(json.dumps(summary))
     assert not cell.is_finished(options)
     (tmp_path / "evaluation" / "summary.json").write_text(json.dumps({**summary, "train_seed": 0}))
+    assert not cell.is_finished(options)  # as an earlier version wrote it, without a fitted prior
+    finished = {**summary, "train_seed": 0, "prior": None}
+    (tmp_path / "evaluation" / "summary.json").write_text(json.dumps(finished))
     assert cell.is_finished(options)
     assert not cell.is_finished(EvaluationOptions(samples=8))
 

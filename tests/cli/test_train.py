@@ -94,7 +94,7 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
     out = Path("out")
     assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == {
         "config.yaml", "environment.json", "data.json", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl",
-        "samples.npz", "plots/curves.png", "plots/reconstructions.png", "plots/cross_generation.png",
+        "samples.npz", "prior.npz", "plots/curves.png", "plots/reconstructions.png", "plots/cross_generation.png",
     }  # fmt: skip
     assert result.stderr == ""
     lines = result.stdout.splitlines()
@@ -115,7 +115,7 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
 def test_sample_prior_and_given_modalities_write_pictures() -> None:
     trained()
     prior = invoke("sample", "out", "--device", "cpu", "-n", "3", "--seed", "5")
-    assert prior.stdout == "samples.png: 3 draws from the prior, seed 5\n"
+    assert prior.stdout == "samples.png: 3 draws from the fitted prior (4 Gaussians), seed 5\n"
     first = Path("samples.png").read_bytes()
     assert first.startswith(b"\x89PNG")
     given = invoke("sample", "out", "--given", "m0", "--checkpoint", "last", "--out", "new/folder/grid.png", "-n", "3")
@@ -126,6 +126,18 @@ def test_sample_prior_and_given_modalities_write_pictures() -> None:
     assert Path("other.png").read_bytes() != first
     invoke("sample", "out", "--given", "m0, m1", "--generate", " m1 ", "--out", "both.pdf", "-n", "2")
     assert Path("both.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["mine.png", "mine.npz"])
+def test_sample_existing_file_is_replaced_with_force_only(name: str) -> None:
+    trained("--epochs", "0")
+    Path(name).write_bytes(b"precious")
+    line = refused("sample", "out", "-n", "2", "--out", name)
+    assert line.startswith(f"error: {name} must not exist, got an existing path: choose another one, or pass --force")
+    assert Path(name).read_bytes() == b"precious"
+    assert invoke("sample", "out", "-n", "2", "--out", name, "--force").stdout.startswith(f"{name}: ")
+    assert Path(name).read_bytes() != b"precious"
 
 
 @pytest.mark.usefixtures("place")

@@ -255,3 +255,18 @@ def test_check_data_of_float_images_outside_the_unit_interval_reports_their_rang
         "pictures show them cut off, and ssim has no meaning; rescale them to [0, 1], or store values from 0 to 255 as "
         "uint8"
     ]
+
+
+def test_check_data_of_splits_with_other_categories_names_them(sets: dict[str, Any]) -> None:
+    codes = {"donor": torch.tensor([0, 1, -1] * 4)}
+    for split, names in (("train", ("A", "B")), ("val", ("A", "C")), ("test", ("A", "C"))):
+        sets[split] = make(split, covariates=codes, covariate_names={"donor": names})
+    assert list(check_data("toy")) == [
+        "val, test: covariates must have the categories {'donor': ['A', 'B']} as in train, got {'donor': ['A', 'C']}"
+    ]
+
+
+def test_summarise_counts_categories_and_unknown_ones() -> None:
+    codes = {"donor": torch.tensor([1, -1, 0, 1] * 3)}
+    summary = summarise(make(covariates=codes, covariate_names={"donor": ("A", "B")}))
+    assert summary.covariates == {"donor": {"A": 3, "B": 6, "(unknown)": 3}}

@@ -175,3 +175,19 @@ def test_data_info_lists_the_categories(runs: Path) -> None:
     output = invoke("data", "info", runs / "known", "--split", "val")
     counts = np.bincount(load_data(str(runs / "known"), "val").covariates["donor"].numpy())
     assert f"  covariate donor  A: {counts[0]}, B: {counts[1]}\n" in output
+
+
+def test_data_check_ends_with_the_categories_of_the_training_items(runs: Path) -> None:
+    output = invoke("data", "check", runs / "known")
+    counts = np.bincount(load_data(str(runs / "known"), "train").covariates["donor"].numpy())
+    assert f"\ncovariate donor  A: {counts[0]}, B: {counts[1]}\n" in output
+
+
+def test_data_check_of_a_single_category_reports_what_training_refuses(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    np.save(tmp_path / "d" / "left.npy", np.random.default_rng(0).normal(size=(30, 2)))
+    np.save(tmp_path / "d" / "covariate_donor.npy", np.full(30, "A"))
+    output = fail("data", "check", tmp_path / "d")
+    assert output == (
+        "train: covariate 'donor' must have two or more categories in the training items, got 1: leave it out\n"
+    )

@@ -100,7 +100,8 @@ def test_load_given_another_directory_raises(tmp_path: Path, content: str | None
 @pytest.mark.parametrize("duplicate", [lambda vae: pickle.loads(pickle.dumps(vae)), copy.deepcopy])
 def test_pickle_outlives_the_folder_of_the_original(duplicate: Any) -> None:
     vae = fit_vae()
-    z, folder = vae.transform(TABLE), vae.run_.path
+    z, folder, drawn = vae.transform(TABLE), vae.run_.path, vae.sample(3, random_state=1)
+    assert vae.run_.fitted_prior is not None
     restored = duplicate(vae)
     assert restored.run_.path != folder
     del vae
@@ -108,6 +109,7 @@ def test_pickle_outlives_the_folder_of_the_original(duplicate: Any) -> None:
     assert not folder.parent.exists()
     assert np.array_equal(restored.transform(TABLE), z)
     assert restored.impute(TABLE).equals(TABLE)
+    assert restored.sample(3, random_state=1).equals(drawn)
 
 
 def test_temporary_folder_is_removed_by_another_training() -> None:

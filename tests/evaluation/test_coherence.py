@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from pyro_mmvae import Experts, Modality, MultimodalVAE
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_coherence
 from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.inference import FittedPrior
 
 CLASSES, NAMES = 4, ("a", "b", "c")
 
@@ -139,6 +141,26 @@ def test_joint_coherence_one_deviating_is_zero_and_random_is_chance() -> None:
 
     row = joint_coherence(stub(), Random(readers().networks, {}, 0), draws=8000)
     assert row.value == pytest.approx(1 / 16, abs=0.012)
+
+
+def test_joint_coherence_of_a_fitted_prior_judges_its_draws() -> None:
+    """The decoder of this model writes another class for b where the first coordinate of z is above 10."""
+    vae = stub()
+
+    class Divided(Spelled):
+        def forward(self, z: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+            images, others = super().forward(z, names), Spelled((1, 0, 0))(z, names)
+            far = (z[..., 0] > 10)[..., None, None, None]
+            return {name: torch.where(far, others[name], images[name]) for name in names}
+
+    vae.model.decoders = cast("Any", Divided((0, 0, 0)))
+    halves = {"weights": [0.25, 0.75], "means": [[0.0, 0.0], [20.0, 0.0]], "scales": [[0.1, 0.1], [0.1, 0.1]]}
+    arrays = {name: np.array(value) for name, value in halves.items()}
+    prior = FittedPrior(arrays, {"kind": "mixture", "components": 2})
+    row = joint_coherence(vae, readers(), draws=4000, prior=prior)
+    assert row.value == pytest.approx(0.25, abs=0.03)
+    assert row.protocol == "4000 draws of the fitted prior (2 Gaussians), mean of the likelihood"
+    assert joint_coherence(vae, readers(), draws=100).value == 1.0
 
 
 def test_joint_coherence_one_classifier_raises() -> None:

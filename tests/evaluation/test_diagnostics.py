@@ -127,6 +127,11 @@ def test_diagnose_sampled_kl_counts_unless_saturated() -> None:
         values = {"kl": kl, "aggregate_kl": 4.0, "aggregate_kl_moments": 0.1}
         return [Metric(name, "", NAMES, "z", value, 1000, 0) for name, value in values.items()]
 
+    (finding,) = diagnose(rows(5.0), NAMES)
+    assert "pyro-mmvae fit-prior RUN" in finding.advice
+    (finding,) = diagnose(rows(5.0), NAMES, has_fitted_prior=True)
+    assert "fit-prior" not in finding.advice
+    assert "those of the fitted prior are not concerned" in finding.what
     assert len(diagnose(rows(5.0), NAMES)) == 1  # z carries 1 nat about the item, of at most 6.9
     assert diagnose(rows(10.5), NAMES) == []
 

@@ -6,6 +6,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from pyro_mmvae import Experts, Modality, MultimodalDataset, MultimodalVAE
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.frechet import fid, fid_of_prior_draws, frechet_classifier, frechet_distance
 from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.inference import FittedPrior
 from tests.evaluation.fixed_decoder import fixed
 
 
@@ -77,7 +79,12 @@ def test_frechet_classifier_prior_draws_and_translations_match_hand_values() -> 
     assert (row.metric, row.given, row.target, row.n) == ("frechet_classifier", (), "image", 4000)
     assert row.value == pytest.approx(2**2 + (3 - 1) ** 2, rel=0.1)  # the prior is N(0, 1)
     assert row.protocol.startswith("prior draws")
-    (row,) = judged(fixed(), images, experts, subsets=[(1,), (0,), (0, 1)])
+    arrays = {"weights": np.ones(1), "means": np.array([[2.0, 0.0]]), "scales": np.array([[3.0, 1.0]])}
+    fitted = FittedPrior(arrays, {"kind": "mixture", "components": 1})
+    (row,) = judged(fixed(), images, experts, prior=fitted)
+    assert row.value == pytest.approx(0, abs=0.15)
+    assert row.protocol == "draws of the fitted prior (1 Gaussian), mean of the likelihood, of tokens the most probable"
+    (row,) = judged(fixed(), images, experts, subsets=[(1,), (0,), (0, 1)], prior=fitted)
     assert row.given == ("text",)
     assert row.value == pytest.approx(0, abs=1e-6)
     assert judged(fixed(), images[:1], Experts(loc[:1], torch.ones(1, 2, 2))) == []

@@ -137,3 +137,17 @@ def test_calibrate_run_without_a_scale_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a modality must have the likelihood 'laplace' or 'normal', got Negative"):
         run.calibrate()
     assert not (tmp_path / "run-calibrated").exists()
+
+
+@pytest.mark.parametrize("private_encoder", ["own", "with_z"])
+def test_calibrate_with_private_latents_keeps_their_priors_for_others(tmp_path: Path, private_encoder: str) -> None:
+    values = {name: value for name, value in make_values(80).items() if name != "count"}
+    settings = {**SMALL, "model.private_size": 1, "model.private_encoder": private_encoder}
+    run = fit(values, epochs=1, latent_size=2, out=tmp_path / "run", progress=False, settings=settings)
+    result = run.calibrate(epochs=1, items=8, draws=4)
+    assert {(row.modality, row.given, row.items) for row in result.rows} == {
+        (name, given, 8) for name in ("gauge", "level") for given in ("others", "all")
+    }
+    decoders = parameters(run, "model.")
+    new = parameters(load(result.path or "", device="cpu"), "model.")
+    assert all(torch.equal(value, new[name]) for name, value in decoders.items())

@@ -47,6 +47,7 @@ def make_vae(aggregation: str = "wb", **options: Any) -> MultimodalVAE:
         Modality("b", (6,), private_size=3, likelihood="normal", scale=1.0),
         Modality("c", (4,), likelihood="normal", scale=1.0),
     ]
+    options = {"private_subsets": "drawn", **options}
     vae = MultimodalVAE(modalities, 3, aggregation, beta=BETA, network=NetworkOptions(hidden=8), **options)
     return vae.double()
 
@@ -155,6 +156,19 @@ def test_guide_one_subset_aggregation_draws_every_subset_equally_often(aggregati
     pairs = {pair: int((seen == torch.tensor(pair)).all(-1).sum()) for pair in [(0, 0), (0, 1), (1, 0), (1, 1)]}
     assert pairs == {(0, 0): 40, (0, 1): 80, (1, 0): 80, (1, 1): 80}  # stratified; c alone is one of the seven
     torch.testing.assert_close(guide.nodes["z"]["fn"].mean, vae.posterior(values, "joint").mean)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "bound", "wanted"),
+    [("mwb", "component", "drawn"), ("mwb", "mixture", "all"), ("wb", "component", "all"), ("poe", "mixture", "all")],
+)
+def test_guide_auto_private_subsets_draws_where_z_comes_from_a_drawn_subset(
+    aggregation: str, bound: str, wanted: str
+) -> None:
+    vae = make_vae(aggregation, bound=bound, private_subsets="auto")
+    inferred = is_seen(poutine.trace(vae.guide).get_trace(make_batch()).nodes["b_private"])
+    assert bool(inferred.all()) == (wanted == "all")
+    assert bool(list(vae.guide.private_latents.parameters())) == (wanted == "drawn")
 
 
 def test_guide_all_private_subsets_infers_everything_present() -> None:
@@ -279,7 +293,7 @@ def test_predictive_generated_modality_uses_the_prior_of_private_latents() -> No
 
 @pytest.mark.parametrize("option", ["private_auxiliary", "private_subsets", "private_encoder"])
 def test_multimodal_vae_unknown_private_option_lists_those_there_are(option: str) -> None:
-    with pytest.raises(ValueError, match=rf"{option} must be one of \w+, \w+, got 'nothing'"):
+    with pytest.raises(ValueError, match=rf"{option} must be one of (\w+, )+\w+, got 'nothing'"):
         make_vae(**{option: "nothing"})
 
 
@@ -295,7 +309,11 @@ def test_auxiliary_normal_expanded_draws_with_its_own_scale_and_scores_as_a_norm
 
 def test_train_auxiliary_priors_run_is_resumed_and_answers(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     config = toy_config(
-        train__epochs=1, model__aggregation="wb", model__private_size=2, model__private_encoder="with_z"
+        train__epochs=1,
+        model__aggregation="wb",
+        model__private_size=2,
+        model__private_encoder="with_z",
+        model__private_subsets="drawn",
     )
     run = train(config, elsewhere / "run", progress=False)
     before = {name: log_scale(run.vae, name).clone() for name in run.names}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -21,6 +22,8 @@ from pyro_mmvae.training.objectives.subset_posteriors import (
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 GRADIENTS = ("dreg", "stl", "plain")
+
+_SHARED = ""  # the key of the shared latents; modalities have names that are not empty
 
 
 class IWAEObjective(LatentObjective):
@@ -53,7 +56,8 @@ class IWAEObjective(LatentObjective):
 
     Raises:
         ValueError: If K is not a positive integer, the gradient is unknown, or it is not ``"plain"`` with mixture
-            weights that are learned, which reparameterised gradients do not reach.
+            weights that are learned, which reparameterised gradients do not reach, or with private latents whose
+            posterior depends on z.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016. Importance weighted autoencoders. ICLR.
@@ -72,6 +76,11 @@ class IWAEObjective(LatentObjective):
         if gradient not in GRADIENTS:
             raise ValueError(
                 f"option 'gradient' of objective 'iwae' must be one of {', '.join(GRADIENTS)}, got {gradient!r}"
+            )
+        if gradient != "plain" and vae.guide.private_latents.with_z and vae.model.private_sizes:
+            raise ValueError(
+                f"objective 'iwae' with gradient={gradient!r} must have model.private_encoder=own, since the gradient "
+                "of private latents that depend on z would be weighed twice, got 'with_z': use gradient='plain'"
             )
         self.gradient = gradient
         trial = self.posteriors.trial
@@ -98,7 +107,8 @@ class IWAEObjective(LatentObjective):
         ratio = self._log_ratio(proposal, z, q_private, u)
         log_weights = reconstruction.total() - self.beta * ratio
         if self.gradient == "dreg":
-            self._reweigh_gradients(log_weights, [z, *u.values()])
+            inferred = {} if seen is None else {name: seen[..., self.vae.names.index(name)] for name in u}
+            self._reweigh_gradients(log_weights, {**u, _SHARED: z}, inferred)
         value = log_weights.logsumexp(0) - math.log(self.samples)
         value = with_score(value, proposal, z)
         mean = {name: term.mean(0) for name, term in reconstruction.log_likelihood.items()}
@@ -126,9 +136,23 @@ class IWAEObjective(LatentObjective):
             ratio = ratio + q_private[name].log_prob(value) - model.private_prior(name).log_prob(value)
         return ratio
 
-    def _reweigh_gradients(self, log_weights: Float[Tensor, "draw item"], draws: list[Tensor]) -> None:
-        """Multiply the gradients that reach the draws by the factor of the doubly reparameterised estimator."""
-        factor = (1 - self.beta + self.beta * log_weights.detach().softmax(0)).unsqueeze(-1)
-        for draw in draws:
+    def _reweigh_gradients(
+        self, log_weights: Float[Tensor, "draw item"], draws: Mapping[str, Tensor], inferred: Mapping[str, Tensor]
+    ) -> None:
+        """Multiply the gradients that reach the draws by the factor of the doubly reparameterised estimator.
+
+        Args:
+            log_weights: The logarithms of the weights of all draws.
+            draws: The private latents by modality name, and the shared ones.
+            inferred: Modality name to a mask of the items whose private latent follows q(u_m | x_m). The density of
+                the others is left out of the weights, so that their gradient has no score function to replace.
+        """
+        factor = 1 - self.beta + self.beta * log_weights.detach().softmax(0)
+        for name, draw in draws.items():
             if draw.requires_grad:
-                draw.register_hook(lambda gradient: factor.to(gradient) * gradient)
+                own = torch.where(inferred[name], factor, 1.0) if name in inferred else factor
+                draw.register_hook(partial(_scale_gradient, own.unsqueeze(-1)))
+
+
+def _scale_gradient(factor: Tensor, gradient: Tensor) -> Tensor:
+    return factor.to(gradient) * gradient

@@ -10,7 +10,6 @@ from pyro import poutine
 from torch.distributions import kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Tensor
-from pyro_mmvae.aggregation.weights import weights_entropy
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.training.elbo import Terms
@@ -54,8 +53,7 @@ class Reconstruction:
 class LatentObjective(Objective):
     """An objective that draws the latents itself, and combines reconstruction and KL terms of its own.
 
-    The terms of the guide that do not belong to a bound, such as the entropy of the expert weights, enter as they do in
-    the ELBO.
+    The penalties of the guide and the entropy of its expert weights enter as they do in the ELBO.
 
     Args:
         vae: The model and guide to train.
@@ -191,14 +189,7 @@ class LatentObjective(Objective):
             experts: The unimodal posteriors of the items.
             members: The subset of each item that was drawn; None for everything present.
         """
-        guide = self.vae.guide
-        if hasattr(guide, "penalty_terms"):
-            return guide.penalty_terms(experts, members)
-        weights = guide.expert_weights(experts) if guide.expert_weights_entropy else None
-        if weights is None:
-            return {}
-        entropy = weights_entropy(weights.expand(experts.mask.shape) * experts.mask)
-        return {f"{guide.site}_weights_entropy": -guide.expert_weights_entropy * entropy}
+        return self.vae.guide.penalty_terms(experts, members)
 
     def loss_and_terms(
         self,

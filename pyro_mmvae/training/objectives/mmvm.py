@@ -54,6 +54,11 @@ class MMVMObjective(LatentObjective):
         super().__init__(vae)
         if prior not in PRIORS:
             raise ValueError(f"option 'prior' of objective 'mmvm' must be one of {', '.join(PRIORS)}, got {prior!r}")
+        if vae.model.learned_prior is not None:
+            raise ValueError(
+                "objective 'mmvm' has a prior given the data in place of the model's, which would not be trained: "
+                "choose model.prior=standard"
+            )
         rules: dict[str, Aggregation] = {"mixture": MixtureOfExperts(), "barycenter": WassersteinBarycenter()}
         self.prior, self.rule = prior, rules.get(prior)
         if self.rule is not None:

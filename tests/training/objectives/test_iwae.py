@@ -158,6 +158,25 @@ def test_make_objective_of_iwae_with_learned_mixture_weights_needs_plain_gradien
     assert make_objective({"name": "iwae", "gradient": "plain"}, model.vae).gradient == "plain"
 
 
+def test_make_objective_of_iwae_with_private_encoders_that_see_z_needs_plain_gradients() -> None:
+    model = make("mwb", private=True, private_encoder="with_z")
+    with pytest.raises(ValueError, match=r"must have model.private_encoder=own, .* got 'with_z': use gradient='plain'"):
+        make_objective("iwae", model.vae)
+    with local_pyro():
+        loss, _ = make_objective({"name": "iwae", "gradient": "plain"}, model.vae)(model.batch)
+    assert bool(loss.isfinite())
+
+
+def test_iwae_gives_auxiliary_priors_the_plain_gradient_with_dreg() -> None:
+    """Compare the gradient of learned auxiliary scales, which occur in no density of the weights."""
+    model = make("mwb", private=True, private_auxiliary="learned", present=[[True] * 3] * 40)
+    plain, dreg = (gradients(model, model.batch, name, 0) for name in ("plain", "dreg"))
+    names = [name for name in plain if "auxiliary" in name]
+    assert len(names) == 3
+    for name in names:
+        torch.testing.assert_close(dreg[name], plain[name])
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
