@@ -13,10 +13,12 @@ from pyro_mmvae._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pyro_mmvae.aggregation import Aggregation as Aggregation
+    from pyro_mmvae.aggregation import ConsensusOfExperts as ConsensusOfExperts
     from pyro_mmvae.aggregation import DivergenceBarycenter as DivergenceBarycenter
     from pyro_mmvae.aggregation import LogLinearPool as LogLinearPool
     from pyro_mmvae.aggregation import MixtureOfBarycenters as MixtureOfBarycenters
     from pyro_mmvae.aggregation import MixtureOfExperts as MixtureOfExperts
+    from pyro_mmvae.aggregation import MixtureOfPairs as MixtureOfPairs
     from pyro_mmvae.aggregation import MixtureOfProducts as MixtureOfProducts
     from pyro_mmvae.aggregation import MixtureOverSubsets as MixtureOverSubsets
     from pyro_mmvae.aggregation import MomentMatching as MomentMatching
@@ -69,10 +71,12 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Aggregation": "aggregation",
+    "ConsensusOfExperts": "aggregation",
     "DivergenceBarycenter": "aggregation",
     "LogLinearPool": "aggregation",
     "MixtureOfBarycenters": "aggregation",
     "MixtureOfExperts": "aggregation",
+    "MixtureOfPairs": "aggregation",
     "MixtureOfProducts": "aggregation",
     "MixtureOverSubsets": "aggregation",
     "MomentMatching": "aggregation",

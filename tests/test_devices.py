@@ -24,6 +24,7 @@ from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training import Terms, Trainer
 from pyro_mmvae.training.elbo import local_pyro
+from tests.fake_cuda import needs_fake_cuda
 
 ITEMS, LATENT = 6, 3
 EACH = pytest.mark.parametrize(
@@ -80,6 +81,7 @@ def batch_of(device: str) -> Batch:
     return Batch(data.modalities, dict(zip(data.names, data.present.unbind(1), strict=True)))
 
 
+@needs_fake_cuda
 @EACH
 def test_step_on_fake_cuda_stays_on_device_without_waiting(
     aggregation: str, bound: str, monkeypatch: pytest.MonkeyPatch
@@ -106,6 +108,7 @@ def test_step_on_fake_cuda_stays_on_device_without_waiting(
         assert trainer.epoch(data, 0).items == ITEMS
 
 
+@needs_fake_cuda
 @EACH
 def test_posterior_draws_and_decoding_stay_on_device(aggregation: str, bound: str) -> None:
     vae = make(aggregation, bound)
@@ -142,6 +145,7 @@ def test_sample_component_of_one_draw_equals_multinomial_without_calling_it() ->
     assert mixture.sample_component((5,)).shape == (5, ITEMS)
 
 
+@needs_fake_cuda
 def test_epoch_moves_its_order_to_device_once() -> None:
     vae, moved = make("wb", "mixture"), list[torch.Size]()
     to = Tensor.to
@@ -167,6 +171,7 @@ def test_epoch_moves_its_order_to_device_once() -> None:
     assert moved == [torch.Size([ITEMS])]
 
 
+@needs_fake_cuda
 def test_fake_cuda_raises_on_mixed_devices_and_on_waiting() -> None:
     vae = make("wb", "mixture")
     with FakeTensorMode(), local_pyro():
@@ -177,6 +182,7 @@ def test_fake_cuda_raises_on_mixed_devices_and_on_waiting() -> None:
             float(vae.guide(batch_of("cuda")).sum())
 
 
+@needs_fake_cuda
 def test_guide_with_subsampling_keeps_experts_on_device() -> None:
     def encode() -> Experts:
         return Experts(torch.zeros(ITEMS, 2, LATENT, device="cuda"), torch.ones(ITEMS, 2, LATENT, device="cuda"))

@@ -34,7 +34,7 @@ def data_options(command: Command) -> Command:
 def answer_options(command: Command) -> Command:
     """Add the options that all commands for the items of a data set share."""
     options = (
-        data_options, items_option, _BATCH_SIZE, _SEED, _FORCE, plugin_option("data sets or other parts"),
+        data_options, items_option, _BATCH_SIZE, _SEED, force_option, plugin_option("data sets or other parts"),
         checkpoint_option, device_option, changed_data_option, threads_option, quiet_option,
     )  # fmt: skip
     for option in reversed(options):
@@ -57,6 +57,11 @@ def given_option(command: Command) -> Command:
         "--given", metavar="NAMES", show_default="all",
         help="Modalities to condition on, where an item has them, separated by commas; 'none' for the prior.",
     )(command)  # fmt: skip
+
+
+def force_option(command: Command) -> Command:
+    """Add the flag ``--force`` to a command that writes a file or folder of the user's choice."""
+    return click.option("--force", is_flag=True, help="Replace the output if it exists.")(command)
 
 
 def covariate_option(command: Command) -> Command:
@@ -102,7 +107,6 @@ _BATCH_SIZE = click.option(
     "--batch-size", type=click.IntRange(1), default=500, show_default=True, help="Number of items to read at once."
 )
 _SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random draws.")
-_FORCE = click.option("--force", is_flag=True, help="Replace the output if it exists.")
 
 
 def parse_items(text: str | None) -> int | slice | list[str] | None:

@@ -94,6 +94,14 @@ def set_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
+def recipe_option(command: Command) -> Command:
+    """Add the option ``--recipe`` to a command that trains."""
+    return click.option(
+        "--recipe", metavar="NAME", show_default="that of the aggregation, or that of --config",
+        help="Recipe whose settings replace the defaults: plain, or one that the command 'settings' lists.",
+    )(command)  # fmt: skip
+
+
 _CONFIG_OPTIONS = (
     click.option(
         "--config", type=click.Path(path_type=Path), metavar="FILE.yaml", show_default="the built-in settings",
@@ -159,6 +167,7 @@ def read_config(
         "device": "train.device",
         "precision": "train.precision",
         "threads": "train.threads",
+        "recipe": "recipe",
     }
     values = parse_overrides(overrides)
     for name, value in options.items():

@@ -26,7 +26,8 @@ from pyro_mmvae.cli.common import plain_errors
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR|FILE",
     help="Folder to write: imputed.npy, ids.npy, imputation.json, and mean/, sd/ and more with one file per modality; "
-    "or a file .h5ad or .h5mu of vectors, with standard deviations and quantiles in layers (needs the extra 'omics').",
+    "or a file .h5mu, or .h5ad of one modality (needs the extra 'omics'): vectors and counts in X, with standard "
+    "deviations and quantiles in layers, images flattened in obsm, and texts in obs.",
 )  # fmt: skip
 @given_option
 @click.option(

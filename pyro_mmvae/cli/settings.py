@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.runs.settings import Setting
     from pyro_mmvae.signatures import Option
 
-_PARTS = ("aggregations", "objectives", "penalties")
+_PARTS = ("aggregations", "objectives", "penalties", "priors", "recipes")
 
 
 @click.command()
@@ -37,10 +37,9 @@ def settings(section: str | None, data: str | None, as_json: bool, plugins: tupl
     """List the settings of a configuration: key, default, type and meaning.
 
     SECTION is a section or the beginning of keys: data, model, model.network, model.modalities, train, or train.lr; or
-    aggregations, objectives or penalties for the options of these parts, of one of them with its name as in
-    aggregations.renyi.
-    Without SECTION, all settings but those options are listed. Each is set in a configuration file or by --set
-    KEY=VALUE. Writes to the terminal only.
+    aggregations, objectives, penalties, priors or recipes for the options of these parts, or of one of them with its
+    name as in aggregations.renyi. Without SECTION, all settings but those options are listed. Each is set in a
+    configuration file or by --set KEY=VALUE. Writes to the terminal only.
     """
     from pyro_mmvae import runs
     from pyro_mmvae.runs.settings import list_settings
@@ -69,10 +68,15 @@ def _select(every: Sequence[Setting], section: str | None) -> list[Setting]:
 
 
 def _list_parts(kind: str, name: str) -> list[tuple[str, str, list[Setting]]]:
-    """Return name, summary and options of each aggregation, objective or penalty, or of the one of a name."""
+    """Return name, summary and options of each part of a kind, or of the one of a name."""
     from pyro_mmvae import aggregation, guides, training
-    from pyro_mmvae.runs.settings import settings_of_options
+    from pyro_mmvae.runs.recipes import RECIPES
+    from pyro_mmvae.runs.settings import recipe_settings, settings_of_options
+    from pyro_mmvae.vae import priors
 
+    if kind == "recipes":
+        recipes = [name] if name else list(RECIPES)
+        return [(recipe, RECIPES.lookup(recipe).summary, recipe_settings(recipe)) for recipe in recipes]
     names: Sequence[str]
     describe: Callable[[str], str]
     options: Callable[[str], Sequence[Option]]
@@ -82,6 +86,9 @@ def _list_parts(kind: str, name: str) -> list[tuple[str, str, list[Setting]]]:
     elif kind == "penalties":
         names, describe = guides.penalty_names(), guides.describe_penalty
         options, key = guides.penalty_options, "train.penalties"
+    elif kind == "priors":
+        names, describe = tuple(priors.PRIORS), priors.describe_prior
+        options, key = priors.prior_options, "model.prior"
     else:
         names, describe = training.objective_names(), training.describe_objective
         options, key = training.objective_options, "train.objective"

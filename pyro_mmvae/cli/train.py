@@ -14,6 +14,7 @@ from pyro_mmvae.cli.answering import (
     choose_data,
     covariate_option,
     data_options,
+    force_option,
     items_option,
     parse_covariates,
     parse_items,
@@ -28,6 +29,7 @@ from pyro_mmvae.cli.common import (
     plugin_option,
     quiet_option,
     read_config,
+    recipe_option,
     split_names,
 )
 
@@ -61,6 +63,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
+@recipe_option
 @plugin_option("aggregations, likelihoods, networks, objectives, penalties or data sets")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="a new folder under runs/",
@@ -217,6 +220,7 @@ def _describe_best(run: Any, best: float) -> str:
     help="Output file. FILE.png, FILE.pdf or FILE.svg draws every modality (the values of all but images also go to "
     "FILE.npz, text to the terminal); FILE.npz stores everything.",
 )  # fmt: skip
+@force_option
 @plain_errors
 def sample(
     run: Path,
@@ -231,6 +235,7 @@ def sample(
     device: str,
     allow_changed_data: bool,
     out: Path,
+    force: bool,
     **options: Any,
 ) -> None:
     """Generate modalities from a trained model.
@@ -239,8 +244,10 @@ def sample(
     and, with --given, the test items of its data set, or --data. Writes the file --out.
     """
     from pyro_mmvae import reports, runs
+    from pyro_mmvae.files import refuse_existing
     from pyro_mmvae.runs.sampling import draw_samples
 
+    refuse_existing(out, force=force)
     if out.suffix != ".npz":
         reports.picture_format(out)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
@@ -260,6 +267,10 @@ def sample(
     )
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
+    arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
+    array_file = out.with_suffix(".npz")
+    if arrays:  # before the picture is written
+        refuse_existing(array_file, force=force)
     count = len(samples.rows[-1][1])
     source = f"given {', '.join(conditions)}" if conditions else f"from {opened.describe_prior(prior)}"
     source += "".join(f", {name} {category}" for name, category in (categories or {}).items())
@@ -272,11 +283,9 @@ def sample(
         reports.image_grid(samples.rows, out, title=f"Draws {source}", note=note)
         click.echo(f"{out}: {count} draws {source}, seed {seed}")
     _echo_texts(texts)
-    arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
     if arrays:
-        file = out.with_suffix(".npz")
-        runs.write_arrays(file, arrays)
-        click.echo(f"{file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+        runs.write_arrays(array_file, arrays)
+        click.echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:

@@ -186,6 +186,8 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             values = X if form_of(X) == "table" else validate_array(self, X, reset=False)
             return self._flat_form().fill(values, filled, absent)
         given = dict(X) if isinstance(X, Mapping) else model_values.as_mapping(self.run_, data)
+        if hasattr(X, "obs_names"):  # AnnData and MuData name their observations and variables
+            given = model_values.with_names(self.run_, given, data.item_ids)
         named = model_values.with_names(self.run_, filled, original_keys(given, data.item_ids))
         for name, value in filled.items():
             copy = fill_modality(given.get(name), value, absent[name], data.item_ids)

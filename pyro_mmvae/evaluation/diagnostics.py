@@ -140,7 +140,7 @@ def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Finding
             f"mean varies by {spreads.get(name, math.inf):.3g} over items",
             # The KL term draws an expert without information to the prior; far from it, it was not trained but broken.
             "a smaller train.lr"
-            if FAR_PRIOR < kls.get(name, 0.0)
+            if kls.get(name, 0.0) > FAR_PRIOR
             else f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
             f"model.modalities.{name}.scale",
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.model_settings import ModelConfig
+from pyro_mmvae.runs.recipes import AUTO, RECIPES, choose_recipe
 from pyro_mmvae.runs.setting_values import Section, frozen
 from pyro_mmvae.runs.train_settings import TrainConfig
 
@@ -19,6 +22,9 @@ RUN_FOLDER = "./"
 
 _NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
+
+_BEFORE = {"model.private_auxiliary": "prior"}
+"""Values of settings for runs that were trained before these settings existed, where the default is another one."""
 
 
 class ConfigError(ValueError):
@@ -54,23 +60,47 @@ class Config(Section):
     model: ModelConfig = Field(ModelConfig(), description="The generative model and the guide.")
     train: TrainConfig = Field(TrainConfig(), description="The optimization and the machine.")
     plugins: tuple[str, ...] = Field((), description="Python modules to import first, which register parts.")
+    recipe: str = Field(
+        "plain",
+        description="Recipe whose settings replace the defaults: its name, or auto for that of the aggregation, which "
+        "commands and fit take unless it is set.",
+    )
 
 
-def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None = None) -> Config:
-    """Return a configuration of defaults, a file and overrides, each of which takes precedence over those before.
+def make_config(
+    path: Path | str | None = None, overrides: dict[str, Any] | None = None, *, use_recipe: bool = True
+) -> Config:
+    """Return a configuration of defaults, a recipe, a file and overrides, each with precedence over those before.
 
     Args:
         path: YAML file with any part of the sections ``data``, ``model`` and ``train``; no file by default.
         overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
+        use_recipe: If True, the default, the settings of the recipe replace the defaults. False is for the files of
+            runs, which have every setting that there was when they were written.
 
     Raises:
         ConfigError: If the file cannot be read or does not hold a mapping, or a key or value is wrong; the message
             names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
-    tree = {} if path is None else _with_absolute_data(_read(Path(path)), Path(path))
+    file = {} if path is None else _with_absolute_data(_read(Path(path)), Path(path))
+    tree = _override(copy.deepcopy(file), overrides or {})
+    if use_recipe:
+        name = _recipe_of(tree)
+        defaults = _override({}, RECIPES[name].settings)
+        tree = _override(_merge(defaults, file), {**(overrides or {}), "recipe": name})
+    else:
+        tree = _merge(_override({}, _BEFORE), tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(describe_error(error, Config, path)) from None
+
+
+def _override(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Set values by dotted key in a tree of sections, which is changed and returned."""
     options = tuple(f"{name}." for name in _NAMED)
     # A name of a part comes before options of it, whichever was given first.
-    for key, value in sorted((overrides or {}).items(), key=lambda item: item[0].startswith(options)):
+    for key, value in sorted(overrides.items(), key=lambda item: item[0].startswith(options)):
         node = tree
         *parents, last = key.split(".")
         for depth, parent in enumerate(parents, 1):
@@ -81,10 +111,31 @@ def make_config(path: Path | str | None = None, overrides: dict[str, Any] | None
                 raise ConfigError(f"{key}: {parent} is a value, not a section")
             node = child
         node[last] = value
+    return tree
+
+
+def _merge(defaults: Mapping[str, Any], tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a tree of sections, completed by settings of another one; a named part is not mixed with another one."""
+    result = copy.deepcopy(dict(defaults))
+    for key, value in tree.items():
+        has_sections = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        if has_sections and f"{prefix}{key}" not in _NAMED:
+            result[key] = _merge(result[key], value, f"{prefix}{key}.")
+        else:
+            result[key] = copy.deepcopy(value)
+    return result
+
+
+def _recipe_of(tree: Mapping[str, Any]) -> str:
+    """Return the name of the recipe of a tree of sections, chosen by its aggregation if it does not name one."""
+    model = tree.get("model")
+    aggregation = model.get("aggregation", "wb") if isinstance(model, Mapping) else "wb"
+    if isinstance(aggregation, Mapping):
+        aggregation = aggregation.get("name")
     try:
-        return Config.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(describe_error(error, Config, path)) from None
+        return choose_recipe(str(tree.get("recipe", AUTO)), str(aggregation))
+    except ValueError as error:
+        raise ConfigError(f"recipe: {error}") from None
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:

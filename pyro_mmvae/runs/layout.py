@@ -141,7 +141,7 @@ def read_config(path: Path) -> Config:
     if not files.config.is_file():
         raise RunError(f"{path} is not a run directory: it has no {files.config.name}")
     _check_environment(files)
-    return make_config(files.config)
+    return make_config(files.config, use_recipe=False)
 
 
 def _check_environment(files: RunFiles) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyro_mmvae.data import data_options
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config, DataConfig
 from pyro_mmvae.runs.model_settings import NetworkConfig
+from pyro_mmvae.runs.recipes import RECIPES
 from pyro_mmvae.runs.schema import default_in_words, schema_of_hint, type_in_words
 from pyro_mmvae.signatures import Option, describe_options
 
@@ -60,6 +61,19 @@ def list_settings(data: str | None = None) -> list[Setting]:
     settings += _of_dataclass(root, ModalitySpec, "model.modalities.NAME")
     settings += _of_model(root, train, "train", skip=())
     return [*settings, *_of_model(root, Config, "", skip=("data", "model", "train"))]
+
+
+def recipe_settings(name: str) -> list[Setting]:
+    """Return the settings of a recipe, with its values in place of the defaults.
+
+    Args:
+        name: The name of a recipe.
+
+    Raises:
+        ValueError: If the recipe is unknown.
+    """
+    known = {setting.key: setting for setting in list_settings()}
+    return [replace(known[key], default=value) for key, value in RECIPES.lookup(name).settings.items()]
 
 
 def settings_of_options(options: Iterable[Option], prefix: str) -> list[Setting]:

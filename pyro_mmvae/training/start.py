@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from pyro_mmvae import runs
 from pyro_mmvae.data import MultimodalDataset
@@ -15,6 +16,7 @@ from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.callbacks import Callback
 from pyro_mmvae.training.environment import describe_environment
 from pyro_mmvae.training.passed_data import named_after, passed_data
+from pyro_mmvae.training.resumed_data import resumed_splits
 from pyro_mmvae.training.session import Session
 
 
@@ -70,6 +72,10 @@ def resume(
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
     allow_changed_data: bool = False,
+    data: Any = None,
+    labels: Any = None,
+    present: Any = None,
+    covariates: Any = None,
 ) -> Run:
     """Resume an interrupted training, with the result that it would have had without the interruption.
 
@@ -83,6 +89,12 @@ def resume(
             :func:`train` are not stored. None by default.
         allow_changed_data: If True, training goes on with data that have changed since it began, and these take the
             place of the earlier data in the record of the run. False by default.
+        data: The data of a run that was trained with ``keep_data=False``: the values that were passed to :func:`fit`,
+            which are divided as they were there, or the data sets ``train`` and ``val`` by name. They are matched by
+            name to those of the start. None (default) for a run that finds its data itself.
+        labels: The labels that were passed to :func:`fit` with the values; None by default.
+        present: The mask that was passed to :func:`fit` with the values; None by default.
+        covariates: The covariates that were passed to :func:`fit` with the values; None by default.
 
     Returns:
         The run with its best checkpoint.
@@ -91,12 +103,14 @@ def resume(
         DataChangedError: If the data have changed since the training began; the message says in what.
         RunError: If ``path`` is not a run directory, or one that another version wrote in another format, or ``epochs``
             is less than the run has trained already.
+        ValueError: If the run needs ``data`` and got none, or the other way round, or they do not fit it.
         CheckpointError: If its checkpoint is missing or damaged.
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, after saving.
     """
     config = runs.read_config(Path(path))
     runs.import_plugins(config.plugins)
+    splits = resumed_splits(Path(path), config, data, labels, present, covariates)
     if epochs is not None:
         state = read_state(RunFiles(Path(path)).checkpoint("last"))
         started = state["epoch"] + (state["batch"] > 0)
@@ -105,7 +119,7 @@ def resume(
                 f"{path}: epochs must be at least {started}, which the run has trained already, got {epochs}"
             )
         config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-    session = Session(config, Path(path), progress, callbacks)
+    session = Session(config, Path(path), progress, callbacks, splits)
     session.check_data(allow_changed_data)
     if epochs is not None:
         session.writer.write_config(runs.resolve(config))

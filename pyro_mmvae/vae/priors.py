@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +17,7 @@ from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.mixtures import MixtureOverSubsets
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.signatures import check_options, find_options
+from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
 
 STANDARD = "standard"
 """The name of the default prior, of mean 0 and scale 1 in each dimension."""
@@ -180,8 +181,43 @@ def make_prior(prior: str | Mapping[str, Any] | None) -> MixturePrior | None:
     """
     options = dict(prior) if isinstance(prior, Mapping) else {"name": STANDARD if prior is None else prior}
     name = options.pop("name", None)
-    if not isinstance(name, str) or name not in PRIORS:
-        raise ValueError(f"prior must be one of {', '.join(PRIORS)}, got {name!r}")
-    factory = PRIORS[name]
+    factory = _lookup(name)
     check_options(f"prior {name!r}", options, () if factory is None else find_options(factory)[0])
     return None if factory is None else factory(**options)
+
+
+def prior_options(name: str) -> tuple[Option, ...]:
+    """Return the options of a prior by name.
+
+    Args:
+        name: The name of a prior, one of ``PRIORS``.
+
+    Returns:
+        The options with their defaults, annotations and descriptions; none for the standard prior.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    factory = _lookup(name)
+    return () if factory is None else tuple(describe_options(factory))
+
+
+def describe_prior(name: str) -> str:
+    """Return a one-line summary of a prior by name.
+
+    Args:
+        name: The name of a prior, one of ``PRIORS``.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    factory = _lookup(name)
+    if factory is None:
+        return "The prior of mean 0 and scale 1 in each dimension, of the family of the posterior."
+    return plain_text(inspect.getdoc(factory) or name).split("\n")[0]
+
+
+def _lookup(name: Any) -> type[MixturePrior] | None:
+    if not isinstance(name, str) or name not in PRIORS:
+        raise ValueError(f"prior must be one of {', '.join(PRIORS)}, got {name!r}")
+    return PRIORS[name]

@@ -10,6 +10,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pyro_mmvae import Experts, SubsetMixture, aggregate, draw_component, register_aggregation, unregister_aggregation
+from tests.fake_cuda import needs_fake_cuda
 from tests.strategies import BUILT_IN, random_experts, wasserstein_rule
 
 BUILDERS = (aggregate, draw_component)
@@ -127,6 +128,7 @@ def test_subset_weights_of_custom_rule_are_not_rounded() -> None:
         unregister_aggregation("mine")
 
 
+@needs_fake_cuda
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize("build", BUILDERS)
 def test_aggregate_stays_on_the_experts_device(name: str, build: Any) -> None:
@@ -149,6 +151,7 @@ def test_aggregate_stays_on_the_experts_device(name: str, build: Any) -> None:
             assert z.requires_grad
 
 
+@needs_fake_cuda
 def test_draw_component_of_fifty_modalities_stays_on_device() -> None:
     with pyro.validation_enabled(False), FakeTensorMode():
         loc = torch.zeros(5, 50, 2, device="cuda")

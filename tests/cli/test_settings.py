@@ -178,3 +178,10 @@ def test_make_config_options_of_parts_read_numbers_with_an_exponent() -> None:
     )
     assert config.model.aggregation_options == {"name": "renyi", "tolerance": 1e-6}
     assert config.train.objective == {"name": "free_bits", "nats": 0.2, "kind": "1e"}
+
+
+def test_settings_priors_lists_the_options_of_a_learned_one() -> None:
+    lines = invoke("settings", "priors").splitlines()
+    assert lines[0].startswith("standard: The prior of mean 0 and scale 1")
+    assert "model.prior.components = 40  (an integer)" in lines
+    assert "model.prior.init = spread  (a string)" in lines

@@ -129,6 +129,18 @@ def test_sample_prior_and_given_modalities_write_pictures() -> None:
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("name", ["mine.png", "mine.npz"])
+def test_sample_existing_file_is_replaced_with_force_only(name: str) -> None:
+    trained("--epochs", "0")
+    Path(name).write_bytes(b"precious")
+    line = refused("sample", "out", "-n", "2", "--out", name)
+    assert line.startswith(f"error: {name} must not exist, got an existing path: choose another one, or pass --force")
+    assert Path(name).read_bytes() == b"precious"
+    assert invoke("sample", "out", "-n", "2", "--out", name, "--force").stdout.startswith(f"{name}: ")
+    assert Path(name).read_bytes() != b"precious"
+
+
+@pytest.mark.usefixtures("place")
 def test_train_plugin_aggregation_trains_and_is_listed() -> None:
     trained("--agg", "outsider", "--plugin", "toy_plugin")
     assert load("out").config.model.aggregation == "outsider"

@@ -180,13 +180,18 @@ def check_samples(run: Path, folder: Path) -> None:
     # A row of texts makes the picture of three rows higher than one of the two rows of images alone.
     with_text = matplotlib.image.imread(out).shape[0]
     only_images = CliRunner().invoke(main, ["sample", str(run), "--given", "mnist", "--generate", "svhn", "-n", "4",
-                                            "--out", str(out)])  # fmt: skip
+                                            "--out", str(out), "--force"])  # fmt: skip
     assert only_images.exit_code == 0, only_images.output
     assert with_text > matplotlib.image.imread(out).shape[0] + 10
     drawn = draw_samples(load(run), (), ("text", "svhn"), 3)
     assert drawn.generated["text"].dtype.kind == "U"
     assert drawn.generated["svhn"].shape == (3, 3, 32, 32)
-    text_only = CliRunner().invoke(main, ["sample", str(run), "--generate", "text", "-n", "2", "--out", str(out)])
+    words = ["sample", str(run), "--generate", "text", "-n", "2", "--out", str(out)]
+    out.unlink()
+    beside = CliRunner().invoke(main, words)  # refused for the arrays alone, without writing the picture
+    assert (beside.exit_code, out.exists()) == (2, False)
+    assert f"{folder / 'grid.npz'} must not exist" in beside.output.replace("\n", " ")
+    text_only = CliRunner().invoke(main, [*words, "--force"])
     assert text_only.exit_code == 0, text_only.output
     assert matplotlib.image.imread(out).std() > 0  # the texts are drawn
 
@@ -205,4 +210,5 @@ def check_evaluation(run: Path) -> None:
     assert {row["target"] for row in coherence} == {"mnist", "svhn", "text"}
     assert all(row["protocol"].endswith("mean of the likelihood, of tokens the most probable") for row in coherence)
     assert {row["target"] for row in rows if row["metric"] == "exact_match"} == {"text"}
-    assert len([row for row in rows if row["metric"] == "joint_coherence"]) == 1
+    joint = [row["protocol"].split(",")[0] for row in rows if row["metric"] == "joint_coherence"]
+    assert joint == ["1000 prior draws", "1000 draws of the fitted prior (10 Gaussians)"]

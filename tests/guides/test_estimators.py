@@ -33,8 +33,8 @@ from pyro_mmvae.guides import stratified
 
 RULES = ("poe", "moe", "mopoe", "wb", "mwb", "pool", "moment", "reverse_kl", "forward_kl", "jeffreys", "hellinger",
          "renyi:0.5", "alpha:0.5", "w2", "w1", "fisher_rao", "entropic_w2", "mixture:renyi:0.5",
-         "mixture:w1")  # fmt: skip
-MIXTURES = ("moe", "mopoe", "mwb", "mixture:renyi:0.5")
+         "mixture:w1", "pairs", "code")  # fmt: skip
+MIXTURES = ("moe", "mopoe", "mwb", "mixture:renyi:0.5", "pairs")
 LEARNED = (("wb", "expert_weights"), ("mwb", "expert_weights"), ("mwb", "subset_weights"), ("moe", "expert_weights"))
 X, GAIN, NOISE = (1.2, -0.4), (1.0, 0.7), (0.8, 0.6)
 STEP = 0.1  # the trapezoid rule converges exponentially: halving it changes no figure

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pyro_mmvae.inference import impute, read_imputation
+from pyro_mmvae.inference.imputed import Imputation
 from pyro_mmvae.inference.imputed_omics import write_omics
 from tests.evaluation.exact_models import NOISE, Linear
 
@@ -132,5 +133,41 @@ def test_write_omics_holds_figures_in_layers(tmp_path: Path) -> None:
     assert part.obs["imputed"].all()
     write_omics(result, tmp_path / "i.h5ad", {})
     assert anndata.read_h5ad(tmp_path / "i.h5ad").obs_names.tolist() == [str(row) for row in range(7)]
-    with pytest.raises(ValueError, match="must be of exactly one modality of vectors that is imputed, got a, b"):
+    with pytest.raises(ValueError, match="must be of exactly one modality that is imputed, got a, b: choose"):
         write_omics(impute(linear.vae, linear.data, given=[], draws=2), tmp_path / "two.h5ad", {})
+
+
+@pytest.mark.filterwarnings("ignore")  # of anndata and mudata
+def test_write_omics_holds_images_in_obsm_texts_in_obs_and_counts_in_layers(tmp_path: Path) -> None:
+    mudata, anndata = pytest.importorskip("mudata"), pytest.importorskip("anndata")
+    generator = np.random.default_rng(0)
+    arrays = {
+        "mean/rna": generator.random((4, 6), dtype=np.float32),
+        "sd/rna": generator.random((4, 6), dtype=np.float32),
+        "mean/photo": generator.random((4, 3, 5, 2), dtype=np.float32),
+        "quantile-0.05/photo": generator.random((4, 3, 5, 2), dtype=np.float32),
+        "mode/note": generator.integers(0, 9, (4, 8)),
+        "probability/note": generator.random((4, 8), dtype=np.float32),
+        "text/note": np.array(["a cat", "", "ä", "the dog"]),
+    }
+    ids, names = np.array(["p", "q", "r", "s"]), ("rna", "photo", "note", "seen")
+    imputed = np.array([[True, False, True, False]] * 4)
+    result = Imputation(ids, names, imputed, arrays, {})
+    assert write_omics(result, tmp_path / "i.h5mu", {}) == ("rna", "photo", "note")
+    parts = mudata.read_h5mu(tmp_path / "i.h5mu").mod
+    assert {name: part.obs_names.tolist() for name, part in parts.items()} == dict.fromkeys(names[:3], ids.tolist())
+    assert {name: set(part.obs["imputed"]) for name, part in parts.items()} == {
+        "rna": {True}, "photo": {False}, "note": {True},
+    }  # fmt: skip
+    np.testing.assert_array_equal(parts["rna"].X, arrays["mean/rna"])
+    np.testing.assert_array_equal(parts["rna"].layers["sd"], arrays["sd/rna"])
+    for figure in ("mean", "quantile-0.05"):
+        rows = np.asarray(parts["photo"].obsm[figure])
+        np.testing.assert_array_equal(rows.reshape(-1, *parts["photo"].uns["shape"]), arrays[f"{figure}/photo"])
+    assert parts["note"].obs["text"].tolist() == arrays["text/note"].tolist()
+    np.testing.assert_array_equal(parts["note"].obsm["mode"], arrays["mode/note"])
+    one = replace(result, arrays={key: array for key, array in arrays.items() if key.endswith("photo")})
+    write_omics(one, tmp_path / "i.h5ad", {})
+    np.testing.assert_array_equal(
+        anndata.read_h5ad(tmp_path / "i.h5ad").obsm["mean"], arrays["mean/photo"].reshape(4, -1)
+    )

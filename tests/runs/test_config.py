@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config, ConfigError, DataConfig, dump_config, make_config, parse_overrides
+from pyro_mmvae.runs.recipes import RECIPES, Recipe
 from pyro_mmvae.runs.resolution import resolve_modalities
 
 
@@ -28,6 +29,42 @@ def test_make_config_overrides_take_precedence_over_the_file(tmp_path: Path) -> 
     assert isinstance(config.train.lr, float)
     assert config.plugins == ("a.b",)
     assert config.data.photographs == ("a", "b")
+
+
+def test_make_config_recipe_is_below_the_file_and_the_overrides(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("recipe: contrastive\nmodel: {subset_weights: by_size}\n")
+    config = make_config(file)
+    assert (config.recipe, config.model.subset_weights) == ("contrastive", "by_size")
+    assert list(config.train.penalties) == RECIPES["contrastive"].settings["train.penalties"]
+    assert list(make_config(file, {"train.penalties": []}).train.penalties) == []
+    assert make_config(file, {"recipe": "plain"}) == make_config(None, {"model.subset_weights": "by_size"})
+    assert make_config(None, {"recipe": "contrastive"}).model.subset_weights == "singles:0.5"
+
+
+def test_make_config_unknown_recipe_lists_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="recipe: unknown recipe 'contrastve', did you mean 'contrastive'"):
+        make_config(None, {"recipe": "contrastve"})
+
+
+def test_make_config_recipe_auto_is_that_of_the_aggregation(monkeypatch: pytest.MonkeyPatch) -> None:
+    for_mwb = Recipe("A recipe.", {"train.lr": 0.5, "train.objective": {"name": "masked", "delta": 0.5}}, ("mwb",))
+    monkeypatch.setitem(RECIPES._parts, "first", for_mwb)
+    config = make_config(None, {"model.aggregation": "mwb", "train.objective.delta": 0.25})
+    assert (config.recipe, config.train.lr) == ("first", 0.5)
+    assert config.train.objective == {"name": "masked", "delta": 0.25}
+    assert make_config(None, {"model.aggregation.name": "mwb"}).train.lr == 0.5
+    assert make_config(None, {"model.aggregation": "mwb", "train.objective": "iwae"}).train.objective == "iwae"
+    assert make_config(None, {"model.aggregation": "poe"}) == Config.model_validate({"model": {"aggregation": "poe"}})
+    assert make_config(None, {"model.aggregation": "mwb", "recipe": "plain"}).train.lr == Config().train.lr
+
+
+def test_make_config_of_a_run_without_recipe_and_newer_settings_keeps_its_meaning(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text("model: {aggregation: mwb, private_size: 4}\n")
+    assert make_config(file, use_recipe=False).model.private_auxiliary == "prior"
+    file.write_text(dump_config(make_config(None, {"model.private_auxiliary": "learned"})))
+    assert make_config(file, use_recipe=False).model.private_auxiliary == "learned"
 
 
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])

@@ -26,7 +26,7 @@ EVALUATE = (
     "--no-diagnostics",
 )  # fmt: skip
 PPC = ("ppc", "out", "--quiet", "--given=table", "--num-samples=4", "--items=4", "--statistics=mean")
-SAMPLE = ("sample", "out", "--given=table", "--out=draws.npz")
+SAMPLE = ("sample", "out", "--given=table", "--out=draws.npz", "--force")
 RESUME = ("train", "--resume=out", "--epochs=2", "--quiet")
 PERMUTED = "split 'train': modality 'table': the columns are in another order"
 

@@ -208,7 +208,8 @@ class _Builder:
         if column.may_be_counts and spec.implied_data_type is None and _is_whole(values):
             raise ValueError(
                 f"{where}: must have a data type, as it holds whole numbers only and may be counts, got none: set it "
-                f"to counts or vector, as in specs={{{key!r}: ModalitySpec(data_type='counts')}}"
+                f"to counts or vector, as in data_types={{{key!r}: 'counts'}} of fit and estimators, or "
+                f"specs={{{key!r}: ModalitySpec(data_type='counts')}}"
             )
         if values.dtype.kind == "f":
             self._check_complete(where, column)

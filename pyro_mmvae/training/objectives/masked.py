@@ -58,7 +58,7 @@ class MaskedObjective(LatentObjective):
         members = self.posteriors.draw(experts)
         q_subset, q_all = self.posteriors.given(experts, members), self.posteriors.given_all(experts)
         z_subset, z_all = q_subset.rsample(), draw_reparameterised(q_all)
-        kl = divergence(q_subset, self.vae.model.prior(), z_subset)
+        kl = torch.where(members.any(-1), divergence(q_subset, self.vae.model.prior(), z_subset), 0.0)
         has_rest = (experts.mask & ~members).any(-1)
         kl = kl + torch.where(has_rest, (1 - self.delta) * divergence(q_all, q_subset, z_all), 0.0)
         z, seen, coefficients = self._routes(members, z_subset, z_all)

@@ -60,7 +60,7 @@ class MVTCAEObjective(LatentObjective):
         self.vae.guide.attach_routes(z, experts)
         u, private_kl = self.draw_private(experts, private, z)
         reconstruction = self.reconstruct(batch, z, u)
-        kl = divergence(posterior, self.vae.model.prior(), z)
+        kl = torch.where(experts.mask.any(-1), divergence(posterior, self.vae.model.prior(), z), 0.0)
         each = divergence(posterior, expert_distributions(experts), z)
         count = experts.mask.sum(-1).clamp(min=1).to(kl)
         conditional = torch.where(experts.mask.movedim(-1, 0), each, 0.0).sum(0) / count

@@ -90,7 +90,8 @@ class SubELBOsObjective(LatentObjective):
             posterior = self.posteriors.given(spread, others)
             draws = posterior.rsample()
             z, kl = torch.cat([z, draws]), torch.cat([kl, divergence(posterior, prior, draws)])
-        return z, kl
+        # An item lacks some of the subsets, whose posterior is N(0, I), which a learned prior differs from.
+        return z, torch.where(members.any(-1), kl, 0.0)
 
     def _rows_by_modality(self, count: int) -> list[list[int]]:
         """Return, for each modality, the rows of the subsets that may contain it, as many for each."""

@@ -9,9 +9,11 @@ import torch
 
 from pyro_mmvae.guides.penalties import FrechetVariance
 from pyro_mmvae.training import local_pyro, make_objective, objective_names
+from pyro_mmvae.vae.priors import MixturePrior
 from tests.training.objectives.linear_models import NAMES, Linear, make
 
 LATENT_OBJECTIVES = [name for name in objective_names() if name != "elbo"]
+WITH_PRIOR = [name for name in LATENT_OBJECTIVES if name != "mmvm"]  # whose prior is made of the experts
 
 
 def loss_of(objective: Any, model: Linear) -> tuple[torch.Tensor, Any]:
@@ -68,3 +70,22 @@ def test_make_objective_that_cannot_be_routed_raises(name: str) -> None:
     model = make("wb", routing="leave_one_out")
     with pytest.raises(ValueError, match="must have a model with routing 'all', got 'leave_one_out'"):
         make_objective(name, model.vae)
+
+
+@pytest.mark.parametrize("name", WITH_PRIOR)
+@pytest.mark.parametrize("aggregation", ["mwb", "moe"])
+def test_objective_with_a_learned_prior_estimates_its_divergences_from_the_draws(name: str, aggregation: str) -> None:
+    model = make(aggregation, prior=MixturePrior(3), present=[[True] * 3, [True, False, True]])
+    loss, terms = loss_of(make_objective(name, model.vae), model)
+    gradients = torch.autograd.grad(loss, list(model.vae.model.learned_prior.parameters()), allow_unused=True)
+    assert all(gradient is not None and bool(gradient.any()) for gradient in gradients)
+    assert bool(loss.isfinite())
+    assert bool(terms.kl.isfinite())
+
+
+@pytest.mark.parametrize("name", WITH_PRIOR)
+def test_objective_with_a_learned_prior_has_no_term_for_items_without_a_modality(name: str) -> None:
+    model = make("mwb", prior=MixturePrior(3), present=[[False] * 3] * 4)
+    loss, terms = loss_of(make_objective(name, model.vae), model)
+    assert loss.item() == pytest.approx(0.0, abs=1e-9)
+    assert terms.kl.item() == pytest.approx(0.0, abs=1e-9)
