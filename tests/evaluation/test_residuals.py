@@ -133,3 +133,18 @@ def test_residuals_of_counts_and_tokens_use_their_totals_and_classes() -> None:
     deviations = [torch.log1p(counts[:, i]).std(correction=0) for i in range(2)]
     share = sum(float((e / d).square().mean()) for e, d in zip(expected, deviations, strict=True)) / 2
     assert shares == pytest.approx({"x": share, "y": 1.0}, rel=1e-4)
+
+
+def test_residuals_use_private_posteriors_and_leave_the_random_state() -> None:
+    vae = MultimodalVAE([Modality(name, (2,), private_size=2) for name in "ab"], 1, "mwb").eval()
+    present = torch.ones(60, 2, dtype=torch.bool)
+    present[::3, 0] = False
+    data = MultimodalDataset({name: torch.randn(60, 2) for name in "ab"}, None, present, "known", "test")
+    experts = Experts(torch.randn(60, 2, 1), torch.ones(60, 2, 1), present)
+    torch.manual_seed(3)
+    first, state = residuals(vae, experts, data), torch.get_rng_state()
+    torch.manual_seed(3)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(4)
+    assert residuals(vae, experts, data) == first
+    assert {row.target: row.n for row in first} == {"a": 40, "b": 60}
