@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pyro_mmvae.aggregation import Aggregation as Aggregation
     from pyro_mmvae.aggregation import ConsensusOfExperts as ConsensusOfExperts
     from pyro_mmvae.aggregation import DivergenceBarycenter as DivergenceBarycenter
+    from pyro_mmvae.aggregation import HellingerMoments as HellingerMoments
+    from pyro_mmvae.aggregation import HolderPool as HolderPool
     from pyro_mmvae.aggregation import LogLinearPool as LogLinearPool
     from pyro_mmvae.aggregation import MixtureOfBarycenters as MixtureOfBarycenters
     from pyro_mmvae.aggregation import MixtureOfExperts as MixtureOfExperts
@@ -73,6 +75,8 @@ _HOMES = {
     "Aggregation": "aggregation",
     "ConsensusOfExperts": "aggregation",
     "DivergenceBarycenter": "aggregation",
+    "HellingerMoments": "aggregation",
+    "HolderPool": "aggregation",
     "LogLinearPool": "aggregation",
     "MixtureOfBarycenters": "aggregation",
     "MixtureOfExperts": "aggregation",

@@ -19,7 +19,7 @@ from scipy.stats import norm
 from pyro_mmvae import Aggregation, Experts, divergences, make_aggregation
 
 BUILT_IN = ("poe", "moe", "mopoe", "wb", "mwb", "pool", "moment")
-RECENT = ("pairs", "code")
+RECENT = ("pairs", "code", "holder", "helvae")
 """Further built-in aggregations, each with tests of its own."""
 
 NAMES = (*BUILT_IN, *RECENT, *divergences())  # all aggregations but those that a test registers

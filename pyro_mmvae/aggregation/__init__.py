@@ -8,6 +8,8 @@ from pyro_mmvae.aggregation.dependent import ConsensusOfExperts as ConsensusOfEx
 from pyro_mmvae.aggregation.functional import aggregate as aggregate
 from pyro_mmvae.aggregation.functional import draw_component as draw_component
 from pyro_mmvae.aggregation.functional import make_aggregation as make_aggregation
+from pyro_mmvae.aggregation.holder import HellingerMoments as HellingerMoments
+from pyro_mmvae.aggregation.holder import HolderPool as HolderPool
 from pyro_mmvae.aggregation.mixtures import MixtureOfBarycenters as MixtureOfBarycenters
 from pyro_mmvae.aggregation.mixtures import MixtureOfExperts as MixtureOfExperts
 from pyro_mmvae.aggregation.mixtures import MixtureOfPairs as MixtureOfPairs

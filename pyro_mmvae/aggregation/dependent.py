@@ -63,6 +63,6 @@ class ConsensusOfExperts(MatrixRule):
 
     def fuse(self, experts: Experts, rows: Tensor, *, single: bool) -> TorchDistribution:
         """Return the components of a matrix W."""
-        rule = partial(consensus, rho=self.rho, has_prior=rows.shape[-1] > experts.num_modalities)
+        rule = partial(consensus, rho=self.rho, has_prior=bool(rows.shape[-1] > experts.num_modalities))
         loc, scale = self.prior_for(experts)
         return diagonal_rule(rule)(experts, (loc.unsqueeze(-2), scale.unsqueeze(-2)), rows, single=single)

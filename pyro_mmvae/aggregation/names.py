@@ -10,6 +10,7 @@ from typing import Any
 from pyro_mmvae.aggregation.barycenter import DivergenceBarycenter
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.dependent import ConsensusOfExperts
+from pyro_mmvae.aggregation.holder import HellingerMoments, HolderPool
 from pyro_mmvae.aggregation.mixtures import (
     MixtureOfBarycenters,
     MixtureOfExperts,
@@ -70,6 +71,12 @@ for _name, _class, _summary in (
         ConsensusOfExperts,
         "consensus of experts with correlated errors (CoDE-VAE; code:ρ for another correlation than 0.5)",
     ),
+    (
+        "holder",
+        HolderPool,
+        "Hölder pool with exponent 1/2: the barycenter of the squared Hellinger distance (Hölder++)",
+    ),
+    ("helvae", HellingerMoments, "Gaussian with the moments of the Hölder pool (HELVAE)"),
 ):
     REGISTRY.register(_name, Entry(_class, _summary, _class), built_in=True)
 _BUILT_IN = tuple(REGISTRY)

@@ -58,7 +58,7 @@ def consensus(
     fixed = scale.detach()  # a unit keeps squares in the range of float32, and has no influence on the result
     unit = fixed.amin(-2, keepdim=True).sqrt() * fixed.amax(-2, keepdim=True).sqrt()
     inverse = unit / scale
-    count = loc.shape[-2] - has_prior
+    count = loc.shape[-2] - 1 if has_prior else loc.shape[-2]  # a bool cannot be subtracted from a size in torch.jit
     members = weights[..., :count].unsqueeze(-1)  # (*batch, component, modality, 1)
     a, dependent = inverse[..., :count, :].unsqueeze(-3), loc[..., :count, :].unsqueeze(-3)
     total = members.sum(-2)
