@@ -47,7 +47,9 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
         else:
             numbers = tensor[rows].double().numpy()
             numbers[~present] = np.nan
-            is_mixed = spec.data_type in {None, "vector"} and tensor.is_floating_point() and _has_mixed_units(numbers)
+            is_mixed = (
+                spec.data_type in {None, "vector"} and tensor.dtype.is_floating_point and _has_mixed_units(numbers)
+            )
             sheet.append((f"{name} (s.d.)", _standardize(numbers)) if is_mixed else (name, numbers))
     return sheet
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from pyro_mmvae.data import ModalitySpec, MultimodalDataset
+from pyro_mmvae.data import ModalitySpec, MultimodalDataset, load_data
 from pyro_mmvae.data.contact_sheets import contact_sheet
 
 
@@ -29,6 +30,7 @@ def test_contact_sheet_with_classes_shows_each_in_turn() -> None:
     labels = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1, 1, 0, 2, 1])
     data = make(labels=labels)
     ((name, images), (other, vectors)) = contact_sheet(data, 5)
+    assert vectors is not None
     assert (other, np.shape(vectors)) == ("vector", (5, *data.modalities["vector"].shape[1:]))
     assert name == "image"
     expected = data.modalities["image"][[3, 4, 5, 6, 0]]  # two zeros, two ones, the first two
@@ -97,3 +99,12 @@ def test_contact_sheet_of_counts_of_different_sizes_shows_the_counts() -> None:
     ((name, numbers),) = contact_sheet(data)
     assert name == "rna"
     np.testing.assert_array_equal(numbers, counts.double().numpy())
+
+
+def test_contact_sheet_of_memory_mapped_vectors_is_that_of_vectors_in_memory(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(12, 2)) * [1.0, 1000.0]
+    np.save(tmp_path / "x.npy", values.astype(np.float32))
+    ((name, mapped),) = contact_sheet(load_data(str(tmp_path), "all", memory_map=True))
+    ((_, expected),) = contact_sheet(load_data(str(tmp_path), "all"))
+    assert name == "x (s.d.)"
+    np.testing.assert_array_equal(mapped, expected)
