@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shlex
 import sys
@@ -161,16 +162,19 @@ def _echo_prior(run: Any) -> None:
 
 def _next_command(run: Any) -> list[str]:
     """Return a command that draws samples: given the first modality that a test item has, else from the prior."""
+    # A file that exists is not replaced without --force, so that a command that names it would fail.
+    names = (f"grid{number}.png" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
+    out = ["--out", next(n for n in names if not any(Path(n).with_suffix(s).exists() for s in (".png", ".npz")))]
     command = ["pyro-mmvae", "sample", str(run.path)]
     try:
         present = run.data("test").present
     except (OSError, ValueError):  # training needs no test items, so that they may be missing
-        return [*command, "--out", "grid.png"]
+        return [*command, *out]
     given = next((name for m, name in enumerate(run.names) if bool(present[:, m].any())), None)
     if given is None:
-        return [*command, "--out", "grid.png"]
+        return [*command, *out]
     targets = ",".join([name for name in run.names if name != given] or [given])
-    return [*command, "--given", given, "--generate", targets, "--out", "grid.png"]
+    return [*command, "--given", given, "--generate", targets, *out]
 
 
 def _describe_best(run: Any, best: float) -> str:

@@ -90,6 +90,15 @@ def test_train_next_command_runs_as_printed(place: Path, shape: str) -> None:
     assert "draws " in output
 
 
+def test_train_next_command_names_a_file_that_does_not_exist(place: Path) -> None:
+    (place / "grid.png").write_bytes(b"of an earlier run")
+    (place / "grid-2.npz").write_bytes(b"of another one")
+    last = trained("one-test-item").output.splitlines()[-1]
+    assert last.endswith("--out grid-3.png")
+    invoke(*shlex.split(last.removeprefix("next: "))[1:])
+    assert (place / "grid.png").read_bytes() == b"of an earlier run"
+
+
 @pytest.mark.parametrize("shape", ["one-test-item", "one-latent-dimension", "two-test-items"])
 def test_evaluate_ends_for_the_smallest_data_and_latents(place: Path, shape: str) -> None:
     trained(shape)
