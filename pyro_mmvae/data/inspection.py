@@ -17,7 +17,7 @@ from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.options import DataError
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.storage.image_files import ImageSizeError
-from pyro_mmvae.data.text import decode_texts
+from pyro_mmvae.data.tokenizer import decode_tokens
 from pyro_mmvae.modality_spec import ModalitySpec
 
 _UNKNOWN = "(unknown)"  # the name of the items without a category in a summary
@@ -163,8 +163,8 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
     sheet: list[tuple[str, NDArray[Any] | None]] = []
     for column, (name, tensor) in enumerate(data.modalities.items()):
         spec = data.modality_specs.get(name, ModalitySpec())
-        if spec.alphabet is not None and tensor.dim() == 2:
-            texts = np.array(decode_texts(tensor[rows], spec.padding, spec.alphabet), dtype=np.str_)
+        if spec.is_text and tensor.dim() == 2:
+            texts = np.array(decode_tokens(tensor[rows], spec), dtype=np.str_)
             sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))
             continue
         if tensor.dim() != 4 or tensor.shape[1] not in {1, 3}:
