@@ -13,10 +13,14 @@ from pyro_mmvae._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from pyro_mmvae.aggregation import Aggregation as Aggregation
+    from pyro_mmvae.aggregation import ConsensusOfExperts as ConsensusOfExperts
     from pyro_mmvae.aggregation import DivergenceBarycenter as DivergenceBarycenter
+    from pyro_mmvae.aggregation import HellingerMoments as HellingerMoments
+    from pyro_mmvae.aggregation import HolderPool as HolderPool
     from pyro_mmvae.aggregation import LogLinearPool as LogLinearPool
     from pyro_mmvae.aggregation import MixtureOfBarycenters as MixtureOfBarycenters
     from pyro_mmvae.aggregation import MixtureOfExperts as MixtureOfExperts
+    from pyro_mmvae.aggregation import MixtureOfPairs as MixtureOfPairs
     from pyro_mmvae.aggregation import MixtureOfProducts as MixtureOfProducts
     from pyro_mmvae.aggregation import MixtureOverSubsets as MixtureOverSubsets
     from pyro_mmvae.aggregation import MomentMatching as MomentMatching
@@ -69,10 +73,14 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 _HOMES = {
     "Aggregation": "aggregation",
+    "ConsensusOfExperts": "aggregation",
     "DivergenceBarycenter": "aggregation",
+    "HellingerMoments": "aggregation",
+    "HolderPool": "aggregation",
     "LogLinearPool": "aggregation",
     "MixtureOfBarycenters": "aggregation",
     "MixtureOfExperts": "aggregation",
+    "MixtureOfPairs": "aggregation",
     "MixtureOfProducts": "aggregation",
     "MixtureOverSubsets": "aggregation",
     "MomentMatching": "aggregation",

@@ -19,7 +19,10 @@ from scipy.stats import norm
 from pyro_mmvae import Aggregation, Experts, divergences, make_aggregation
 
 BUILT_IN = ("poe", "moe", "mopoe", "wb", "mwb", "pool", "moment")
-NAMES = (*BUILT_IN, *divergences())  # all aggregations but those that a test registers
+RECENT = ("pairs", "code", "holder", "helvae")
+"""Further built-in aggregations, each with tests of its own."""
+
+NAMES = (*BUILT_IN, *RECENT, *divergences())  # all aggregations but those that a test registers
 MIXTURES = ("moe", "mopoe", "mwb")
 SINGLE = tuple(name for name in BUILT_IN if name not in MIXTURES)
 FAMILIES = {"moe": "singletons", "mopoe": "powerset", "mwb": "powerset"}

@@ -141,6 +141,7 @@ class Waiting:
     """Data that warns, as torch does where it waits for a GPU, when it is asked for whether it is complete."""
 
     modalities: ClassVar[dict[str, Any]] = {}
+    covariates: ClassVar[dict[str, Any]] = {}
 
     @property
     def complete(self) -> bool:

@@ -36,8 +36,9 @@ class MixtureOverSubsets(Aggregation):
         rule: The rule for one subset: an :class:`Aggregation`, or any module or callable from experts to a
             distribution. A rule without a matrix is called with one more batch dimension for the subsets.
         subsets: The family of subsets: ``"powerset"``, every non-empty subset of the present modalities, by default;
-            ``"singletons"``; ``"all"``, which is one subset and hence not a mixture; a bool membership matrix
-            `(component, modality)`; or a function from the number of modalities to one.
+            ``"singletons"``; ``"pairs"``, single modalities and pairs of them; ``"all"``, which is one subset and hence
+            not a mixture; a bool membership matrix `(component, modality)`; or a function from the number of modalities
+            to one.
         **options: The keywords of :class:`Aggregation`, of which ``subset_weights`` are the weights π.
 
     Raises:
@@ -222,6 +223,22 @@ class MixtureOfBarycenters(MixtureOverSubsets):
     """
 
     def __init__(self, subsets: SubsetFamily = "powerset", **options: Any) -> None:
+        super().__init__(WassersteinBarycenter(), subsets, **options)
+
+
+class MixtureOfPairs(MixtureOverSubsets):
+    """The mixture of single experts and Wasserstein barycenters of two experts (``pairs``).
+
+    It has M (M + 1) / 2 components for M modalities, where ``mwb`` has 2^M - 1, so that its whole density can be
+    computed for up to 90 modalities. With three modalities or more no component uses everything present:
+    :meth:`joint` is then the barycenter of all, which the mixture itself does not contain.
+
+    Args:
+        subsets: The family of subsets, single modalities and pairs by default.
+        **options: The keywords of :class:`Aggregation`.
+    """
+
+    def __init__(self, subsets: SubsetFamily = "pairs", **options: Any) -> None:
         super().__init__(WassersteinBarycenter(), subsets, **options)
 
 

@@ -9,9 +9,12 @@ from typing import Any
 
 from pyro_mmvae.aggregation.barycenter import DivergenceBarycenter
 from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.dependent import ConsensusOfExperts
+from pyro_mmvae.aggregation.holder import HellingerMoments, HolderPool
 from pyro_mmvae.aggregation.mixtures import (
     MixtureOfBarycenters,
     MixtureOfExperts,
+    MixtureOfPairs,
     MixtureOfProducts,
     MixtureOverSubsets,
 )
@@ -62,6 +65,18 @@ for _name, _class, _summary in (
     ("mwb", MixtureOfBarycenters, "mixture of Wasserstein barycenters over every subset"),
     ("pool", LogLinearPool, "log-linear pool: the barycenter of KL(q || q_m)"),
     ("moment", MomentMatching, "moment matching: the Gaussian barycenter of KL(q_m || q)"),
+    ("pairs", MixtureOfPairs, "mixture of single experts and Wasserstein barycenters of two experts"),
+    (
+        "code",
+        ConsensusOfExperts,
+        "consensus of experts with correlated errors (CoDE-VAE; code:ρ for another correlation than 0.5)",
+    ),
+    (
+        "holder",
+        HolderPool,
+        "Hölder pool with exponent 1/2: the barycenter of the squared Hellinger distance (Hölder++)",
+    ),
+    ("helvae", HellingerMoments, "Gaussian with the moments of the Hölder pool (HELVAE)"),
 ):
     REGISTRY.register(_name, Entry(_class, _summary, _class), built_in=True)
 _BUILT_IN = tuple(REGISTRY)
@@ -70,8 +85,8 @@ _BUILT_IN = tuple(REGISTRY)
 def aggregations() -> tuple[str, ...]:
     """Return the names of all aggregations: the built-in ones, the divergences, and the registered ones.
 
-    A divergence may be given another parameter, ``renyi:0.9``, and has a mixture over every subset,
-    ``mixture:renyi:0.9``.
+    A divergence may be given another parameter, ``renyi:0.9``, and so may ``code:0.3``. Both have a mixture over every
+    subset, ``mixture:renyi:0.9`` and ``mixture:code:0.3``.
     """
     return tuple(dict.fromkeys([*_BUILT_IN, *divergences(), *REGISTRY]))
 
@@ -109,10 +124,49 @@ def aggregation_options(name: str) -> tuple[Option, ...]:
 def find_entry(name: str) -> Entry:
     """Return a registered aggregation or a divergence's, by name."""
     if name not in REGISTRY:
-        entry = find_divergence_entry(name)
+        entry = find_built_in_entry(name)
         if entry is not None:
             return entry
     return REGISTRY.lookup(name)
+
+
+def find_built_in_entry(name: str) -> Entry | None:
+    """Return the aggregation of a name that is made up of others: of a divergence, with a parameter, or a mixture.
+
+    Args:
+        name: A name such as ``"hellinger"``, ``"code:0.3"`` or ``"mixture:renyi:0.9"``.
+
+    Returns:
+        The aggregation; None if the name is of another form.
+
+    Raises:
+        ValueError: If the parameter is outside of its domain.
+    """
+    return find_rule_entry(name) or find_divergence_entry(name)
+
+
+def find_rule_entry(name: str) -> Entry | None:
+    """Return the aggregation of a rule with a parameter, ``code:0.3``, or a mixture of it; None for other names.
+
+    Raises:
+        ValueError: If the parameter is not a number, or is outside of its domain.
+    """
+    inner = name.removeprefix("mixture:")
+    stem, colon, parameter = inner.partition(":")
+    if stem != "code":
+        return None
+    make: Callable[..., Aggregation] = ConsensusOfExperts
+    if colon:
+        try:
+            rho = float(parameter)
+        except ValueError:
+            raise ValueError(f"aggregation {name!r} must have a number after the colon, as in 'code:0.5'") from None
+        make = partial(ConsensusOfExperts, rho)
+        make()  # which checks the parameter
+    summary = "consensus of experts with errors of correlation " + (f"{rho:g}" if colon else "0.5")
+    if inner == name:
+        return Entry(make, summary, make)
+    return Entry(partial(_mixture_of_rule, make), f"mixture over every subset of the {summary}", make)
 
 
 def find_divergence_entry(name: str) -> Entry | None:
@@ -132,15 +186,15 @@ def find_divergence_entry(name: str) -> Entry | None:
             partial(DivergenceBarycenter, name),
         )
     return Entry(
-        partial(_mixture_of_divergence, inner),
+        partial(_mixture_of_rule, partial(DivergenceBarycenter, inner)),
         f"mixture over every subset of barycenters under {divergence.summary}",
         partial(DivergenceBarycenter, inner),
     )
 
 
-def _mixture_of_divergence(divergence: str, **options: Any) -> Aggregation:
+def _mixture_of_rule(make: Callable[..., Aggregation], **options: Any) -> Aggregation:
     shared = {name: options.pop(name) for name in OPTIONS if name in options}
-    rule = DivergenceBarycenter(divergence, **options)
+    rule = make(**options)
     mixture = MixtureOverSubsets(rule, **shared)
     mixture.name = f"mixture:{rule.name}"
     return mixture

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.custom import FunctionAggregation, check_kinds
 from pyro_mmvae.aggregation.mixtures import MixtureOverSubsets
-from pyro_mmvae.aggregation.names import OPTIONS, REGISTRY, Entry, find_divergence_entry
+from pyro_mmvae.aggregation.names import OPTIONS, REGISTRY, Entry, find_built_in_entry
 from pyro_mmvae.aggregation.subsets import SubsetFamily, check_subsets
 
 Part = TypeVar("Part", bound=Callable[..., Any])
@@ -34,10 +34,10 @@ def register_aggregation(
     Args:
         name: The name, which must be new.
         part: A class, a factory, or a callable from experts to a distribution; None makes this a decorator.
-        subsets: The family of subsets, ``"all"``, ``"singletons"``, ``"powerset"``, a bool membership matrix or a
-            function from the number of modalities to one. With it the part is the rule for one subset, and the
-            aggregation is ``MixtureOverSubsets(rule, subsets)``, which has the component bound too. By default the part
-            is the whole aggregation.
+        subsets: The family of subsets, ``"all"``, ``"singletons"``, ``"pairs"``, ``"powerset"``, a bool membership
+            matrix or a function from the number of modalities to one. With it the part is the rule for one subset, and
+            the aggregation is ``MixtureOverSubsets(rule, subsets)``, which has the component bound too. By default the
+            part is the whole aggregation.
         kinds: The kinds of experts that a callable takes, see :class:`FunctionAggregation`; a subclass of
             :class:`Aggregation` says so itself with ``accepts``.
         factory: If True, a function is called with keywords and returns an aggregation or a callable of experts.
@@ -71,7 +71,7 @@ def register_aggregation(
         raise TypeError(
             f"the name of an aggregation must be a string, as in register_aggregation('name'), got {name!r}"
         )
-    if name in REGISTRY or find_divergence_entry(name) is not None:
+    if name in REGISTRY or find_built_in_entry(name) is not None:
         raise ValueError(f"aggregation {name!r} is registered already; unregister_aggregation({name!r}) first")
     if subsets is not None:
         check_subsets(subsets)
@@ -100,7 +100,7 @@ def unregister_aggregation(name: str) -> None:
     Raises:
         ValueError: If there is no such aggregation, or it is built in.
     """
-    if name not in REGISTRY and find_divergence_entry(name) is not None:
+    if name not in REGISTRY and find_built_in_entry(name) is not None:
         raise ValueError(f"aggregation {name!r} is built in and cannot be removed")
     REGISTRY.unregister(name)
 

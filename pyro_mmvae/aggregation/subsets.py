@@ -1,9 +1,9 @@
 """Families of subsets of modalities: their membership matrices, their weights, and draws of one subset per item.
 
-A family is a membership matrix `(component, modality)`, one row per subset. Three families have names: ``"all"``, the
-one set of everything present in the item; ``"singletons"``, each present modality alone; ``"powerset"``, every
-non-empty subset of the present modalities. A user-defined family is a bool tensor or a function from the number of
-modalities to one.
+A family is a membership matrix `(component, modality)`, one row per subset. Four families have names: ``"all"``, the
+one set of everything present in the item; ``"singletons"``, each present modality alone; ``"pairs"``, each present
+modality alone and every two of them; ``"powerset"``, every non-empty subset of the present modalities. A user-defined
+family is a bool tensor or a function from the number of modalities to one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_COMPONENTS = 4096
 SubsetFamily: TypeAlias = str | Tensor | Callable[[int], Tensor]
 SubsetWeights: TypeAlias = str | Callable[[Tensor], Tensor]
 
-FAMILIES = ("all", "singletons", "powerset")
+FAMILIES = ("all", "singletons", "pairs", "powerset")
 SUBSET_WEIGHTS = ("uniform", "by_size", "learned")
 
 _HEAD_BITS = 40  # an index of so many bits is exact in float64, with bits to spare
@@ -63,7 +63,8 @@ def count_components(subsets: SubsetFamily, num_modalities: int) -> int:
         num_modalities: The number of modalities.
     """
     if isinstance(subsets, str):
-        return {"all": 1, "singletons": num_modalities, "powerset": 2**num_modalities - 1}[subsets]
+        pairs = num_modalities * (num_modalities + 1) // 2
+        return {"all": 1, "singletons": num_modalities, "pairs": pairs, "powerset": 2**num_modalities - 1}[subsets]
     return membership(subsets, num_modalities).shape[0]
 
 
@@ -91,7 +92,8 @@ def membership(
 ) -> Bool[Tensor, "component modality"]:
     """Return the membership matrix of a family.
 
-    In the powerset, component ``k`` is the subset whose members are the bits of ``k + 1``, modality 0 the lowest.
+    In the powerset, component ``k`` is the subset whose members are the bits of ``k + 1``, modality 0 the lowest. The
+    pairs come after the single modalities, in the order (0, 1), (0, 2), …, (1, 2), ….
 
     Args:
         subsets: A name, a bool matrix or a function of ``num_modalities``.
@@ -109,6 +111,10 @@ def membership(
             return torch.ones(1, num_modalities, dtype=torch.bool, device=device)
         if subsets == "singletons":
             return torch.eye(num_modalities, dtype=torch.bool, device=device)
+        if subsets == "pairs":
+            single = torch.eye(num_modalities, dtype=torch.bool, device=device)
+            first, second = torch.triu_indices(num_modalities, num_modalities, 1, device=device)
+            return torch.cat([single, single[first] | single[second]])
         index = torch.arange(1, 2**num_modalities, device=device).unsqueeze(-1)
         return ((index >> torch.arange(num_modalities, device=device)) & 1).bool()
     matrix = subsets if isinstance(subsets, Tensor) else subsets(num_modalities)

@@ -133,6 +133,7 @@ def evaluate(
     from pyro_mmvae.evaluation import EvaluationOptions, MaskOptions
     from pyro_mmvae.evaluation import evaluate as run_evaluation
     from pyro_mmvae.inference import select_items
+    from pyro_mmvae.run_files import read_metrics
 
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     if opened.prior_note is not None:
@@ -156,7 +157,7 @@ def evaluate(
 
         result = run_evaluation(
             opened.vae, train, test, options=options, mask=masking, cache=cache_folder() / train.fingerprint,
-            progress=progress, prior=prior,
+            progress=progress, prior=prior, history=read_metrics(run),
         )  # fmt: skip
         bar.update(parts - bar.n)
     label = str(opened.config.model.aggregation)

@@ -7,9 +7,9 @@ from pyro_mmvae.evaluation.coherence import joint_agreement as joint_agreement
 from pyro_mmvae.evaluation.coherence import joint_coherence as joint_coherence
 from pyro_mmvae.evaluation.conditional_frechet import conditional_frechet_distance as conditional_frechet_distance
 from pyro_mmvae.evaluation.conditional_frechet import frechet_conditional as frechet_conditional
-from pyro_mmvae.evaluation.diagnostics import Finding as Finding
 from pyro_mmvae.evaluation.diagnostics import diagnose as diagnose
 from pyro_mmvae.evaluation.diversity import diversity as diversity
+from pyro_mmvae.evaluation.finding import Finding as Finding
 from pyro_mmvae.evaluation.frechet import fid as fid
 from pyro_mmvae.evaluation.frechet import frechet_classifier as frechet_classifier
 from pyro_mmvae.evaluation.frechet import frechet_distance as frechet_distance
@@ -28,6 +28,7 @@ from pyro_mmvae.evaluation.psis import KHat as KHat
 from pyro_mmvae.evaluation.psis import khat as khat
 from pyro_mmvae.evaluation.quality import reconstruction as reconstruction
 from pyro_mmvae.evaluation.quality import ssim as ssim
+from pyro_mmvae.evaluation.residuals import residuals as residuals
 from pyro_mmvae.evaluation.result import Evaluation as Evaluation
 from pyro_mmvae.evaluation.result import EvaluationOptions as EvaluationOptions
 from pyro_mmvae.evaluation.suite import evaluate as evaluate

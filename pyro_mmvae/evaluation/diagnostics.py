@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from pyro_mmvae.evaluation.finding import Finding
 from pyro_mmvae.evaluation.latent import ACTIVE_VARIANCE
+from pyro_mmvae.evaluation.learning import diverged, lost_pairing, others, shared_residuals, short_training
 from pyro_mmvae.evaluation.metrics import Metric
 
 FAR_APART = 3.0
@@ -16,7 +18,8 @@ FAR_APART = 3.0
 experts err independently around one z, so the expected distance is the root of the sum of their squared scales; at
 three times that, the points between them are far in the tails of both. A rule that is not a mixture never trains an
 expert by itself, so that well-trained barycenters exceed this; it is a warning all the same, because what they generate
-from single modalities is poor."""
+from single modalities is poor. Mixtures are not judged: each of their experts is trained by itself, and well-trained
+ones are up to eight times the expected distance apart where modalities have much of their own."""
 
 COLLAPSED_KL = 0.1
 """The mean KL divergence of an expert from the prior, in nats, below which its modality counts as collapsed. It bounds
@@ -44,46 +47,34 @@ FAR_PRIOR = 3.0
 region that the decoders were trained on then fills about exp(−3), a twentieth, of the prior."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A failure mode that the figures show, with advice.
-
-    Attributes:
-        mode: The name of the failure mode, shared by all modalities, pairs and subsets that show it.
-        what: A description of what was observed, with numbers.
-        advice: The remedies to try, by names of settings and options; empty if the finding is a note that restricts the
-            meaning of other figures and not a failure.
-    """
-
-    mode: str
-    what: str
-    advice: str
-
-
 def diagnose(
     rows: Iterable[Metric],
     names: Sequence[str],
     *,
     mixture: bool = False,
-    bound: str = "mixture",
     has_fitted_prior: bool = False,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> list[Finding]:
     """Find the failure modes of barycentric multimodal VAEs that some figures show.
 
+    A cause hides its consequences: after a diverged training nothing else is judged but k̂, and after a short one only
+    what a longer one does not mend by itself.
+
     Args:
-        rows: Figures of :func:`~pyro_mmvae.evaluation.khat`, :func:`~pyro_mmvae.evaluation.expert_geometry` and
-            :func:`~pyro_mmvae.evaluation.latent_usage`. A failure mode whose figures are missing is not judged. Rows
-            with equal metric, ``given`` and target, such as those of several seeds, are averaged.
+        rows: Figures of :func:`~pyro_mmvae.evaluation.khat`, :func:`~pyro_mmvae.evaluation.expert_geometry`,
+            :func:`~pyro_mmvae.evaluation.latent_usage` and :func:`~pyro_mmvae.evaluation.residuals`. A failure mode
+            whose figures are missing is not judged. Rows with equal metric, ``given`` and target, such as those of
+            several seeds, are averaged.
         names: The names of all modalities; active units and the aggregated posterior are judged given all of them.
-        mixture: If True, the aggregation is a mixture over subsets, which is then not advised; False by default.
-        bound: The bound that the guide was trained with, ``mixture`` (the default) or ``component``; the latter is then
-            not advised.
+        mixture: If True, the aggregation is a mixture over subsets, whose experts may be far apart; False by default.
         has_fitted_prior: If True, a prior was fitted to the aggregated posterior, which is then not advised; False by
             default.
+        history: The metrics of each epoch of the training, as :func:`~pyro_mmvae.run_files.read_metrics` returns them;
+            by default the length of the training is not judged.
 
     Returns:
-        One finding for each failure mode and modality, pair or subset, the gravest of each mode first; empty if all is
-        well.
+        One finding for each failure mode, or for each modality or subset that shows it, the gravest of each mode first;
+        empty if all is well.
     """
     values: dict[str, dict[tuple[tuple[str, ...], str], list[float]]] = {}
     counts: dict[str, int] = {}
@@ -94,53 +85,68 @@ def diagnose(
     figures = {metric: {key: float(np.mean(v)) for key, v in cells.items()} for metric, cells in values.items()}
     alone = {metric: {key[0][0]: v for key, v in c.items() if len(key[0]) == 1} for metric, c in figures.items()}
     whole = {metric: c[tuple(names), "z"] for metric, c in figures.items() if (tuple(names), "z") in c}
-    return [
-        *_far_apart(figures.get("w2_experts", {}), alone.get("expert_scale", {}), mixture, bound),
-        *_collapsed(alone.get("expert_kl", {}), alone.get("expert_spread", {})),
-        *_dominating(alone.get("w2_to_barycenter", {}), alone.get("expert_scale", {})),
-        *_unfit(figures.get("khat_share", {})),
-        *_latent(whole, counts.get("kl", 0), has_fitted_prior),
-    ]
-
-
-def _far_apart(
-    pairs: dict[tuple[tuple[str, ...], str], float], scales: dict[str, float], mixture: bool, bound: str
-) -> list[Finding]:
-    """Find pairs of experts whose distance exceeds the expected one by a factor of ``FAR_APART``."""
-    findings = []
-    # More epochs do not help a rule that is not a mixture: nothing trains its experts one by one.
-    advice = (
-        ["more --epochs", "a smaller train.lr"] if mixture else ["a mixture over subsets (--agg mwb or --agg mopoe)"]
+    unfit = _unfit(figures.get("khat_share", {}))
+    by_target = {metric: {key[1]: value for key, value in cells.items()} for metric, cells in figures.items()}
+    if failed := diverged(by_target.get("residual_share", {})):
+        return [*failed, *unfit]
+    short = short_training(history)
+    collapsed = _collapsed(alone.get("expert_kl", {}), alone.get("expert_spread", {}))
+    inactive = _inactive(whole)
+    dominating = _dominating(alone.get("w2_to_barycenter", {}), alone.get("expert_scale", {}))
+    if short:
+        return [*short, *collapsed, *dominating, *unfit, *inactive]
+    pairing = lost_pairing(
+        figures.get("expert_correlation", {}),
+        figures.get("expert_correlation_se", {}),
+        _collapsed_names(alone.get("expert_kl", {}), alone.get("expert_spread", {})),
     )
-    if mixture and bound != "component":
-        advice.append("drawn subsets in training (--bound component)")
-    for (given, b), distance in pairs.items():
-        expected = math.hypot(scales.get(given[0], math.inf), scales.get(b, math.inf))
-        if distance > FAR_APART * expected:
-            what = (
-                f"experts {given[0]} and {b} are {distance:.3g} apart, {distance / expected:.1f} times the distance "
-                "expected from their scales, and neither has mass between them"
-            )
-            findings.append((distance / expected, Finding("experts far apart", what, ", ".join(advice))))
-    return [finding for _, finding in sorted(findings, key=lambda pair: -pair[0])]
+    apart = [] if mixture or pairing else _far_apart(figures.get("w2_experts", {}), alone.get("expert_scale", {}))
+    shared = [] if collapsed or inactive else shared_residuals(by_target.get("residual_alignment", {}))
+    prior = _far_prior(whole, counts.get("kl", 0), has_fitted_prior)
+    return [*pairing, *apart, *collapsed, *dominating, *shared, *unfit, *inactive, *prior]
+
+
+def _far_apart(pairs: dict[tuple[tuple[str, ...], str], float], scales: dict[str, float]) -> list[Finding]:
+    """Find pairs of experts whose distance exceeds the expected one by a factor of ``FAR_APART``."""
+    ratios = {
+        (given[0], b): distance / math.hypot(scales.get(given[0], math.inf), scales.get(b, math.inf))
+        for (given, b), distance in pairs.items()
+    }
+    far = {pair: ratio for pair, ratio in ratios.items() if ratio > FAR_APART}
+    if not far:
+        return []
+    a, b = max(far, key=far.__getitem__)
+    what = (
+        f"experts {a} and {b} are {pairs[(a,), b]:.3g} apart, {far[a, b]:.1f} times the distance expected from their "
+        f"scales, and neither has mass between them{others(len(far))}"
+    )
+    # More epochs do not help: nothing trains the experts of a single barycenter one by one.
+    return [Finding("experts far apart", what, "a mixture over subsets (--agg mwb or --agg mopoe)")]
+
+
+def _collapsed_names(kls: dict[str, float], spreads: dict[str, float]) -> set[str]:
+    """Return the modalities whose expert is close to the prior or hardly varies over items."""
+    near = {name for name, kl in kls.items() if kl < COLLAPSED_KL}
+    return near | {name for name, spread in spreads.items() if spread**2 < ACTIVE_VARIANCE}
 
 
 def _collapsed(kls: dict[str, float], spreads: dict[str, float]) -> list[Finding]:
-    """Find modalities whose expert is close to the prior or hardly varies over items."""
-    findings = []
-    for name in {**kls, **spreads}:
-        kl, spread = kls.get(name, math.inf), spreads.get(name, math.inf)
-        if kl < COLLAPSED_KL or spread**2 < ACTIVE_VARIANCE:
-            findings.append(
-                Finding(
-                    "collapsed modality",
-                    f"modality {name} has collapsed: its expert is {kl:.3g} nats from the prior, and its mean varies "
-                    f"by {spread:.3g} over items",
-                    f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
-                    f"model.modalities.{name}.scale",
-                )
-            )
-    return findings
+    """Find collapsed modalities."""
+    names = _collapsed_names(kls, spreads)
+    return [
+        Finding(
+            "collapsed modality",
+            f"modality {name} has collapsed: its expert is {kls.get(name, math.inf):.3g} nats from the prior, and its "
+            f"mean varies by {spreads.get(name, math.inf):.3g} over items",
+            # The KL term draws an expert without information to the prior; far from it, it was not trained but broken.
+            "a smaller train.lr"
+            if kls.get(name, 0.0) > FAR_PRIOR
+            else f"a smaller model.beta, a larger model.reconstruction_weights.{name}, or a smaller "
+            f"model.modalities.{name}.scale",
+        )
+        for name in {**kls, **spreads}
+        if name in names
+    ]
 
 
 def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[Finding]:
@@ -155,8 +161,7 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[F
             "dominating modality",
             f"modality {name} dominates: its expert is {least:.3g} from the joint posterior, the next one, {other}, "
             f"{second:.3g}",
-            "an aggregation in which a small scale does not outweigh other experts (--agg wb or --agg mwb), or a "
-            f"smaller weight of {name} in model.expert_weights",
+            "a mixture in which a small scale does not outweigh other experts (--agg mwb)",
         )
     ]
 
@@ -175,29 +180,26 @@ def _unfit(shares: dict[tuple[tuple[str, ...], str], float]) -> list[Finding]:
     ]
 
 
-def _latent(whole: dict[str, float], items: int, has_fitted_prior: bool) -> list[Finding]:
-    """Find an inactive latent, and an aggregated posterior that is far from the prior."""
-    findings = []
-    if whole.get("active_share", 1.0) < FEW_ACTIVE:
-        findings.append(
-            Finding(
-                "inactive latent",
-                f"only {whole['active_share']:.0%} of the latent dimensions are active",
-                # A smaller latent leaves out idle dimensions, but makes none active.
-                "a smaller model.beta or model.scale"
-                + (", or a smaller model.latent_size" if whole["active_share"] else ""),
-            )
-        )
+def _inactive(whole: dict[str, float]) -> list[Finding]:
+    """Find a latent few dimensions of which vary over items."""
+    share = whole.get("active_share", 1.0)
+    if share >= FEW_ACTIVE:
+        return []
+    # A smaller latent leaves out idle dimensions, but makes none active.
+    advice = "a smaller model.beta or model.scale" + (", or a smaller model.latent_size" if share else "")
+    return [Finding("inactive latent", f"only {share:.0%} of the latent dimensions are active", advice)]
+
+
+def _far_prior(whole: dict[str, float], items: int, has_fitted_prior: bool) -> list[Finding]:
+    """Find an aggregated posterior that is far from the prior."""
     bound, sampled = whole.get("aggregate_kl_moments", 0.0), whole.get("aggregate_kl", 0.0)
     # If the information of z about the item comes near its maximum log N, the sampled KL reflects N, not the model.
     saturated = whole.get("kl", math.inf) - sampled > math.log(max(items, 1)) - 1
     distance = bound if saturated else max(bound, sampled)
-    if distance > FAR_PRIOR:
-        what = f"the aggregated posterior is {distance:.3g} nats from the prior, from which draws are therefore poor"
-        advice = "more --epochs, a smaller train.lr, or a larger model.beta"
-        if has_fitted_prior:
-            what += "; those of the fitted prior are not concerned"
-        else:
-            advice = f"a prior fitted to it (pyro-mmvae fit-prior RUN), {advice}"
-        findings.append(Finding("posterior far from the prior", what, advice))
-    return findings
+    if distance <= FAR_PRIOR:
+        return []
+    what = f"the aggregated posterior is {distance:.3g} nats from the prior, from which draws are therefore poor"
+    advice = "a prior fitted to it (pyro-mmvae fit-prior RUN)"
+    if has_fitted_prior:  # which makes it a note about the model's own prior
+        what, advice = f"{what}; those of the fitted prior are not concerned", ""
+    return [Finding("posterior far from the prior", what, advice)]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import torch
 from torch.distributions import kl_divergence
 
-from pyro_mmvae._typing import Tensor
+from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.aggregation.kinds import distribution_of
 from pyro_mmvae.evaluation.latent import prior_of
 from pyro_mmvae.evaluation.metrics import Metric
@@ -40,7 +41,10 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
           modalities of an item, over items with at least one other modality;
         - ``expert_scale``: the root mean square of ‖scale‖;
         - ``expert_spread``: the root of the variance of loc over items, summed over dimensions;
-        - ``expert_kl``: the KL divergence of the expert from the prior, in nats.
+        - ``expert_kl``: the KL divergence of the expert from the prior, in nats;
+        - ``expert_correlation``: the correlation of the means of two experts over the items with both, see
+          :func:`expert_correlation`, and ``expert_correlation_se``, its standard deviation if their pairing were
+          random.
     """
     every, names, mask = range(experts.num_modalities), vae.names, experts.mask
     loc, scale = experts.loc.double(), experts.stddev.double()
@@ -67,7 +71,39 @@ def expert_geometry(vae: MultimodalVAE, experts: Experts) -> list[Metric]:
     for a, b in combinations(every, 2):
         kept = mask[:, a] & mask[:, b]
         add("w2_experts", a, names[b], w2(loc[kept, a], scale[kept, a], loc[kept, b], scale[kept, b]))
+        if kept.sum() > 1:
+            found = expert_correlation(loc[kept, a], loc[kept, b])
+            for metric, figure in zip(("expert_correlation", "expert_correlation_se"), found, strict=True):
+                if math.isfinite(figure):
+                    protocol = "over items and dimensions"
+                    rows.append(Metric(metric, protocol, (names[a],), names[b], figure, int(kept.sum()), 0))
     return rows
+
+
+def expert_correlation(x: Float[Tensor, "item latent"], y: Float[Tensor, "item latent"]) -> tuple[float, float]:
+    r"""Return the correlation of the means of two experts, and its standard deviation under random pairing.
+
+    .. math:: r = \frac{tr C_{xy}}{\sqrt{tr C_{xx} \, tr C_{yy}}}, \qquad
+        Var(r) = \frac{tr(C_{xx} C_{yy})}{(n - 1) \, tr C_{xx} \, tr C_{yy}}
+
+    C are the covariances over items. The expected squared distance of the experts of one item is smaller than that of
+    experts of different items by :math:`2 \, tr C_{xy}`, so that r is 0 if an expert is not nearer to that of its own
+    item than to those of others. The variance is that over all permutations of the items of one expert.
+
+    Args:
+        x: Means of one expert, of shape `(item, latent)`.
+        y: Means of the other expert for the same items, of shape `(item, latent)`.
+
+    Returns:
+        The correlation and its standard deviation; NaN if the means of one expert do not vary.
+    """
+    x, y = x - x.mean(0), y - y.mean(0)
+    scale = float(x.square().sum() * y.square().sum())
+    if scale == 0 or not math.isfinite(scale):
+        return math.nan, math.nan
+    # tr(XᵀX YᵀY) = ‖X Yᵀ‖², in terms of matrices of latent by latent, which are smaller than those of item by item.
+    variance = float(((x.T @ x) * (y.T @ y)).sum()) / (len(x) - 1) / scale
+    return float((x * y).sum()) / math.sqrt(scale), math.sqrt(variance)
 
 
 def _expert_kl(vae: MultimodalVAE, experts: Experts, m: int) -> tuple[Tensor, str]:

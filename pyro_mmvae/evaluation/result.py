@@ -7,7 +7,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pyro_mmvae.evaluation.diagnostics import Finding
+from pyro_mmvae.evaluation.finding import Finding
 from pyro_mmvae.evaluation.masked_result import MaskedEvaluation
 from pyro_mmvae.evaluation.metrics import Metric, mean_by_views
 

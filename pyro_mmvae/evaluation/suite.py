@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
+from pyro_mmvae.evaluation.residuals import residuals
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.inference.fitted_prior import FittedPrior
@@ -50,6 +51,7 @@ def evaluate(
     cache: Path | None = None,
     progress: Callable[[str], None] | None = None,
     prior: FittedPrior | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> Evaluation:
     """Evaluate probes, coherence, likelihoods, quality and diagnostics of a model for subsets of its modalities.
 
@@ -68,6 +70,8 @@ def evaluate(
         progress: A callback that receives the name of each part as it starts.
         prior: The fitted prior, draws of which are judged beside those of the model's own prior; none by default. Log
             likelihoods, k̂ and KL divergences always refer to the model's own.
+        history: The metrics of each epoch of the training, as :func:`~pyro_mmvae.run_files.read_metrics` returns them,
+            by which a training that was too short is found; by default its length is not judged.
 
     Returns:
         The figures and arrays of the evaluation.
@@ -80,7 +84,7 @@ def evaluate(
         mask = MaskOptions(rate=mask, seed=options.seed)
     if mask is not None:
         check_maskable(vae.names, train, test)  # before the other parts, which take minutes
-    return _Suite(vae, train, test, options, mask, _Parts(progress), prior).run(cache)
+    return _Suite(vae, train, test, options, mask, _Parts(progress), prior, history).run(cache)
 
 
 class _Suite:
@@ -95,10 +99,11 @@ class _Suite:
         mask: MaskOptions | None,
         parts: _Parts,
         prior: FittedPrior | None,
+        history: Sequence[Mapping[str, Any]],
     ) -> None:
         self.priors = (None,) if prior is None else (None, prior)  # the model's own comes first
         self.vae, self.train, self.test, self.options, self.parts = vae, train, test, options, parts
-        self.mask = mask
+        self.mask, self.history = mask, history
         self.subsets = choose_subsets(len(vae.names), limit=options.subsets, seed=options.seed)
         self.ends = [subset for subset in self.subsets if len(subset) in {1, len(vae.names)}]
         self.rows: list[Metric] = []
@@ -121,7 +126,8 @@ class _Suite:
             self.quality()
         if options.diagnostics:
             with self.parts("diagnostics"):
-                self.rows += [replace(row, seed=options.seed) for row in expert_geometry(self.vae, self.experts)]
+                found = [*expert_geometry(self.vae, self.experts), *residuals(self.vae, self.experts, self.test)]
+                self.rows += [replace(row, seed=options.seed) for row in found]
                 everything = self.subsets[-1]
                 if has_all(self.experts, everything).any():
                     self.rows += latent_usage(self.vae, self.experts, subset=everything, draws=200, seed=options.seed)
@@ -135,8 +141,8 @@ class _Suite:
         mixture = subset_family(self.vae) not in {"all", None}
         warnings = tuple(
             diagnose(
-                self.rows, self.vae.names, mixture=mixture, bound=self.vae.guide.bound,
-                has_fitted_prior=len(self.priors) > 1,
+                self.rows, self.vae.names, mixture=mixture, has_fitted_prior=len(self.priors) > 1,
+                history=self.history,
             )
         )  # fmt: skip
         frequency = _frequency(self.test)

@@ -14,7 +14,7 @@ from pyro_mmvae import runs
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
-from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.run_files import RunFiles, read_metrics
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import resume, train
 
@@ -137,8 +137,9 @@ def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -
     data, test = run.data("train").to(run.device), run.data("test").to(run.device)
     with threads(cell.config.train.threads):
         result = evaluate(
-            run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint, prior=run.fitted_prior
-        )
+            run.vae, data, test, options=options, cache=cache_folder() / data.fingerprint, prior=run.fitted_prior,
+            history=read_metrics(cell.path),
+        )  # fmt: skip
     rows = [row.as_row() for row in result.rows]
     about: dict[str, Any] = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
     about["prior"] = None if run.fitted_prior is None else run.fitted_prior.about

@@ -95,9 +95,9 @@ def test_unregister_aggregation_refuses_built_in_and_unknown_names() -> None:
     ("family", "error", "match"),
     [
         (
-            "pairs",
+            "trios",
             ValueError,
-            "subsets must be 'all', 'singletons', 'powerset', a bool matrix or a function, got 'pairs'",
+            "subsets must be 'all', 'singletons', 'pairs', 'powerset', a bool matrix or a function, got 'trios'",
         ),
         (torch.ones(2, 2), ValueError, "bool matrix"),
         (torch.tensor([[True, False], [False, False]]), ValueError, "no empty row"),
@@ -255,35 +255,35 @@ def test_mixture_over_subsets_hands_weights_and_prior_of_each_item_to_an_aggrega
 @pytest.mark.parametrize("family", [PAIRS, lambda count: PAIRS[:, :count]])
 def test_register_aggregation_with_membership_matrix_mixes_its_rows(family: Any) -> None:
     """Mix pairs of three: an item of two modalities has one pair, an item of one has none and gets the prior."""
-    register_aggregation("pairs", subsets=family)(wasserstein_rule)
+    register_aggregation("neighbours", subsets=family)(wasserstein_rule)
     present = torch.tensor([[True, True, True], [True, False, True], [False, True, False]])
     random = random_experts(3, 3, 2, absent=False)
     experts = Experts(random.loc, random.scale, present)
-    q: Any = aggregate(experts, "pairs")
+    q: Any = aggregate(experts, "neighbours")
     torch.testing.assert_close(q.probs, torch.tensor([[1 / 3] * 3, [0, 0, 1], [1 / 3] * 3]).double())
     for k, pair in enumerate(((0, 1), (1, 2), (0, 2))):
         wanted: Any = aggregate(experts.condition_on(pair), "wb")
         torch.testing.assert_close(q.components.mean[0, k], wanted.mean[0])
         torch.testing.assert_close(q.components.stddev[0, k], wanted.stddev[0])
-    same(aggregate(experts.condition_on([1]), "pairs"), dist.Normal(torch.zeros(3, 2).double(), 1.0).to_event(1))
-    drawn: Any = draw_component(experts, "pairs")
+    same(aggregate(experts.condition_on([1]), "neighbours"), dist.Normal(torch.zeros(3, 2).double(), 1.0).to_event(1))
+    drawn: Any = draw_component(experts, "neighbours")
     torch.testing.assert_close(drawn.mean[1], q.components.mean[1, 2])
     assert drawn.mean[2].tolist() == [0.0, 0.0]
-    zeros: Any = aggregate(experts, "pairs", expert_weights=torch.tensor([1.0, 0.0, 1.0]))
+    zeros: Any = aggregate(experts, "neighbours", expert_weights=torch.tensor([1.0, 0.0, 1.0]))
     assert zeros.probs[0].tolist() == pytest.approx([0, 0, 1])
 
 
 def test_guide_takes_aggregation_over_membership_matrix() -> None:
-    register_aggregation("pairs", subsets=PAIRS)(wasserstein_rule)
+    register_aggregation("neighbours", subsets=PAIRS)(wasserstein_rule)
     for bound in ("mixture", "component"):
-        guide = BarycentricGuide(lambda: random_experts(4, 3, 2, absent=False), "pairs", bound=bound)
+        guide = BarycentricGuide(lambda: random_experts(4, 3, 2, absent=False), "neighbours", bound=bound)
         assert guide().shape == (4, 2)
 
 
 def test_membership_matrix_of_other_size_is_refused() -> None:
-    register_aggregation("pairs", subsets=PAIRS)(wasserstein_rule)
+    register_aggregation("neighbours", subsets=PAIRS)(wasserstein_rule)
     with pytest.raises(ValueError, match="over the 4 modalities of the experts, got 3"):
-        aggregate(random_experts(4, 4, 2), "pairs")
+        aggregate(random_experts(4, 4, 2), "neighbours")
 
 
 @pytest.mark.parametrize("family", ["all", "singletons", "powerset"])

@@ -58,9 +58,9 @@ def test_check_components_refuses_too_many() -> None:
     ("family", "error", "match"),
     [
         (
-            "pairs",
+            "trios",
             ValueError,
-            "subsets must be 'all', 'singletons', 'powerset', a bool matrix or a function, got 'pairs'",
+            "subsets must be 'all', 'singletons', 'pairs', 'powerset', a bool matrix or a function, got 'trios'",
         ),
         (torch.ones(2, 3), ValueError, r"bool matrix .* got torch\.float32 of shape \(2, 3\)"),
         (torch.ones(3).bool(), ValueError, r"bool matrix .* of shape \(3,\)"),
