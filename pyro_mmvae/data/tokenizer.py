@@ -216,7 +216,7 @@ def decode_to_array(tokens: Tensor, spec: ModalitySpec) -> NDArray[np.str_]:
     """Return texts as an array whose type depends on the number of positions alone, so that parts fit together.
 
     Args:
-        tokens: Tokens, `(text, position)`.
+        tokens: Tokens of the texts, `(text, position)`, of any numeric type.
         spec: Description of a modality of text.
     """
     length = tokens.shape[1]

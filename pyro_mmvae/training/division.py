@@ -76,7 +76,7 @@ def training_rows(count: int, validation: Any, test: Any, seed: int) -> NDArray[
     """Return the indices of the items that :func:`split_data` uses for training, in order.
 
     Args:
-        count: Number of items.
+        count: Number of items in total.
         validation: Fraction of the items for validation, or other data.
         test: Fraction of the items for the test, 0 for none, or other data.
         seed: Seed of the random division.
