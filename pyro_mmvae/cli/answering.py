@@ -280,6 +280,7 @@ def item_progress(label: str, total: int | None, threads: int | None, quiet: boo
     with use_threads(threads), ExitStack() as bars:
 
         def start(title: str, count: int) -> Callable[[int], object]:
+            bars.close()  # a bar that is still open would be drawn again below the next one
             bar = bars.enter_context(tqdm(total=count, desc=title, unit=" items", disable=quiet, file=sys.stderr))
             update: Callable[[int], object] = bar.update
             return update

@@ -50,7 +50,8 @@ def info(
     """
     from pyro_mmvae import runs
     from pyro_mmvae.data import data_names, find_data, format_names, load_data
-    from pyro_mmvae.data.inspection import contact_sheet, summarise
+    from pyro_mmvae.data.contact_sheets import contact_sheet
+    from pyro_mmvae.data.inspection import summarise
 
     if name is None:
         if split is not None or sheet is not None or overrides:

@@ -27,7 +27,8 @@ from pyro_mmvae.cli.common import plain_errors
     "--out", type=click.Path(path_type=Path), required=True, metavar="DIR|FILE",
     help="Folder to write: imputed.npy, ids.npy, imputation.json, and mean/, sd/ and more with one file per modality; "
     "or a file .h5mu, or .h5ad of one modality (needs the extra 'omics'): vectors and counts in X, with standard "
-    "deviations and quantiles in layers, images flattened in obsm, and texts in obs.",
+    "deviations and quantiles in layers, images flattened in obsm, and texts in obs; or a table .csv or .parquet "
+    "(needs the extra 'tables') with one column per feature and text, without images.",
 )  # fmt: skip
 @given_option
 @click.option(
@@ -79,10 +80,13 @@ def impute(
     from pyro_mmvae import inference
     from pyro_mmvae.files import refuse_existing
     from pyro_mmvae.inference.imputed_omics import write_omics
+    from pyro_mmvae.inference.imputed_tables import TABLE_SUFFIXES, imputation_table
 
     refuse_existing(out, force=force)
-    is_omics = out.suffix in {".h5ad", ".h5mu"}
-    if is_omics and multiple:
+    is_omics, is_table = out.suffix in {".h5ad", ".h5mu"}, out.suffix in TABLE_SUFFIXES
+    if out.suffix in {".npz", ".tsv"}:
+        raise ValueError(f"--out must be a folder, or a file .csv, .parquet, .h5mu or .h5ad, got {str(out)!r}")
+    if (is_omics or is_table) and multiple:
         raise ValueError(f"--out must be a folder with --multiple, got the file {str(out)!r}")
     levels = [_level(part) for part in quantiles.split(",") if part.strip()]
     opened, data = open_run(run, options)
@@ -92,16 +96,22 @@ def impute(
         result = inference.impute(
             opened.vae, data, items=chosen, given=names, targets=target_names, quantiles=levels, multiple=multiple,
             draws=draws or (5 if multiple else 20), covariates=parse_covariates(covariates),
-            folder=None if is_omics else out, force=force,
+            folder=None if is_omics or is_table else out, force=force,
             progress=progress, **options,
         )  # fmt: skip
     if is_omics:
         write_omics(result, out, data.feature_names, force=force)
+    left_out: tuple[str, ...] = ()
+    if is_table:
+        table, left_out = imputation_table(result, data.feature_names)
+        table.write(out, force=force)
     echo_notes(data)
     counts = {name: count for name, count in result.summary["imputed"].items() if count}
     click.echo(f"{out}: {len(result.ids)} items; imputed " + ", ".join(f"{n} of {c} items" for n, c in counts.items()))
     figures = sorted({key.partition("/")[0] for key in result.arrays})
-    click.echo(f"  {', '.join(figures)}")
+    click.echo(f"  {', '.join(table.flat() if is_table else figures)}")
+    if left_out:
+        click.echo(f"note: the table leaves out {', '.join(left_out)}, which a folder (--out DIR) holds", err=True)
 
 
 def _level(text: str) -> float:

@@ -265,6 +265,8 @@ def sample(
     samples = draw_samples(
         opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior, covariates=categories
     )
+    if samples.num_left_out:
+        click.echo(f"note: items without {' or '.join(conditions)} are left out: {samples.num_left_out}", err=True)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays

@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.covariates import unseen_categories
@@ -17,8 +15,6 @@ from pyro_mmvae.data.infer import range_problems
 from pyro_mmvae.data.options import DataError
 from pyro_mmvae.data.registry import find_data, load_data
 from pyro_mmvae.data.storage.image_files import ImageSizeError
-from pyro_mmvae.data.tokenizer import decode_tokens
-from pyro_mmvae.modality_spec import ModalitySpec
 
 _UNKNOWN = "(unknown)"  # the name of the items without a category in a summary
 _SHOWN = 5  # identifiers and names of features in a summary
@@ -144,52 +140,6 @@ def check_data(
         for finding in findings:
             splits.setdefault(" ".join(finding.split()), []).append(split)
     yield from (f"{', '.join(dict.fromkeys(found_in))}: {finding}" for finding, found_in in splits.items())
-
-
-def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, NDArray[Any] | None]]:
-    """Return the values of some items, as rows for :func:`pyro_mmvae.reports.image_grid`.
-
-    Args:
-        data: One split of a data set.
-        count: Number of items, 20 by default. With classes, the first items of all classes are taken, then the second
-            ones, …, and sorted by class; without classes, the first items of the split.
-
-    Returns:
-        For each modality of images, its name and uint8 pixels `(item, channel, height, width)`, grey where the
-        modality is absent; for each modality of text, its name and strings `(item,)`, empty where it is absent; for
-        every other modality, its name and numbers `(item, …)`, NaN where it is absent.
-    """
-    rows = _choose_items(data, count)
-    sheet: list[tuple[str, NDArray[Any] | None]] = []
-    for column, (name, tensor) in enumerate(data.modalities.items()):
-        spec = data.modality_specs.get(name, ModalitySpec())
-        if spec.is_text and tensor.dim() == 2:
-            texts = np.array(decode_tokens(tensor[rows], spec), dtype=np.str_)
-            sheet.append((name, np.where(data.present[rows, column].numpy(), texts, "")))
-            continue
-        if tensor.dim() != 4 or tensor.shape[1] not in {1, 3}:
-            numbers = tensor[rows].double().numpy()
-            numbers[~data.present[rows, column].numpy()] = np.nan
-            sheet.append((name, numbers))
-            continue
-        images = tensor[rows]
-        if images.dtype != torch.uint8:
-            images = (images.double().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
-        images = torch.where(data.present[rows, column].reshape(-1, 1, 1, 1), images, images.new_tensor(128))
-        sheet.append((name, images.numpy()))
-    return sheet
-
-
-def _choose_items(data: MultimodalDataset, count: int) -> Tensor:
-    """Return the indices of the items to show, sorted by class if there are classes."""
-    if data.labels is None or data.label_names:
-        return torch.arange(min(count, len(data)))
-    labels = data.labels.numpy()
-    order = np.argsort(labels, kind="stable")
-    starts = np.searchsorted(labels[order], labels[order])
-    rank = np.arange(len(labels)) - starts  # 0 for the first item of a class, 1 for its second, …
-    chosen = order[np.lexsort((labels[order], rank))][:count]
-    return torch.from_numpy(chosen[np.argsort(labels[chosen], kind="stable")])
 
 
 def _check_split(data: MultimodalDataset, summary: SplitSummary) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -38,12 +38,14 @@ class Samples:
             conditioned on, if the data has classes, then what was given and what was generated. Tokens without an
             alphabet are strings of numbers. Vectors that the model standardizes are in standard deviations from the
             mean of the training items, and the label says so.
+        num_left_out: The number of items that were chosen and lack a modality given; 0 by default.
     """
 
     given: dict[str, NDArray[Any]]
     generated: dict[str, NDArray[Any]]
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: list[tuple[str, NDArray[Any]]] = field(default_factory=list)
+    num_left_out: int = 0
 
     def every_array(self) -> dict[str, NDArray[Any]]:
         """Return ``arrays`` together with the images, named ``given.NAME`` and ``generated.NAME``."""
@@ -97,6 +99,7 @@ def draw_samples(
         if name not in run.names:
             raise ValueError(f"unknown modality {name!r}; the run has {', '.join(run.names)}")
     wanted = run.vae.covariate_vector(covariates) if covariates else None
+    num_left_out = 0
     with seeded(seed, run.device):
         if not given:
             z = run.prior(prior).sample(torch.Size((count or _NUM_DRAWS,)))
@@ -111,6 +114,7 @@ def draw_samples(
             rows = has_given.nonzero().squeeze(-1)
         else:
             rows = torch.from_numpy(select_items(data, items).rows)
+            num_left_out = int((~has_given[rows]).sum())
             rows = rows[has_given[rows]]
         if not len(rows):
             raise ValueError(f"given must be modalities that a test item has, got {', '.join(given)}, which none has")
@@ -130,7 +134,7 @@ def draw_samples(
         samples = _to_samples(run, observed, run.decode(z, private, **shown), generate)
         classes = class_strings(subset)
         samples.rows[:0] = [] if classes is None else [("class", classes)]
-        return samples
+        return replace(samples, num_left_out=num_left_out)
 
 
 def training_samples(

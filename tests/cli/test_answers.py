@@ -124,6 +124,34 @@ def test_impute_writes_figures_flags_and_complete_data_sets(session: Session, ru
     assert "pass --force" in invoke(*command).output
 
 
+def test_impute_to_a_csv_file_writes_a_table_of_items(session: Session, run: Run, tmp_path: Path) -> None:
+    out = tmp_path / "i.csv"
+    command = ("impute", session[0], "--split", "train", "--quantiles", ".9")
+    result = invoke(*command, "--out", out)
+    assert result.exit_code == 0, result.output
+    rows, imputed = rows_of(out), run.impute(run.data("train"), quantiles=[0.9])
+    assert [row["id"] for row in rows] == imputed.ids.tolist()
+    features = run.data("train").feature_names["gauge"]
+    flags = imputed.imputed[:, imputed.names.index("gauge")]
+    assert [row["imputed_gauge"] for row in rows] == [str(flag) for flag in flags]
+    assert flags.any()
+    for figure, prefix in (("mean", ""), ("sd", "sd_"), ("quantile-0.9", "quantile-0.9_")):
+        values = [[float(row[prefix + feature]) for feature in features] for row in rows]
+        np.testing.assert_allclose(values, imputed.of(figure)["gauge"], rtol=1e-4, atol=1e-4)
+    for name in imputed.text:
+        assert [row[name] for row in rows] == imputed.text[name].tolist()
+    assert invoke(*command, "--out", out).exit_code == 2
+
+
+def test_impute_to_a_file_of_another_format_raises_in_one_line(session: Session, tmp_path: Path) -> None:
+    for name, reason in (("i.npz", "must be a folder, or a file .csv"), ("i.csv", "must be a folder with --multiple")):
+        result = invoke("impute", session[0], "--out", tmp_path / name, "--multiple")
+        assert result.exit_code == 2
+        [line] = result.output.splitlines()
+        assert reason in line
+        assert not (tmp_path / name).exists()
+
+
 def test_impute_of_complete_items_says_what_to_do(session: Session, tmp_path: Path) -> None:
     other = write_folder(tmp_path / "other", count=15, seed=1, missing=False)
     result = invoke("impute", session[0], "--data", other, "--out", tmp_path / "out")
@@ -201,6 +229,29 @@ def test_sample_given_items_of_a_user_keeps_their_order(session: Session, tmp_pa
         assert arrays["generated.gauge"].shape == (2, 3)
     result = CliRunner().invoke(main, ["sample", str(session[0]), "--data", str(other)])
     assert "--data and --items must come with --given" in result.output
+
+
+def test_sample_of_chosen_items_without_what_is_given_says_how_many_are_left_out(
+    session: Session, tmp_path: Path
+) -> None:
+    other = write_folder(tmp_path / "other", count=6, seed=1, missing=False)
+    present = np.ones((6, 4), dtype=bool)
+    present[[1, 2], 2] = False  # note
+    np.save(other / "present.npy", present)
+    words = ("sample", session[0], "--data", other, "--given", "note", "--generate", "gauge", "--items", "0:5")
+    result = CliRunner().invoke(main, [*map(str, words), "--device", "cpu", "--out", str(tmp_path / "s.npz")])
+    assert result.exit_code == 0, result.output
+    assert "note: items without note are left out: 2\n" in result.output
+    with np.load(tmp_path / "s.npz") as arrays:
+        assert arrays["given.note.string"].tolist() == [WORDS[0], WORDS[0], WORDS[1]]
+
+
+def test_predict_closes_a_progress_bar_before_the_next_one_starts(session: Session, tmp_path: Path) -> None:
+    words = ("predict", session[0], "--refit", "--threads", 1, "--device", "cpu", "--out", tmp_path / "p.csv")
+    result = CliRunner().invoke(main, [*map(str, words)])
+    assert result.exit_code == 0, result.output
+    assert "encode training items: 100%" in result.output
+    assert "\x1b[A" not in result.output  # which moves the cursor to the line of an earlier bar
 
 
 def test_evaluate_and_ppc_of_other_data_leave_the_results_of_the_run_alone(session: Session, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 
 from pyro_mmvae.data import (
-    ModalitySpec,
     MultimodalDataset,
     find_data,
     load_polymnist_mini,
@@ -19,7 +17,8 @@ from pyro_mmvae.data import (
     register_format,
     registry,
 )
-from pyro_mmvae.data.inspection import ModalitySummary, check_data, contact_sheet, summarise
+from pyro_mmvae.data.contact_sheets import contact_sheet
+from pyro_mmvae.data.inspection import ModalitySummary, check_data, summarise
 
 
 def make(split: str = "train", *, items: int = 12, **changes: Any) -> MultimodalDataset:
@@ -170,38 +169,6 @@ def test_find_data_describes_a_source_without_opening_it(tmp_path: Any, monkeypa
         find_data("nothing")
 
 
-def test_contact_sheet_with_classes_shows_each_in_turn() -> None:
-    labels = torch.tensor([2, 2, 2, 0, 0, 1, 1, 1, 1, 0, 2, 1])
-    data = make(labels=labels)
-    ((name, images), (other, vectors)) = contact_sheet(data, 5)
-    assert (other, np.shape(vectors)) == ("vector", (5, *data.modalities["vector"].shape[1:]))
-    assert name == "image"
-    expected = data.modalities["image"][[3, 4, 5, 6, 0]]  # two zeros, two ones, the first two
-    assert images is not None
-    np.testing.assert_array_equal(images, expected.numpy())
-    assert len(contact_sheet(data, 99)[0][1]) == 12  # type: ignore[arg-type]
-    np.testing.assert_array_equal(contact_sheet(make(labels=None), 4)[0][1], data.modalities["image"][:4].numpy())
-
-
-def test_contact_sheet_of_absent_items_is_grey_and_accepts_floats() -> None:
-    grey = torch.linspace(0, 1, 12).reshape(12, 1, 1, 1).expand(12, 1, 8, 8)
-    data = make(modalities={"grey": grey, "vector": noise()}, present=absent((1, 0)), labels=None)
-    ((_, images), _) = contact_sheet(data, 12)
-    assert images is not None
-    assert images.dtype == np.uint8
-    assert images[:, 0, 0, 0].tolist() == [0, 128, *[round(255 * i / 11) for i in range(2, 12)]]
-
-
-def test_contact_sheet_of_vectors_shows_numbers_and_nan_where_absent() -> None:
-    vectors, present = noise(), torch.ones(12, 1, dtype=torch.bool)
-    present[1] = False
-    ((name, numbers),) = contact_sheet(make(modalities={"vector": vectors}, present=present, labels=None), 3)
-    assert name == "vector"
-    assert numbers is not None
-    np.testing.assert_array_equal(numbers[[0, 2]], vectors[[0, 2]].double().numpy())
-    assert np.isnan(numbers[1]).all()
-
-
 def test_attributes_are_counted_and_compared_but_do_not_order_a_contact_sheet(sets: dict[str, Any]) -> None:
     labels = torch.tensor([[True, False], [True, True], [False, False]]).repeat(4, 1)
     marked = make(labels=labels, label_names=("Old", "Never"))
@@ -217,21 +184,6 @@ def test_attributes_are_counted_and_compared_but_do_not_order_a_contact_sheet(se
     ]
     sets["test"] = make("test")
     assert list(check_data("toy")) == ["test: labels must be attributes Old, Never as in train, got classes 0, 1, 2"]
-
-
-def test_contact_sheet_of_tokens_shows_texts() -> None:
-    tokens = torch.tensor([[1, 2, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]])
-    specs = {
-        "words": ModalitySpec(data_type="tokens", alphabet="*ab", padding="*"),
-        "other": ModalitySpec(data_type="tokens"),
-    }
-    parts: dict[str, Any] = {"modalities": {"words": tokens, "other": tokens}, "modality_specs": specs, "labels": None}
-    data = make(present=torch.tensor([[True, True], [False, True], [True, True]]), **parts)
-    ((name, texts), (_, codes)) = contact_sheet(data)
-    np.testing.assert_array_equal(codes, tokens.double().numpy())
-    assert texts is not None
-    assert (name, texts.tolist()) == ("words", ["ab", "", ""])
-    assert contact_sheet(replace(data, present=torch.ones(3, 2, dtype=torch.bool)))[0][1].tolist() == ["ab", "b*a", ""]  # type: ignore[union-attr]
 
 
 def test_check_data_of_polymnist_mini_reports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,3 +62,25 @@ def choose_columns(
     if not modalities:
         raise ValueError(f"{where}: must have a column of a modality, got only {first_names(names)}")
     return modalities
+
+
+def refuse_shared_columns(where: str, modalities: Mapping[str, Sequence[str]], covariates: Sequence[str]) -> None:
+    """Check that columns of covariates are not columns of a modality as well.
+
+    A decoder that conditions on the column would know the modality without the latent.
+
+    Args:
+        where: Path of the table, the beginning of error messages.
+        modalities: Columns of each modality by its name.
+        covariates: Columns of the covariates.
+
+    Raises:
+        ValueError: If a column is both; the message names it and the modality.
+    """
+    for name, columns in modalities.items():
+        shared = [column for column in covariates if column in columns]
+        if shared:
+            raise ValueError(
+                f"{where}: covariates must not be columns of a modality, got {shared[0]!r} of modality {name!r}: leave "
+                "it out of the option covariates, or of columns"
+            )

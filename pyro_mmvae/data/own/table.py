@@ -14,7 +14,7 @@ from pyro_mmvae.data.options import Problems, describe_item
 from pyro_mmvae.data.own.columns import is_missing
 from pyro_mmvae.data.own.meta import Meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
-from pyro_mmvae.data.own.roles import Roles, choose_columns, first_names
+from pyro_mmvae.data.own.roles import Roles, choose_columns, first_names, refuse_shared_columns
 from pyro_mmvae.data.storage.image_files import IMAGE_SUFFIXES, ImageFiles, find_format
 
 Mask = NDArray[np.bool_]
@@ -68,6 +68,7 @@ class TableReader:
         self.ids = self._read_ids(roles.ids)
         used = {*filter(None, (roles.ids, roles.split_by)), *labels, *roles.covariates}
         chosen = choose_columns(self.where, names, roles.columns, used)
+        refuse_shared_columns(self.where, chosen, roles.covariates)
         modalities, masks, features, problems = dict[str, Any](), list[Mask](), dict[str, NDArray[Any]](), Problems()
         for name, columns in chosen.items():
             with problems.collect():

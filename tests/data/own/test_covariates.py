@@ -132,6 +132,13 @@ def test_load_manifest_without_the_column_says_how_to_go_on(tmp_path: Path) -> N
         load_data(str(tmp_path / "t.csv"), "all", covariates="donor")
 
 
+def test_load_manifest_of_a_covariate_that_is_a_modality_too_raises(tmp_path: Path) -> None:
+    pd.DataFrame({"note": ["one", "two"] * 10, "a": VALUES[:, 0]}).to_csv(tmp_path / "t.csv", index=False)
+    columns = {"caption": "note", "a": "a"}
+    with pytest.raises(ValueError, match="must not be columns of a modality, got 'note' of modality 'caption': leave"):
+        load_data(str(tmp_path / "t.csv"), "all", covariates=("note",), columns=columns)
+
+
 def test_load_images_reads_covariates_of_labels_csv(tmp_path: Path) -> None:
     (tmp_path / "photo").mkdir()
     generator = np.random.default_rng(0)
