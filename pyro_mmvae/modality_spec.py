@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
 from pydantic import ConfigDict, Field
@@ -91,6 +91,8 @@ class ModalitySpec:
             that is so for uint8, which is divided by 255, and for images of which no data is known.
         alphabet: Characters that tokens stand for, in order, if they are text.
         padding: Character of the alphabet that fills up shorter texts, and is left out where texts are shown.
+        tokenizer: Tokenizer in place of an alphabet: the content of a file ``tokenizer.json``; where data are read,
+            also the path of such a file, or ``bpe:N`` for a byte-pair vocabulary of N tokens, trained on the texts.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -116,6 +118,7 @@ class ModalitySpec:
     pixels: bool | None = None
     alphabet: str | None = None
     padding: str | None = None
+    tokenizer: str | None = field(default=None, repr=False)  # of thousands of characters
 
     def __post_init__(self) -> None:
         """Check each value by itself; names of parts are looked up later, when plugins have been imported."""
@@ -159,6 +162,8 @@ class ModalitySpec:
                 problems.append(("classes", f"{len(alphabet)}, the number of characters of the alphabet"))
         if padding is not None and (len(padding) != 1 or padding not in (alphabet or "")):
             problems.append(("padding", "one character of the alphabet"))
+        if alphabet is not None and self.tokenizer is not None:
+            problems.append(("alphabet", "None beside a tokenizer"))
         return problems
 
     def updated(self: Spec, other: ModalitySpec) -> Spec:
@@ -176,11 +181,16 @@ class ModalitySpec:
         return {name: value for name, value in values.items() if value is not None}
 
     @property
+    def is_text(self) -> bool:
+        """True if tokens `(position,)` of the modality stand for a text, by an alphabet or a tokenizer."""
+        return self.alphabet is not None or self.tokenizer is not None
+
+    @property
     def implied_data_type(self) -> str | None:
-        """The data type that was set or that alphabet or likelihood imply; None if they leave several."""
+        """The data type that was set or that alphabet, tokenizer or likelihood imply; None if they leave several."""
         if self.data_type is not None:
             return self.data_type
-        if self.alphabet is not None:
+        if self.is_text:
             return "tokens"
         entry = _entry_of(self)
         return entry.data_types[0] if entry is not None and len(entry.data_types) == 1 else None
@@ -326,11 +336,12 @@ def _check_fit(spec: ModalitySpec, data_type: str, likelihood: str, entry: Likel
             f"likelihood {likelihood!r} does not fit data_type {data_type!r}, which takes {' or '.join(fitting)}; "
             "another data_type is set where the data come from"
         )
-    owners = {"alphabet": "tokens", "classes": "tokens", "reference_total": "counts", "pixels": "image"}
-    for setting, owner in owners.items():
+    owners = {"alphabet": "tokens", "tokenizer": "tokens", "classes": "tokens", "reference_total": "counts"}
+    for setting, owner in {**owners, "pixels": "image"}.items():
         value = getattr(spec, setting)
         if value is not None and data_type != owner:
-            raise ValueError(f"{setting} must be left out for data_type {data_type!r}, got {value!r}")
+            shown = value[:40] if isinstance(value, str) else value
+            raise ValueError(f"{setting} must be left out for data_type {data_type!r}, got {shown!r}")
     if spec.scale is not None:
         check_option(likelihood, "scale", spec.scale)
     if spec.output not in {None, "identity"}:

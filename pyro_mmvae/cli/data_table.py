@@ -28,7 +28,7 @@ def table_rows(data: Any, vae: Any) -> list[tuple[str, ...]]:
         rows.append(
             (
                 name,
-                "text" if modality.alphabet else str(modality.data_type),
+                "text" if modality.is_text else str(modality.data_type),
                 shape,
                 "none" if values is None else str(values),
                 f"{missing[number]:.1%}",

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.text import decode_texts
+from pyro_mmvae.data.tokenizer import decode_tokens
 from pyro_mmvae.modality_spec import ModalitySpec
 
 _LARGEST_RATIO = 100.0  # of the magnitudes of the features of a vector that one axis can show
@@ -36,8 +36,8 @@ def contact_sheet(data: MultimodalDataset, count: int = 20) -> list[tuple[str, N
     for column, (name, tensor) in enumerate(data.modalities.items()):
         spec = data.modality_specs.get(name, ModalitySpec())
         present = data.present[rows, column].numpy()
-        if spec.alphabet is not None and tensor.dim() == 2:
-            texts = np.array(decode_texts(tensor[rows], spec.padding, spec.alphabet), dtype=np.str_)
+        if spec.is_text and tensor.dim() == 2:
+            texts = np.array(decode_tokens(tensor[rows], spec), dtype=np.str_)
             sheet.append((name, _mask(texts, present)))
         elif tensor.dim() == 4 and tensor.shape[1] in {1, 3}:
             images = tensor[rows]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.covariate_matching import match_covariates
@@ -17,7 +18,8 @@ from pyro_mmvae.data.labels import match_labels
 from pyro_mmvae.data.options import describe_item
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.selected import SelectedFeatures
-from pyro_mmvae.data.text import decode_texts, encode_texts
+from pyro_mmvae.data.text import encode_texts
+from pyro_mmvae.data.tokenizer import decode_tokens, open_tokenizer, pad_tokens
 from pyro_mmvae.modality_spec import ModalitySpec
 
 _EXACT_TYPES = ("tokens", "counts", "binary")  # whose likelihoods do not allow other numbers
@@ -143,7 +145,7 @@ class _ModalityMatch:
         """Return the values, with the features and tokens of the training data."""
         self._check_type()
         values = self.data.modalities[self.name]
-        if self.expected.alphabet is not None and self.spec.alphabet is not None and values.dim() == 2:
+        if self.expected.is_text and self.spec.is_text and values.dim() == 2:
             values = self._encode_again(values)
         else:
             values = self._select_features(values)
@@ -224,13 +226,16 @@ class _ModalityMatch:
             )
 
     def _encode_again(self, values: Values) -> Values:
-        """Return tokens of text in the alphabet and length of the training data."""
-        (length,), alphabet = self.description.shapes[self.name], self.expected.alphabet
-        padding = self.expected.padding or " "
-        if alphabet is None or (self.spec.alphabet == alphabet and values.shape[1] == length):
+        """Return tokens of text in the alphabet or by the tokenizer, and of the length, of the training data."""
+        (length,), alphabet = self.description.shapes[self.name], self.expected.alphabet or ""
+        is_same = (self.spec.alphabet, self.spec.tokenizer) == (self.expected.alphabet, self.expected.tokenizer)
+        if is_same and values.shape[1] == length:
             return values
         rows = self.data.present[:, self.data.names.index(self.name)].nonzero()[:, 0]
-        texts = decode_texts(values[rows], self.spec.padding, self.spec.alphabet or "")
+        if self.expected.tokenizer is not None:
+            return self._tokenize(values, rows, length, self.expected.tokenizer, is_same=is_same)
+        padding = self.expected.padding or " "
+        texts = decode_tokens(values[rows], self.spec)
         known, cut = {*alphabet, *padding}, 0
         for row, text in zip(rows.tolist(), texts, strict=True):
             cut += len(text) > length
@@ -240,12 +245,29 @@ class _ModalityMatch:
                     f"{self.where}: {self._item(row)} must be written in the characters of the training data, got "
                     f"{foreign!r} in {text!r}"
                 )
+        self._note_cut(cut, len(texts), f"{length} characters")
+        return self._place(rows, len(values), encode_texts(texts, length, padding, alphabet)[0])
+
+    def _tokenize(self, values: Values, rows: Tensor, length: int, tokenizer: str, *, is_same: bool) -> Tensor:
+        """Return tokens by the tokenizer of the training data, cut or padded to their length."""
+        opened = open_tokenizer(tokenizer)
+        if is_same:
+            found = [[token for token in row if token != opened.padding] for row in values[rows].tolist()]
+        else:
+            numbers = rows.tolist()
+            texts = decode_tokens(values[rows], self.spec)
+            found = opened.encode(texts, lambda position: f"{self.where}: {self._item(numbers[position])}")
+        self._note_cut(sum(len(row) > length for row in found), len(found), f"{length} tokens")
+        return self._place(rows, len(values), pad_tokens(found, length, opened.padding))
+
+    def _note_cut(self, cut: int, count: int, most: str) -> None:
         if cut:
-            self.notes.append(
-                f"modality {self.name!r}: texts cut to the {length} characters of the model: {cut} of {len(texts)}"
-            )
-        tokens = torch.zeros(len(values), length, dtype=torch.int64)
-        tokens[rows.cpu()] = torch.from_numpy(encode_texts(texts, length, padding, alphabet)[0]).long()
+            self.notes.append(f"modality {self.name!r}: texts cut to the {most} of the model: {cut} of {count}")
+
+    def _place(self, rows: Tensor, count: int, found: NDArray[Any]) -> Tensor:
+        """Return the tokens of all items, zeros where an item lacks the modality."""
+        tokens = torch.zeros(count, found.shape[1], dtype=torch.int64)
+        tokens[rows.cpu()] = torch.from_numpy(found).long()
         return tokens.to(self.data.present.device)
 
     def _check_tokens(self, values: Values, classes: int) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from pyro_mmvae.data.dataset import MultimodalDataset
-from pyro_mmvae.data.text import decode_texts
+from pyro_mmvae.data.tokenizer import decode_tokens
 from pyro_mmvae.modality_spec import ModalitySpec
 
 _MOST_ITEMS = 2_000  # items that are looked at
@@ -51,14 +51,14 @@ def find_range(data: MultimodalDataset, name: str) -> ValueRange | None:
     rows = data.present[:, data.names.index(name)].nonzero()[:, 0]
     rows = rows[:: max(len(rows) // _MOST_ITEMS, 1)]
     spec = data.modality_specs.get(name, ModalitySpec())
-    is_text = spec.alphabet is not None and data.modalities[name].dim() == 2
+    is_text = spec.is_text and data.modalities[name].dim() == 2
     least, most, total, count, is_whole = np.inf, -np.inf, 0.0, 0, True
     for part in rows.split(_BLOCK):
         if not len(part):
             continue
         block = data.modalities[name][part].cpu()
         if is_text:
-            block = torch.tensor([len(text) for text in decode_texts(block, spec.padding, spec.alphabet or "")])
+            block = torch.tensor([len(text) for text in decode_tokens(block, spec)])
         values = block.to(torch.float64)
         least, most = min(least, float(values.min())), max(most, float(values.max()))
         total, count = total + float(values.sum()), count + values.numel()

@@ -55,6 +55,14 @@ class RegisteredLoader:
         except NameError:
             return get_type_hints(Missing)
 
+    @property
+    def validated_hints(self) -> dict[str, Any]:
+        """Types of the options with the validators that annotations hold."""
+        try:
+            return {**self.hints, **get_type_hints(self.loader, include_extras=True)}
+        except NameError:
+            return self.hints
+
 
 class _Match(NamedTuple):
     """The loader of a name or path, with the format and the path if it is a path."""
@@ -241,10 +249,11 @@ def resolve_options(name: str, options: Mapping[str, Any] | None = None) -> dict
     entry = _lookup_source(name).loader
     options = options or {}
     _check_option_names(name, entry, options)
-    hints, resolved = entry.hints, {}
+    hints, validated, resolved = entry.hints, entry.validated_hints, dict[str, Any]()
     for option, parameter in entry.options.items():
         if option in options:
-            resolved[option] = _convert(f"option {option!r} of {name!r}", options[option], hints.get(option, Any))
+            what, hint = f"option {option!r} of {name!r}", hints.get(option, Any)
+            resolved[option] = _convert(what, options[option], hint, validated.get(option, hint))
         elif parameter.default is parameter.empty:
             raise ValueError(f"option {option!r} of {name!r} must be given, as it has no default, got none")
         else:
@@ -256,13 +265,13 @@ def _check_option_names(name: str, entry: RegisteredLoader, options: Mapping[str
     check_options(repr(name), options, entry.options)
 
 
-def _convert(what: str, value: Any, hint: Any) -> Any:
+def _convert(what: str, value: Any, hint: Any, validated: Any) -> Any:
     """Convert a value to an annotated type, or raise a ValueError that begins with ``what``."""
     try:
         # Pydantic would take True for 1, which hides a mistake.
         if isinstance(value, bool) and not _allows_type(hint, bool):
             raise ValueError
-        converted = TypeAdapter(hint).validate_python(value)
+        converted = TypeAdapter(validated).validate_python(value)
         # A path in the configuration of a run must mean the same from every folder, and be as YAML gives it back.
         return str(converted.expanduser().absolute()) if isinstance(converted, Path) else converted
     except PydanticSchemaGenerationError:  # a type without validation in pydantic

@@ -102,11 +102,11 @@ def as_mapping(run: Run, data: MultimodalDataset) -> Arrays:
     """Return the values of a data set by modality name.
 
     Args:
-        run: The run that was trained, whose alphabets its texts are in.
+        run: The run that was trained, whose alphabets and tokenizers its texts are in.
         data: The items, matched to the run.
     """
     values = {name: data.modalities[name][torch.arange(len(data))] for name in data.names}
-    return {n: run.texts(n, v) if run.alphabet(n) is not None else v.numpy() for n, v in values.items()}
+    return {n: run.texts(n, v) if run.is_text(n) else v.numpy() for n, v in values.items()}
 
 
 def with_names(run: Run, values: Mapping[str, NDArray[Any]], index: Any) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _likelihood(run: Run, name: str) -> Likelihood:
 
 def _as_given(run: Run, name: str, values: Tensor) -> NDArray[Any]:
     """Return values of the model as strings if they are text, otherwise in the type in which the data were."""
-    if run.alphabet(name) is not None:
+    if run.is_text(name):
         return run.texts(name, values.long())
     spec = run.vae.modalities[run.names.index(name)]
     return to_storage(values, spec, None)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae.data.tokenizer import padding_token
 from pyro_mmvae.modality_spec import ModalitySpec
 
 ROOTS = frozenset({"rmse", "nrmse", "rmse_log1p"})
@@ -63,10 +64,7 @@ class ModalityScale:
             spec: Description of the modality.
         """
         spread = values.astype(np.float64).std(0)
-        padding = None
-        if spec.alphabet is not None and spec.padding:
-            padding = spec.alphabet.index(spec.padding)
-        return cls(str(spec.data_type), np.where(spread > 0, spread, 1.0), padding)
+        return cls(str(spec.data_type), np.where(spread > 0, spread, 1.0), padding_token(spec))
 
 
 def score_items(truth: NDArray[Any], imputed: Imputed, scale: ModalityScale) -> dict[str, NDArray[np.float64]]:

@@ -11,6 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.own.tokenized import store_tokenizers
 from pyro_mmvae.data.own.writing import category_strings
 from pyro_mmvae.files import write_text
 from pyro_mmvae.inference.items import Items
@@ -18,7 +19,7 @@ from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 _SPLITS = ("train", "val", "test")
-_KEYS = ("data_type", "classes", "alphabet", "padding", "pixels", "reference_total")
+_KEYS = ("data_type", "classes", "alphabet", "padding", "tokenizer", "pixels", "reference_total")
 
 
 def to_storage(values: Tensor, spec: ModalitySpec, dtype: torch.dtype | None) -> NDArray[Any]:
@@ -81,4 +82,5 @@ def describe_completed(folder: Path, vae: MultimodalVAE, items: Items, imputed: 
             meta["class_names"] = list(data.class_names)
         if data.label_names or not np.isnan(labels.astype(float)).all():
             np.save(folder / "labels.npy", labels)
+    store_tokenizers(folder, meta["modalities"])
     write_text(folder / "meta.yaml", yaml.safe_dump(meta, allow_unicode=True, sort_keys=False))

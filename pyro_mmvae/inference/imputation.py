@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.batch import Batch
-from pyro_mmvae.data import MultimodalDataset, decode_texts
+from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.data.tokenizer import decode_to_array
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.files import write_text
 from pyro_mmvae.inference.completed import describe_completed, to_storage
@@ -258,9 +259,8 @@ class _Job:
             figures = {"mode": mode, "probability": filled(torch.ones_like(observed), largest)}
             arrays = {key: value.cpu().numpy() for key, value in figures.items()}
             spec = self.vae.modalities[self.vae.names.index(name)]
-            if spec.alphabet is not None and len(likelihood.shape) == 1:
-                texts = np.array(decode_texts(mode, spec.padding, spec.alphabet), dtype=f"U{likelihood.shape[0]}")
-                arrays["text"] = texts
+            if spec.is_text and len(likelihood.shape) == 1:
+                arrays["text"] = decode_to_array(mode, spec)
             return arrays
         values = {"mean": filled(observed, None if summary is None else summary.mean)}
         values["sd"] = filled(torch.zeros_like(observed), None if summary is None else summary.sd)

@@ -67,6 +67,7 @@ def break_lines(text: str, letters: int) -> list[str]:
     Returns:
         The lines from the top.
     """
+    text = "".join(character if character.isprintable() else " " for character in text)  # no font has the others
     if len(text) <= letters:
         return [text]
     return textwrap.wrap(text, letters, max_lines=_MAX_LINES, placeholder=_ELLIPSIS) or [""]

@@ -81,6 +81,11 @@ def resolve_modalities(config: Config, specs: Mapping[str, ModalitySpec]) -> dic
         where, override = f"model.modalities.{name}", model.modalities.get(name, ModalitySpec())
         if override.classes is not None and override.classes < (spec.classes or 0):
             raise ValueError(f"{where}: classes must be at least {spec.classes} as in the data, got {override.classes}")
+        if override.tokenizer is not None and override.tokenizer != spec.tokenizer:
+            raise ValueError(
+                f"{where}: tokenizer must be set where the data come from, got {override.tokenizer[:40]!r}: use the "
+                f"option data.tokenizer={{{name}: …}}, or in Python the argument tokenizer"
+            )
         result[name] = resolve_modality(spec, _shared_settings(model, name, spec, override), override, where=where)
         check_names(result[name], where)
     return result

@@ -18,7 +18,7 @@ from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import DataDescription, MultimodalDataset
 from pyro_mmvae.data.covariate_matching import match_covariates
-from pyro_mmvae.data.text import decode_texts
+from pyro_mmvae.data.tokenizer import decode_tokens
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
@@ -163,10 +163,20 @@ class Run(RunPrior, Answers):
             name: The name of the modality.
 
         Returns:
-            The characters, one per token class, or None if the modality is not text with one token per position.
+            The characters, one per token class, or None if the modality does not have an alphabet or is not a row of
+            tokens.
         """
         spec = self.modality_specs.get(name)
         return spec.alphabet if spec is not None and len(self.state["shapes"][name]) == 1 else None
+
+    def is_text(self, name: str) -> bool:
+        """Return True if the tokens of a modality stand for a text, by an alphabet or a tokenizer.
+
+        Args:
+            name: The name of the modality.
+        """
+        spec = self.modality_specs.get(name)
+        return spec is not None and spec.is_text and len(self.state["shapes"][name]) == 1
 
     def texts(self, name: str, tokens: Tensor) -> NDArray[np.str_]:
         """Convert the tokens of a text modality to strings, without their padding.
@@ -179,12 +189,11 @@ class Run(RunPrior, Answers):
             The strings, `(item,)`.
 
         Raises:
-            ValueError: If the modality has no alphabet.
+            ValueError: If the modality is not text.
         """
-        alphabet = self.alphabet(name)
-        if alphabet is None:
-            raise ValueError(f"modality {name!r} has no alphabet")
-        return np.array(decode_texts(tokens, self.modality_specs[name].padding, alphabet), dtype=np.str_)
+        if not self.is_text(name):
+            raise ValueError(f"modality {name!r} must be text with an alphabet or a tokenizer, got other values")
+        return np.array(decode_tokens(tokens, self.modality_specs[name]), dtype=np.str_)
 
     def data(self, split: str) -> MultimodalDataset:
         """Load a split of the data that the run was trained on.

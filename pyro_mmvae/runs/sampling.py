@@ -173,7 +173,7 @@ def training_samples(
         values["present"] = subset.present
     values |= _indicators(subset)
     # Private latents are drawn in this order, images and texts first, whatever else the data has.
-    order = sorted(data.names, key=lambda name: name not in images and run.alphabet(name) is None)
+    order = sorted(data.names, key=lambda name: name not in images and not run.is_text(name))
     with seeded(seed, run.device):
         means = _decode_mean(run, values, run.names)
         arrays |= {f"reconstruction.{name}": _readout(run, name, means[name], name in images) for name in data.names}
@@ -243,13 +243,13 @@ def _add(run: Run, name: str, value: Tensor, samples: Samples, part: str) -> Non
         getattr(samples, part)[name] = shown
         return
     samples.arrays[f"{part}.{name}"] = value.cpu().numpy()
-    if run.alphabet(name) is not None:
+    if run.is_text(name):
         getattr(samples, part)[name] = samples.arrays[f"{part}.{name}.string"] = shown
 
 
 def _shown(run: Run, name: str, value: Tensor, is_image: bool) -> NDArray[Any]:
     """Return values of a modality as a row of a picture: pixels, strings, or numbers."""
-    if run.alphabet(name) is not None:
+    if run.is_text(name):
         return run.texts(name, value)
     if is_image:
         return to_pixels(value) if value.is_floating_point() else value.cpu().numpy()

@@ -15,7 +15,7 @@ DataLike: TypeAlias = MultimodalDataset | str | Path | Mapping[str, Any] | Any
 
 _INHERITED = (
     "kinds", "layer", "obsm", "modalities_by", "missing_nan", "missing_zero", "allow_constant", "columns", "image_size",
-    "covariates",
+    "covariates", "tokenizer",
 )  # fmt: skip
 """Options that say how values are read, which another file in the format of the training data has as well."""
 

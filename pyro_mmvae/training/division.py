@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pyro_mmvae.data import MultimodalDataset, describe_data, match_data, select_items, to_dataset
 from pyro_mmvae.data.own.omics import is_omics_object
@@ -53,17 +54,9 @@ def split_data(
     fractions = {split: _fraction(split, value) for split, value in others.items()}
     if data.item_ids is None and any(share is not None for share in fractions.values()):
         data = replace(data, item_ids=np.arange(len(data)).astype(np.str_))
-    order, taken = np.random.default_rng(seed).permutation(len(data)), 0
-    rows: dict[str, Any] = {}
-    for split, share in fractions.items():
-        if share:
-            count = max(round(share * len(data)), 1)
-            rows[split] = np.sort(order[taken : taken + count])
-            taken += count
-    if taken >= len(data):
-        raise ValueError(f"{data.name}: must have more than {taken} items, some of them for training, got {len(data)}")
+    rows = _divide(data.name, len(data), fractions, seed)
     division = asdict(Division(fractions["val"], fractions["test"], seed))
-    train = select_items(data, np.sort(order[taken:]))
+    train = select_items(data, rows["train"])
     splits = {"train": replace(train, split="train", provenance={**data.provenance, DIVISION_KEY: division})}
     about = describe_data(splits["train"])
     for split, value in others.items():
@@ -77,6 +70,36 @@ def split_data(
             )
             splits[split] = replace(match_data(other, about, surplus_modalities="error").data, split=split)
     return splits
+
+
+def training_rows(count: int, validation: Any, test: Any, seed: int) -> NDArray[np.int64]:
+    """Return the indices of the items that :func:`split_data` uses for training, in order.
+
+    Args:
+        count: Number of items in total.
+        validation: Fraction of the items for validation, or other data.
+        test: Fraction of the items for the test, 0 for none, or other data.
+        seed: Seed of the random division.
+
+    Raises:
+        ValueError: If a fraction is not allowed or no item would be left.
+    """
+    fractions = {"val": _fraction("val", validation), "test": _fraction("test", test)}
+    return _divide("values", count, fractions, seed)["train"]
+
+
+def _divide(name: str, count: int, fractions: Mapping[str, float | None], seed: int) -> dict[str, NDArray[np.int64]]:
+    """Return the indices of the items of each split that is a fraction, and those that are left for training."""
+    order, taken = np.random.default_rng(seed).permutation(count), 0
+    rows: dict[str, NDArray[np.int64]] = {}
+    for split, share in fractions.items():
+        if share:
+            part = max(round(share * count), 1)
+            rows[split] = np.sort(order[taken : taken + part])
+            taken += part
+    if taken >= count:
+        raise ValueError(f"{name}: must have more than {taken} items, some of them for training, got {count}")
+    return {**rows, "train": np.sort(order[taken:])}
 
 
 def _fraction(split: str, value: Any) -> float | None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.values import make_dataset
+from pyro_mmvae.data.tokenizer import TokenizerOption
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 from pyro_mmvae.runs import make_config
 from pyro_mmvae.runs.run import Run
-from pyro_mmvae.training.division import split_data
+from pyro_mmvae.training.division import split_data, training_rows
 from pyro_mmvae.training.start import train
 
 _SECTIONS = ("model", "train")
@@ -33,6 +34,7 @@ def fit(
     seed: int = 0,
     data_types: Mapping[str, str] | None = None,
     specs: Mapping[str, ModalitySpec] | None = None,
+    tokenizer: TokenizerOption = None,
     keep_data: bool = True,
     settings: Mapping[str, Any] | None = None,
     progress: bool = True,
@@ -62,6 +64,9 @@ def fit(
         seed: Seed of the division of the items, the initial weights and all draws; 0 by default.
         data_types: Data type by modality name, such as ``{"rna": "counts"}``, where it cannot be inferred.
         specs: Description of a modality by its name, such as ``{"photo": ModalitySpec(likelihood="bernoulli")}``.
+        tokenizer: Tokenizer of the strings in place of an alphabet, or tokenizers by modality name: the path of a file
+            ``tokenizer.json``, or ``bpe:N`` for a byte-pair vocabulary of N tokens, trained on the training items. None
+            by default.
         keep_data: If True (default), the data are written to the folder ``data`` of the run directory; if False, they
             must be passed again to everything that uses them.
         settings: Further settings by dotted key, as in ``{"train.lr": 1e-3}``, or nested as in a configuration file;
@@ -86,7 +91,10 @@ def fit(
     overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
     overrides = {key: value for key, value in overrides.items() if value is not None}
     config = make_config(None, {**overrides, **_flatten(settings or {})})
-    data = make_dataset(values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types))
+    data = make_dataset(
+        values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types),
+        tokenizer=tokenizer, tokenizer_rows=lambda count: training_rows(count, validation, test, seed),
+    )  # fmt: skip
     splits = split_data(data, validation, test, seed, column_names(covariates))
     return train(config, out, data=splits, keep_data=keep_data, progress=progress)
 

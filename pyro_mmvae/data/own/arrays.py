@@ -16,7 +16,9 @@ from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.covariates import convert_covariates
 from pyro_mmvae.data.own.meta import Meta, make_meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
+from pyro_mmvae.data.own.tokenized import with_absolute_path
 from pyro_mmvae.data.storage.rows import MatrixRows, read_rows
+from pyro_mmvae.data.tokenizer import make_absolute
 
 
 def from_arrays(
@@ -122,4 +124,8 @@ def meta_from_arguments(meta: Mapping[str, Any] | None, label_names: Sequence[st
     content = {} if meta is None else dict(meta)
     if label_names is not None:
         content["label_names"] = label_names if isinstance(label_names, str) else list(label_names)
-    return make_meta("meta", content)
+    result = make_meta("meta", content)
+    modalities = {name: with_absolute_path(entry) for name, entry in result.modalities.items()}
+    whole = None if result.tokenizer is None else make_absolute(result.tokenizer)
+    changes = {"modalities": modalities, "tokenizer": whole}
+    return result if result.tokenizer is None and modalities == result.modalities else result.model_copy(update=changes)

@@ -48,7 +48,7 @@ def assemble(
         ValueError: If the arrays do not fit together or a value is not allowed; the message names file, modality, item
             and what was expected. Several modalities with a problem are one :class:`DataError`.
     """
-    raw = encode_strings(raw)
+    raw = encode_strings(raw, None if split is None else lambda count: _training_rows(raw, count, split_seed))
     count = _count_items(raw)
     raw.meta.check_names(raw.where, list(raw.modalities))
     present = _read_present(raw, count)
@@ -162,6 +162,14 @@ def _choose_rows(raw: RawArrays, count: int, split: str, seed: int) -> NDArray[n
     return rows
 
 
+def _training_rows(raw: RawArrays, count: int, seed: int) -> NDArray[np.int64]:
+    """Return the indices of the training items, or of all items if none is assigned to the training."""
+    assigned = raw.split
+    if assigned is not None and not np.isin(assigned, ("train",) if assigned.dtype.kind == "U" else (0,)).any():
+        return np.arange(count)
+    return _choose_rows(raw, count, "train", seed)
+
+
 def _select_split(where: str, assigned: NDArray[Any], count: int, split: str) -> NDArray[np.int64]:
     """Return the indices of the items that are assigned to a split, by number or by name."""
     allowed = f"0, 1, 2 or {', '.join(SPLITS)}"
@@ -199,7 +207,7 @@ def _make_column(
     pixels = is_pixels if spec.pixels is None and data_type == "image" else spec.pixels
     spec = replace(spec, data_type=data_type, pixels=pixels)
     resolve_modality(spec, where=where)
-    if spec.alphabet is not None and array.ndim != 2:
+    if spec.is_text and array.ndim != 2:
         raise ValueError(f"{where}: items of text must have the shape (position,), got {column.shape}")
     return column, spec
 

@@ -21,6 +21,7 @@ from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.meta import Meta, read_meta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
 from pyro_mmvae.data.registry import register_format
+from pyro_mmvae.data.tokenizer import TokenizerOption
 
 RESERVED_NAMES = ("labels", "present", "split", "ids")
 """Names of arrays that are not modalities."""
@@ -51,6 +52,7 @@ def load_folder(
     missing_nan: bool | None = None,
     allow_constant: bool | None = None,
     split_seed: int = 0,
+    tokenizer: TokenizerOption = None,
     memory_map: bool | None = None,
 ) -> MultimodalDataset:
     """Load one split of a folder with one file ``NAME.npy`` per modality, `(item, …)`, in alphabetical order.
@@ -71,6 +73,9 @@ def load_folder(
         allow_constant: If True, a modality may have a single value everywhere; if False, that is an error. By default
             ``meta.yaml`` decides.
         split_seed: Seed of the random split into 80, 10 and 10 percent, used without ``split.npy``; 0 by default.
+        tokenizer: Tokenizer of the strings in place of an alphabet, or tokenizers by modality name: the path of a file
+            ``tokenizer.json``, or ``bpe:N`` for a byte-pair vocabulary of N tokens, trained on the training texts. None
+            by default.
         memory_map: If True, modalities stay on disk, and only the items of a batch are read and checked; by default
             those of files of a gibibyte or more.
 
@@ -80,7 +85,7 @@ def load_folder(
     """
     files = {file.stem: file for file in sorted(path.glob("*.npy"), key=lambda file: file.stem)}
     arrays = {name: read_npy(file) for name, file in files.items()}
-    meta = read_meta(path / META_FILE).with_options(str(path), kinds, missing_nan, allow_constant)
+    meta = read_meta(path / META_FILE).with_options(str(path), kinds, missing_nan, allow_constant, tokenizer)
     stats = {file.name: file.stat() for file in files.values()}
     about = {name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns} for name, stat in stats.items()}
     raw = make_raw_arrays(path, {name: str(file) for name, file in files.items()}, arrays, meta, about)
@@ -97,6 +102,7 @@ def load_npz(
     missing_nan: bool | None = None,
     allow_constant: bool | None = None,
     split_seed: int = 0,
+    tokenizer: TokenizerOption = None,
 ) -> MultimodalDataset:
     """Load one split of an ``.npz`` archive of the arrays that :func:`load_folder` reads from files, into memory.
 
@@ -111,13 +117,16 @@ def load_npz(
         allow_constant: If True, a modality may have a single value everywhere; if False, that is an error. By default
             ``NAME.yaml`` decides.
         split_seed: Seed of the random split into 80, 10 and 10 percent, used without an array ``split``; 0 by default.
+        tokenizer: Tokenizer of the strings in place of an alphabet, or tokenizers by modality name: the path of a file
+            ``tokenizer.json``, or ``bpe:N`` for a byte-pair vocabulary of N tokens, trained on the training texts. None
+            by default.
 
     Raises:
         ValueError: If the arrays do not fit together or a value is not allowed; the message names array, modality,
             item and what was expected.
     """
     arrays = dict(sorted(read_npz(path).items()))
-    meta = read_meta(path.with_suffix(".yaml")).with_options(str(path), kinds, missing_nan, allow_constant)
+    meta = read_meta(path.with_suffix(".yaml")).with_options(str(path), kinds, missing_nan, allow_constant, tokenizer)
     stat = path.stat()
     about = {path.name: {"bytes": stat.st_size, "modified_ns": stat.st_mtime_ns}}
     raw = make_raw_arrays(path, {name: f"{path}[{name}]" for name in arrays}, arrays, meta, about)

@@ -19,6 +19,7 @@ from pyro_mmvae.data.own.meta import Meta, make_meta
 from pyro_mmvae.data.own.roles import Roles
 from pyro_mmvae.data.own.table import TableReader
 from pyro_mmvae.data.registry import register_format
+from pyro_mmvae.data.tokenizer import TokenizerOption
 
 _SUFFIXES = {".csv": ",", ".tsv": "\t", ".parquet": ""}
 _STEM = "manifest"
@@ -52,6 +53,7 @@ def load_manifest(
     allow_constant: bool | None = None,
     allow_missing_columns: bool = False,
     split_seed: int = 0,
+    tokenizer: TokenizerOption = None,
 ) -> MultimodalDataset:
     """Load one split of a table ``.csv``, ``.tsv`` or ``.parquet`` with a row per item.
 
@@ -84,6 +86,9 @@ def load_manifest(
         allow_missing_columns: If True, columns that ``columns`` names and the table lacks are left out, and a modality
             without any column too; by default they are an error.
         split_seed: Seed of the random split into 80, 10 and 10 percent; 0 by default.
+        tokenizer: Tokenizer of the strings in place of an alphabet, or tokenizers by modality name: the path of a file
+            ``tokenizer.json``, or ``bpe:N`` for a byte-pair vocabulary of N tokens, trained on the training texts. None
+            by default.
 
     Raises:
         ValueError: If the table or an image cannot be read, a column is missing, or a value is not allowed; the message
@@ -94,7 +99,7 @@ def load_manifest(
     description = read_description(file.with_suffix(".yaml")).with_options(
         columns=columns, ids=ids, labels=labels, split_by=split_by, covariates=covariates, image_size=image_size
     )
-    meta = description.meta.with_options(str(file), kinds, missing_nan, allow_constant)
+    meta = description.meta.with_options(str(file), kinds, missing_nan, allow_constant, tokenizer)
     table, stat = read_table(file), file.stat()
     if allow_missing_columns:
         description = description.with_options(columns=_existing(description.columns, table.columns))

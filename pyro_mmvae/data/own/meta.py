@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pyro_mmvae.data.tokenizer import make_absolute
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 
 OLDER_NAMES = {"kind": "data_type", "size": "reference_total", "weight": "reconstruction_weight"}
@@ -42,6 +43,8 @@ class Meta(BaseModel):
         label_names: Names of the attributes, if labels are attributes.
         class_names: Names of the classes 0, 1, …, if labels are classes.
         categories: Names of the categories of a covariate by its name; by default those that occur, sorted.
+        tokenizer: Tokenizer of all strings whose modality has neither an alphabet nor a tokenizer: a path relative to
+            the data, or ``bpe:N``; none by default.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +55,7 @@ class Meta(BaseModel):
     label_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     class_names: tuple[Annotated[str, Field(min_length=1)], ...] | None = None
     categories: dict[str, tuple[Annotated[str, Field(min_length=1)], ...]] | None = None
+    tokenizer: str | None = None
 
     @field_validator("modalities", mode="before")
     @classmethod
@@ -85,7 +89,12 @@ class Meta(BaseModel):
         return bool(getattr(self, switch) if value is None else value)
 
     def with_options(
-        self, where: str, kinds: Mapping[str, str] | None, missing_nan: bool | None, allow_constant: bool | None
+        self,
+        where: str,
+        kinds: Mapping[str, str] | None,
+        missing_nan: bool | None,
+        allow_constant: bool | None,
+        tokenizer: str | Mapping[str, str] | None = None,
     ) -> Meta:
         """Return a copy in which the options of a loader take precedence.
 
@@ -94,6 +103,8 @@ class Meta(BaseModel):
             kinds: Modality name to data type.
             missing_nan: The switch for the whole data set; None leaves it as it is.
             allow_constant: The switch for the whole data set; None leaves it as it is.
+            tokenizer: The tokenizer of all strings, or tokenizers by modality name, with paths that are relative to the
+                working directory; None (default) leaves them as they are.
 
         Raises:
             ValueError: If a data type is unknown.
@@ -106,7 +117,11 @@ class Meta(BaseModel):
                 )
             modalities[name] = replace(self.entry(name), data_type=data_type)
         switches = {"missing_nan": missing_nan, "allow_constant": allow_constant}
-        changes = {key: value for key, value in switches.items() if value is not None}
+        changes: dict[str, Any] = {key: value for key, value in switches.items() if value is not None}
+        if isinstance(tokenizer, str):
+            changes["tokenizer"] = make_absolute(tokenizer)
+        for name, request in tokenizer.items() if isinstance(tokenizer, Mapping) else ():
+            modalities[name] = replace(modalities.get(name, ModalityMeta()), tokenizer=make_absolute(request))
         return self.model_copy(update={"modalities": modalities, **changes})
 
     def check_names(self, where: str, names: list[str]) -> None:

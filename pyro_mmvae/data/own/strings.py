@@ -3,35 +3,54 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pyro_mmvae.data.own.meta import ModalityMeta
 from pyro_mmvae.data.own.raw_arrays import RawArrays
+from pyro_mmvae.data.own.tokenized import Rows, describe_tokenizer, encode_strings_by, is_strings, set_tokenizer
 from pyro_mmvae.data.text import encode_texts
 
 _PADDINGS = "*_~^|#"
 _MULTIPLE, _LEAST = 4, 8  # networks for text take 8, 12, 16, … positions
 
 
-def encode_strings(raw: RawArrays) -> RawArrays:
+def encode_strings(raw: RawArrays, rows: Rows | None = None) -> RawArrays:
     """Return arrays in which strings `(item,)` are tokens `(item, position)`, with their alphabet in the description.
 
-    The alphabet is that of the description, or otherwise the sorted characters of all texts after one for padding.
+    The alphabet is that of the description, or otherwise the sorted characters of all texts after one for padding. With
+    a tokenizer in place of an alphabet the description gets its content, also if the values are tokens already.
 
     Args:
         raw: The arrays as they were read.
+        rows: The items that a vocabulary is trained on; all by default.
 
     Raises:
-        ValueError: If a character is not in the alphabet or cannot be printed; the message names the modality.
+        ValueError: If a character is not in the alphabet or cannot be printed, or a tokenizer cannot be read or
+            trained; the message names the modality.
     """
     modalities, entries = dict(raw.modalities), dict(raw.meta.modalities)
+    folder, hashes = Path(raw.where), dict[str, str]()
+    folder = folder if folder.is_dir() else folder.parent
     for name, array in raw.modalities.items():
-        if isinstance(array, np.ndarray) and array.dtype.kind == "U" and array.ndim == 1 and len(array):
-            modalities[name], entries[name] = _encode(raw.locate(name), array, raw.meta.entry(name))
-    return replace(raw, modalities=modalities, meta=raw.meta.model_copy(update={"modalities": entries}))
+        where, entry, are_strings = raw.locate(name), raw.meta.entry(name), is_strings(array)
+        request = entry.tokenizer
+        if request is None and are_strings and entry.alphabet is None:
+            request = raw.meta.tokenizer
+        if request is not None:
+            entries[name] = set_tokenizer(where, entry, array, request, folder, rows)
+            content = entries[name].tokenizer or ""
+            hashes[name] = describe_tokenizer(content)
+            if are_strings:
+                modalities[name] = encode_strings_by(where, cast("NDArray[np.str_]", array).tolist(), content)
+        elif are_strings:
+            modalities[name], entries[name] = _encode(where, cast("NDArray[np.str_]", array), entry)
+    provenance = {**raw.provenance, "tokenizers": hashes} if hashes else raw.provenance
+    meta = raw.meta.model_copy(update={"modalities": entries})
+    return replace(raw, modalities=modalities, meta=meta, provenance=provenance)
 
 
 def _encode(where: str, array: NDArray[np.str_], entry: ModalityMeta) -> tuple[NDArray[Any], ModalityMeta]:

@@ -17,8 +17,10 @@ from pyro_mmvae.data.own.columns import GivenColumn, align_columns, convert_colu
 from pyro_mmvae.data.own.covariates import convert_covariates
 from pyro_mmvae.data.own.given_labels import GivenLabels, convert_labels
 from pyro_mmvae.data.own.omics import is_omics_object, split_omics_object
+from pyro_mmvae.data.own.tokenized import Rows, encode_column, set_tokenizers
 from pyro_mmvae.data.storage.rows import MatrixRows
 from pyro_mmvae.data.text import encode_texts
+from pyro_mmvae.data.tokenizer import TokenizerOption
 from pyro_mmvae.modality_spec import ModalitySpec
 
 Shape = tuple[int, ...]
@@ -32,6 +34,7 @@ def to_dataset(
     covariates: Any = None,
     specs: Mapping[str, ModalitySpec] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    tokenizer: TokenizerOption = None,
     name: str = "arrays",
     split: str = "train",
 ) -> MultimodalDataset:
@@ -60,6 +63,9 @@ def to_dataset(
             values may be constant. By default everything is inferred.
         shapes: Known shapes of one item by modality name, such as those of a run, which give texts their length and
             are needed for modalities that no item has; none by default.
+        tokenizer: Tokenizer of the strings in place of an alphabet, or tokenizers by modality name: the path of a file
+            ``tokenizer.json``, or ``bpe:N`` for a byte-pair vocabulary of N tokens, trained on the strings. None by
+            default.
         name: Name of the data, ``"arrays"`` by default.
         split: Name of the split, ``"train"`` by default.
 
@@ -74,8 +80,8 @@ def to_dataset(
         [[True, True], [False, False]]
     """
     return make_dataset(
-        values, labels=labels, present=present, covariates=covariates, specs=specs, shapes=shapes, name=name,
-        split=split, is_known=bool(specs),
+        values, labels=labels, present=present, covariates=covariates, specs=specs, shapes=shapes,
+        tokenizer=tokenizer, name=name, split=split, is_known=bool(specs),
     )  # fmt: skip
 
 
@@ -87,6 +93,8 @@ def make_dataset(
     covariates: Any = None,
     specs: Mapping[str, ModalitySpec] | None = None,
     shapes: Mapping[str, Sequence[int]] | None = None,
+    tokenizer: TokenizerOption = None,
+    tokenizer_rows: Rows | None = None,
     name: str = "arrays",
     split: str = "train",
     is_known: bool = False,
@@ -100,6 +108,8 @@ def make_dataset(
         covariates: The covariates of the items by name, or None.
         specs: Descriptions by modality name, or None.
         shapes: Shapes of one item by modality name, or None.
+        tokenizer: The tokenizer of all strings, or tokenizers by modality name, or None.
+        tokenizer_rows: A function from the number of items to those that a vocabulary is trained on; all by default.
         name: Name of the data, ``"arrays"`` by default.
         split: Name of the split, ``"train"`` by default.
         is_known: If True, ``specs`` describe the data of a model, and values of a modality may be constant; if False
@@ -108,6 +118,8 @@ def make_dataset(
     if isinstance(values, MultimodalDataset):
         if not labels is present is covariates is None:
             raise ValueError(f"{name}: labels, present and covariates must be None with a data set, which has its own")
+        if tokenizer is not None:
+            raise ValueError(f"{name}: tokenizer must be None with a data set, whose texts are tokens, got another one")
         return values
     order: Sequence[Hashable] | None = None
     if is_omics_object(values):
@@ -130,7 +142,8 @@ def make_dataset(
         key: replace(column, present=column.present & mask[:, m]) for m, (key, column) in enumerate(columns.items())
     }
     known_shapes = {key: tuple(shape) for key, shape in (shapes or {}).items()}
-    builder = _Builder(name, split, specs or {}, known_shapes, keys, is_known)
+    specs = set_tokenizers(name, columns, specs or {}, tokenizer, tokenizer_rows)
+    builder = _Builder(name, split, specs, known_shapes, keys, is_known)
     given_labels = convert_labels(f"{name}: labels", labels, keys, count)
     return builder.build(columns, given_labels, convert_covariates(name, covariates, keys))
 
@@ -198,13 +211,13 @@ class _Builder:
         )
 
     def _prepare(self, key: str, column: GivenColumn) -> NDArray[Any] | MatrixRows:
-        """Return the values of a modality that some item has: strings as tokens if their alphabet is known."""
+        """Return the values of a modality that some item has: strings as tokens if it is known how."""
         where = f"{self.name}: modality {key!r}"
         values, spec, shape = column.values, self.specs.get(key, ModalitySpec()), self.shapes.get(key)
         if values is None:  # pragma: no cover - such a column has no item that is present
             raise ValueError(f"{where}: some item must have values, got none")
         if not isinstance(values, MatrixRows) and values.dtype.kind == "U" and values.ndim == 1:
-            return values if spec.alphabet is None else self._encode(where, column, spec, shape)
+            return self._encode(where, column, spec, shape) if spec.is_text else values
         if column.may_be_counts and spec.implied_data_type is None and _is_whole(values):
             raise ValueError(
                 f"{where}: must have a data type, as it holds whole numbers only and may be counts, got none: set it "
@@ -217,7 +230,9 @@ class _Builder:
         return values[:, None] if one_feature and not isinstance(values, MatrixRows) else values
 
     def _encode(self, where: str, column: GivenColumn, spec: ModalitySpec, shape: Shape | None) -> NDArray[Any]:
-        """Return strings as tokens of a known alphabet, and of a known length if there is one."""
+        """Return strings as tokens of a known alphabet or tokenizer, and of a known length if there is one."""
+        if spec.tokenizer is not None:
+            return encode_column(where, column, spec.tokenizer, shape[0] if shape else None, self.keys)
         alphabet, padding = spec.alphabet or "", spec.padding
         if padding is None:
             raise ValueError(

@@ -16,6 +16,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.infer import infer_specs
 from pyro_mmvae.data.own.folder import COVARIATES, FEATURES, META_FILE, RESERVED_NAMES, is_reserved
 from pyro_mmvae.data.own.labels import UNLABELLED
+from pyro_mmvae.data.own.tokenized import describe_tokenizer, store_tokenizers
 from pyro_mmvae.files import write_text
 
 _BLOCK = 1_024  # items written at once
@@ -63,6 +64,7 @@ def write_folder(folder: str | Path, splits: Mapping[str, MultimodalDataset]) ->
         meta |= {"class_names": list(first.class_names)} if first.class_names else {}
     if first.covariates:
         meta["categories"] = {name: list(categories) for name, categories in first.covariate_names.items()}
+    store_tokenizers(folder, meta["modalities"])
     write_text(folder / META_FILE, yaml.safe_dump(meta, sort_keys=False, allow_unicode=True))
 
 
@@ -83,6 +85,7 @@ def _check_splits(splits: Mapping[str, MultimodalDataset]) -> None:
             ("names of classes", first.class_names, data.class_names),
             ("names of attributes", first.label_names, data.label_names),
             ("alphabets", _alphabets(first), _alphabets(data)),
+            ("tokenizers", _tokenizers(first), _tokenizers(data)),
             ("categories of covariates", dict(first.covariate_names), dict(data.covariate_names)),
         ):
             if expected != received:
@@ -95,6 +98,11 @@ def _shapes(data: MultimodalDataset) -> dict[str, tuple[Any, ...]]:
 
 def _alphabets(data: MultimodalDataset) -> dict[str, str | None]:
     return {name: spec.alphabet for name, spec in data.modality_specs.items() if spec.alphabet is not None}
+
+
+def _tokenizers(data: MultimodalDataset) -> dict[str, str]:
+    specs = data.modality_specs.items()
+    return {name: describe_tokenizer(spec.tokenizer) for name, spec in specs if spec.tokenizer is not None}
 
 
 def _mask(data: MultimodalDataset, name: str) -> torch.Tensor:
