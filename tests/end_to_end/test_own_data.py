@@ -78,7 +78,7 @@ def test_folder_of_three_data_types_trains_samples_and_evaluates(folder: Path) -
     assert data == {
         "name": str(folder), "kinds": None, "missing_nan": None, "allow_constant": None, "split_seed": 2,
         "memory_map": None, "missing_rate": {"rna": 0.3}, "missing_by_label": None, "missing_seed": 0,
-        "missing_splits": ["train", "val"], "allow_empty": False,
+        "missing_splits": ["train", "val"], "allow_empty": False, "tokenizer": None,
     }  # fmt: skip
     run = load("out")
     kinds = {m.name: (m.likelihood, m.network, m.scale, m.reconstruction_weight, m.classes) for m in run.vae.modalities}
