@@ -109,6 +109,41 @@ def check_options(what: str, given: Collection[str], names: Collection[str]) -> 
             raise ValueError(f"option of {what} must be one of {', '.join(names)}, got {option!r}{hint}")
 
 
+def check_arguments(what: str, function: Callable[..., Any], given: Collection[str], positional: int = 0) -> None:
+    """Check that a part can be made from some options: that all of them exist, and that none is missing.
+
+    Args:
+        what: The part as messages name it, such as ``"penalty 'frechet'"``.
+        function: The class of the part, or the function that makes it.
+        given: The names of the options that were given.
+        positional: The number of leading parameters that are not options, 0 by default.
+
+    Raises:
+        ValueError: If an option does not exist, or one without a default was not given.
+
+    Example:
+        >>> check_arguments("shape 'square'", lambda side: side, [])
+        Traceback (most recent call last):
+        ValueError: option 'side' of shape 'square' must be given, as it has no default, got none
+    """
+    options, is_open = find_options(function, positional)
+    if not is_open:
+        check_options(what, given, options)
+    for name, parameter in options.items():
+        if parameter.default is parameter.empty and name not in given:
+            raise ValueError(f"option {name!r} of {what} must be given, as it has no default, got none")
+
+
+def summary_line(part: Any, name: str) -> str:
+    """Return the first line of the docstring of a part in plain text, or its name if it does not have one.
+
+    Args:
+        part: The class or function of the part.
+        name: The name under which it is registered.
+    """
+    return plain_text(inspect.getdoc(part) or name).split("\n")[0]
+
+
 def read_entries(docstring: str) -> dict[str, str]:
     """Return the entries of the sections Args and Attributes of a docstring in plain text, by name.
 

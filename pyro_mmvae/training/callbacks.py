@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.registry import Registry
 from pyro_mmvae.runs.config import Config
+from pyro_mmvae.signatures import check_arguments
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 _logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ def make_callback(callback: str | Mapping[str, Any] | Callback) -> Callback:
         The callback.
 
     Raises:
-        ValueError: If the name or an option is unknown.
+        ValueError: If the name is unknown, or an option is unknown or lacks a value.
         ImportError: If the callback needs a package that is not installed; the message names the extra.
         TypeError: If the registered factory returns something else than a callback.
     """
@@ -162,10 +162,7 @@ def make_callback(callback: str | Mapping[str, Any] | Callback) -> Callback:
         options = {"name": callback} if isinstance(callback, str) else dict(callback)
         name = cast("str", options.pop("name", None))
         factory = CALLBACKS.lookup(name)
-        try:
-            inspect.signature(factory).bind(**options)
-        except TypeError as error:
-            raise ValueError(f"callback {name!r}: {error}") from None
+        check_arguments(f"callback {name!r}", factory, options)
         callback = factory(**options)
     if not isinstance(callback, Callback):
         raise TypeError(f"a callback must be an instance of Callback, got {callback!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.mixtures import MixtureOverSubsets
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
+from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, summary_line
 
 STANDARD = "standard"
 """The name of the default prior, of mean 0 and scale 1 in each dimension."""
@@ -214,7 +213,7 @@ def describe_prior(name: str) -> str:
     factory = _lookup(name)
     if factory is None:
         return "The prior of mean 0 and scale 1 in each dimension, of the family of the posterior."
-    return plain_text(inspect.getdoc(factory) or name).split("\n")[0]
+    return summary_line(factory, name)
 
 
 def _lookup(name: Any) -> type[MixturePrior] | None:

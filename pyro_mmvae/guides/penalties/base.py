@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,7 +13,7 @@ from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.registry import Registry
-from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
+from pyro_mmvae.signatures import Option, check_arguments, describe_options, summary_line
 
 if TYPE_CHECKING:
     from pyro_mmvae.guides.barycentric import BarycentricGuide
@@ -148,7 +147,7 @@ def describe_penalty(name: str) -> str:
     Raises:
         ValueError: If the name is unknown.
     """
-    return plain_text(inspect.getdoc(PENALTIES.lookup(name)) or name).split("\n")[0]
+    return summary_line(PENALTIES.lookup(name), name)
 
 
 def make_penalty(penalty: PenaltyLike) -> Penalty:
@@ -173,12 +172,7 @@ def make_penalty(penalty: PenaltyLike) -> Penalty:
         options = {"name": penalty} if isinstance(penalty, str) else dict(penalty)
         name = cast("str", options.pop("name", None))
         factory = PENALTIES.lookup(name)
-        names, is_open = find_options(factory)
-        if not is_open:
-            check_options(f"penalty {name!r}", options, names)
-        missing = [option for option, p in names.items() if p.default is p.empty and option not in options]
-        if missing:
-            raise ValueError(f"option {missing[0]!r} of penalty {name!r} must be given, as it has no default, got none")
+        check_arguments(f"penalty {name!r}", factory, options)
         penalty = factory(**options)
         if isinstance(penalty, Penalty):
             penalty.name = name

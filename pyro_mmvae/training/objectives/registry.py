@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
 from pyro_mmvae.registry import Registry
-from pyro_mmvae.signatures import Option, check_options, describe_options, find_options, plain_text
+from pyro_mmvae.signatures import Option, check_arguments, describe_options, summary_line
 from pyro_mmvae.training.objectives.base import Objective
 from pyro_mmvae.training.objectives.iwae import IWAEObjective
 from pyro_mmvae.training.objectives.lower_bound import ELBOObjective
@@ -102,7 +101,7 @@ def describe_objective(name: str) -> str:
     Raises:
         ValueError: If the name is unknown.
     """
-    return plain_text(inspect.getdoc(_OBJECTIVES.lookup(name)) or name).split("\n")[0]
+    return summary_line(_OBJECTIVES.lookup(name), name)
 
 
 def make_objective(objective: str | Mapping[str, Any], vae: MultimodalVAE) -> Objective:
@@ -123,12 +122,7 @@ def make_objective(objective: str | Mapping[str, Any], vae: MultimodalVAE) -> Ob
     options = {"name": objective} if isinstance(objective, str) else dict(objective)
     name = cast("str", options.pop("name", None))
     factory = _OBJECTIVES.lookup(name)
-    names, is_open = find_options(factory, positional=1)
-    if not is_open:
-        check_options(f"objective {name!r}", options, names)
-    missing = [option for option, p in names.items() if p.default is p.empty and option not in options]
-    if missing:
-        raise ValueError(f"option {missing[0]!r} of objective {name!r} must be given, as it has no default, got none")
+    check_arguments(f"objective {name!r}", factory, options, positional=1)
     result = factory(vae, **options)
     if not isinstance(result, Objective):
         raise TypeError(f"objective {name!r} must be an Objective, got {type(result).__name__}")
