@@ -7,9 +7,10 @@ import click
 from pyro_mmvae import __version__
 from pyro_mmvae.cli.calibrate import calibrate
 from pyro_mmvae.cli.check import ppc
+from pyro_mmvae.cli.compare import compare
 from pyro_mmvae.cli.data import data
 from pyro_mmvae.cli.encode import encode
-from pyro_mmvae.cli.evaluate import compare, evaluate
+from pyro_mmvae.cli.evaluate import evaluate
 from pyro_mmvae.cli.fit_prior import fit_prior
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score

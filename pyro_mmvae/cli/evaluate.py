@@ -1,10 +1,8 @@
-"""The commands ``evaluate`` and ``compare``."""
+"""The command ``evaluate``."""
 
 from __future__ import annotations
 
-import shlex
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,9 @@ from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, item
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
-    config_options,
     device_option,
     plain_errors,
-    plugin_option,
     quiet_option,
-    read_config,
-    split_names,
     threads_option,
 )
 
@@ -178,88 +172,3 @@ def evaluate(
         *reports.write_imputation(out),
     ]:
         click.echo(f"  {file}")
-
-
-@click.command()
-@click.option(
-    "--agg", "names", default="poe,moe,mopoe,wb,mwb", show_default=True, metavar="NAMES",
-    help="Aggregations to compare, separated by commas.",
-)  # fmt: skip
-@click.option(
-    "--seeds", type=click.IntRange(1), default=5, show_default=True,
-    help="Number of runs per aggregation, with the seeds 0, 1, 2, ….",
-)  # fmt: skip
-@click.option(
-    "--variant", "variants", multiple=True, metavar="'NAME: KEY=VALUE …'",
-    help="Name and settings of a variant, which is trained with each aggregation, as in --variant plain --variant "
-    "'warm: model.beta=2'; may be repeated. Its settings are added to those of --set.",
-)  # fmt: skip
-@config_options
-@plugin_option("aggregations, likelihoods, networks, objectives or data sets")
-@click.option(
-    "--likelihood-items", type=click.IntRange(0), default=100, show_default=True,
-    help="Number of test items for log likelihoods; 0 leaves them out.",
-)  # fmt: skip
-@click.option(
-    "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
-    help="Folder of the comparison, with one run directory per aggregation and seed.",
-)  # fmt: skip
-@quiet_option
-@plain_errors
-def compare(
-    names: str,
-    seeds: int,
-    variants: tuple[str, ...],
-    config: Path | None,
-    overrides: tuple[str, ...],
-    plugins: tuple[str, ...],
-    data: str | None,
-    epochs: int | None,
-    likelihood_items: int,
-    out: Path,
-    quiet: bool,
-) -> None:
-    """Train and evaluate several aggregations, and variants of the settings, over several seeds.
-
-    Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
-    to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs
-    are not repeated; those that were evaluated with other options are evaluated again, without training.
-    """
-    from pyro_mmvae import reports, runs, training
-    from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import make_cells, parse_variants, run_cell
-    from pyro_mmvae.run_files import RunFiles
-
-    shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
-    settings = parse_variants(variants)
-    configs = {
-        (name, variant, seed): read_config(aggregation=name, seed=seed, overrides=(*overrides, *words), **shared)
-        for name in split_names(names)
-        for variant, words in settings.items()
-        for seed in range(seeds)
-    }
-    options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
-    cells = make_cells(out, configs, settings)
-    unfinished = [cell for cell in cells if not cell.is_finished(options)]
-    click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
-    outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
-    if outdated:
-        click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
-    started = time.monotonic()
-    try:
-        for number, cell in enumerate(unfinished):
-            run_cell(cell, options, progress=not quiet)
-            remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
-            click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
-    except training.Interrupted as stop:
-        click.echo(f"{stop}\nrepeat the command to continue", err=True)
-        sys.exit(130)
-    except training.TrainingError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
-        raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
-    command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
-    for file in reports.draw_comparison(out, [cell.path for cell in cells], command):
-        click.echo(f"  {file}")
-    click.echo((out / "comparison.md").read_text(encoding="utf-8"))
