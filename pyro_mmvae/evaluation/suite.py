@@ -29,15 +29,14 @@ from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
 from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
+from pyro_mmvae.evaluation.posterior_fit import khat_part, refinement_part
 from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
-from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.residuals import residuals
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.inference.fitted_prior import FittedPrior
 from pyro_mmvae.inference.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
-from pyro_mmvae.run_files import join_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -122,6 +121,8 @@ class _Suite:
             self.likelihoods()
         if options.khat_items:
             self.pareto_k()
+        if options.refine:
+            self.refinement()
         if options.quality:
             self.quality()
         if options.diagnostics:
@@ -201,18 +202,15 @@ class _Suite:
 
     def pareto_k(self) -> None:
         """Compute PSIS k̂ given each modality alone and given all of them."""
-        options = self.options
         with self.parts("PSIS k-hat"):
-            for subset in self.ends:
-                if not has_all(self.experts, subset).any():
-                    continue
-                result = khat(
-                    self.vae, self.experts, self.test, subset=subset, samples=options.khat_samples,
-                    items=options.khat_items, seed=options.seed,
-                )  # fmt: skip
-                self.rows += result.rows
-                self.arrays["khat." + join_names(result.rows[0].given)] = result.values
-            self.arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
+            rows, arrays = khat_part(self.vae, self.experts, self.test, self.ends, self.options)
+            self.rows, self.arrays = self.rows + rows, self.arrays | arrays
+
+    def refinement(self) -> None:
+        """Compare the guide's answers with posteriors refined item by item."""
+        with self.parts("refinement"):
+            rows, arrays = refinement_part(self.vae, self.experts, self.test, self.ends, self.options)
+            self.rows, self.arrays = self.rows + rows, self.arrays | arrays
 
     def quality(self) -> None:
         """Compare generated items with real ones."""

@@ -28,8 +28,9 @@ _PANEL_COLUMNS = 4
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
     "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess", "khat", "khat_share",
-    "mse", "ssim", "exact_match", "frechet_classifier", "frechet_conditional", "diversity", "fid", "kl", "active_units",
-    "expert_kl",
+    "khat_draws", "khat_joint", "khat_joint_share", "khat_joint_draws", "proposal_log_likelihood", "proposal_elbo",
+    "proposal_ess", "proposal_khat", "proposal_khat_share", "proposal_kl", "reference_rhat", "mse", "ssim",
+    "exact_match", "frechet_classifier", "frechet_conditional", "diversity", "fid", "kl", "active_units", "expert_kl",
 )  # fmt: skip
 
 
@@ -76,11 +77,13 @@ def table(path: Path) -> str:
     first = max((len(name) for name, _ in rows), default=0)
     lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(max_views + 1))]
     for name, values in rows:
-        cells = "".join(f"{values[v]:>11.3f}" if v in values else " " * 11 for v in range(max_views + 1))
+        cells = "".join(_cell(values[v]) if v in values else " " * 11 for v in range(max_views + 1))
         lines.append(f"{name:<{first}}{cells}".rstrip())
     lines += [f"[{number}] {protocol}" for number, protocol in enumerate(notes, 1)]
     if any(name.startswith("log_likelihood ") for name, _ in rows):
         lines.append("log_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in their own units")
+    if any(name.startswith("khat_draws ") for name, _ in rows):
+        lines.append("khat_draws: draws per item that the median k-hat asks for; no number suffices from k-hat = 1 on")
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
     if any(name.startswith("log_likelihood_se ") for name, _ in rows):
@@ -98,6 +101,11 @@ def table(path: Path) -> str:
             f"uninformative score is {sum(frequency) / len(frequency):.3f}"
         )
     return "\n".join([*lines, *_warnings(summary.get("warnings", []))])
+
+
+def _cell(value: float | str) -> str:
+    """Return a cell of the table, 11 letters wide; large numbers, such as numbers of draws, have an exponent."""
+    return f"{value:>11}" if isinstance(value, str) else f"{value:>11.3g}" if value >= 1e7 else f"{value:>11.3f}"
 
 
 def _warnings(warnings: list[dict[str, str]]) -> list[str]:
