@@ -167,9 +167,14 @@ def test_write_inference_data_of_site_names_with_slashes_and_dots(tmp_path: Path
     assert ppc_table(tmp_path / "ppc.nc").splitlines()[3].startswith("a%2Fb.c (given)")
 
 
-def test_import_arviz_without_home_or_cache_neither_warns_nor_fails(tmp_path: Path) -> None:
+def test_import_arviz_when_called_without_home_neither_warns_nor_fails(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    program = "from pyro_mmvae.evaluation.inference_data import import_arviz; print(import_arviz().__version__)"
+    program = (
+        "import sys, pyro_mmvae.reports, pyro_mmvae.training, pyro_mmvae.evaluation.suite, pyro_mmvae.cli.check\n"
+        "from pyro_mmvae.evaluation.inference_data import import_arviz\n"
+        "assert 'arviz' not in sys.modules\n"
+        "print(import_arviz().__version__)"
+    )
     command = [sys.executable, "-W", "error::FutureWarning", "-c", program]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("XDG_")}
     environment |= {"HOME": str(tmp_path / "file"), "PYTHONPATH": str(ROOT), "MPLCONFIGDIR": matplotlib.get_cachedir()}
