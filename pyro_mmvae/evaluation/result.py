@@ -34,7 +34,11 @@ class EvaluationOptions:
             much a better proposal changes; with 0 nothing is refined.
         refine_items: The number of test items to refine.
         reference_items: The number of these items whose exact posterior is sampled by NUTS; with 0 none is.
+        coherence_items: The largest number of labelled test items for coherence, chosen at random; all of them by
+            default.
         quality: If True, reconstructions and generated images are compared with real ones.
+        reconstruction_items: The largest number of test items for reconstructions and translations, a part of
+            ``quality``, chosen at random; all of them by default.
         diversity_items: The number of test items for the diversity of draws given each modality alone, a part of
             ``quality``; with 0 it is left out.
         diversity_draws: The number of draws per item for the diversity, at least 2.
@@ -56,7 +60,9 @@ class EvaluationOptions:
     refine: int = 0
     refine_items: int = 20
     reference_items: int = 0
+    coherence_items: int | None = None
     quality: bool = True
+    reconstruction_items: int | None = None
     diversity_items: int = 100
     diversity_draws: int = 10
     frechet_items: int = 2000

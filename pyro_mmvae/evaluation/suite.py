@@ -119,10 +119,7 @@ class _Suite:
             self.evaluate_labels(self.train.labels, self.test.labels, cache)
         if options.likelihood_items:
             self.likelihoods()
-        if options.khat_items:
-            self.pareto_k()
-        if options.refine:
-            self.refinement()
+        self.posterior_fit()
         if options.quality:
             self.quality()
         if options.diagnostics:
@@ -171,10 +168,12 @@ class _Suite:
         with self.parts("classifiers"):
             self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
         with self.parts("coherence"):
+            chosen = torch.as_tensor(_choose_items(len(labels), options.coherence_items, options.seed))
             for density in self.densities():
                 self.rows += conditional_coherence(
-                    vae, test_experts, labels, self.classifiers, subsets=self.subsets, density=density,
-                    seed=options.seed, covariates=covariates,
+                    vae, select(test_experts, chosen.to(test_experts.loc.device)), labels[chosen.to(labels.device)],
+                    self.classifiers, subsets=self.subsets, density=density, seed=options.seed,
+                    covariates=None if covariates is None else covariates[chosen.to(covariates.device)],
                 )  # fmt: skip
             if len(self.classifiers.networks) > 1:
                 for prior in self.priors:
@@ -200,22 +199,26 @@ class _Suite:
                 seed=options.seed,
             )  # fmt: skip
 
-    def pareto_k(self) -> None:
-        """Compute PSIS k̂ given each modality alone and given all of them."""
-        with self.parts("PSIS k-hat"):
-            rows, arrays = khat_part(self.vae, self.experts, self.test, self.ends, self.options)
-            self.rows, self.arrays = self.rows + rows, self.arrays | arrays
-
-    def refinement(self) -> None:
-        """Compare the guide's answers with posteriors refined item by item."""
-        with self.parts("refinement"):
-            rows, arrays = refinement_part(self.vae, self.experts, self.test, self.ends, self.options)
-            self.rows, self.arrays = self.rows + rows, self.arrays | arrays
+    def posterior_fit(self) -> None:
+        """Measure the fit of the guide, and of refined posteriors, given each modality alone and given all of them."""
+        parts = (
+            ("PSIS k-hat", khat_part, self.options.khat_items),
+            ("refinement", refinement_part, self.options.refine),
+        )
+        for name, part, extent in parts:
+            if extent:
+                with self.parts(name):
+                    rows, arrays = part(self.vae, self.experts, self.test, self.ends, self.options)
+                    self.rows, self.arrays = self.rows + rows, self.arrays | arrays
 
     def quality(self) -> None:
         """Compare generated items with real ones."""
         with self.parts("quality"):
-            self.rows += reconstruction(self.vae, self.experts, self.test, subsets=self.ends, seed=self.options.seed)
+            chosen = _choose_items(len(self.test), self.options.reconstruction_items, self.options.seed)
+            self.rows += reconstruction(
+                self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen), subsets=self.ends,
+                seed=self.options.seed,
+            )  # fmt: skip
             for prior in self.priors:
                 if self.classifiers is not None:
                     self.rows += frechet_classifier(
@@ -256,9 +259,9 @@ class _Parts:
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
-def _choose_items(count: int, limit: int, seed: int) -> list[int]:
-    """Return the indices of randomly chosen items in ascending order."""
-    chosen = np.random.default_rng(seed).choice(count, min(limit, count), replace=False)
+def _choose_items(count: int, limit: int | None, seed: int) -> list[int]:
+    """Return the indices of randomly chosen items in ascending order; all items if there is not a limit."""
+    chosen = np.random.default_rng(seed).choice(count, count if limit is None else min(limit, count), replace=False)
     return sorted(int(i) for i in chosen)
 
 
