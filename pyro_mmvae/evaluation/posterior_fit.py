@@ -36,7 +36,7 @@ def khat_part(
         options: The numbers of items and draws, and the seed.
     """
     rows, arrays = list[Metric](), dict[str, NDArray[Any]]()
-    settings = {"samples": options.khat_samples, "items": options.khat_items, "seed": options.seed}
+    settings: dict[str, Any] = {"samples": options.khat_samples, "items": options.khat_items, "seed": options.seed}
     for subset in subsets:
         if not has_all(experts, subset).any():
             continue
