@@ -20,6 +20,9 @@ from pyro_mmvae.cli.common import (
     split_names,
 )
 
+# Structural similarity and repeated draws cost the most, and their means over items are precise with few of them.
+_RECONSTRUCTED, _VARIED = 300, 50
+
 
 @click.command()
 @click.option(
@@ -40,6 +43,15 @@ from pyro_mmvae.cli.common import (
 @click.option(
     "--likelihood-items", type=click.IntRange(0), default=100, show_default=True,
     help="Number of test items for log likelihoods; 0 leaves them out.",
+)  # fmt: skip
+@click.option(
+    "--generated-items", type=click.IntRange(1), default=1000, show_default=True,
+    help="Largest number of test items from which other modalities are generated, to judge coherence and quality. "
+    "They should outnumber the 128 features of the classifiers.",
+)  # fmt: skip
+@click.option(
+    "--quality/--no-quality", default=True, show_default=True,
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
@@ -63,6 +75,8 @@ def compare(
     data: str | None,
     epochs: int | None,
     likelihood_items: int,
+    generated_items: int,
+    quality: bool,
     out: Path,
     baseline: str | None,
     pictures: dict[str, Any],
@@ -91,7 +105,11 @@ def compare(
     if baseline is not None:  # a wrong name is reported before anything is trained
         rows = {reports.row_name(str(c.model.aggregation), variant): None for (_, variant, _), c in configs.items()}
         reports.find_row(baseline, list(rows))
-    options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
+    options = EvaluationOptions(
+        likelihood_items=likelihood_items, khat_items=0, diagnostics=False, coherence_items=generated_items,
+        quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,
+        frechet_items=generated_items,
+    )  # fmt: skip
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
     click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)

@@ -68,7 +68,7 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     keys = _chosen(table_keys(rows), metric, protocol)
     names = list(dict.fromkeys(key_of(row).label for row in rows))
     panels = {key: [row for row in rows if (row["metric"], row["protocol"]) == key] for key in keys}
-    dots = [key for key in keys if all(row["views"] == 0 for row in panels[key])]
+    dots = [key for key in keys if len({row["views"] for row in panels[key]}) == 1]
     keys = [key for key in keys if key not in dots] + dots
     figure, axes = make_panels(len(keys), (3.3, max(2.6, 0.9 + _ROW * len(names) if dots else 0)))
     for axis, key in zip(axes, keys, strict=True):
@@ -77,7 +77,7 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
             _plot_dots(axis, panels[key], names, label)
         else:
             _plot_lines(axis, panels[key], names, label)
-        axis.set_title(_title(key))
+        axis.set_title(_title(key, panels[key][0]["views"] if key in dots else 0))
     if len(names) > _MAX_LABELLED:
         shared_legend(figure, axes)
     _set_suptitle(figure, _describe_bars(rows))
@@ -103,9 +103,10 @@ def _has_attributes(cells: Sequence[Cell]) -> bool:
     return any(cell.get("attribute_frequency") for cell in cells)
 
 
-def _title(key: tuple[str, str]) -> str:
-    """Return the title of a panel: the metric, and its protocol below."""
-    return "\n".join([key[0].replace("_", " "), *(break_lines(key[1], _TITLE_LETTERS) if key[1] else [])])
+def _title(key: tuple[str, str], views: int = 0) -> str:
+    """Return the title of a panel: the metric, the number of modalities given if it is one, and the protocol below."""
+    given = f", given {views}" if views else ""
+    return "\n".join([key[0].replace("_", " ") + given, *(break_lines(key[1], _TITLE_LETTERS) if key[1] else [])])
 
 
 def _set_suptitle(figure: Figure, text: str) -> None:

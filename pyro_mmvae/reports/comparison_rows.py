@@ -15,7 +15,7 @@ import yaml
 from pyro_mmvae.reports.panels import RunLike, run_path
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
-PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
+PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood", "frechet_conditional")
 """The metrics that a comparison plots, and whose tables come first."""
 
 Runs: TypeAlias = Sequence[RunLike] | Mapping[str, Sequence[RunLike]] | RunLike

@@ -16,7 +16,8 @@ from pyro_mmvae.reports.paired import LEVEL, Difference, other_data, pairs_phras
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Tables: TypeAlias = dict[tuple[str, str], pd.DataFrame]
 
-_SHARES = {"probe", "coherence", "joint_coherence"}  # the metrics between 0 and 1, which have three digits
+_DIGITS = {"log_likelihood": 1, "ess": 1, "train_seconds": 1, "frechet_classifier": 2, "frechet_conditional": 2}
+_MANY_DIGITS = 3  # the number of digits of all other metrics after the point
 _STAR = "*"
 _MAX_DIGITS = 6  # the largest number of digits of a difference after the point
 
@@ -77,7 +78,7 @@ def _pivot(rows: Rows, texts: Mapping[Key, str]) -> Tables:
 
 def _digits(metric: str) -> int:
     """Return the number of digits after the point."""
-    return 3 if metric in _SHARES else 1
+    return _DIGITS.get(metric, _MANY_DIGITS)
 
 
 def _mean(row: Mapping[str, Any]) -> str:
