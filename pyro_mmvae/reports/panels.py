@@ -96,7 +96,7 @@ def label_line_ends(axis: Axes, ends: Mapping[str, tuple[float, float, str]]) ->
     A thin line leads from each name to the end of its line. The limits of the panel must not change afterwards.
 
     Args:
-        axis: The panel.
+        axis: The panel to write beside.
         ends: For each name, the coordinates of the right end of its line, and its colour.
     """
     low, high = axis.get_ylim()
