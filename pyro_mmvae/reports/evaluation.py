@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
 from pyro_mmvae.reports.evaluation_files import read_arrays, read_summary
 from pyro_mmvae.reports.files import DPI, save_pictures
@@ -141,6 +141,7 @@ def plot_khat(run: RunLike) -> Figure:
     axis.set_xticks(range(len(names)), [_subset_label(name) for name in names])
     axis.grid(visible=False, axis="x")
     axis.set_yscale("symlog", linthresh=1.0)
+    axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=(1.0, 2.0, 5.0)))
     axis.yaxis.set_major_formatter("{x:g}")  # the default one of this scale writes formulas
     axis.set(xlabel="modalities given", ylabel="PSIS k-hat (one dot per item)")
     threshold = float(arrays["khat_threshold"])

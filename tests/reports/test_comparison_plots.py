@@ -97,7 +97,7 @@ def test_plot_comparison_of_runs_that_were_not_evaluated_raises(tmp_path: Path) 
 
 def test_plot_comparison_without_usual_metrics_plots_the_others(tmp_path: Path) -> None:
     write_cell(tmp_path / "a", "wb", 0, {"mse": {"draws": {"1": 0.5}}})
-    assert titles(plot_comparison(tmp_path).axes) == ["mse\ndraws", "train seconds"]
+    assert titles(plot_comparison(tmp_path).axes) == ["mse, given 1\ndraws", "train seconds"]
 
 
 def test_plot_differences_fills_the_markers_of_significant_ones(tmp_path: Path) -> None:
