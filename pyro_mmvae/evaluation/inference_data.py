@@ -110,7 +110,7 @@ def _from_groups(
 ) -> Any:
     """Return the groups in the format of the installed version of ArviZ, each with the attributes of the whole."""
     arviz = import_arviz()
-    if hasattr(arviz, "InferenceData"):
+    if arviz.__version__.startswith("0."):
         options = {f"{group}_attrs": attributes for group in groups}
         return arviz.from_dict(**groups, coords=coords, dims=dims, attrs=attributes, **options)
     return arviz.from_dict(groups, coords=coords, dims=dims, attrs=dict.fromkeys(("/", *groups), attributes))
@@ -174,7 +174,7 @@ def read_inference_data(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     arviz = import_arviz()
-    if hasattr(arviz, "InferenceData"):
+    if arviz.__version__.startswith("0."):
         with arviz.rc_context({"data.load": "eager"}):
             return arviz.from_netcdf(str(path))
     with arviz.from_netcdf(path, engine="h5netcdf") as data:

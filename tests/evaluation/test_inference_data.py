@@ -168,7 +168,7 @@ def test_write_inference_data_of_site_names_with_slashes_and_dots(tmp_path: Path
 
 
 def test_import_arviz_when_called_without_home_neither_warns_nor_fails(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
+    (tmp_path / "file").touch()  # in place of the home, so that no folder can be made in it
     program = (
         "import sys, pyro_mmvae.reports, pyro_mmvae.training, pyro_mmvae.evaluation.suite, pyro_mmvae.cli.check\n"
         "from pyro_mmvae.evaluation.inference_data import import_arviz\n"
