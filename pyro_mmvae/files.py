@@ -26,7 +26,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     _refuse_folder(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with suppress(FileNotFoundError):
+            temporary.unlink()  # of a process that was killed
+        with temporary.open("xb") as file:  # which does not follow a link
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -76,6 +78,8 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
     _refuse_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # a writer would follow a link of this name
     try:
         yield temporary
         temporary.replace(path)

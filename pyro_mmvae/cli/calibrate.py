@@ -80,11 +80,12 @@ def calibrate(
     from pyro_mmvae import runs
     from pyro_mmvae.runs.calibration import calibrate_run
 
-    runs.import_plugins(plugins)
     place = run.with_name(f"{run.name}-calibrated") if out is None else out
     if not dry_run:
         runs.check_new(place)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     with item_progress("", None, threads, quiet) as progress:
         result = calibrate_run(opened, None if dry_run else place, progress=progress, **options)
     for line in _table(result):

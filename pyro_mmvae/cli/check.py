@@ -17,6 +17,7 @@ from pyro_mmvae.cli.common import (
     device_option,
     plain_errors,
     plugin_option,
+    plugin_words,
     quiet_option,
     split_names,
     threads_option,
@@ -99,8 +100,9 @@ def ppc(
     from pyro_mmvae.evaluation.inference_data import write_inference_data
     from pyro_mmvae.evaluation.ppc import choose_conditions
 
-    runs.import_plugins(plugins)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     settings = {name: options.pop(name) for name in _DATA_SETTINGS}
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
@@ -141,7 +143,7 @@ def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:
     names = [n for n in opened.names if n in off and location_likelihood(likelihoods[n]) is not None]
     if not names or RunFiles(opened.path).calibration.exists():
         return []
-    command = shlex.join(["pyro-mmvae", "calibrate", str(opened.path)])
+    command = shlex.join(["pyro-mmvae", "calibrate", str(opened.path), *plugin_words(opened.config.plugins)])
     return [f"intervals of {', '.join(names)} do not cover what they say; '{command}' sets the scales of likelihoods"]
 
 

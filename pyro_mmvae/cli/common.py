@@ -74,8 +74,13 @@ def plugin_option(parts: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the option ``--plugin`` for modules that register user-defined parts."""
     return click.option(
         "--plugin", "plugins", multiple=True, metavar="MODULE",
-        help=f"Python module to import first, which registers {parts}; may be repeated.",
+        help=f"Python module or installed plugin to import first, which registers {parts}; may be repeated.",
     )  # fmt: skip
+
+
+def plugin_words(names: Sequence[str]) -> list[str]:
+    """Return the words of a command line that import plugins, for commands that messages suggest."""
+    return [word for name in names for word in ("--plugin", name)]
 
 
 def config_options(command: Command) -> Command:
@@ -143,12 +148,12 @@ def read_config(
     plugins: tuple[str, ...],
     **options: Any,
 ) -> Any:
-    """Return the resolved configuration of a file, ``key=value`` overrides and options, and import its plugins.
+    """Return the resolved configuration of a file, ``key=value`` overrides and options, and import plugins.
 
     Args:
         config: The configuration file, or None for the built-in settings.
         overrides: Settings of the form ``section.key=value``, which take precedence over the file.
-        plugins: Modules to import, in addition to those of the file.
+        plugins: Modules to import; those that the file names must be among them, or imported.
         **options: Values of the command's options by name, which take precedence over both; None for those left out.
 
     Returns:
@@ -173,10 +178,9 @@ def read_config(
     for name, value in options.items():
         if value is not None:
             _set_option(values, name, settings[name], value)
-    if plugins:
-        values["plugins"] = plugins
     result = make_config(config, values)
-    runs.import_plugins(result.plugins)
+    runs.require_plugins(config or "the configuration", result.plugins, plugins)
+    result = result.model_copy(update={"plugins": tuple(dict.fromkeys((*result.plugins, *plugins)))})
     make_aggregation(result.model.aggregation_options)
     return runs.resolve(result)
 

@@ -14,6 +14,7 @@ from pyro_mmvae.cli.common import (
     checkpoint_option,
     device_option,
     plain_errors,
+    plugin_option,
     quiet_option,
     threads_option,
 )
@@ -96,6 +97,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="RUN, or RUN/on-NAME for other items",
     help="Folder to write the folders evaluation and plots to.",
 )  # fmt: skip
+@plugin_option("data sets or other parts")
 @changed_data_option
 @threads_option
 @quiet_option
@@ -108,6 +110,7 @@ def evaluate(
     out: Path | None,
     mask: float | None,
     mask_items: int,
+    plugins: tuple[str, ...],
     allow_changed_data: bool,
     threads: int | None,
     quiet: bool,
@@ -129,7 +132,9 @@ def evaluate(
     from pyro_mmvae.inference import select_items
     from pyro_mmvae.run_files import read_metrics
 
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     if opened.prior_note is not None:
         click.echo(f"note: {opened.prior_note}", err=True)
     prior = None if opened.prior_note is not None else opened.fitted_prior

@@ -68,8 +68,9 @@ def fit_prior(
     }
     if flow and chosen:
         raise ValueError(f"--flow must come without --{next(iter(chosen))}, which is for Gaussians: leave one out")
-    runs.import_plugins(plugins)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     with use_threads(threads):
         about = (fitted := opened.fit_prior(flow=flow, **chosen, **options)).about
     source = {"joint": "joint component", "mixture": "whole posterior", "component": "drawn components"}

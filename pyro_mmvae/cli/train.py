@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ from pyro_mmvae.cli.common import (
     log_level_option,
     plain_errors,
     plugin_option,
+    plugin_words,
     quiet_option,
     read_config,
     recipe_option,
@@ -73,7 +73,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
     help="Run directory of an interrupted run to continue; of the other options only --epochs, "
-    "--allow-changed-data, --quiet and --log-level apply.",
+    "--plugin, --allow-changed-data, --quiet and --log-level apply.",
 )  # fmt: skip
 @changed_data_option
 @quiet_option
@@ -94,20 +94,22 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
                 raise ValueError("--allow-changed-data must come with --resume, got it without: leave it out")
             run = training.train(read_config(**options), out, progress=not quiet)
         else:
-            passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
+            passed = [
+                name for name, value in options.items() if value not in {None, ()} and name not in {"epochs", "plugins"}
+            ]
             if passed or out is not None:
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
             rows = read_metrics(resume)
             run = training.resume(
-                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data
-            )
+                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data,
+                plugins=options["plugins"],
+            )  # fmt: skip
             if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
                 click.echo(f"note: {note}")
     except training.Interrupted as stop:
-        click.echo(
-            f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True
-        )
+        words = ["pyro-mmvae", "train", "--resume", str(stop.path), *plugin_words(options["plugins"])]
+        click.echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
         sys.exit(130)
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
@@ -118,6 +120,7 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
     """Print the end of a training: its best checkpoint, its files, notes on its data, and a command to go on with."""
+    from pyro_mmvae._bounded import read_json
     from pyro_mmvae.run_files import RunFiles, read_metrics
 
     best, rows = run.state.get("best"), read_metrics(run.path)
@@ -137,7 +140,7 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
                 f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a "
                 f"channel axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
             )
-    for note in json.loads(RunFiles(run.path).environment.read_text(encoding="utf-8"))["data"].get("notes", []):
+    for note in read_json(RunFiles(run.path).environment)["data"].get("notes", []):
         click.echo(f"note: {note}")
     click.echo(f"next: {shlex.join(_next_command(run))}")
 
@@ -150,7 +153,7 @@ def _echo_prior(run: Any) -> None:
     if not run.config.train.fit_prior or not run.state["epoch"]:
         return
     if not file.exists() or run.prior_note is not None:
-        command = shlex.join(["pyro-mmvae", "fit-prior", str(run.path)])
+        command = shlex.join(["pyro-mmvae", "fit-prior", str(run.path), *plugin_words(run.config.plugins)])
         click.echo(f"note: no prior was fitted to the latents after the training: {command} fits it")
         return
     about = run.fitted_prior.about
@@ -165,7 +168,7 @@ def _next_command(run: Any) -> list[str]:
     # A file that exists is not replaced without --force, so that a command that names it would fail.
     names = (f"grid{number}.png" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
     out = ["--out", next(n for n in names if not any(Path(n).with_suffix(s).exists() for s in (".png", ".npz")))]
-    command = ["pyro-mmvae", "sample", str(run.path)]
+    command = ["pyro-mmvae", "sample", str(run.path), *plugin_words(run.config.plugins)]
     try:
         present = run.data("test").present
     except (OSError, ValueError):  # training needs no test items, so that they may be missing
@@ -216,6 +219,7 @@ def _describe_best(run: Any, best: float) -> str:
 @data_options
 @covariate_option
 @items_option
+@plugin_option("data sets or other parts")
 @checkpoint_option
 @device_option
 @changed_data_option
@@ -235,6 +239,7 @@ def sample(
     prior: str,
     covariates: tuple[str, ...],
     items: str | None,
+    plugins: tuple[str, ...],
     checkpoint: str,
     device: str,
     allow_changed_data: bool,
@@ -254,7 +259,9 @@ def sample(
     refuse_existing(out, force=force)
     if out.suffix != ".npz":
         reports.picture_format(out)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     conditions = split_names(given, opened.names)
     chosen = parse_items(items)
     if not conditions and (options["data"] is not None or chosen is not None):

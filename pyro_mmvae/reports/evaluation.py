@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
 from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
@@ -43,7 +43,7 @@ def draw_evaluation(path: Path) -> list[Path]:
     Returns:
         The files drawn: ``views.png``, ``khat.png`` if PSIS k̂ was computed, ``latent.png`` if there are labels.
     """
-    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
+    summary = read_json(RunFiles(path).evaluation_summary)
     plots = RunFiles(path).plots
     plots.mkdir(exist_ok=True)
     drawn = [_by_views(summary["means_by_views"], plots / "views.png")]
@@ -65,7 +65,7 @@ def table(path: Path) -> str:
     Returns:
         The table as several lines.
     """
-    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
+    summary = read_json(RunFiles(path).evaluation_summary)
     rows, notes, max_views = [], list[str](), 0
     for metric in _TABLE:
         for protocol, means in summary["means_by_views"].get(metric, {}).items():

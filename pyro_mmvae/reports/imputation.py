@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.styles import OKABE_ITO
@@ -59,7 +59,7 @@ def write_imputation(path: Path) -> list[Path]:
         compare imputations.
     """
     files = RunFiles(path)
-    summary = json.loads(files.evaluation_summary.read_text(encoding="utf-8"))
+    summary = read_json(files.evaluation_summary)
     if "imputation" not in summary:
         return []
     write_text(files.imputation_report, imputation_report(path))
@@ -75,7 +75,7 @@ def imputation_report(path: Path) -> str:
         path: The path of the run directory.
     """
     files = RunFiles(path)
-    summary = json.loads(files.evaluation_summary.read_text(encoding="utf-8"))["imputation"]
+    summary = read_json(files.evaluation_summary)["imputation"]
     cells = _read(files.imputation_table)
     lines = ["# Imputation of held-out observations", ""]
     for target in dict.fromkeys(key[0] for key in cells):

@@ -21,9 +21,9 @@ from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, inf
 from pyro_mmvae.data.covariates import category_frequencies
 from pyro_mmvae.device import resolve_device, resolve_precision, threads
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
+from pyro_mmvae.runs.checkpoint import load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.runs.layout import RunWriter, process_rank
+from pyro_mmvae.runs.layout import RunWriter, check_run_id, process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
@@ -169,11 +169,8 @@ class Session:
     def _restore(self, go_on: bool) -> tuple[int, int]:
         """Load the last checkpoint; return its epoch and the number of batches completed in it."""
         file = self.files.checkpoint("last")
-        extra, expected = read_extra(file), set(self.objective.extra_state_dict())
-        if set(extra) != expected:
-            raise CheckpointError(
-                f"{file}: the parameters of the objective must be {sorted(expected)}, got {sorted(extra)}"
-            )
+        extra = read_extra(file, self.objective.extra_state_dict())
+        check_run_id(self.files, file, read_state(file))
         self.objective.load_state_dict(extra, strict=False)
         # Last, since it restores the states of the random number generators too.
         check_resumed_covariates(file, read_state(file), self.data)

@@ -28,6 +28,7 @@ def train(
     data: Mapping[str, MultimodalDataset] | None = None,
     keep_data: bool = True,
     callbacks: Sequence[Callback] = (),
+    plugins: Sequence[str] = (),
 ) -> Run:
     """Train a multimodal variational autoencoder into a new run directory.
 
@@ -44,18 +45,22 @@ def train(
         keep_data: If True (default), ``data`` are written to the folder ``data`` of the run directory, which the
             configuration of the run then names; if False, they must be passed again to everything that uses them.
         callbacks: The objects that follow the training, called after those of ``train.callbacks``; none by default.
+        plugins: The names of modules or installed plugins that register custom parts, which are imported first and
+            recorded in the configuration. Those that ``config.plugins`` names already must be among them, or imported;
+            none by default.
 
     Returns:
         The run with its best checkpoint, as :func:`pyro_mmvae.load` returns it.
 
     Raises:
-        RunError: If ``out`` exists already.
+        RunError: If ``out`` exists already, or a plugin of ``config`` is not imported.
         ValueError: If the configuration does not fit the data or the machine.
         ImportError: If a callback of the configuration needs a package that is not installed.
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, after saving.
     """
-    runs.import_plugins(config.plugins)
+    runs.require_plugins("the configuration", config.plugins, plugins)
+    config = config.model_copy(update={"plugins": tuple(dict.fromkeys((*config.plugins, *plugins)))})
     path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
     with passed_data(config, path, data, keep_data) as (named, splits):
         resolved = runs.resolve(named)
@@ -76,6 +81,7 @@ def resume(
     labels: Any = None,
     present: Any = None,
     covariates: Any = None,
+    plugins: Sequence[str] = (),
 ) -> Run:
     """Resume an interrupted training, with the result that it would have had without the interruption.
 
@@ -95,6 +101,8 @@ def resume(
         labels: The labels that were passed to :func:`fit` with the values; None by default.
         present: The mask that was passed to :func:`fit` with the values; None by default.
         covariates: The covariates that were passed to :func:`fit` with the values; None by default.
+        plugins: The names of the modules or installed plugins that register custom parts of the run, see
+            :func:`pyro_mmvae.load`; none by default.
 
     Returns:
         The run with its best checkpoint.
@@ -109,7 +117,7 @@ def resume(
         Interrupted: On Ctrl-C, after saving.
     """
     config = runs.read_config(Path(path))
-    runs.import_plugins(config.plugins)
+    runs.require_plugins(path, config.plugins, plugins)
     splits = resumed_splits(Path(path), config, data, labels, present, covariates)
     if epochs is not None:
         state = read_state(RunFiles(Path(path)).checkpoint("last"))
