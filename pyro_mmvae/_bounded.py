@@ -142,7 +142,7 @@ def load_json(text: str) -> Any:
     """Return the value of a text of JSON.
 
     Args:
-        text: The text.
+        text: The text in JSON, of any length.
 
     Raises:
         json.JSONDecodeError: If it is not JSON, holds a number of thousands of digits, or is nested too deeply.
@@ -185,7 +185,7 @@ def load_yaml(text: str) -> Any:
     """Return the value of a text of YAML, of plain types only.
 
     Args:
-        text: The text.
+        text: The text in YAML, of any length.
 
     Raises:
         TextError: If it is not valid YAML, or nested deeper or larger than this module allows.

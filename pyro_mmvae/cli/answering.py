@@ -15,6 +15,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plugin_option,
     quiet_option,
     split_names,
@@ -254,7 +255,7 @@ def echo_notes(data: Any) -> None:
         data: The data set, as :meth:`pyro_mmvae.Run.dataset` returns it.
     """
     for note in data.provenance.get("matched", ()):
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 @contextmanager

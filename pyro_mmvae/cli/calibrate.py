@@ -12,6 +12,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -89,14 +90,14 @@ def calibrate(
     with item_progress("", None, threads, quiet) as progress:
         result = calibrate_run(opened, None if dry_run else place, progress=progress, **options)
     for line in _table(result):
-        click.echo(line)
+        echo(line)
     first, second = result.log_likelihood
-    click.echo(f"log likelihood given all, a lower bound: {first:.1f} before, {second:.1f} after, nats per item")
+    echo(f"log likelihood given all, a lower bound: {first:.1f} before, {second:.1f} after, nats per item")
     if result.uncalibrated:
-        click.echo(f"note: {', '.join(result.uncalibrated)}: without a scale, as they were")
+        echo(f"note: {', '.join(result.uncalibrated)}: without a scale, as they were")
     if any(row.split == "val" for row in result.rows):
-        click.echo("note: the run has no test items: the figures are those of the items that the scales were set on")
-    click.echo("nothing was written" if result.path is None else f"run directory: {result.path}")
+        echo("note: the run has no test items: the figures are those of the items that the scales were set on")
+    echo("nothing was written" if result.path is None else f"run directory: {result.path}")
 
 
 def _table(result: Any) -> list[str]:

@@ -15,6 +15,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plain_errors,
     plugin_option,
     plugin_words,
@@ -119,14 +120,14 @@ def ppc(
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)
     for file in files:
-        click.echo(reports.ppc_table(file, every_statistic=every_statistic or bool(options["statistics"])))
-        click.echo("")
+        echo(reports.ppc_table(file, every_statistic=every_statistic or bool(options["statistics"])))
+        echo("")
     for note in _advice(opened, rows):
-        click.echo(f"note: {note}")
-    click.echo(f"  {run_files.check_table}")
+        echo(f"note: {note}")
+    echo(f"  {run_files.check_table}")
     for file in files:
         drawn = reports.draw_ppc(file, folder=run_files.plots)
-        click.echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
+        echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
 
 
 def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:

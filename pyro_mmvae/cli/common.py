@@ -5,14 +5,29 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pyro_mmvae._printable import printable
+
 Command = Callable[..., Any]
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a line in which control characters are escaped, since names in it may come from data of anyone.
+
+    Args:
+        text: What to print, which may have line breaks.
+        err: If True, it is printed to standard error; False by default.
+        nl: If True (default), a line break follows.
+    """
+    click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def checkpoint_option(command: Command) -> Command:
@@ -56,7 +71,7 @@ def log_level_option(command: Command) -> Command:
 
     def configure(context: click.Context, _parameter: click.Parameter, level: str) -> None:
         logger, handler = logging.getLogger("pyro_mmvae"), logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         before = logger.level
         logger.addHandler(handler)
         logger.setLevel(level.upper())
@@ -130,15 +145,34 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with _printable_warnings():
+                return function(*args, **kwargs)
         except (ValueError, TypeError, OSError, ImportError) as error:
             if os.environ.get("PYRO_MMVAE_DEBUG"):
                 raise
             text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
-            click.echo("error: " + " ".join(text.split()), err=True)
+            echo("error: " + " ".join(text.split()), err=True)
             sys.exit(2)
 
     return wrapped
+
+
+@contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Escape control characters in warnings inside the context."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: printable(before(*args, **kwargs))
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+class _PrintableFormatter(logging.Formatter):
+    """A formatter of log messages in which control characters are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 def read_config(

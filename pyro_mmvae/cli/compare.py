@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.common import config_options, plain_errors, plugin_option, quiet_option, read_config, split_names
+from pyro_mmvae.cli.common import (
+    config_options,
+    echo,
+    plain_errors,
+    plugin_option,
+    quiet_option,
+    read_config,
+    split_names,
+)
 
 # Structural similarity and repeated draws cost the most, and their means over items are precise with few of them.
 _RECONSTRUCTED, _VARIED = 300, 50
@@ -92,25 +100,25 @@ def compare(
     )  # fmt: skip
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
-    click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
+    echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
     outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
     if outdated:
-        click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
+        echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
     started = time.monotonic()
     try:
         for number, cell in enumerate(unfinished):
             run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
-            click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
+            echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
     except training.Interrupted as stop:
-        click.echo(f"{stop}\nrepeat the command to continue", err=True)
+        echo(f"{stop}\nrepeat the command to continue", err=True)
         sys.exit(130)
     except training.TrainingError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(1)
     except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
         raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     for file in reports.draw_comparison(out, [cell.path for cell in cells], command):
-        click.echo(f"  {file}")
-    click.echo((out / "comparison.md").read_text(encoding="utf-8"))
+        echo(f"  {file}")
+    echo((out / "comparison.md").read_text(encoding="utf-8"))

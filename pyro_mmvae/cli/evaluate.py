@@ -13,6 +13,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -136,7 +137,7 @@ def evaluate(
         run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
     )
     if opened.prior_note is not None:
-        click.echo(f"note: {opened.prior_note}", err=True)
+        echo(f"note: {opened.prior_note}", err=True)
     prior = None if opened.prior_note is not None else opened.fitted_prior
     test, is_other = choose_data(opened, numbers)
     if items is not None:
@@ -167,13 +168,13 @@ def evaluate(
     rows = [row.as_row() for row in result.rows]
     runs.write_evaluation(out, rows, {**about, **result.summary()}, result.arrays, imputation)
     files = runs.RunFiles(out)
-    click.echo(reports.table(out))
+    echo(reports.table(out))
     if imputation:
-        click.echo("\n" + reports.imputation_report(out))
+        echo("\n" + reports.imputation_report(out))
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
         *reports.draw_evaluation(out),
         *reports.write_imputation(out),
     ]:
-        click.echo(f"  {file}")
+        echo(f"  {file}")

@@ -24,6 +24,7 @@ from pyro_mmvae.cli.common import (
     checkpoint_option,
     config_options,
     device_option,
+    echo,
     log_level_option,
     plain_errors,
     plugin_option,
@@ -106,13 +107,13 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
             )  # fmt: skip
             if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
-                click.echo(f"note: {note}")
+                echo(f"note: {note}")
     except training.Interrupted as stop:
         words = ["pyro-mmvae", "train", "--resume", str(stop.path), *plugin_words(options["plugins"])]
-        click.echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
+        echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
         sys.exit(130)
     except training.TrainingError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(1)
     drawn = reports.draw_run(run.path)
     _echo_result(run, drawn)
@@ -125,24 +126,22 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
 
     best, rows = run.state.get("best"), read_metrics(run.path)
     if rows and "stopped" in rows[-1]:
-        click.echo(
-            f"stopped early after epoch {rows[-1]['epoch'] + 1} of {run.config.train.epochs}: {rows[-1]['stopped']}"
-        )
+        echo(f"stopped early after epoch {rows[-1]['epoch'] + 1} of {run.config.train.epochs}: {rows[-1]['stopped']}")
     if best is not None:
-        click.echo(_describe_best(run, best))
-    click.echo(f"run directory: {run.path}")
+        echo(_describe_best(run, best))
+    echo(f"run directory: {run.path}")
     for file in drawn:
-        click.echo(f"  {file}")
+        echo(f"  {file}")
     _echo_prior(run)
     for modality in run.vae.modalities:
         if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
-            click.echo(
+            echo(
                 f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a "
                 f"channel axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
             )
     for note in read_json(RunFiles(run.path).environment)["data"].get("notes", []):
-        click.echo(f"note: {note}")
-    click.echo(f"next: {shlex.join(_next_command(run))}")
+        echo(f"note: {note}")
+    echo(f"next: {shlex.join(_next_command(run))}")
 
 
 def _echo_prior(run: Any) -> None:
@@ -154,10 +153,10 @@ def _echo_prior(run: Any) -> None:
         return
     if not file.exists() or run.prior_note is not None:
         command = shlex.join(["pyro-mmvae", "fit-prior", str(run.path), *plugin_words(run.config.plugins)])
-        click.echo(f"note: no prior was fitted to the latents after the training: {command} fits it")
+        echo(f"note: no prior was fitted to the latents after the training: {command} fits it")
         return
     about = run.fitted_prior.about
-    click.echo(
+    echo(
         f"  {file}: prior of {run.fitted_prior.label}, fitted to {about['items']} training items in "
         f"{about['seconds']:.1f} s"
     )
@@ -269,7 +268,7 @@ def sample(
     if conditions and prior != "auto":
         raise ValueError("--prior must come without --given, whose draws follow the posterior: leave one of them out")
     if not conditions and prior == "auto" and opened.prior_note is not None:
-        click.echo(f"note: {opened.prior_note}", err=True)
+        echo(f"note: {opened.prior_note}", err=True)
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
     categories = parse_covariates(covariates)
@@ -277,7 +276,7 @@ def sample(
         opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior, covariates=categories
     )
     if samples.num_left_out:
-        click.echo(f"note: items without {' or '.join(conditions)} are left out: {samples.num_left_out}", err=True)
+        echo(f"note: items without {' or '.join(conditions)} are left out: {samples.num_left_out}", err=True)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
@@ -294,11 +293,11 @@ def sample(
         unit = "; s.d.: standard deviations from the training mean" if has_units else ""
         note = f"{opened.config.model.aggregation}, seed {seed}{unit}"
         reports.image_grid(samples.rows, out, title=f"Draws {source}", note=note)
-        click.echo(f"{out}: {count} draws {source}, seed {seed}")
+        echo(f"{out}: {count} draws {source}, seed {seed}")
     _echo_texts(texts)
     if arrays:
         runs.write_arrays(array_file, arrays)
-        click.echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+        echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
@@ -308,15 +307,15 @@ def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
     width = max((len(label) for label, _ in rows), default=0)
     if all(len(text) <= 20 for _, texts in rows for text in texts):
         for label, texts in rows:
-            click.echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
+            echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
         return
     count = len(rows[0][1])
     for number in range(min(count, limit)):
-        click.echo(f"  {number}")
+        echo(f"  {number}")
         for label, texts in rows:
-            click.echo(f"    {label:<{width}}  {texts[number]}")
+            echo(f"    {label:<{width}}  {texts[number]}")
     if count > limit:
-        click.echo(f"  … and {count - limit} more")
+        echo(f"  … and {count - limit} more")
 
 
 @click.command("aggregations")
@@ -333,4 +332,4 @@ def list_aggregations(plugins: tuple[str, ...]) -> None:
     names = aggregation.aggregations()
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")
+        echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")

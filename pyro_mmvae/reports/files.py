@@ -8,7 +8,9 @@ from typing import Any
 
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from pyro_mmvae._printable import printable
 from pyro_mmvae.files import write_atomically
 
 
@@ -42,6 +44,8 @@ def save_figure(figure: Figure, file: Path, **options: Any) -> Path:
     Returns:
         The argument ``file``.
     """
+    for text in figure.findobj(Text):  # names may come from data of anyone
+        text.set_text(printable(text.get_text()))
     buffer = io.BytesIO()
     figure.savefig(buffer, format=picture_format(file), **options)
     write_atomically(file, buffer.getvalue())

@@ -105,10 +105,10 @@ def check_slots(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor],
     trials: dict[Any, dict[str, Any] | None] = {}
     for index, found in slots.items():
         group, parameter = parameters[index]
-        key = (id(group), tuple(parameter.shape), parameter.dtype)
-        if key not in trials:
-            trials[key] = _slots_after_a_step(optimizer, group, parameter)
-        _check_slots_of(index, found, trials[key], parameter, has_rest=rest is not None)
+        kind = (id(group), tuple(parameter.shape), parameter.dtype)
+        if kind not in trials:
+            trials[kind] = _slots_after_a_step(optimizer, group, parameter)
+        _check_slots_of(index, found, trials[kind], parameter, has_rest=rest is not None)
     if rest is not None:
         _check_groups(_mapping(rest, "optimizer").get("groups"), optimizer.state_dict()["param_groups"])
 
