@@ -139,7 +139,8 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
                 f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a "
                 f"channel axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
             )
-    for note in read_json(RunFiles(run.path).environment)["data"].get("notes", []):
+    data = read_json(RunFiles(run.path).environment).get("data")
+    for note in data.get("notes", ()) if isinstance(data, dict) else ():
         echo(f"note: {note}")
     echo(f"next: {shlex.join(_next_command(run))}")
 

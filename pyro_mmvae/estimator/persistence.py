@@ -19,7 +19,7 @@ from pyro_mmvae.estimator.folders import (
     write_files,
     write_parameters,
 )
-from pyro_mmvae.runs import Run, load_run, read_config
+from pyro_mmvae.runs import Run, RunError, load_run, read_config
 
 _STATE = ("form_", "seed_", "n_features_in_", "feature_names_in_")
 
@@ -67,10 +67,16 @@ class RunEstimator(BaseEstimator):
             RunError: If an estimator was not saved there.
         """
         content = read_parameters(Path(path))
-        estimator = cls(**content["params"])
+        params, state = content.get("params"), content.get("state")
+        known = set(cls._get_param_names())
+        if not isinstance(params, dict) or not isinstance(state, dict) or not known.issuperset(params):
+            raise RunError(f"{path}: the file of the estimator must hold its parameters and state, got others")
+        estimator = cls(**params)
         estimator.run_ = load_run(path, plugins=plugins)
         estimator._folder = None
-        for name, value in content["state"].items():
+        for name, value in state.items():
+            if name not in _STATE:
+                raise RunError(f"{path}: the state of the estimator must be of {', '.join(_STATE)}, got {name!r}")
             setattr(estimator, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
         return estimator
 

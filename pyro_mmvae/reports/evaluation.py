@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pyro_mmvae._bounded import read_json
+from pyro_mmvae.files import read_npz
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
 from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
@@ -47,8 +48,7 @@ def draw_evaluation(path: Path) -> list[Path]:
     plots = RunFiles(path).plots
     plots.mkdir(exist_ok=True)
     drawn = [_by_views(summary["means_by_views"], plots / "views.png")]
-    with np.load(RunFiles(path).evaluation_arrays, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = read_npz(RunFiles(path).evaluation_arrays)
     if "khat_threshold" in arrays:
         drawn.append(_khat(arrays, summary["options"], plots / "khat.png"))
     if "latent" in arrays and "labels" in arrays:

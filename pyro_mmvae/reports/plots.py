@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pyro_mmvae.files import read_npz
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.grid import Row, image_grid
 from pyro_mmvae.reports.styles import line_style
@@ -44,8 +45,7 @@ def draw_run(path: Path) -> list[Path]:
         if {"expert_weights", "subset_weights"} & set(rows[-1]):
             drawn.append(_weights(rows, plots / "weights.png"))
     if files.samples.exists():
-        with np.load(files.samples, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
+        arrays = read_npz(files.samples)
         names = [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
         drawn.append(_reconstructions(arrays, names, plots / "reconstructions.png"))
         drawn.append(_cross_generation(arrays, names, plots / "cross_generation.png"))

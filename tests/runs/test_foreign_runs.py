@@ -7,9 +7,11 @@ import os
 import shutil
 import socket
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -19,7 +21,7 @@ from torch import nn
 
 from pyro_mmvae import load
 from pyro_mmvae.cli import main
-from pyro_mmvae.files import write_text
+from pyro_mmvae.files import read_npz, write_text
 from pyro_mmvae.reports import draw_run
 from pyro_mmvae.run_files import RunFiles, UnsafePathError
 from pyro_mmvae.runs import RunError, RunWriter, make_config, write_evaluation
@@ -231,6 +233,58 @@ def test_load_of_a_hostile_state_raises_one_line(run: Path, change: dict[str, An
         load(run, device="cpu")
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(str(file))
+
+
+@pytest.mark.parametrize("name", ["prior.npz", "samples.npz"])
+def test_read_npz_with_a_flipped_bit_raises_or_returns_the_same(run: Path, name: str) -> None:
+    content, expected = (run / name).read_bytes(), read_npz(run / name)
+    for place in range(0, len(content), max(len(content) // 100, 1)):
+        (run / name).write_bytes(content[:place] + bytes([content[place] ^ 4]) + content[place + 1 :])
+        try:
+            found = read_npz(run / name)
+        except ValueError:
+            continue
+        # Names and times of members have no checksums.
+        assert all(np.array_equal(found[key], expected[key]) for key in found if key in expected)
+
+
+def test_read_npz_of_a_bomb_raises_before_it_is_unpacked(tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("a.npy", "w") as file,
+    ):
+        for _ in range(300):
+            file.write(bytes(2**20))
+    with pytest.raises(ValueError, match=r"bomb\.npz: must be a readable \.npz file, got an error: arrays of"):
+        read_npz(tmp_path / "bomb.npz")
+
+
+def test_read_npz_of_an_array_that_declares_more_than_it_has_raises(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, archive.open("a.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (10**13,)})
+        file.write(bytes(80))
+    with pytest.raises(ValueError, match="must have as many values as its header says"):
+        read_npz(tmp_path / "a.npz")
+
+
+PRIORS: list[tuple[dict[str, Any], str]] = [
+    ({"means": np.zeros((4, 7))}, "must be a fitted prior"),
+    ({"weights": np.array([-1.0, 1, 1, 1])}, "must be a fitted prior"),
+    ({"means": np.full((4, 2), np.nan)}, "finite numbers"),
+    ({"about": np.array('{"kind": "evil"}')}, "an unknown kind 'evil'"),
+    ({"about": np.array("[" * 5000)}, "must be a fitted prior"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), PRIORS)
+def test_prior_of_hostile_arrays_raises_one_line(run: Path, change: dict[str, Any], expected: str) -> None:
+    arrays = read_npz(run / "prior.npz")
+    np.savez(run / "prior.npz", **(arrays | change))
+    opened = load(run, device="cpu")
+    with pytest.raises(ValueError, match=expected) as error:
+        opened.prior("fitted")
+    assert "\n" not in str(error.value)
+    assert "prior.npz" in str(error.value)
 
 
 def test_check_run_id_refuses_the_checkpoint_of_another_run_of_the_same_shapes(tmp_path: Path) -> None:
