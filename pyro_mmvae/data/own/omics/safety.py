@@ -105,7 +105,7 @@ def check_columns(indices: Any, count: int, where: str) -> None:
 
     Args:
         indices: The indices of some values, integers.
-        count: Number of columns.
+        count: Number of columns of the matrix.
         where: Name of the matrix, the beginning of the error message.
 
     Raises:
