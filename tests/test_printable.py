@@ -16,7 +16,7 @@ from pyro_mmvae._printable import printable
 from pyro_mmvae.cli import main
 from pyro_mmvae.reports import image_grid
 from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.texts import plain_text
+from pyro_mmvae.reports.styles import styled
 
 EVIL = "\x1b[2J\x1b]0;owned\x07"
 ESCAPED = r"\x1b[2J\x1b]0;owned\x07"
@@ -74,7 +74,7 @@ def test_pictures_show_names_as_text_without_formulas_or_control_characters(tmp_
     assert file.read_bytes().startswith(b"\x89PNG")
 
 
-@plain_text
+@styled
 def test_save_figure_escapes_control_characters_of_every_text(tmp_path: Path) -> None:
     figure = Figure()
     axis = figure.subplots()

@@ -16,6 +16,7 @@ from pyro_mmvae.cli.common import (
     checkpoint_option,
     device_option,
     echo,
+    picture_options,
     plain_errors,
     plugin_option,
     plugin_words,
@@ -63,6 +64,7 @@ _DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_fea
     "--simulations", type=click.IntRange(100), default=200, show_default=True,
     help="Number of simulated data sets for --sbc.",
 )  # fmt: skip
+@picture_options()
 @plugin_option("statistics")
 @checkpoint_option
 @device_option
@@ -78,6 +80,7 @@ def ppc(
     choices: tuple[str, ...],
     items: str,
     out: Path | None,
+    pictures: dict[str, Any],
     plugins: tuple[str, ...],
     checkpoint: str,
     device: str,
@@ -126,7 +129,7 @@ def ppc(
         echo(f"note: {note}")
     echo(f"  {run_files.check_table}")
     for file in files:
-        drawn = reports.draw_ppc(file, folder=run_files.plots)
+        drawn = reports.draw_ppc(file, folder=run_files.plots, **pictures)
         echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
 
 

@@ -14,6 +14,7 @@ from pyro_mmvae.cli.common import (
     checkpoint_option,
     device_option,
     echo,
+    picture_options,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -99,6 +100,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Folder to write the folders evaluation and plots to.",
 )  # fmt: skip
 @plugin_option("data sets or other parts")
+@picture_options()
 @changed_data_option
 @threads_option
 @quiet_option
@@ -112,6 +114,7 @@ def evaluate(
     mask: float | None,
     mask_items: int,
     plugins: tuple[str, ...],
+    pictures: dict[str, Any],
     allow_changed_data: bool,
     threads: int | None,
     quiet: bool,
@@ -174,7 +177,7 @@ def evaluate(
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
-        *reports.draw_evaluation(out),
-        *reports.write_imputation(out),
+        *reports.draw_evaluation(out, **pictures),
+        *reports.write_imputation(out, **pictures),
     ]:
         echo(f"  {file}")
