@@ -110,6 +110,9 @@ def write_everything(writer: RunWriter, config: Config) -> set[str]:
         "write_config": (config,),
         "write_data_record": ({"fingerprints": {}},),
         "append_metrics": ({"epoch": 0},),
+        "cut_metrics": (1,),
+        "record_resumption": ({"step": 0},),
+        "remove_leftovers": (),
         "write_samples": ({"a": np.zeros(2)},),
         "save_checkpoint": ("last", nn.Linear(2, 2)),
     }
