@@ -47,7 +47,7 @@ def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None
         _refuse_folder(path)
     try:
         for path, content in files.items():
-            with _named(path), temporary[path].open("wb") as file:
+            with naming(path), temporary[path].open("wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -63,16 +63,6 @@ def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None
                 file_left.unlink()
 
 
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Let errors of a full disk name the file, which the system leaves out."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
-
-
 def _check_written(file: Path, content: bytes) -> None:
     """Raise an error if the content of a file on its disk differs from what was written."""
     with file.open("rb") as opened:
@@ -85,6 +75,20 @@ def _check_written(file: Path, content: bytes) -> None:
             start += len(block)
     if start != len(content):
         raise OSError(errno.EIO, "the disk returns other content than was written", str(file))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the system name a file, which those of a full disk leave out.
+
+    Args:
+        path: The file that is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
 
 
 def sync_folder(folder: Path) -> None:

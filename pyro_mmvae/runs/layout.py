@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pyro_mmvae.files import npz_bytes, write_npz, write_text, write_together
+from pyro_mmvae.files import naming, npz_bytes, write_npz, write_text, write_together
 from pyro_mmvae.run_files import CHECKPOINTS, RunFiles, read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
 from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
@@ -38,7 +38,8 @@ class RunWriteError(OSError):
     """
 
     def __init__(self, path: Path, error: OSError) -> None:
-        go_on = f"continue with --resume {path}" if RunFiles(path).config.exists() else "train again"
+        is_made = path.name.startswith(".") and path.name.endswith(".new")  # see pyro_mmvae.runs.creation
+        go_on = "train again" if is_made else f"continue with --resume {path}"
         remedy = f"make it writable, and {go_on}"
         if not path.exists():
             remedy = "the run directory was removed or renamed while it was trained; move it back, or train again"
@@ -216,12 +217,12 @@ def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
         ValueError: If a number is NaN or infinite, which JSON does not have.
         OSError: If the line cannot be written as a whole.
     """
-    line = (json.dumps(row, allow_nan=False) + "\n").encode()
-    with RunFiles(path).metrics.open("ab", buffering=0) as file:
+    line, metrics = (json.dumps(row, allow_nan=False) + "\n").encode(), RunFiles(path).metrics
+    with naming(metrics), metrics.open("ab", buffering=0) as file:
         before = file.seek(0, os.SEEK_END)
         try:
             if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file.name))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(file.fileno())
         except OSError:
             file.truncate(before)

@@ -54,7 +54,7 @@ def check_memory(
     if needed > available:
         raise ValueError(
             f"the model must fit into the memory of {device}, {in_words(available)}, got weights, gradients and "
-            f"optimizer of {in_words(needed)}: choose smaller sizes, such as {' or '.join(sizes)}"
+            f"optimizer of {in_words(needed)}: choose smaller sizes, above all {sizes[0]}"
         )
 
 
@@ -65,9 +65,9 @@ def memory_errors_explained() -> Iterator[None]:
         yield
     except MemoryError:
         raise ValueError("the model must fit into memory, got no room for it: choose smaller sizes") from None
-    except (RuntimeError, OverflowError) as error:
-        text = " ".join(str(error).split())
-        if not any(word in text for word in ("allocate", "out of memory", "overflow", "too large", "too big")):
+    except (RuntimeError, OverflowError, TypeError) as error:
+        text = str(error).split("\n")[0].strip()
+        if not any(word in text for word in ("allocate", "out of memory", "verflow", "too large", "too big")):
             raise
         raise ValueError(f"the model must fit into memory, got an error: {text[:200]}: choose smaller sizes") from None
 
