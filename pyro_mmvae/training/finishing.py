@@ -25,8 +25,8 @@ def finish(
     Args:
         writer: The writer of the run directory.
         config: The configuration of the run.
-        train: The training items.
-        val: The validation items.
+        train: The items that were trained on.
+        val: The items of the validation split.
         device: The device to load the model onto.
     """
     run = runs.load_run(writer.files.path, device=str(device))

@@ -39,19 +39,19 @@ class SessionFiles:
     """The state of a training session that its run directory keeps, and the ways to and from it.
 
     Attributes:
-        config: The resolved configuration.
+        config: The resolved configuration of the run.
         files: The files of the run directory.
         writer: The writer of the run directory.
         device: The device of the training.
         precision: The precision of the networks' arithmetic, ``"fp32"`` or ``"bf16"``.
-        data: The training items.
-        val: The validation items.
+        data: The items to train on.
+        val: The items of the validation split.
         checksums: The checksums of the data that are in memory, by split and name.
         shapes: The shape of one item of each modality, by name.
         modality_specs: The description of each modality, by name.
         vae: The model and guide.
         objective: The objective that is minimized.
-        trainer: The optimization.
+        trainer: The optimization of the objective.
         stopping: The count of early stopping.
         steps_per_epoch: The number of steps in each epoch.
         best: The best figure so far, None before the first epoch.
