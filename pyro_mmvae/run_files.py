@@ -7,7 +7,6 @@ The module imports neither torch nor the rest of the package, so that reports ca
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import stat
@@ -17,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_mmvae._bounded import kind_of, load_json, read_text
+from pyro_mmvae._bounded import check_regular, kind_of, load_json
 
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
 """The file of each checkpoint, by name: ``best`` has the highest validation ELBO, ``last`` can be resumed from."""
@@ -103,6 +102,16 @@ class RunFiles:
     def environment(self) -> Path:
         """The versions, device and data with which the run was made."""
         return self.place("environment.json")
+
+    @property
+    def lock(self) -> Path:
+        """The lock that a process holds while it trains the run."""
+        return self.place(".lock")
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder that a run is created in if its directory existed before."""
+        return self.place(".new")
 
     @property
     def data(self) -> Path:
@@ -215,10 +224,19 @@ class RunFiles:
         return [self.place(_EVALUATION, file.name) for file in sorted(self.evaluation.glob(f"{_CHECK}*.nc"))]
 
 
+def _metric_lines(file: Path) -> list[str]:
+    """Return the lines of a file of metrics, in which foreign bytes are replaced, so that such a line is left out."""
+    if not file.exists():
+        return []
+    check_regular(file)
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the training metrics of a run, the last row of each epoch.
 
-    A line that a crash has cut off is left out, and an epoch that was trained again after it replaces the earlier row.
+    A line that a crash has cut off, or that is not a row, is left out, and an epoch that was trained again after it
+    replaces the earlier row.
 
     Args:
         path: The path of the run directory.
@@ -227,10 +245,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         One dictionary per epoch, ordered by epoch; empty if nothing was recorded.
     """
     file, rows = RunFiles(path).metrics, dict[int, dict[str, Any]]()
-    for line in read_text(file).splitlines() if file.exists() else ():
-        with suppress(json.JSONDecodeError):
+    for line in _metric_lines(file):
+        with suppress(ValueError):
             row = load_json(line)
-            rows[row["epoch"]] = row
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows[row["epoch"]] = row
     return [rows[epoch] for epoch in sorted(rows)]
 
 

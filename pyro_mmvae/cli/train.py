@@ -35,6 +35,7 @@ from pyro_mmvae.cli.common import (
     recipe_option,
     split_names,
 )
+from pyro_mmvae.cli.process import describe_stop
 
 _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose import would make --help slow
 
@@ -47,7 +48,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 )  # fmt: skip
 @config_options
 @click.option(
-    "--seed", type=click.IntRange(0), show_default="0" + _OR_CONFIG,
+    "--seed", type=click.IntRange(0, 2**32 - 1), show_default="0" + _OR_CONFIG,
     help="Seed of the initial weights, the order of the items and all draws.",
 )  # fmt: skip
 @click.option(
@@ -63,6 +64,10 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     help="Number of CPU threads to use; auto times a few steps with several numbers and takes the fastest.",
 )  # fmt: skip
 @click.option(
+    "--deterministic", is_flag=True, default=None,
+    help="Use only algorithms of torch that give equal bits on the same machine.",
+)  # fmt: skip
+@click.option(
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
@@ -74,8 +79,13 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 )  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
-    help="Run directory of an interrupted run to continue; of the other options only --epochs, "
-    "--plugin, --allow-changed-data, --format, --dpi, --quiet and --log-level apply.",
+    help="Run directory of an interrupted run to continue; of the other options only --epochs, --force, --plugin, "
+    "--allow-changed-data, --format, --dpi, --quiet and --log-level apply.",
+)  # fmt: skip
+@click.option(
+    "--force", is_flag=True,
+    help="With --resume, go on although settings in the configuration of the run or its data have changed, and record "
+    "the changes; otherwise that is an error.",
 )  # fmt: skip
 @picture_options()
 @changed_data_option
@@ -86,6 +96,7 @@ def train(
     resume: Path | None,
     out: Path | None,
     pictures: dict[str, Any],
+    force: bool,
     allow_changed_data: bool,
     quiet: bool,
     **options: Any,
@@ -100,8 +111,9 @@ def train(
 
     try:
         if resume is None:
-            if allow_changed_data:
-                raise ValueError("--allow-changed-data must come with --resume, got it without: leave it out")
+            for flag, is_given in (("--allow-changed-data", allow_changed_data), ("--force", force)):
+                if is_given:
+                    raise ValueError(f"{flag} must come with --resume, got it without: leave it out")
             run = training.train(read_config(**options), out, progress=not quiet)
         else:
             passed = [
@@ -112,7 +124,7 @@ def train(
             rows = read_metrics(resume)
             run = training.resume(
                 resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data,
-                plugins=options["plugins"],
+                force=force, plugins=options["plugins"],
             )  # fmt: skip
             if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
@@ -120,11 +132,21 @@ def train(
     except training.Interrupted as stop:
         words = ["pyro-mmvae", "train", "--resume", str(stop.path), *plugin_words(options["plugins"])]
         echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
-        sys.exit(130)
+        sys.exit(128 + stop.number)
     except training.TrainingError as error:
         echo(f"error: {error}", err=True)
         sys.exit(1)
-    drawn = reports.draw_run(run.path, **pictures)
+    words = ["pyro-mmvae", "train", "--resume", str(run.path), *plugin_words(run.config.plugins)]
+    resume_command = shlex.join(words)
+    try:
+        drawn = reports.draw_run(run.path, **pictures)
+    except KeyboardInterrupt as stop:
+        line, status = describe_stop(stop)
+        echo(f"{line}; the run is complete, but for pictures, which '{resume_command}' draws", err=True)
+        sys.exit(status)
+    except OSError as error:
+        echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
+        sys.exit(1)
     _echo_result(run, drawn)
 
 

@@ -66,7 +66,7 @@ def save_checkpoint(
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(metadata)
     sums = {_TEXT: zlib.crc32(text.encode()), **checksums(independent)}
-    write_atomically(path, save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums)}))
+    write_atomically(path, save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums)}), verify=True)
     _logger.debug("saved %s", path)
 
 
@@ -140,6 +140,21 @@ def read_extra(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from None
     return extra
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint, those of the model and guide and the ``extra`` ones, on the CPU.
+
+    Args:
+        path: The path of the checkpoint.
+
+    Returns:
+        The tensors by their names in the file.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or of another format.
+    """
+    return _read(path, (_MODEL, _EXTRA))[1]
 
 
 def check_format(source: Path, format_version: int, version: str | None, error: type[ValueError]) -> None:
