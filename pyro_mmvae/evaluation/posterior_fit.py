@@ -31,7 +31,7 @@ def khat_part(
     Args:
         vae: The model, in eval mode.
         experts: Experts of the items of ``data``.
-        data: The test items.
+        data: The test items to choose from.
         subsets: The subsets of modalities, each as indices; those that no item has are left out.
         options: The numbers of items and draws, and the seed.
     """
@@ -61,7 +61,7 @@ def refinement_part(
     Args:
         vae: The model, in eval mode.
         experts: Experts of the items of ``data``.
-        data: The test items.
+        data: The test items to choose from.
         subsets: The subsets of modalities, each as indices; those that no item has are left out.
         options: The numbers of steps, items and draws, and the seed.
     """
