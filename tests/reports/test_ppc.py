@@ -83,8 +83,8 @@ def test_draw_ppc_titles_name_the_protocol_and_bars_match_the_data(run: Path, fi
             assert word in text
         titles = {axis.get_title().split("\n")[0]: axis.get_title() for axis in figures[name].axes}
         assert "in-sample: conservative, not judged" in titles["m0.mean"]
-        assert "KS" not in titles["m0.mean"]
-        assert "KS p" in titles["one.mean"]
+        assert "PIT p" not in titles["m0.mean"]
+        assert "PIT p" in titles["one.mean"]
         assert "not given" in titles["one.mean"]
         assert "t.token_frequency.5" in titles
         assert "t.token_frequency.6" not in titles
@@ -130,7 +130,7 @@ def test_ppc_table_corrects_the_least_p_value(run: Path) -> None:
     data = read_inference_data(run / "evaluation" / "ppc.nc")
     p_values = data.constant_data["sbc_p_value"]
     least = float(p_values.min())
-    name = str(data.constant_data["quantity"].values[int(p_values.argmin())])
+    name = str(data.constant_data["quantity"].values[int(p_values.values.argmin())])
     assert f"p = {min(1.0, 4 * least):.2g} for 4 quantities together (Holm), least for {name}" in text
 
 
