@@ -169,7 +169,7 @@ def pot_c(values: NDArray[np.float64], *, truncated: bool = True) -> float:
 
     The i-th of n ordered values is compared with its distribution Beta(i, n − i + 1) under *independent* values. The
     test was proposed for leave-one-out values, whose dependence makes usual tests conservative. Values that repeat make
-    it reject far too often, as ``docs/calibration.md`` shows; for those use :func:`piet_c` or a subset without
+    it reject far too often, as ``docs/calibration-tests.md`` shows; for those use :func:`piet_c` or a subset without
     repetition.
 
     References:

@@ -1,4 +1,4 @@
-"""Which test of calibration finds which wrong guide: run as ``python -m scripts.wrong_guides OUT``.
+"""A measurement of which test finds which wrong guide, run as ``python -m scripts.wrong_guides OUT``.
 
 The model is linear and Gaussian with three modalities, so that every posterior is known. A guide is the exact posterior
 or wrong in one of four ways. Each is calibrated once on many simulations, which are then divided into experiments of 50
@@ -12,6 +12,7 @@ import csv
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -86,7 +87,7 @@ def guide(kind: str, a: Tensor, b: Tensor | None = None, c: Tensor | None = None
         pyro.sample("z", dist.Delta(z, event_dim=1))
 
 
-def experiments(values: NDArray[np.float64], size: int) -> Iterator[NDArray[np.float64]]:
+def experiments(values: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     """Yield consecutive parts of some rows, without the remainder."""
     yield from (values[i : i + size] for i in range(0, len(values) - size + 1, size))
 

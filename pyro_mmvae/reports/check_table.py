@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     every = {label for row in cells.values() for label in row}
     shown = {label for row in cells.values() for label in (row if every_statistic else list(row)[:_SHOWN_FIRST])}
     more = f"; {len(shown)} of {len(every)} statistics, --all shows the others" if len(shown) < len(every) else ""
-    error = math.sqrt(level * (1 - level) / int(attributes["items"]))
+    error = float(constants["coverage_error"].sel(level=level).max())  # the largest, of items that share most
     lines = [
         f"given {attributes['given'] or 'nothing'}: {attributes['protocol']}, {attributes['items']} items, seed "
         f"{attributes['seed']}",

@@ -101,10 +101,9 @@ def sbc_summary(data: Any, prefix: str) -> str:
     # The least of Holm's corrected p-values is that of Bonferroni.
     overall = min(1.0, len(p_values) * float(p_values[worst]))
     name = str(data.constant_data["quantity"].values[worst])
-    return (
-        f"{data.attrs[f'{prefix}_protocol']}: p = {overall:.2g} for {len(p_values)} quantities together (Holm), "
-        f"least for {name}"
-    )
+    how, _, note = str(data.attrs[f"{prefix}_protocol"]).partition("; ")
+    text = f"{how}: p = {overall:.2g} for {len(p_values)} quantities together (Holm), least for {name}"
+    return f"{text}; {note}" if note else text
 
 
 def sbc_figure(data: Any, prefix: str) -> Figure:

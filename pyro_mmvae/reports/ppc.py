@@ -212,5 +212,8 @@ def _draw_pit(data: Any, key: str, axis: Axes) -> None:
 _GRIDS = {
     "": (_draw_ppc, "Statistics of observed items (black) and of replicated ones (blue: a draw, orange: all)"),
     "-bpv": (_draw_bpv, "Mean over items of each statistic, replicated (line) and observed (dot)"),
-    "-pit": (_draw_pit, f"ECDF of PIT values minus the diagonal; a uniform one lies in the grey band with {LEVEL:.0%}"),
+    "-pit": (
+        _draw_pit,
+        f"ECDF of PIT values minus the diagonal;\na uniform one lies in the grey band with {LEVEL:.0%}",
+    ),
 }

@@ -171,7 +171,6 @@ def test_ppc_given_raw_and_sbc_are_stored(
     monkeypatch.setattr(pictures, "_GRIDS", {"-pit": pictures._GRIDS["-pit"]})
     run = train(toy_config(train__epochs=0), elsewhere / "run", progress=False).path
     words = ["ppc", str(run), "--quiet", "--num-samples", "9", "--items", "10", "--statistics", "mean", "--raw"]
-    sbc = ["--sbc", "--posterior-sbc", "--lc2st"]
     result = CliRunner().invoke(
         main, [*words, "--given", "m2,m0", "--sbc", "--posterior-sbc", "--lc2st", "--simulations", "60"]
     )
