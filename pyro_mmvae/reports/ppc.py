@@ -25,24 +25,27 @@ from pyro_mmvae.reports.ecdf import (
     pit_p_value,
     sbc_figure,
 )
-from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.styles import OKABE_ITO
-from pyro_mmvae.reports.texts import break_lines, plain_text
+from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.styles import OKABE_ITO, styled
+from pyro_mmvae.reports.texts import break_lines
 from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = COLUMNS  # the largest number of statistics per modality in a picture
-_DPI = 110
 _MAX_TICKS = 25  # the largest number of classes that are named below a panel
 _NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
 
-@plain_text
-def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
+@styled
+def draw_ppc(
+    path: Path, *, folder: Path | None = None, formats: Sequence[str] = ("png",), dpi: int = DPI
+) -> list[Path]:
     """Draw the checks of a run, every ``evaluation/ppc*.nc``, into ``plots/``.
 
     Args:
         path: The run directory, or one netCDF file of a check.
         folder: The folder to draw into; by default ``plots`` of the run, or the folder of the file.
+        formats: The formats of the pictures, such as ``("pdf", "png")``; PNG by default.
+        dpi: The number of pixels per inch, 150 by default.
 
     Returns:
         The files drawn: for each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
@@ -58,16 +61,16 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
         raise FileNotFoundError(f"{path}: no posterior predictive check ({run.check().relative_to(path)})")
     where = folder or (run.plots if path.is_dir() else path.parent)
     where.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    drawn = list[Path]()
     for file in files:
         with arviz.rc_context({"data.load": "eager"}):
             data = arviz.from_netcdf(str(file))
         for suffix, (draw, title) in _GRIDS.items():
-            drawn.append(save_figure(_grid(data, draw, title), where / f"{file.stem}{suffix}.png", dpi=_DPI))
+            drawn += save_pictures(_grid(data, draw, title), where / f"{file.stem}{suffix}", formats, dpi)
         for prefix in ("sbc", "posterior_sbc"):
             if f"{prefix}_rank" in data.constant_data:
-                name = f"{file.stem}-{prefix.replace('_', '-')}.png"
-                drawn.append(save_figure(sbc_figure(data, prefix), where / name, dpi=_DPI))
+                name = f"{file.stem}-{prefix.replace('_', '-')}"
+                drawn += save_pictures(sbc_figure(data, prefix), where / name, formats, dpi)
     return drawn
 
 
@@ -182,8 +185,8 @@ def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names
     axis.bar(
         places, [(observed == code).mean() for code in classes], fill=False, edgecolor="black", lw=0.8, label="observed"
     )
-    axis.vlines(places, low, high, color="C0", lw=2, label="95 % of the draws")
-    axis.plot(places, shares.mean(0), "_", color="C1", label="all draws")
+    axis.vlines(places, low, high, color=OKABE_ITO[0], lw=2, label="95 % of the draws")
+    axis.plot(places, shares.mean(0), "_", color=OKABE_ITO[1], label="all draws")
     labels = [names[int(code)] if 0 <= code < len(names) else f"{code:g}" for code in classes]
     ticks = slice(None, None, -(-len(labels) // _MAX_TICKS))
     axis.set_xticks(places[ticks], ["\n".join(break_lines(k, _NAME_LETTERS)) for k in labels[ticks]], fontsize=5)
