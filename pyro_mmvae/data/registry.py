@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from pyro_mmvae._bounded import refuse_special_files
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.options import check_split
@@ -346,5 +347,7 @@ def load_data(
     missing = Missing(**shared)
     loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
     location = () if path is None else (path,)
+    if path is not None:
+        refuse_special_files(path)
     data = entry.loader(*location, None if every else split, cache=cache, **loader_options)
     return missing.apply(replace(data, split="all") if every else data, (*entry.splits, *["all"] * every))
