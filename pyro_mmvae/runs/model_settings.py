@@ -51,8 +51,10 @@ class ModelConfig(Section):
     aggregation: str | AggregationConfig = Field(
         "wb", description="Aggregation of the experts: its name, or a mapping with name and options."
     )
-    bound: Literal["mixture", "component"] = Field(
-        "component", description="Training bound: the ELBO of the whole mixture, or of one component drawn per item."
+    bound: Literal["mixture", "component", "subsets"] = Field(
+        "component",
+        description="Training bound: the ELBO of the whole mixture, of one component drawn per item, or of one subset "
+        "drawn per item under every aggregation.",
     )
     latent_size: int = Field(32, ge=1, description="Number of latent dimensions that the modalities share.")
     private_size: int = Field(
@@ -66,7 +68,7 @@ class ModelConfig(Section):
     private_subsets: Literal["auto", "drawn", "all"] = Field(
         "auto",
         description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them; "
-        "auto draws in the component bound of a mixture only.",
+        "auto draws with a bound that draws subsets.",
     )
     private_encoder: Literal["own", "with_z"] = Field(
         "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."

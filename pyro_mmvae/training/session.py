@@ -254,8 +254,9 @@ class Session:
 
     def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
         """Return the validation figure that chooses the best checkpoint, which ``val`` is unless another is set."""
-        if self.config.train.select == "component" and val["density"] != "component":
-            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density="component")
+        density = "subsets" if self.config.model.bound == "subsets" else "component"
+        if self.config.train.select == "component" and val["density"] != density:
+            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density=density)
         return val
 
     def _record(
