@@ -13,6 +13,7 @@ from pyro_mmvae.modality_spec import ModalitySpec, ScaleSetting
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
 from pyro_mmvae.vae.priors import STANDARD, make_prior
+from pyro_mmvae.vae.private_latents import auxiliary_scale
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class ModelConfig(Section):
     private_size: int = Field(
         0, ge=0, description="Number of latent dimensions that each modality alone has, in addition to the shared ones."
     )
-    private_auxiliary: Literal["learned", "prior"] = Field(
+    private_auxiliary: str = Field(
         "learned",
-        description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
-        "the prior.",
+        description="Distribution of private latents that training does not infer: learned, a Gaussian with a learned "
+        "scale; learned:SCALE, such as learned:1, to start from another scale than 0.1; or prior.",
     )
     private_subsets: Literal["auto", "drawn", "all"] = Field(
         "auto",
@@ -129,6 +130,15 @@ class ModelConfig(Section):
         except ValueError as error:
             message = str(error).removeprefix("subset_weights ").replace(" or a function", "")
             raise ValueError(message) from None
+        return value
+
+    @field_validator("private_auxiliary")
+    @classmethod
+    def _check_private_auxiliary(cls, value: str) -> str:
+        try:
+            auxiliary_scale(value)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("private_auxiliary ")) from None
         return value
 
     @field_validator("aggregation", mode="before")

@@ -60,7 +60,8 @@ def train(
     with passed_data(config, path, data, keep_data) as (named, splits):
         resolved = runs.resolve(named)
         session = Session(resolved, path, progress, callbacks, splits)
-        session.writer.create(resolved, describe_environment(resolved, session.device, session.precision, session.data))
+        config = session.config
+        session.writer.create(config, describe_environment(config, session.device, session.precision, session.data))
     session.write_data_record()
     return session.run(resuming=False)
 

@@ -23,6 +23,7 @@ from pyro_mmvae.vae.private_latents import (
     PosteriorsGiven,
     PrivateLatents,
     UniformSubsets,
+    auxiliary_scale,
     check_private_options,
     private_sites,
 )
@@ -47,7 +48,7 @@ class MultimodalGuide(BarycentricGuide):
         learned_prior: The prior that the model learns in place of these two, if it does.
         private_sizes: Modality name to the size of its private latent, for modalities that have one; none by default.
         private_auxiliary: The distribution of private latents outside the subset in training: ``"learned"``, the
-            default, or ``"prior"``.
+            default, ``"learned:SCALE"`` or ``"prior"``.
         private_subsets: ``"drawn"``; ``"all"``, so that every private latent is inferred; or ``"auto"``, the default,
             for ``"drawn"`` with a bound that draws subsets, and ``"all"`` elsewhere.
         private_encoder: ``"own"``, the default, or ``"with_z"`` for :math:`q(u_m \mid x_m, z)`.
@@ -86,12 +87,13 @@ class MultimodalGuide(BarycentricGuide):
         if private_subsets == "auto":
             private_subsets = "drawn" if self.draws_subsets() else "all"
         self.private_subsets = private_subsets
-        uses_auxiliary = private_auxiliary == "learned" and private_subsets == "drawn"
+        scale = auxiliary_scale(private_auxiliary) if private_subsets == "drawn" else None
         self.private_latents = PrivateLatents(
             self.names,
             private_sizes or {},
             encode.latent_size,
-            auxiliary=tuple(name for name in self.names if uses_auxiliary and name not in self._untrained),
+            auxiliary=() if scale is None else tuple(name for name in self.names if name not in self._untrained),
+            auxiliary_scale=scale or 1.0,
             with_z=private_encoder == "with_z",
         )
 

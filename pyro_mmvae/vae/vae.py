@@ -63,8 +63,8 @@ class MultimodalVAE(nn.Module):
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
         private_auxiliary: The distribution, in training, of private latents that are not inferred: ``"learned"``, the
-            default, for N(0, s²) with a learned s per dimension; or ``"prior"``, for N(0, I), from which generation
-            draws in either case.
+            default, for N(0, s²) with a learned s per dimension that starts at 0.1; ``"learned:SCALE"`` for another
+            start; or ``"prior"``, for N(0, I), from which generation draws in any case.
         private_subsets: The modalities whose private latents training infers: ``"drawn"``, for a drawn subset per item,
             with any aggregation; ``"all"``; or ``"auto"``, the default, for ``"drawn"`` with a bound that draws
             subsets, as the component bound of a mixture, and ``"all"`` elsewhere.
