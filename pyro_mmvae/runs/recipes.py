@@ -48,7 +48,7 @@ RECIPES.register(
             "model.subset_weights": "singles:0.5",
             "model.private_size": 8,
             "model.private_auxiliary": "learned:1",
-            "train.penalties": [{"name": "infonce", "eta": 40.0, "tau": 5.0}],
+            "train.penalties": [{"name": "infonce", "eta": 80.0, "tau": 5.0}],
         },
         aggregations=("wb", "mwb"),
         only_with={"model.bound": "subsets", "train.objective": "elbo", "model.network.covariance": "diagonal"},
