@@ -150,11 +150,21 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
+def adapt_recipe(config: Config, num_modalities: int) -> Config:
+    """Return a configuration without its recipe if the data have one modality, since recipes compare several.
+
+    Args:
+        config: The configuration of a run.
+        num_modalities: The number of modalities of the data.
+    """
+    return config if num_modalities > 1 or config.recipe == PLAIN else without_recipe(config)
+
+
 def without_recipe(config: Config) -> Config:
     """Return a configuration whose settings by its recipe have their defaults; those that were changed stay.
 
     Args:
-        config: The configuration.
+        config: The configuration, whose recipe becomes ``plain``.
     """
     settings = RECIPES.lookup(config.recipe).settings
     tree, default = _flat(config.model_dump(mode="json")), _flat(Config().model_dump(mode="json"))

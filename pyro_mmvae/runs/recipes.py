@@ -51,7 +51,13 @@ RECIPES.register(
             "train.penalties": [{"name": "infonce", "eta": 80.0, "tau": 5.0}],
         },
         aggregations=("wb", "mwb"),
-        only_with={"model.bound": "subsets", "train.objective": "elbo", "model.network.covariance": "diagonal"},
+        # The penalty keeps in the latent all that modalities share, the effects of covariates included.
+        only_with={
+            "model.bound": "subsets",
+            "train.objective": "elbo",
+            "model.network.covariance": "diagonal",
+            "data.covariates": (),
+        },
     ),
     built_in=True,
 )
@@ -74,7 +80,7 @@ def choose_recipe(name: str, aggregation: str, settings: Mapping[str, Any] | Non
             key
             for key, recipe in RECIPES.items()
             if aggregation in recipe.aggregations
-            and all(known.get(setting, value) == value for setting, value in recipe.only_with.items())
+            and all((known.get(setting) or value) == value for setting, value in recipe.only_with.items())
         )
         return next(fitting, PLAIN)
     RECIPES.lookup(name)

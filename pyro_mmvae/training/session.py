@@ -24,7 +24,6 @@ from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.layout import RunWriter, process_rank
-from pyro_mmvae.runs.recipes import PLAIN
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
@@ -67,7 +66,7 @@ class Session:
         self.precision = resolve_precision(config.train.precision, self.device)
         self.data = (splits["train"] if splits else runs.load_split(config, "train")).to(self.device)
         self.val = (splits["val"] if splits else runs.load_split(config, "val")).to(self.device)
-        self.config = config = _suited_to(config, self.data)
+        self.config = config = runs.adapt_recipe(config, len(self.data.names))
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None
@@ -317,12 +316,3 @@ def _first_items(data: MultimodalDataset) -> list[int]:
     """Return the numbers of items that together have every modality: the first with each."""
     present = data.present.cpu()
     return sorted({int(present[:, m].nonzero()[0]) for m in range(present.shape[1]) if bool(present[:, m].any())})
-
-
-def _suited_to(config: Config, data: MultimodalDataset) -> Config:
-    """Return the configuration without its recipe if that compares modalities and the data have only one."""
-    if config.recipe == PLAIN or len(data.names) > 1:
-        return config
-    text = f"recipe {config.recipe!r} compares modalities, got data with one: trained with recipe 'plain'"
-    warnings.warn(f"{data.name}: {text}", UserWarning, stacklevel=4)
-    return runs.without_recipe(config)

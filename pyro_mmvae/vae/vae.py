@@ -31,7 +31,7 @@ from pyro_mmvae.vae.routing import Routing, check_routing
 
 
 class MultimodalVAE(nn.Module):
-    """A multimodal variational autoencoder: a Pyro model and a Pyro guide, with the defaults of the command line.
+    """A multimodal variational autoencoder: a Pyro model and a Pyro guide, with the defaults of the recipe ``plain``.
 
     ``elbo = Trace_ELBO()(vae.model, vae.guide)`` is a module that any torch optimiser trains;
     ``SVI(vae.model, vae.guide, pyro.optim.Adam(…), Trace_ELBO())`` works as well. Both are called with a batch: a
