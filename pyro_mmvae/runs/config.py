@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.model_settings import ModelConfig
@@ -150,14 +151,18 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return result
 
 
-def adapt_recipe(config: Config, num_modalities: int) -> Config:
-    """Return a configuration without its recipe if the data have one modality, since recipes compare several.
+def adapt_recipe(config: Config, data: MultimodalDataset) -> Config:
+    """Return a configuration without its recipe if the data do not suit it.
+
+    Recipes compare modalities, of which there must be two, and draw together what these share, which the effects of
+    covariates must not be a part of.
 
     Args:
         config: The configuration of a run.
-        num_modalities: The number of modalities of the data.
+        data: The data to train on.
     """
-    return config if num_modalities > 1 or config.recipe == PLAIN else without_recipe(config)
+    suits = len(data.names) > 1 and not data.covariate_names
+    return config if suits or config.recipe == PLAIN else without_recipe(config)
 
 
 def without_recipe(config: Config) -> Config:

@@ -51,13 +51,7 @@ RECIPES.register(
             "train.penalties": [{"name": "infonce", "eta": 80.0, "tau": 5.0}],
         },
         aggregations=("wb", "mwb"),
-        # The penalty keeps in the latent all that modalities share, the effects of covariates included.
-        only_with={
-            "model.bound": "subsets",
-            "train.objective": "elbo",
-            "model.network.covariance": "diagonal",
-            "data.covariates": (),
-        },
+        only_with={"model.bound": "subsets", "train.objective": "elbo", "model.network.covariance": "diagonal"},
     ),
     built_in=True,
 )
@@ -80,7 +74,7 @@ def choose_recipe(name: str, aggregation: str, settings: Mapping[str, Any] | Non
             key
             for key, recipe in RECIPES.items()
             if aggregation in recipe.aggregations
-            and all((known.get(setting) or value) == value for setting, value in recipe.only_with.items())
+            and all(known.get(setting, value) == value for setting, value in recipe.only_with.items())
         )
         return next(fitting, PLAIN)
     RECIPES.lookup(name)

@@ -12,7 +12,6 @@ from pyro_mmvae.data.own.values import make_dataset
 from pyro_mmvae.data.tokenizer import TokenizerOption
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 from pyro_mmvae.runs import make_config
-from pyro_mmvae.runs.recipes import PLAIN
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.division import split_data, training_rows
 from pyro_mmvae.training.start import train
@@ -91,8 +90,6 @@ def fit(
     overrides = {"model.aggregation": aggregation, "train.epochs": epochs, "train.seed": seed}
     overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    if covariates is not None:
-        overrides["recipe"] = PLAIN  # as with the setting data.covariates
     config = make_config(None, {**overrides, **_flatten(settings or {})})
     data = make_dataset(
         values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types),

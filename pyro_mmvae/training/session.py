@@ -66,7 +66,7 @@ class Session:
         self.precision = resolve_precision(config.train.precision, self.device)
         self.data = (splits["train"] if splits else runs.load_split(config, "train")).to(self.device)
         self.val = (splits["val"] if splits else runs.load_split(config, "val")).to(self.device)
-        self.config = config = runs.adapt_recipe(config, len(self.data.names))
+        self.config = config = runs.adapt_recipe(config, self.data)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None

@@ -88,7 +88,6 @@ def test_make_config_of_a_barycenter_has_the_contrastive_recipe(aggregation: Any
         {"train.objective": "masked"},
         {"train.objective": {"name": "masked", "delta": 0.5}},
         {"model.network.covariance": "full"},
-        {"data.covariates": ["donor"]},
         {"recipe": "plain"},
     ],
 )

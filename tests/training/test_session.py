@@ -18,7 +18,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae import BarycentricGuide, MultimodalDataset, Run, __version__, aggregations, load, resume, runs, train
+from pyro_mmvae import (
+    BarycentricGuide,
+    MultimodalDataset,
+    Run,
+    __version__,
+    aggregations,
+    fit,
+    load,
+    resume,
+    runs,
+    train,
+)
 from pyro_mmvae.data import register_data
 from pyro_mmvae.runs import RunError, read_config, read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, read_state
@@ -420,3 +431,17 @@ def test_train_recipe_of_barycenters_is_resumed_and_answers(toy_config: Callable
     assert read_metrics(run.path)[-1]["penalties"]["z_infonce"] > 0
     again = resume(run.path, epochs=2, progress=False)
     assert again.encode(items=range(4)).ids.shape == (4,)
+
+
+def test_train_data_with_covariates_leaves_the_recipe_out(elsewhere: Path) -> None:
+    values = {name: np.random.default_rng(m).normal(size=(40, 3)) for m, name in enumerate("ab")}
+    donors = {"donor": np.array(["x", "y"] * 20)}
+    settings = {"train.threads": 1, "train.fit_prior": 0, "model.network": {"hidden": 4}}
+    recipes = [
+        read_config(
+            fit(values, covariates=given, epochs=1, settings=settings, out=elsewhere / name, progress=False).path
+        )
+        for name, given in (("without", None), ("with", donors))
+    ]
+    assert [config.recipe for config in recipes] == ["contrastive", "plain"]
+    assert [config.model.private_size for config in recipes] == [8, 0]
