@@ -62,7 +62,8 @@ def train(
     runs.require_plugins("the configuration", config.plugins, plugins)
     config = config.model_copy(update={"plugins": tuple(dict.fromkeys((*config.plugins, *plugins)))})
     path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
-    runs.check_new(path)  # before the data are opened, which may take long
+    if process_rank() == 0:
+        runs.check_new(path)  # before the data are opened, which may take long
     with ExitStack() as stack:
         if data is None:
             # Only now, so that a mistake leaves nothing behind; the lock on it is kept until the end.

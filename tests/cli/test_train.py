@@ -195,6 +195,21 @@ def test_train_resume_continues_and_refuses_other_settings() -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_train_resume_with_an_edited_setting_is_refused_without_force() -> None:
+    trained("--epochs", "1", "--set", "train.fit_prior=0")
+    file = Path("out/config.yaml")
+    file.write_text(file.read_text().replace("beta: 1.0", "beta: 2.0"))
+    line = refused("train", "--resume", "out", "--epochs", "2")
+    assert line.startswith(
+        "error: out/config.yaml: the settings have changed since the last checkpoint: model.beta: 1.0"
+    )
+    invoke("train", "--resume", "out", "--epochs", "2", "--force", "--quiet")
+    changes = json.loads(Path("out/environment.json").read_text())["resumed"][0]["changes"]
+    assert changes == ["model.beta: 1.0 → 2.0", "train.epochs: 1 → 2"]
+    assert "--force must come with --resume" in refused("train", "--force")
+
+
+@pytest.mark.usefixtures("place")
 def test_train_ctrl_c_saves_and_prints_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.step
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,15 @@ def test_train_classifiers_cache_is_reused_and_repaired(tmp_path: Path, monkeypa
     trained(cache=cache, epochs=1, seed=1)
     trained(cache=cache, epochs=2)
     assert len(fits) == 7
+
+
+def test_train_classifiers_with_a_cache_that_cannot_be_written_warns_and_goes_on() -> None:
+    cache = Path(os.devnull, "cache")
+    with pytest.warns(
+        UserWarning, match=r"/dev/null/cache/classifier-.* cannot be written, continuing without a cache"
+    ):
+        classifiers = trained(cache=cache, epochs=1)
+    assert torch.equal(weights(classifiers), weights(trained(epochs=1)))
 
 
 def test_train_classifiers_cache_of_other_data_is_ignored(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from torch import nn
 
 from pyro_mmvae import load
 from pyro_mmvae.cli import main
+from pyro_mmvae.data import load_data
 from pyro_mmvae.files import read_npz, write_text
 from pyro_mmvae.reports import draw_run
 from pyro_mmvae.run_files import RunFiles, UnsafePathError
@@ -191,6 +192,12 @@ def test_commands_on_special_files_fail_in_one_line_at_once(run: Path, kind: str
     assert not Path("new").exists()
 
 
+def test_load_data_of_a_fifo_in_an_option_raises_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    with pytest.raises(ValueError, match=r"fifo\.png: data must be regular files and folders, got a FIFO"):
+        load_data("polymnist-mini", "val", modalities=1, val_size=10, photographs=(str(tmp_path / "fifo.png"),))
+
+
 SIZES = [
     ("latent_size: 2", "latent_size: 1000000000000"),
     ("latent_size: 2", "latent_size: 9999999999999999999"),
@@ -219,6 +226,8 @@ STATES: list[tuple[dict[str, Any], str]] = [
     ({"modality_specs": [1]}, "modality_specs must be a mapping, got list"),
     ({"modality_specs": {"gauge": {"evil": 1}}}, "evil"),
     ({"covariate_names": 3}, "covariate_names must be a mapping, got int"),
+    ({"best": "high"}, "best must be a number, got str"),
+    ({"config": [1]}, "config must be a mapping, got list"),
 ]
 
 
@@ -285,6 +294,17 @@ def test_prior_of_hostile_arrays_raises_one_line(run: Path, change: dict[str, An
         opened.prior("fitted")
     assert "\n" not in str(error.value)
     assert "prior.npz" in str(error.value)
+
+
+def test_resume_of_a_hostile_state_raises_one_line(run: Path) -> None:
+    file = run / "checkpoint.safetensors"
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        state = json.loads(opened.metadata()["pyro_mmvae"])
+    for change in ({"config": 3}, {"schedule": [1]}, {"stopping": "x"}, {"accepted": {}}, {"seconds": True}):
+        save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state | change)})
+        with pytest.raises(CheckpointError, match=f"{next(iter(change))} must be a"):
+            resume(run, epochs=3)
 
 
 def test_check_run_id_refuses_the_checkpoint_of_another_run_of_the_same_shapes(tmp_path: Path) -> None:
