@@ -62,7 +62,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--refine", type=click.IntRange(0), default=0, metavar="STEPS", show_default="no refinement",
-    help="Refine the posterior of some items by STEPS gradient steps each, such as 200, and compare log likelihoods "
+    help="Refine the posterior of some items by STEPS gradient steps each, such as 400, and compare log likelihoods "
     "and k-hat of the guide with those of the refined posteriors.",
 )  # fmt: skip
 @click.option(
@@ -72,7 +72,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 @click.option(
     "--reference-items", type=click.IntRange(0), default=0, show_default=True,
     help="Number of the items of --refine whose exact posterior is sampled by Hamiltonian Monte Carlo (NUTS), which "
-    "takes a minute or so per item.",
+    "takes about a minute per item and subset.",
 )  # fmt: skip
 @click.option(
     "--quality/--no-quality", default=True, show_default=True,

@@ -179,7 +179,7 @@ def _unfit(
         Finding(
             "unfit guide",
             f"log likelihoods given {', '.join(key[0]) or 'nothing'} are lower bounds: k-hat is above its threshold "
-            f"for {share:.0%} of the items{_median(medians.get(key))}; pyro-mmvae evaluate RUN --refine 200 compares "
+            f"for {share:.0%} of the items{_median(medians.get(key))}; pyro-mmvae evaluate RUN --refine 400 compares "
             "them with those of refined posteriors",
             # No setting is advised: in a latent of many dimensions mixtures have larger k-hat than single barycenters.
             "",
