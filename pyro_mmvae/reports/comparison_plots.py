@@ -237,4 +237,5 @@ def _plot_forest(axis: Axes, differences: Mapping[Key, Difference], styles: Mapp
     else:
         axis.set_yticks(range(len(styles)), list(styles))
     axis.set_ylim(len(views) * group - 1.0, -1.0)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # the labels of small differences are long
     axis.grid(visible=False, axis="y")

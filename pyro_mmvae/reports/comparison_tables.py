@@ -143,6 +143,8 @@ def _difference_section(
     lines += [_describe_differences(baseline, differences), ""]
     for name, table in difference_tables(rows, differences).items():
         lines += _markdown_table(name, table)
+    if any(key.metric == "log_likelihood" for key in differences):
+        lines += ["Log likelihoods are lower bounds of different tightness: their differences do not rank models.", ""]
     if others := other_data(cells, baseline):
         lines += [f"Trained with other settings of the data than {baseline}: {'; '.join(others)}.", ""]
     return lines
