@@ -21,6 +21,8 @@ from pyro_mmvae.runs.layout import read_config as read_config
 from pyro_mmvae.runs.layout import write_arrays as write_arrays
 from pyro_mmvae.runs.layout import write_evaluation as write_evaluation
 from pyro_mmvae.runs.layout import write_table as write_table
+from pyro_mmvae.runs.plugins import import_plugins as import_plugins
+from pyro_mmvae.runs.plugins import require_plugins as require_plugins
 from pyro_mmvae.runs.resolution import UNKEPT_DATA as UNKEPT_DATA
 from pyro_mmvae.runs.resolution import load_split as load_split
 from pyro_mmvae.runs.resolution import read_specs as read_specs
@@ -28,7 +30,6 @@ from pyro_mmvae.runs.resolution import resolve as resolve
 from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import Run as Run
 from pyro_mmvae.runs.run import build_vae as build_vae
-from pyro_mmvae.runs.run import import_plugins as import_plugins
 from pyro_mmvae.runs.run import load_run as load_run
 
 load = load_run  # the public name, pyro_mmvae.load
