@@ -32,7 +32,9 @@ from pyro_mmvae.reports.texts import break_lines, legend_label, text_width
 _MAX_LABELLED = 8  # the largest number of lines with names beside them; more have a legend
 _TITLE_LETTERS = 34  # which are about as wide as a panel without its labels
 _WIDTH = 2.8  # the width of a panel without the names of rows in inches
+_SINGLE = 4.0  # the least width of a figure of one panel in inches
 _SUPTITLE_LETTERS_PER_INCH = 12
+_SUPTITLE_LINE = 0.17  # the height of a line of the title of a figure in inches
 _ROW = 0.17  # the height of a difference in inches
 _LEGEND = 0.6  # the height of the legend of many lines in inches
 _SHIFT = 0.06  # the horizontal distance of two lines, in modalities given
@@ -74,7 +76,7 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     keys = [key for key in keys if key not in dots] + dots
     has_legend = len(names) > _MAX_LABELLED
     height = max(2.6, 0.9 + _ROW * len(names) if dots else 0) + (_LEGEND if has_legend else 0)
-    figure, axes = make_panels(len(keys), (_panel_width(names), height))
+    figure, axes = make_panels(len(keys), (_panel_width(names, len(keys)), height))
     for axis, key in zip(axes, keys, strict=True):
         label = metric_label(key[0], attributes=_has_attributes(cells))
         if key in dots:
@@ -88,9 +90,10 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     return figure
 
 
-def _panel_width(names: Sequence[str]) -> float:
-    """Return the width of a panel with the names of the rows beside it, in inches."""
-    return _WIDTH + max(text_width(name, LABEL_POINTS) for name in names)
+def _panel_width(names: Sequence[str], panels: int) -> float:
+    """Return the width of each of some panels with the names of the rows beside it, in inches."""
+    width = _WIDTH + max(text_width(name, LABEL_POINTS) for name in names)
+    return max(width, _SINGLE) if panels == 1 else width
 
 
 def _chosen(keys: Sequence[tuple[str, str]], metric: str | None, protocol: str | None) -> list[tuple[str, str]]:
@@ -119,9 +122,10 @@ def _title(key: tuple[str, str], views: int = 0) -> str:
 
 
 def _set_suptitle(figure: Figure, text: str) -> None:
-    """Set the title of a figure, in lines that are not wider than the figure."""
-    letters = int(_SUPTITLE_LETTERS_PER_INCH * figure.get_figwidth())
-    figure.suptitle("\n".join(break_lines(text, letters)))
+    """Set the title of a figure, in lines that are not wider than the figure, which is made higher by them."""
+    lines = break_lines(text, int(_SUPTITLE_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle("\n".join(lines))
+    figure.set_figheight(figure.get_figheight() + _SUPTITLE_LINE * len(lines))
 
 
 def _describe_bars(rows: Sequence[Row]) -> str:
@@ -202,7 +206,7 @@ def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, pr
     # Every row has the style of the plot of means, in which the baseline has one, too.
     styles = {label: line_style(number) for number, label in enumerate(every_name) if label in compared}
     groups = max(len({key.views for key in differences if key[2:4] == panel}) for panel in keys)
-    size = _panel_width(list(styles)), max(1.9, 1.0 + _ROW * groups * (len(styles) + 1))
+    size = _panel_width(list(styles), len(keys)), max(1.9, 1.0 + _ROW * groups * (len(styles) + 1))
     figure, axes = make_panels(len(keys), size)
     for axis, panel in zip(axes, keys, strict=True):
         shown = {key: difference for key, difference in differences.items() if key[2:4] == panel}
