@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from pyro_mmvae import experiments, load, reports
 from pyro_mmvae.cli import main
-from pyro_mmvae.cli.check import _label
+from pyro_mmvae.cli.check import _dependence, _label
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation import EvaluationOptions, masking
 from pyro_mmvae.evaluation.inference_data import read_inference_data
 from pyro_mmvae.experiments.compare import Cell, parse_variants
@@ -190,6 +192,8 @@ def test_ppc_given_raw_and_sbc_are_stored(
         metrics = {row["metric"] for row in csv.DictReader(file)}
     assert {"sbc_overall_p_value", "posterior_sbc_overall_p_value", "lc2st_p_value", "ppc_pit_p_value"} <= metrics
     assert all((run / "plots" / f"ppc-{name}.png").exists() for name in ("sbc", "posterior-sbc"))
+    grouped = CliRunner().invoke(main, [*words, "--given", "m0", "--groups", "donor"])
+    assert grouped.stderr.strip().endswith("--groups must be a covariate (none), got 'donor'")
     useless = CliRunner().invoke(main, [*words, "--given", "all", "--posterior-sbc"])
     assert (useless.exit_code, useless.stderr.count("\n")) == (2, 1)
     assert "--posterior-sbc must have a --given that names some modalities and leaves others" in useless.stderr
@@ -197,6 +201,16 @@ def test_ppc_given_raw_and_sbc_are_stored(
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
     assert "--given must name modalities of the run (m0, m1, m2), got 'm9'" in wrong.stderr
     assert "unknown statistic 'skew'" in CliRunner().invoke(main, [*words[:-2], "skew"]).stderr
+
+
+def test_dependence_of_groups_counts_unknown_categories_as_groups_of_one() -> None:
+    donors = torch.tensor([1, 0, 1, -1, -1])
+    data = MultimodalDataset(
+        {"a": torch.zeros(5, 1)}, None, torch.ones(5, 1, dtype=torch.bool), "toy", "test",
+        covariates={"donor": donors}, covariate_names={"donor": ("A", "B")},
+    )  # fmt: skip
+    assert _dependence(data, None) == {}
+    assert _dependence(data, "donor")[""].tolist() == [1, 0, 1, -4, -5]
 
 
 def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) -> None:
