@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args, get_type_hints
@@ -314,6 +315,17 @@ def _allows_type(hint: Any, allowed: type) -> bool:
     return hint in {Any, allowed} or any(_allows_type(part, allowed) for part in get_args(hint))
 
 
+def _paths_in(values: Iterable[object]) -> Iterator[Path]:
+    """Yield the paths that options hold, which :func:`resolve_options` has made absolute."""
+    for value in values:
+        if isinstance(value, str):
+            with suppress(OSError, ValueError):  # a text that cannot be a path
+                if Path(value).is_absolute() and Path(value).exists():
+                    yield Path(value)
+        elif isinstance(value, (list, tuple)):
+            yield from _paths_in(value)
+
+
 def load_data(
     name: str = "polymnist-mini", split: str = "train", *, cache: bool = True, **options: object
 ) -> MultimodalDataset:
@@ -347,7 +359,7 @@ def load_data(
     missing = Missing(**shared)
     loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
     location = () if path is None else (path,)
-    if path is not None:
-        refuse_special_files(path)
+    for place in [*location, *_paths_in(loader_options.values())]:
+        refuse_special_files(place)
     data = entry.loader(*location, None if every else split, cache=cache, **loader_options)
     return missing.apply(replace(data, split="all") if every else data, (*entry.splits, *["all"] * every))
