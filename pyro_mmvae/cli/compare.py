@@ -43,7 +43,8 @@ _RECONSTRUCTED, _VARIED = 300, 50
 )  # fmt: skip
 @click.option(
     "--quality/--no-quality", default=True, show_default=True,
-    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances, precision, recall, density, coverage "
+    "and diversity.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",

@@ -27,8 +27,9 @@ _LABELS = {
 _PANEL_COLUMNS = 4
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
-    "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess", "khat", "khat_share",
-    "mse", "ssim", "exact_match", "frechet_classifier", "frechet_conditional", "diversity", "fid", "kl", "active_units",
+    "probe", "coherence", "agreement", "agreement_pairs", "agreement_label", "joint_coherence", "log_likelihood",
+    "log_likelihood_se", "ess", "khat", "khat_share", "mse", "ssim", "exact_match", "frechet_classifier",
+    "frechet_conditional", "precision", "recall", "density", "coverage", "diversity", "fid", "kl", "active_units",
     "expert_kl",
 )  # fmt: skip
 
