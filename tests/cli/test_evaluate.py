@@ -301,6 +301,28 @@ def test_compare_variants_trains_each_with_its_settings(config: Path, elsewhere:
     assert "2 cells, 2 already finished" in again.stderr
 
 
+def test_compare_sweep_trains_each_value_and_draws_the_front(config: Path, elsewhere: Path) -> None:
+    out = elsewhere / "sweep"
+    words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(out), "--quiet"]
+    words += ["--likelihood-items", "0", "--sweep", "model.beta=0.5,2"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    betas = {path.name: load(path).config.model.beta for path in sorted(out.iterdir()) if path.is_dir()}
+    assert betas == {"wb-beta_0.5-seed0": 0.5, "wb-beta_2-seed0": 2.0}
+    with (out / "sweep.csv").open(newline="") as file:
+        table = {row["model.beta"]: row for row in csv.DictReader(file)}
+    rows = rows_of(out / "wb-beta_2-seed0")
+    singles = [float(r["value"]) for r in rows if r["metric"] == "frechet_conditional" and r["views"] == "1"]
+    assert float(table["2"]["frechet_conditional"]) == pytest.approx(sum(singles) / len(singles))
+    assert "True" in {row["pareto"] for row in table.values()}
+    assert (out / "sweep.png").exists()
+    assert (out / "sweep.md").read_text(encoding="utf-8") in result.output
+    wrong = CliRunner().invoke(main, [*words, "--no-quality"])
+    assert (wrong.exit_code, "--sweep must have figures of quality" in wrong.output) == (2, True)
+    unknown = CliRunner().invoke(main, [*words[:-1], "model.gamma=1,2"])
+    assert (unknown.exit_code, "gamma" in unknown.stderr) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

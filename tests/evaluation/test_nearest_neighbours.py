@@ -11,7 +11,7 @@ from pyro_mmvae.evaluation.nearest_neighbours import fidelity, neighbour_radii
 
 
 def line(*points: float) -> Tensor:
-    return torch.tensor(points)[:, None]
+    return torch.tensor(points, dtype=torch.float64)[:, None]
 
 
 def plain(real: Tensor, generated: Tensor, k: int) -> dict[str, float]:
