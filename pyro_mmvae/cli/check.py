@@ -15,9 +15,11 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     picture_options,
     plain_errors,
     plugin_option,
+    plugin_words,
     quiet_option,
     split_names,
     threads_option,
@@ -102,8 +104,9 @@ def ppc(
     from pyro_mmvae.evaluation.inference_data import write_inference_data
     from pyro_mmvae.evaluation.ppc import choose_conditions
 
-    runs.import_plugins(plugins)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     settings = {name: options.pop(name) for name in _DATA_SETTINGS}
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     with use_threads(threads):
@@ -120,14 +123,14 @@ def ppc(
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)
     for file in files:
-        click.echo(reports.ppc_table(file, every_statistic=every_statistic or bool(options["statistics"])))
-        click.echo("")
+        echo(reports.ppc_table(file, every_statistic=every_statistic or bool(options["statistics"])))
+        echo("")
     for note in _advice(opened, rows):
-        click.echo(f"note: {note}")
-    click.echo(f"  {run_files.check_table}")
+        echo(f"note: {note}")
+    echo(f"  {run_files.check_table}")
     for file in files:
         drawn = reports.draw_ppc(file, folder=run_files.plots, **pictures)
-        click.echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
+        echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
 
 
 def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:
@@ -144,7 +147,7 @@ def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:
     names = [n for n in opened.names if n in off and location_likelihood(likelihoods[n]) is not None]
     if not names or RunFiles(opened.path).calibration.exists():
         return []
-    command = shlex.join(["pyro-mmvae", "calibrate", str(opened.path)])
+    command = shlex.join(["pyro-mmvae", "calibrate", str(opened.path), *plugin_words(opened.config.plugins)])
     return [f"intervals of {', '.join(names)} do not cover what they say; '{command}' sets the scales of likelihoods"]
 
 

@@ -12,6 +12,7 @@ import click
 
 from pyro_mmvae.cli.common import (
     config_options,
+    echo,
     picture_options,
     plain_errors,
     plugin_option,
@@ -99,7 +100,14 @@ def compare(
     """
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import make_cells, parse_sweeps, parse_variants, run_cell, sweep_variants
+    from pyro_mmvae.experiments import (
+        claim_cells,
+        make_cells,
+        parse_sweeps,
+        parse_variants,
+        run_cell,
+        sweep_variants,
+    )
     from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
@@ -122,30 +130,34 @@ def compare(
     )  # fmt: skip
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
-    click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
+    echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
     outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
     if outdated:
-        click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
+        echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
+
+    def waits(cell: Any) -> None:
+        echo(f"{cell.path} is run by another process: waiting for it", err=True)
+
     started = time.monotonic()
     try:
-        for number, cell in enumerate(unfinished):
+        for number, cell in enumerate(claim_cells(unfinished, options, waits)):
             run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
-            click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
+            echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
     except training.Interrupted as stop:
-        click.echo(f"{stop}\nrepeat the command to continue", err=True)
-        sys.exit(130)
+        echo(f"{stop}\nrepeat the command to continue", err=True)
+        sys.exit(128 + stop.number)
     except training.TrainingError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(1)
     except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
         raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     for file in reports.draw_comparison(out, [cell.path for cell in cells], command, baseline=baseline, **pictures):
-        click.echo(f"  {file}")
+        echo(f"  {file}")
     if sweeps:
         lines = {name: (point.variant, point.values) for name, point in points.items()}
         for file in reports.draw_sweep(out, [cell.path for cell in cells], lines, command, **pictures):
-            click.echo(f"  {file}")
-        click.echo((out / "sweep.md").read_text(encoding="utf-8"))
-    click.echo((out / "comparison.md").read_text(encoding="utf-8"))
+            echo(f"  {file}")
+        echo((out / "sweep.md").read_text(encoding="utf-8"))
+    echo((out / "comparison.md").read_text(encoding="utf-8"))

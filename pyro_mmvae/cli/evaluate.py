@@ -13,8 +13,10 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     picture_options,
     plain_errors,
+    plugin_option,
     quiet_option,
     threads_option,
 )
@@ -107,6 +109,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="RUN, or RUN/on-NAME for other items",
     help="Folder to write the folders evaluation and plots to.",
 )  # fmt: skip
+@plugin_option("data sets or other parts")
 @picture_options()
 @changed_data_option
 @threads_option
@@ -120,6 +123,7 @@ def evaluate(
     out: Path | None,
     mask: float | None,
     mask_items: int,
+    plugins: tuple[str, ...],
     pictures: dict[str, Any],
     allow_changed_data: bool,
     threads: int | None,
@@ -142,9 +146,11 @@ def evaluate(
     from pyro_mmvae.inference import select_items
     from pyro_mmvae.run_files import read_metrics
 
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     if opened.prior_note is not None:
-        click.echo(f"note: {opened.prior_note}", err=True)
+        echo(f"note: {opened.prior_note}", err=True)
     prior = None if opened.prior_note is not None else opened.fitted_prior
     test, is_other = choose_data(opened, numbers)
     if items is not None:
@@ -175,13 +181,13 @@ def evaluate(
     rows = [row.as_row() for row in result.rows]
     runs.write_evaluation(out, rows, {**about, **result.summary()}, result.arrays, imputation)
     files = runs.RunFiles(out)
-    click.echo(reports.table(out))
+    echo(reports.table(out))
     if imputation:
-        click.echo("\n" + reports.imputation_report(out))
+        echo("\n" + reports.imputation_report(out))
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
         *reports.draw_evaluation(out, **pictures),
         *reports.write_imputation(out, **pictures),
     ]:
-        click.echo(f"  {file}")
+        echo(f"  {file}")

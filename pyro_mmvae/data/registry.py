@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
+from pyro_mmvae._bounded import refuse_special_files
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.options import check_split
@@ -320,5 +321,7 @@ def load_data(
     missing = Missing(**shared)
     loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
     location = () if path is None else (path,)
+    if path is not None:
+        refuse_special_files(path)
     data = entry.loader(*location, None if every else split, cache=cache, **loader_options)
     return missing.apply(replace(data, split="all") if every else data, (*entry.splits, *["all"] * every))

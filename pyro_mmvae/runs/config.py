@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pyro_mmvae._bounded import TextError, load_yaml, read_text, refuse_links
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.model_settings import ModelConfig
@@ -19,6 +20,8 @@ from pyro_mmvae.runs.train_settings import TrainConfig
 
 RUN_FOLDER = "./"
 """The beginning of the names of data in the directory of the run itself."""
+
+_SHOWN = 80  # the number of characters of a value in a message
 
 _NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
@@ -59,7 +62,11 @@ class Config(Section):
     data: DataConfig = Field(DataConfig(), description="The data and the options of its loader.")
     model: ModelConfig = Field(ModelConfig(), description="The generative model and the guide.")
     train: TrainConfig = Field(TrainConfig(), description="The optimization and the machine.")
-    plugins: tuple[str, ...] = Field((), description="Python modules to import first, which register parts.")
+    plugins: tuple[str, ...] = Field(
+        (),
+        description="Modules or installed plugins that register parts: a "
+        "record of --plugin, as no file can have them imported.",
+    )
     recipe: str = Field(
         "plain",
         description="Recipe whose settings replace the defaults: its name, or auto for that of the aggregation, which "
@@ -153,9 +160,11 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"{item!r} is not of the form section.key=value, such as train.lr=1e-3")
         try:
-            overrides[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"{key}: cannot read {text!r} as a value") from None
+            overrides[key.strip()] = load_yaml(text)
+        except TextError as error:
+            shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+            reason = "" if str(error) == "not valid YAML" else f": {error}"
+            raise ConfigError(f"{key}: cannot read {shown} as a value{reason}") from None
     return overrides
 
 
@@ -170,19 +179,22 @@ def _with_absolute_data(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     name = data.get("name") if isinstance(data, dict) else None
     if not isinstance(name, str) or not name.startswith(RUN_FOLDER) or not RunFiles(path.parent).environment.exists():
         return tree
-    return {**tree, "data": {**tree["data"], "name": str(path.resolve().parent / name)}}
+    try:
+        place = RunFiles(path.resolve().parent).place(*Path(name).parts)
+        refuse_links(place)
+    except ValueError as error:
+        raise ConfigError(f"{path}: data.name must be a folder in the run directory, got {name!r}: {error}") from None
+    return {**tree, "data": {**tree["data"], "name": str(place)}}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        raise ConfigError(f"{path}{where}: not valid YAML") from None
+    except TextError as error:
+        raise ConfigError(f"{path}{error.where}: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
