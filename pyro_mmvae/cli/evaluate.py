@@ -37,6 +37,10 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of training items for the linear probes.",
 )  # fmt: skip
 @click.option(
+    "--probe-draws", type=click.IntRange(1), default=5, show_default=True,
+    help="Number of posterior draws per test item for the linear probe of single draws.",
+)  # fmt: skip
+@click.option(
     "--likelihood-items", type=click.IntRange(0), default=500, show_default=True,
     help="Number of test items for log likelihoods; 0 leaves them out.",
 )  # fmt: skip

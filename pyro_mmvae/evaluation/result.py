@@ -19,6 +19,7 @@ class EvaluationOptions:
     Attributes:
         subsets: The largest number of subsets of modalities, stratified by size.
         probe_points: The number of training items of the linear probe.
+        probe_draws: The number of draws per test item of the read-out ``draw`` of the linear probe, at least 1.
         likelihood_items: The number of test items for log likelihoods; with 0 they are left out.
         samples: The number K of draws per item for log likelihoods.
         likelihood_subsets: The subsets for log likelihoods: ``ends``, each modality alone and all of them, or ``all``
@@ -40,6 +41,7 @@ class EvaluationOptions:
 
     subsets: int = 31
     probe_points: int = 5000
+    probe_draws: int = 5
     likelihood_items: int = 500
     samples: int = 64
     likelihood_subsets: str = "ends"
@@ -58,9 +60,11 @@ class EvaluationOptions:
         """Check the options.
 
         Raises:
-            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, or there are fewer than two draws for
-                the diversity.
+            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, there are fewer than two draws for
+                the diversity, or none for the probe.
         """
+        if self.probe_draws < 1:
+            raise ValueError(f"probe_draws must be at least 1, got {self.probe_draws}")
         if self.likelihood_subsets not in {"ends", "all"}:
             raise ValueError(f"likelihood_subsets must be 'ends' or 'all', got {self.likelihood_subsets!r}")
         if self.diversity_draws < 2:
@@ -69,7 +73,7 @@ class EvaluationOptions:
     def count_parts(self, labelled: bool) -> int:
         """Return the number of parts of an evaluation, for progress bars."""
         optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
-        return 1 + 4 * labelled + sum(optional)
+        return 1 + 6 * labelled + sum(optional)
 
 
 @dataclass(frozen=True)

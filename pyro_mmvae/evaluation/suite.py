@@ -29,7 +29,7 @@ from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
 from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
-from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
+from pyro_mmvae.evaluation.probe import PROBES, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.residuals import residuals
@@ -160,12 +160,12 @@ class _Suite:
         rows = self.train.labelled.nonzero()[:, 0].tolist()
         points = [rows[number] for number in _choose_items(len(rows), options.probe_points, options.seed)]
         experts = encode_dataset(vae, self.train.subset(points))
-        for protocol in PROTOCOLS:
-            with self.parts(f"probe, {protocol}"):
+        for readout, protocol in PROBES:
+            with self.parts(f"probe, {protocol}" if readout == "mean" else f"probe, {readout}"):
                 self.rows += linear_probe(
                     vae, experts, train_labels[points], test_experts, labels, subsets=self.subsets,
-                    label_names=self.test.label_names, protocol=protocol, points=options.probe_points,
-                    seed=options.seed,
+                    label_names=self.test.label_names, protocol=protocol, readout=readout, draws=options.probe_draws,
+                    points=options.probe_points, seed=options.seed,
                 )  # fmt: skip
         with self.parts("classifiers"):
             self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.styles import line_style
-from pyro_mmvae.reports.texts import legend_label, plain_text
+from pyro_mmvae.reports.texts import legend_label, plain_text, protocol_label
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
@@ -139,7 +139,8 @@ def _markdown(
     if command:
         lines += [f"`{command}`", ""]
     for (metric, protocol), table in tables.items():
-        lines += [f"**{metric}**" + (f" ({protocol})" if protocol else ""), ""]
+        label = protocol_label(metric, protocol)
+        lines += [f"**{metric}**" + (f" ({label})" if label else ""), ""]
         lines += ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
         lines += [f"| {name} | " + " | ".join(texts) + " |" for name, *texts in table.itertuples()]
         lines.append("")
@@ -160,7 +161,8 @@ def _latex(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
     """Return the tables as LaTeX, one ``table`` each."""
     texts = []
     for (metric, protocol), table in tables.items():
-        caption = _escape(f"{metric}" + (f" ({protocol})" if protocol else ""))
+        label = protocol_label(metric, protocol)
+        caption = _escape(f"{metric}" + (f" ({label})" if label else ""))
         escaped = table.map(lambda text: text.replace("±", "$\\pm$").replace("-", "$-$")).rename(index=_escape)
         texts.append(escaped.to_latex(escape=False, caption=caption, column_format="l" + "r" * len(table.columns)))
     return "\n".join(texts)
@@ -190,7 +192,7 @@ def _plot(rows: list[dict[str, Any]], file: Path) -> None:
     names = list(dict.fromkeys(map(_label, rows)))
     for axis, key in zip(axes, panels, strict=False):
         _plot_panel(axis, [row for row in rows if (row["metric"], row["protocol"]) == key], names)
-        axis.set_title("\n".join([key[0], *textwrap.wrap(key[1], 44)]), fontsize=8)
+        axis.set_title("\n".join([key[0], *textwrap.wrap(protocol_label(*key), 44)]), fontsize=8)
     for axis in axes[len(panels) :]:
         axis.axis("off")
     figure.legend(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.reports.files import save_figure
 from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
-from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
+from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text, protocol_label
 from pyro_mmvae.run_files import RunFiles, split_names
 
 _LEGEND_ROWS, _LEGEND_LETTERS = 25, 24
@@ -71,8 +71,9 @@ def table(path: Path) -> str:
         for protocol, means in summary["means_by_views"].get(metric, {}).items():
             values = {int(views): value for views, value in means.items()}
             max_views = max(max_views, *values)
-            notes += [] if protocol in notes else [protocol]
-            rows.append((f"{metric} [{notes.index(protocol) + 1}]", values))
+            note = protocol_label(metric, protocol)
+            notes += [] if note in notes else [note]
+            rows.append((f"{metric} [{notes.index(note) + 1}]", values))
     first = max((len(name) for name, _ in rows), default=0)
     lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(max_views + 1))]
     for name, values in rows:
@@ -168,7 +169,7 @@ def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path
     for metric in (metric for metric in _LABELS if metric in means):
         for label, values in means[metric].items():
             protocol, _, target = label.partition(", of ") if metric == "log_likelihood" else (label, "", "")
-            panels.setdefault((metric, target), {})[protocol] = values
+            panels.setdefault((metric, target), {})[protocol_label(metric, protocol)] = values
     columns = min(max(len(panels), 1), _PANEL_COLUMNS)
     height = -(-max(len(panels), 1) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")
