@@ -46,7 +46,12 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--samples", type=click.IntRange(1), default=64, show_default=True,
-    help="Number of importance samples per item for log likelihoods.",
+    help="Number of importance samples per item for log likelihoods to begin with.",
+)  # fmt: skip
+@click.option(
+    "--max-samples", type=click.IntRange(1), default=512, show_default=True,
+    help="Largest number of importance samples per item, up to which --samples is doubled until the log likelihood "
+    "stands.",
 )  # fmt: skip
 @click.option(
     "--likelihood-subsets", type=click.Choice(["ends", "all"]), default="ends", show_default=True,

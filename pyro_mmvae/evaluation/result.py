@@ -21,7 +21,8 @@ class EvaluationOptions:
         probe_points: The number of training items of the linear probe.
         probe_draws: The number of draws per test item of the read-out ``draw`` of the linear probe, at least 1.
         likelihood_items: The number of test items for log likelihoods; with 0 they are left out.
-        samples: The number K of draws per item for log likelihoods.
+        samples: The number K of draws per item for log likelihoods to begin with.
+        max_samples: The largest number of draws per item, up to which K is doubled until the log likelihood stands.
         likelihood_subsets: The subsets for log likelihoods: ``ends``, each modality alone and all of them, or ``all``
             chosen subsets.
         khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
@@ -44,6 +45,7 @@ class EvaluationOptions:
     probe_draws: int = 5
     likelihood_items: int = 500
     samples: int = 64
+    max_samples: int = 512
     likelihood_subsets: str = "ends"
     khat_items: int = 100
     khat_samples: int = 1000
@@ -123,6 +125,11 @@ class Evaluation:
         } | ({} if self.masked is None else {"imputation": self.masked.summary()})
 
 
+_LIKELIHOODS = {
+    "log_likelihood", "log_likelihood_se", "ess", "log_likelihood_samples", "log_likelihood_stands",
+}  # fmt: skip
+
+
 def _separate_target(row: Metric) -> str:
     """Return the target if rows of different targets are different quantities, or ``""`` if they are repetitions."""
-    return row.target if row.metric in {"log_likelihood", "log_likelihood_se", "ess"} else ""
+    return row.target if row.metric in _LIKELIHOODS else ""

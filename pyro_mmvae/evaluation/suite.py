@@ -196,7 +196,7 @@ class _Suite:
             self.rows += held_out_log_likelihood(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
                 subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
-                seed=options.seed,
+                max_samples=options.max_samples, seed=options.seed,
             )  # fmt: skip
 
     def pareto_k(self) -> None:

@@ -74,7 +74,8 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per aggregation, variant, metric, protocol and number of modalities given.
 
     ``se`` is the standard error over seeds. ``se_items``, which only log likelihoods have, is that over the test items;
-    all seeds are evaluated on the same items, so it does not shrink with their number.
+    all seeds are evaluated on the same items, so it does not shrink with their number. ``stands`` is the share of
+    estimates of log likelihoods that stand.
     """
     values: dict[tuple[tuple[str, str], str, str, int], list[float]] = {}
     for cell in cells:
@@ -95,9 +96,10 @@ def _summarise(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "se": float(np.std(replicates, ddof=1) / math.sqrt(len(replicates))) if len(replicates) > 1 else math.nan,
             "se_items": float(np.mean(values.get((name, f"{metric}_se", protocol, views), math.nan))),
             "seeds": len(replicates),
+            "stands": float(np.mean(values.get((name, f"{metric}_stands", protocol, views), math.nan))),
         }
         for (name, metric, protocol, views), replicates in values.items()
-        if not metric.endswith("_se")
+        if not metric.endswith(("_se", "_stands"))
     ]
 
 
@@ -146,6 +148,8 @@ def _markdown(
         lines.append("")
     if any(not math.isnan(row["se_items"]) for row in rows):
         lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
+    if any(row["stands"] < 1 for row in rows):
+        lines += ["≥: estimates that do not stand with the samples they had, bounds that do not rank the rows.", ""]
     for name, words in {cell["variant"]: cell["variant_settings"] for cell in cells if "variant" in cell}.items():
         lines.append(f"Variant {name}: {'`' + shlex.join(words) + '`' if words else 'no further settings'}.  ")
     seeds = sorted({cell["train_seed"] for cell in cells})
@@ -163,9 +167,16 @@ def _latex(tables: dict[tuple[str, str], pd.DataFrame]) -> str:
     for (metric, protocol), table in tables.items():
         label = protocol_label(metric, protocol)
         caption = _escape(f"{metric}" + (f" ({label})" if label else ""))
-        escaped = table.map(lambda text: text.replace("±", "$\\pm$").replace("-", "$-$")).rename(index=_escape)
+        escaped = table.map(
+            lambda text: text.replace("±", "$\\pm$").replace("≥", "$\\geq$").replace("-", "$-$")
+        ).rename(index=_escape)
         texts.append(escaped.to_latex(escape=False, caption=caption, column_format="l" + "r" * len(table.columns)))
     return "\n".join(texts)
+
+
+def _formula(text: str) -> str:
+    """Return the figures of a cell with LaTeX's signs."""
+    return text.replace("±", "$\\pm$").replace("≥", "$\\geq$").replace("-", "$-$")
 
 
 def _escape(text: str) -> str:
@@ -179,7 +190,7 @@ def _cell(row: dict[str, Any], digits: int) -> str:
     """Return a mean with its standard errors over seeds and, in brackets, over items."""
     error = "" if math.isnan(row["se"]) else f" ± {row['se']:.{digits}f}"
     items = "" if math.isnan(row["se_items"]) else f" (± {row['se_items']:.{digits}f})"
-    return f"{row['mean']:.{digits}f}{error}{items}"
+    return f"{'≥ ' if row['stands'] < 1 else ''}{row['mean']:.{digits}f}{error}{items}"
 
 
 def _plot(rows: list[dict[str, Any]], file: Path) -> None:
