@@ -12,6 +12,9 @@ import click
 
 from pyro_mmvae.cli.common import config_options, plain_errors, plugin_option, quiet_option, read_config, split_names
 
+# Structural similarity and repeated draws cost the most, and their means over items are precise with few of them.
+_RECONSTRUCTED, _VARIED = 300, 50
+
 
 @click.command()
 @click.option(
@@ -34,6 +37,15 @@ from pyro_mmvae.cli.common import config_options, plain_errors, plugin_option, q
     help="Number of test items for log likelihoods; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
+    "--generated-items", type=click.IntRange(1), default=1000, show_default=True,
+    help="Largest number of test items from which other modalities are generated, to judge coherence and quality. "
+    "They should outnumber the 128 features of the classifiers.",
+)  # fmt: skip
+@click.option(
+    "--quality/--no-quality", default=True, show_default=True,
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
     help="Folder of the comparison, with one run directory per aggregation and seed.",
 )  # fmt: skip
@@ -49,6 +61,8 @@ def compare(
     data: str | None,
     epochs: int | None,
     likelihood_items: int,
+    generated_items: int,
+    quality: bool,
     out: Path,
     quiet: bool,
 ) -> None:
@@ -71,7 +85,11 @@ def compare(
         for variant, words in settings.items()
         for seed in range(seeds)
     }
-    options = EvaluationOptions(likelihood_items=likelihood_items, khat_items=0, quality=False, diagnostics=False)
+    options = EvaluationOptions(
+        likelihood_items=likelihood_items, khat_items=0, diagnostics=False, coherence_items=generated_items,
+        quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,
+        frechet_items=generated_items,
+    )  # fmt: skip
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
     click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)

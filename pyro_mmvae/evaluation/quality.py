@@ -55,12 +55,10 @@ def ssim(images: Float[Tensor, "item channel height width"], others: Float[Tenso
         )
     least = min(images.shape[-2:])
     side = min(_WINDOW, least - 1 + least % 2)
-    offsets = torch.arange(side, dtype=torch.float64, device=images.device) - side // 2
-    window = torch.softmax(-offsets.square() / (2 * _SIGMA**2), 0)
+    height, width = (_windows(length, side).to(images.device) for length in images.shape[-2:])
 
     def blur(values: Tensor) -> Tensor:
-        rows = (values.unfold(-1, side, 1) * window).sum(-1)
-        return (rows.unfold(-2, side, 1) * window).sum(-1)
+        return height @ values @ width.mT
 
     x, y = images.double(), others.double()
     mean_x, mean_y = blur(x), blur(y)
@@ -70,6 +68,13 @@ def ssim(images: Float[Tensor, "item channel height width"], others: Float[Tenso
     top = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     bottom = (mean_x**2 + mean_y**2 + c1) * (variance_x + variance_y + c2)
     return (top / bottom).mean((1, 2, 3))
+
+
+def _windows(length: int, side: int) -> Float[Tensor, "window length"]:
+    """Return the weights of each window along an axis; a product with them is faster than a sum over windows."""
+    offsets = torch.arange(length, dtype=torch.float64) - torch.arange(length - side + 1)[:, None] - side // 2
+    inside = offsets.abs() <= side // 2
+    return torch.softmax((-offsets.square() / (2 * _SIGMA**2)).masked_fill(~inside, -torch.inf), -1)
 
 
 def reconstruction(

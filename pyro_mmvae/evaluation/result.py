@@ -28,7 +28,11 @@ class EvaluationOptions:
         khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
             out.
         khat_samples: The number of draws per item for PSIS k̂.
+        coherence_items: The largest number of labelled test items for coherence, chosen at random; all of them by
+            default.
         quality: If True, reconstructions and generated images are compared with real ones.
+        reconstruction_items: The largest number of test items for reconstructions and translations, a part of
+            ``quality``, chosen at random; all of them by default.
         diversity_items: The number of test items for the diversity of draws given each modality alone, a part of
             ``quality``; with 0 it is left out.
         diversity_draws: The number of draws per item for the diversity, at least 2.
@@ -49,7 +53,9 @@ class EvaluationOptions:
     likelihood_subsets: str = "ends"
     khat_items: int = 100
     khat_samples: int = 1000
+    coherence_items: int | None = None
     quality: bool = True
+    reconstruction_items: int | None = None
     diversity_items: int = 100
     diversity_draws: int = 10
     frechet_items: int = 2000

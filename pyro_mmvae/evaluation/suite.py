@@ -170,10 +170,12 @@ class _Suite:
         with self.parts("classifiers"):
             self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
         with self.parts("coherence"):
+            chosen = torch.as_tensor(_choose_items(len(labels), options.coherence_items, options.seed))
             for density in self.densities():
                 self.rows += conditional_coherence(
-                    vae, test_experts, labels, self.classifiers, subsets=self.subsets, density=density,
-                    seed=options.seed, covariates=covariates,
+                    vae, select(test_experts, chosen.to(test_experts.loc.device)), labels[chosen.to(labels.device)],
+                    self.classifiers, subsets=self.subsets, density=density, seed=options.seed,
+                    covariates=None if covariates is None else covariates[chosen.to(covariates.device)],
                 )  # fmt: skip
             if len(self.classifiers.networks) > 1:
                 for prior in self.priors:
@@ -217,7 +219,11 @@ class _Suite:
     def quality(self) -> None:
         """Compare generated items with real ones."""
         with self.parts("quality"):
-            self.rows += reconstruction(self.vae, self.experts, self.test, subsets=self.ends, seed=self.options.seed)
+            chosen = _choose_items(len(self.test), self.options.reconstruction_items, self.options.seed)
+            self.rows += reconstruction(
+                self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen), subsets=self.ends,
+                seed=self.options.seed,
+            )  # fmt: skip
             for prior in self.priors:
                 if self.classifiers is not None:
                     self.rows += frechet_classifier(
@@ -258,9 +264,9 @@ class _Parts:
         self.seconds[name] = round(time.perf_counter() - started, 3)
 
 
-def _choose_items(count: int, limit: int, seed: int) -> list[int]:
-    """Return the indices of randomly chosen items in ascending order."""
-    chosen = np.random.default_rng(seed).choice(count, min(limit, count), replace=False)
+def _choose_items(count: int, limit: int | None, seed: int) -> list[int]:
+    """Return the indices of randomly chosen items in ascending order; all items if there is not a limit."""
+    chosen = np.random.default_rng(seed).choice(count, count if limit is None else min(limit, count), replace=False)
     return sorted(int(i) for i in chosen)
 
 

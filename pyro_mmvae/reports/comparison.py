@@ -22,7 +22,8 @@ from pyro_mmvae.reports.styles import line_style
 from pyro_mmvae.reports.texts import legend_label, plain_text, protocol_label
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
-_PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood")
+_PLOTTED = ("probe", "coherence", "joint_coherence", "log_likelihood", "frechet_conditional")
+_DIGITS = {"log_likelihood": 1, "ess": 1, "train_seconds": 1, "frechet_classifier": 2, "frechet_conditional": 2}
 _LABEL_STEP = 0.055  # the least distance of labels beside lines, as a fraction of the height of a panel
 _COLUMNS = 4  # the largest number of panels in a row
 
@@ -119,7 +120,7 @@ def _tables(rows: list[dict[str, Any]]) -> dict[tuple[str, str], pd.DataFrame]:
     names = list(dict.fromkeys(map(_label, rows)))
     tables = {}
     for metric, protocol in _keys(rows):
-        digits = 3 if metric in {"probe", "coherence", "joint_coherence"} else 1
+        digits = _DIGITS.get(metric, 3)
         cells = [
             row | {"label": _label(row), "text": _cell(row, digits)}
             for row in rows

@@ -217,6 +217,28 @@ def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) ->
     assert (elsewhere / "grid" / "comparison.png").exists()
 
 
+def test_compare_generated_items_judges_quality_on_that_many_items(config: Path, elsewhere: Path) -> None:
+    out = elsewhere / "grid"
+    words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--likelihood-items", "0"]
+    words += ["--out", str(out), "--quiet", "--generated-items", "20"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    rows = rows_of(out / "wb-seed0")
+    for metric in ("coherence", "frechet_conditional", "mse"):
+        assert {row["n"] for row in rows if row["metric"] == metric} == {"20"}
+    frechet = [row for row in rows if row["metric"] == "frechet_conditional"]
+    assert {(row["given"], row["target"]) for row in frechet} == {
+        (f"m{one}", f"m{other}") for one in range(3) for other in range(3) if one != other
+    }
+    mean = sum(float(row["value"]) for row in frechet) / 6
+    assert f"| wb | {mean:.2f} |" in (out / "comparison.md").read_text()
+    without = CliRunner().invoke(main, [*words, "--no-quality"], catch_exceptions=False)
+    assert "1 cells were evaluated with other options" in without.stderr
+    kinds = {row["metric"] for row in rows_of(out / "wb-seed0")}
+    assert "coherence" in kinds
+    assert not kinds & {"frechet_conditional", "mse", "diversity"}
+
+
 def test_compare_with_other_options_evaluates_cells_again_without_training(config: Path, elsewhere: Path) -> None:
     words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(elsewhere / "grid")]
     first = CliRunner().invoke(main, [*words, "--likelihood-items", "0", "--quiet"], catch_exceptions=False)
