@@ -46,6 +46,12 @@ _RECONSTRUCTED, _VARIED = 300, 50
     help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
 )  # fmt: skip
 @click.option(
+    "--read-with", default="", metavar="NAMES", show_default="none",
+    help="Aggregations to read every trained run with, separated by commas, such as "
+    "poe,moe,mopoe,moment,pool,hellinger,wb,mwb: writes the matrix of probe and coherence, trained with by read with. "
+    "Each costs about as much as the evaluation of probe and coherence.",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
     help="Folder of the comparison, with one run directory per aggregation and seed.",
 )  # fmt: skip
@@ -63,6 +69,7 @@ def compare(
     likelihood_items: int,
     generated_items: int,
     quality: bool,
+    read_with: str,
     out: Path,
     quiet: bool,
 ) -> None:
@@ -70,11 +77,13 @@ def compare(
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
     to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs
-    are not repeated; those that were evaluated with other options are evaluated again, without training.
+    are not repeated; those that were evaluated with other options are evaluated again, without training. With
+    --read-with also writes matrix.csv, matrix.md, matrix.tex and matrix.png.
     """
     from pyro_mmvae import reports, runs, training
+    from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import make_cells, parse_variants, run_cell
+    from pyro_mmvae.experiments import is_read, make_cells, parse_variants, read_cell, reading_options, run_cell
     from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
@@ -90,6 +99,9 @@ def compare(
         quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,
         frechet_items=generated_items,
     )  # fmt: skip
+    columns = tuple(dict.fromkeys(split_names(read_with)))
+    for name in columns:
+        make_aggregation(name)  # an unknown name is an error before hours of training
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
     click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
@@ -102,6 +114,10 @@ def compare(
             run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
             click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
+        unread = [cell for cell in cells if columns and not is_read(cell, columns, reading_options(options))]
+        for cell in unread:
+            read_cell(cell, columns, reading_options(options))
+            click.echo(f"{cell.path} read with {', '.join(columns)}", err=True)
     except training.Interrupted as stop:
         click.echo(f"{stop}\nrepeat the command to continue", err=True)
         sys.exit(130)
@@ -111,6 +127,11 @@ def compare(
     except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
         raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
-    for file in reports.draw_comparison(out, [cell.path for cell in cells], command):
+    paths = [cell.path for cell in cells]
+    for file in reports.draw_comparison(out, paths, command):
+        click.echo(f"  {file}")
+    for file in reports.draw_matrix(out, paths, command) if columns else ():
         click.echo(f"  {file}")
     click.echo((out / "comparison.md").read_text(encoding="utf-8"))
+    if columns:
+        click.echo((out / "matrix.md").read_text(encoding="utf-8"))
