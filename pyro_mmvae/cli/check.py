@@ -15,6 +15,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    picture_options,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -61,6 +62,7 @@ _DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_fea
     "--simulations", type=click.IntRange(100), default=200, show_default=True,
     help="Number of simulated data sets for --sbc.",
 )  # fmt: skip
+@picture_options()
 @plugin_option("statistics")
 @checkpoint_option
 @device_option
@@ -76,6 +78,7 @@ def ppc(
     choices: tuple[str, ...],
     items: str,
     out: Path | None,
+    pictures: dict[str, Any],
     plugins: tuple[str, ...],
     checkpoint: str,
     device: str,
@@ -123,7 +126,7 @@ def ppc(
         click.echo(f"note: {note}")
     click.echo(f"  {run_files.check_table}")
     for file in files:
-        drawn = reports.draw_ppc(file, folder=run_files.plots)
+        drawn = reports.draw_ppc(file, folder=run_files.plots, **pictures)
         click.echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
 
 

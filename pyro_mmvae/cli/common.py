@@ -70,6 +70,36 @@ def log_level_option(command: Command) -> Command:
     )(command)  # fmt: skip
 
 
+def picture_options(*, one_file: bool = False) -> Callable[[Command], Command]:
+    """Return a decorator that adds the options ``--format`` and ``--dpi`` to a command that draws.
+
+    The command gets one argument ``pictures`` with the keyword arguments ``formats`` and ``dpi`` of the functions of
+    :mod:`pyro_mmvae.reports` that draw.
+
+    Args:
+        one_file: If True, the command writes one picture to a file that an option names, whose suffix is the default
+            format; by default it writes pictures to a folder.
+    """
+
+    def decorate(command: Command) -> Command:
+        @click.option(
+            "--format", "formats", multiple=True, type=click.Choice(["png", "pdf", "svg"]),
+            default=None if one_file else ("png",), show_default="the suffix of the file" if one_file else True,
+            help="Format of the pictures; may be repeated.",
+        )  # fmt: skip
+        @click.option(
+            "--dpi", type=click.IntRange(10, 2400), default=150, show_default=True,
+            help="Pixels per inch of PNG pictures, and of the images inside of PDF and SVG pictures.",
+        )  # fmt: skip
+        @wraps(command)
+        def wrapped(*args: Any, formats: tuple[str, ...], dpi: int, **kwargs: Any) -> Any:
+            return command(*args, pictures={"formats": formats, "dpi": dpi}, **kwargs)
+
+        return wrapped
+
+    return decorate
+
+
 def plugin_option(parts: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the option ``--plugin`` for modules that register user-defined parts."""
     return click.option(

@@ -10,7 +10,15 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.common import config_options, plain_errors, plugin_option, quiet_option, read_config, split_names
+from pyro_mmvae.cli.common import (
+    config_options,
+    picture_options,
+    plain_errors,
+    plugin_option,
+    quiet_option,
+    read_config,
+    split_names,
+)
 
 # Structural similarity and repeated draws cost the most, and their means over items are precise with few of them.
 _RECONSTRUCTED, _VARIED = 300, 50
@@ -55,6 +63,12 @@ _RECONSTRUCTED, _VARIED = 300, 50
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
     help="Folder of the comparison, with one run directory per aggregation and seed.",
 )  # fmt: skip
+@click.option(
+    "--baseline", metavar="ROW", show_default="none",
+    help="Row of the tables to compare the others with, paired by seed: an aggregation such as mopoe, or, "
+    "with --variant, an aggregation and a variant, as in 'mopoe, warm'.",
+)  # fmt: skip
+@picture_options()
 @quiet_option
 @plain_errors
 def compare(
@@ -71,14 +85,17 @@ def compare(
     quality: bool,
     read_with: str,
     out: Path,
+    baseline: str | None,
+    pictures: dict[str, Any],
     quiet: bool,
 ) -> None:
     """Train and evaluate several aggregations, and variants of the settings, over several seeds.
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
-    to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. Finished runs
-    are not repeated; those that were evaluated with other options are evaluated again, without training. With
-    --read-with also writes matrix.csv, matrix.md, matrix.tex and matrix.png.
+    to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. With
+    --baseline the tables contain paired differences, which differences.png shows. With --read-with also writes
+    matrix.csv, matrix.md, matrix.tex and matrix.png. Finished runs are not repeated; those that were evaluated with
+    other options are evaluated again, without training.
     """
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.aggregation import make_aggregation
@@ -94,6 +111,9 @@ def compare(
         for variant, words in settings.items()
         for seed in range(seeds)
     }
+    if baseline is not None:  # a wrong name is reported before anything is trained
+        rows = {reports.row_name(str(c.model.aggregation), variant): None for (_, variant, _), c in configs.items()}
+        reports.find_row(baseline, list(rows))
     options = EvaluationOptions(
         likelihood_items=likelihood_items, khat_items=0, diagnostics=False, coherence_items=generated_items,
         quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,
@@ -128,9 +148,9 @@ def compare(
         raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     paths = [cell.path for cell in cells]
-    for file in reports.draw_comparison(out, paths, command):
+    for file in reports.draw_comparison(out, paths, command, baseline=baseline, **pictures):
         click.echo(f"  {file}")
-    for file in reports.draw_matrix(out, paths, command) if columns else ():
+    for file in reports.draw_matrix(out, paths, command, **pictures) if columns else ():
         click.echo(f"  {file}")
     click.echo((out / "comparison.md").read_text(encoding="utf-8"))
     if columns:

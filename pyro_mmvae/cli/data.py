@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_mmvae.cli.common import plain_errors, plugin_option, set_option
+from pyro_mmvae.cli.common import picture_options, plain_errors, plugin_option, set_option
 
 if TYPE_CHECKING:
     from pyro_mmvae.data.inspection import SplitSummary
@@ -32,6 +32,7 @@ def data() -> None:
 @click.option(
     "-n", "count", type=click.IntRange(1), default=20, show_default=True, help="Number of items in the --sheet picture."
 )
+@picture_options(one_file=True)
 @set_option
 @plugin_option("data sets")
 @plain_errors
@@ -40,6 +41,7 @@ def info(
     split: str | None,
     sheet: Path | None,
     count: int,
+    pictures: dict[str, Any],
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
 ) -> None:
@@ -71,7 +73,7 @@ def info(
         summaries.append(summarise(opened))
         _describe(summaries[-1])
         if sheet is not None and len(summaries) == 1:
-            _draw(contact_sheet(opened, count), sheet, f"{name}, {split_name}")
+            _draw(contact_sheet(opened, count), sheet, f"{name}, {split_name}", pictures)
     _describe_sources(summaries)
 
 
@@ -117,13 +119,14 @@ def _describe_sources(summaries: list[SplitSummary]) -> None:
             click.echo(f"{title}:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
 
 
-def _draw(rows: Any, file: Path, title: str) -> None:
-    """Draw a contact sheet and print its path."""
+def _draw(rows: Any, sheet: Path, title: str, pictures: dict[str, Any]) -> None:
+    """Draw a contact sheet in each format and print its path."""
     from pyro_mmvae import reports
 
-    file.parent.mkdir(parents=True, exist_ok=True)
-    reports.image_grid(rows, file, title=title)
-    click.echo(f"  sheet  {file}")
+    for file in reports.picture_files(sheet, pictures["formats"]):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        reports.image_grid(rows, file, title=title, dpi=pictures["dpi"])
+        click.echo(f"  sheet  {file}")
 
 
 @data.command()

@@ -13,6 +13,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    picture_options,
     plain_errors,
     quiet_option,
     threads_option,
@@ -110,6 +111,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="RUN, or RUN/on-NAME for other items",
     help="Folder to write the folders evaluation and plots to.",
 )  # fmt: skip
+@picture_options()
 @changed_data_option
 @threads_option
 @quiet_option
@@ -123,6 +125,7 @@ def evaluate(
     aggregations: tuple[str, ...],
     mask: float | None,
     mask_items: int,
+    pictures: dict[str, Any],
     allow_changed_data: bool,
     threads: int | None,
     quiet: bool,
@@ -195,8 +198,8 @@ def evaluate(
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
-        *reports.draw_evaluation(out),
-        *reports.write_imputation(out),
+        *reports.draw_evaluation(out, **pictures),
+        *reports.write_imputation(out, **pictures),
     ]:
         click.echo(f"  {file}")
 

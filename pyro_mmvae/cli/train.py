@@ -26,6 +26,7 @@ from pyro_mmvae.cli.common import (
     config_options,
     device_option,
     log_level_option,
+    picture_options,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -73,13 +74,21 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
     help="Run directory of an interrupted run to continue; of the other options only --epochs, "
-    "--allow-changed-data, --quiet and --log-level apply.",
+    "--allow-changed-data, --format, --dpi, --quiet and --log-level apply.",
 )  # fmt: skip
+@picture_options()
 @changed_data_option
 @quiet_option
 @log_level_option
 @plain_errors
-def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet: bool, **options: Any) -> None:
+def train(
+    resume: Path | None,
+    out: Path | None,
+    pictures: dict[str, Any],
+    allow_changed_data: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
     """Train a model on a data set.
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
@@ -112,7 +121,7 @@ def train(resume: Path | None, out: Path | None, allow_changed_data: bool, quiet
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
-    drawn = reports.draw_run(run.path)
+    drawn = reports.draw_run(run.path, **pictures)
     _echo_result(run, drawn)
 
 
@@ -224,6 +233,7 @@ def _describe_best(run: Any, best: float) -> str:
     help="Output file. FILE.png, FILE.pdf or FILE.svg draws every modality (the values of all but images also go to "
     "FILE.npz, text to the terminal); FILE.npz stores everything.",
 )  # fmt: skip
+@picture_options(one_file=True)
 @force_option
 @plain_errors
 def sample(
@@ -239,6 +249,7 @@ def sample(
     device: str,
     allow_changed_data: bool,
     out: Path,
+    pictures: dict[str, Any],
     force: bool,
     **options: Any,
 ) -> None:
@@ -251,9 +262,12 @@ def sample(
     from pyro_mmvae.files import refuse_existing
     from pyro_mmvae.runs.sampling import draw_samples
 
-    refuse_existing(out, force=force)
-    if out.suffix != ".npz":
-        reports.picture_format(out)
+    is_array = out.suffix == ".npz"
+    if is_array and pictures["formats"]:
+        raise ValueError(f"--format must come with an --out for pictures, got {out}: leave one of them out")
+    files = [out] if is_array else reports.picture_files(out, pictures["formats"])
+    for file in files:
+        refuse_existing(file, force=force)
     opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
     conditions = split_names(given, opened.names)
     chosen = parse_items(items)
@@ -273,7 +287,7 @@ def sample(
         click.echo(f"note: items without {' or '.join(conditions)} are left out: {samples.num_left_out}", err=True)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
-    arrays = samples.every_array() if out.suffix == ".npz" else samples.arrays
+    arrays = samples.every_array() if is_array else samples.arrays
     array_file = out.with_suffix(".npz")
     if arrays:  # before the picture is written
         refuse_existing(array_file, force=force)
@@ -282,12 +296,13 @@ def sample(
     source += "".join(f", {name} {category}" for name, category in (categories or {}).items())
     if out.parent != Path():
         out.parent.mkdir(parents=True, exist_ok=True)
-    if out.suffix != ".npz":
+    if not is_array:
         has_units = any(label.endswith("(s.d.)") for label, _ in samples.rows)
         unit = "; s.d.: standard deviations from the training mean" if has_units else ""
         note = f"{opened.config.model.aggregation}, seed {seed}{unit}"
-        reports.image_grid(samples.rows, out, title=f"Draws {source}", note=note)
-        click.echo(f"{out}: {count} draws {source}, seed {seed}")
+        for file in files:
+            reports.image_grid(samples.rows, file, title=f"Draws {source}", note=note, dpi=pictures["dpi"])
+            click.echo(f"{file}: {count} draws {source}, seed {seed}")
     _echo_texts(texts)
     if arrays:
         runs.write_arrays(array_file, arrays)

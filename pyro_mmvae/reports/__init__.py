@@ -2,9 +2,11 @@
 
 from pyro_mmvae.reports.check_table import ppc_table as ppc_table
 from pyro_mmvae.reports.comparison import draw_comparison as draw_comparison
+from pyro_mmvae.reports.comparison_rows import find_row as find_row
+from pyro_mmvae.reports.comparison_rows import row_name as row_name
 from pyro_mmvae.reports.evaluation import draw_evaluation as draw_evaluation
 from pyro_mmvae.reports.evaluation import table as table
-from pyro_mmvae.reports.files import picture_format as picture_format
+from pyro_mmvae.reports.files import picture_files as picture_files
 from pyro_mmvae.reports.grid import image_grid as image_grid
 from pyro_mmvae.reports.imputation import imputation_report as imputation_report
 from pyro_mmvae.reports.imputation import write_imputation as write_imputation

@@ -2,58 +2,52 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
 
-from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
-from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text, protocol_label
+from pyro_mmvae.reports.evaluation_files import read_arrays, read_summary
+from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.latent_map import plot_latent
+from pyro_mmvae.reports.metric_names import metric_label
+from pyro_mmvae.reports.panels import RunLike, make_panels, run_path
+from pyro_mmvae.reports.styles import OKABE_ITO, line_style, styled
+from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label
 from pyro_mmvae.run_files import RunFiles, split_names
 
-_LEGEND_ROWS, _LEGEND_LETTERS = 25, 24
-_MAX_CLASSES = 75  # the largest number of classes in a legend
-_LABELS = {
-    "probe": "linear probe",
-    "coherence": "conditional coherence",
-    "log_likelihood": "log likelihood, nats per item",
-    "ess": "effective sample size",
-}
-_PANEL_COLUMNS = 4
+_PLOTTED = ("probe", "coherence", "log_likelihood", "ess")  # the metrics that are plotted by number of modalities
+_PANEL = (3.6, 2.9)  # the width and the height of a panel in inches
+_LEGEND_LETTERS = 42  # the number of letters in a line of a legend
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
     "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess",
-    "log_likelihood_samples", "khat", "khat_share", "mse", "ssim", "exact_match", "frechet_classifier",
-    "frechet_conditional", "diversity", "fid", "kl", "active_units",
+    "log_likelihood_samples", "khat", "khat_share",
+    "mse", "ssim", "exact_match", "frechet_classifier", "frechet_conditional", "diversity", "fid", "kl", "active_units",
     "expert_kl",
 )  # fmt: skip
 
 
-@plain_text
-def draw_evaluation(path: Path) -> list[Path]:
+def draw_evaluation(path: Path, formats: Sequence[str] = ("png",), dpi: int = DPI) -> list[Path]:
     """Draw the pictures of a run's evaluation into ``plots/``.
 
     Args:
         path: The path of the run directory.
+        formats: The formats of the pictures, such as ``("pdf", "png")``; PNG by default.
+        dpi: The number of pixels per inch, 150 by default.
 
     Returns:
         The files drawn: ``views.png``, ``khat.png`` if PSIS k̂ was computed, ``latent.png`` if there are labels.
     """
-    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
-    plots = RunFiles(path).plots
+    plots, names = RunFiles(path).plots, set(read_arrays(path))
     plots.mkdir(exist_ok=True)
-    drawn = [_by_views(summary["means_by_views"], plots / "views.png")]
-    with np.load(RunFiles(path).evaluation_arrays, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
-    if "khat_threshold" in arrays:
-        drawn.append(_khat(arrays, summary["options"], plots / "khat.png"))
-    if "latent" in arrays and "labels" in arrays:
-        drawn.append(_latent_map(arrays, plots / "latent.png"))
+    drawn = save_pictures(plot_views(path), plots / "views", formats, dpi)
+    if "khat_threshold" in names:
+        drawn += save_pictures(plot_khat(path), plots / "khat", formats, dpi)
+    if {"latent", "labels"} <= names:
+        drawn += save_pictures(plot_latent(path), plots / "latent", formats, dpi)
     return drawn
 
 
@@ -66,7 +60,7 @@ def table(path: Path) -> str:
     Returns:
         The table as several lines.
     """
-    summary = json.loads(RunFiles(path).evaluation_summary.read_text(encoding="utf-8"))
+    summary = read_summary(path)
     rows, notes, max_views = [], list[str](), 0
     stands = summary["means_by_views"].get("log_likelihood_stands", {})
     for metric in _TABLE:
@@ -123,38 +117,45 @@ def _warnings(warnings: list[dict[str, str]]) -> list[str]:
     ]  # fmt: skip
 
 
-def _khat(arrays: dict[str, NDArray[Any]], options: dict[str, Any], file: Path) -> Path:
-    """Plot k̂ of every item, one column per subset."""
+@styled
+def plot_khat(run: RunLike) -> Figure:
+    """Plot the diagnostic PSIS k̂ of every test item, one column per subset.
+
+    Args:
+        run: The run, or the path of its directory, which was evaluated.
+
+    Raises:
+        FileNotFoundError: If the run was not evaluated.
+        ValueError: If the evaluation left out k̂.
+    """
+    path = run_path(run)
+    arrays, options = read_arrays(path), read_summary(path)["options"]
+    if "khat_threshold" not in arrays:
+        raise ValueError(f"{path}: the evaluation must contain k-hat, got none: evaluate with --khat-items 100")
     names = [name.removeprefix("khat.") for name in arrays if name.startswith("khat.")]
-    figure = Figure(figsize=(1.6 + 0.9 * len(names), 3.6), layout="constrained")
+    figure = Figure(figsize=(1.6 + 0.9 * len(names), 3.4), layout="constrained")
     axis = figure.subplots()
     generator = np.random.default_rng(0)
     for column, name in enumerate(names):
         values = arrays[f"khat.{name}"]
         finite = values[np.isfinite(values)]
-        axis.scatter(
-            column + generator.uniform(-0.25, 0.25, len(finite)),
-            finite,
-            s=6,
-            linewidths=0,
-            alpha=0.6,
-            color=OKABE_ITO[0],
-        )
-        infinite = len(values) - len(finite)
-        axis.text(
-            column, 1.01, f"{infinite} infinite" if infinite else "", transform=axis.get_xaxis_transform(), fontsize=6
-        )
+        places = column + generator.uniform(-0.25, 0.25, len(finite))
+        axis.scatter(places, finite, s=6, linewidths=0, alpha=0.6, color=OKABE_ITO[0])
+        if len(finite) < len(values):
+            note = f"{len(values) - len(finite)} infinite"
+            axis.text(column, 1.01, note, transform=axis.get_xaxis_transform(), fontsize=6, ha="center")
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
-    axis.set_xticks(range(len(names)), [_subset_label(name) for name in names], fontsize=7)
+    axis.set_xticks(range(len(names)), [_subset_label(name) for name in names])
+    axis.grid(visible=False, axis="x")
     axis.set_yscale("symlog", linthresh=1.0)
+    axis.yaxis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=1.0, subs=(1.0, 2.0, 5.0)))
     axis.yaxis.set_major_formatter("{x:g}")  # the default one of this scale writes formulas
-    axis.set(xlabel="modalities given", ylabel="PSIS k-hat per item")
-    axis.set_title(
-        f"PSIS k-hat: above {float(arrays['khat_threshold']):.2f} importance weights are unreliable\n"
-        f"S = {options['khat_samples']} draws, seed {options['seed']}", fontsize=8,
-    )  # fmt: skip
-    axis.grid(alpha=0.3, axis="y")
-    return save_figure(figure, file)
+    axis.set(xlabel="modalities given", ylabel="PSIS k-hat (one dot per item)")
+    threshold = float(arrays["khat_threshold"])
+    title = f"PSIS k-hat: importance weights are unreliable above {threshold:.2f} (dashed)"
+    draws = f"S = {options['khat_samples']} draws, seed {options['seed']}"
+    figure.suptitle("\n".join([*break_lines(title, max(int(13 * figure.get_figwidth()), 30)), draws]))
+    return figure
 
 
 def _subset_label(subset: str) -> str:
@@ -165,72 +166,34 @@ def _subset_label(subset: str) -> str:
     return "\n".join(line for name in names for line in break_lines(name, _NAME_LETTERS))
 
 
-def _by_views(means: dict[str, dict[str, dict[str, float]]], file: Path) -> Path:
-    """Plot each metric by number of modalities given, one line per protocol.
+@styled
+def plot_views(run: RunLike) -> Figure:
+    """Plot the metrics of an evaluation by number of modalities given, one line per protocol.
 
     Log likelihoods of the modalities given and of all modalities differ by orders of magnitude and have panels of their
     own.
+
+    Args:
+        run: The run, or the path of its directory, which was evaluated.
+
+    Raises:
+        FileNotFoundError: If the run was not evaluated.
     """
+    summary = read_summary(run_path(run))
+    means, attributes = summary["means_by_views"], bool(summary.get("attribute_frequency"))
     panels: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for metric in (metric for metric in _LABELS if metric in means):
+    for metric in (metric for metric in _PLOTTED if metric in means):
         for label, values in means[metric].items():
             protocol, _, target = label.partition(", of ") if metric == "log_likelihood" else (label, "", "")
             panels.setdefault((metric, target), {})[protocol_label(metric, protocol)] = values
-    columns = min(max(len(panels), 1), _PANEL_COLUMNS)
-    height = -(-max(len(panels), 1) // columns)
-    figure = Figure(figsize=(4.2 * columns, 3.4 * height), layout="constrained")
-    axes = figure.subplots(height, columns, squeeze=False).ravel()
+    figure, axes = make_panels(max(len(panels), 1), _PANEL)
     for axis, ((metric, target), protocols) in zip(axes, panels.items(), strict=False):
         for number, (protocol, values) in enumerate(protocols.items()):
-            axis.plot(
-                [int(v) for v in values], list(values.values()), ms=4, label=legend_label(protocol, 60),
-                **line_style(number),
-            )  # fmt: skip
-        axis.set(xlabel="modalities given", ylabel=_LABELS[metric])
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.grid(alpha=0.3)
-        title = "\n".join(break_lines(f"of {target}", 60)) if target else ""
-        axis.legend(
-            fontsize=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, title=title, title_fontsize=7,
-            alignment="left",
-        )  # fmt: skip
-    for axis in axes[len(panels) :]:
-        axis.axis("off")
-    return save_figure(figure, file)
-
-
-def _latent_map(arrays: dict[str, NDArray[Any]], file: Path) -> Path:
-    """Plot the first two principal components of the posterior means, with colours and markers by class."""
-    labelled = arrays["labels"] >= 0
-    x, y = arrays["latent"][labelled].T
-    labels = arrays["labels"][labelled]
-    attribute = str(arrays["label_name"]) if "label_name" in arrays else None
-    names: dict[int, str] = {0: "no", 1: "yes"} if attribute else dict(enumerate(arrays.get("class_names", ())))
-    classes, counts = np.unique(labels, return_counts=True)
-    shown = np.sort(classes[np.argsort(-counts, kind="stable")[:_MAX_CLASSES]])
-    legend_columns = -(-len(shown) // _LEGEND_ROWS)
-    labels_shown = {code: legend_label(str(names.get(code, code)), _LEGEND_LETTERS) for code in shown.tolist()}
-    lines = sum(label.count("\n") + 1 for label in labels_shown.values()) / legend_columns
-    figure = Figure(figsize=(4.2 + 1.2 * legend_columns, max(4.4, 0.13 * lines + 0.6)), layout="constrained")
-    axis = figure.subplots()
-    others = ~np.isin(labels, shown)
-    if others.any():
-        rest = f"{len(classes) - len(shown)} smaller classes"
-        axis.scatter(x[others], y[others], color="0.8", s=4, linewidths=0, label=rest)
-    size = 5 if len(shown) <= len(OKABE_ITO) else 14  # markers of different shape must be large enough to be seen
-    for number, (code, label) in enumerate(labels_shown.items()):
-        style = class_style(number, len(shown))
-        axis.scatter(x[labels == code], y[labels == code], s=size, linewidths=0, alpha=0.8, label=label, **style)
-    first, second = (100 * share for share in arrays["explained"])
-    axis.set_title("posterior means given all modalities, test items", fontsize=9)
-    axis.set(
-        xlabel=f"principal component 1 ({first:.0f} % of the variance)",
-        ylabel=f"principal component 2 ({second:.0f} %)",
-    )
-    legend = figure.legend(
-        loc="outside right upper", title=attribute or "class", fontsize=6, title_fontsize=7, ncols=legend_columns
-    )
-    for handle in legend.legend_handles:
-        if isinstance(handle, PathCollection):
-            handle.set_sizes([24])
-    return save_figure(figure, file)
+            label = legend_label(protocol, _LEGEND_LETTERS)
+            axis.plot([int(v) for v in values], list(values.values()), label=label, **line_style(number))
+        axis.set(xlabel="modalities given", ylabel=metric_label(metric, attributes=attributes))
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        title = "\n".join(break_lines(f"of {target}", _LEGEND_LETTERS)) if target else ""
+        # Protocols differ between panels, so that each has a legend of its own, outside of the axes.
+        axis.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), title=title, alignment="left")
+    return figure

@@ -13,13 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Affine2D, Transform
 from numpy.typing import NDArray
 
-from pyro_mmvae.reports.files import picture_format, save_figure
-from pyro_mmvae.reports.texts import CHARACTER, TEXT_POINTS, break_lines, cell_size, plain_text, text_width
+from pyro_mmvae.reports.files import DPI, picture_format, save_figure
+from pyro_mmvae.reports.styles import OKABE_ITO, styled
+from pyro_mmvae.reports.texts import CHARACTER, TEXT_POINTS, break_lines, cell_size, text_height, text_width
 
 Row: TypeAlias = tuple[str, NDArray[Any] | None]
 
 _ITEMS = 20  # the largest number of items side by side
-_LABEL_POINTS, _TICK_POINTS = 7, 5
+_LABEL_POINTS, _TICK_POINTS, _TITLE_POINTS, _NOTE_POINTS = 7, 5, 9, 7
 _LABEL_LETTERS = 36  # the number of letters in a line of a label
 _PIXEL = 0.02  # inches per pixel of a small image, which is two pixels of a screen
 _SIDES = (0.4, 1.1)  # the least and the largest side of an image in inches
@@ -29,7 +30,7 @@ _VECTOR = (0.7, 0.4)  # the least width and the height of a plot of a vector in 
 _MAX_BARS = 40  # the number of elements above which a vector is a line
 _PAD, _GAP = 0.03, 0.12  # the space between rows and between groups of rows in inches
 _TICKS = 0.4  # the width of the tick labels beside vectors in inches
-_DPI = 150
+_MARGIN = 0.16  # the margins of a picture in inches, on two sides together
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,28 @@ class _Layout:
         return _GAP if values is None else max(self.size(values)[1], lines * 1.3 * _LABEL_POINTS / 72) + _PAD
 
 
-@plain_text
-def image_grid(rows: Sequence[Row], file: Path, *, title: str = "", note: str = "") -> Path:
+def image_grid(rows: Sequence[Row], file: Path, *, title: str = "", note: str = "", dpi: int = DPI) -> Path:
+    """Draw labelled rows of images, texts and vectors into a file, see :func:`plot_grid`.
+
+    Args:
+        rows: The rows from the top.
+        file: The file, which is written atomically in the format of its suffix, such as PNG, PDF or SVG.
+        title: The title above the grid; left out by default.
+        note: The note below the grid; left out by default.
+        dpi: The number of pixels per inch, 150 by default.
+
+    Returns:
+        The argument ``file``.
+
+    Raises:
+        ValueError: If matplotlib cannot write the format.
+    """
+    picture_format(file)
+    return save_figure(plot_grid(rows, title=title, note=note), file, dpi=dpi)
+
+
+@styled
+def plot_grid(rows: Sequence[Row], *, title: str = "", note: str = "") -> Figure:
     """Draw labelled rows of images, texts and vectors.
 
     Groups of rows that gaps divide are placed in several columns if the picture would be high otherwise, and more than
@@ -92,35 +113,36 @@ def image_grid(rows: Sequence[Row], file: Path, *, title: str = "", note: str = 
         rows: Pairs of a label and values, or None for a gap: uint8 images `(item, channel, height, width)` of one or
             three channels, strings `(item,)`, or numbers `(item, …)`. Items that are masked, in a masked array, or NaN
             are marked as absent. Strings are broken into lines as wide as the images, or wider if a text is long.
-        file: The file, which is written atomically in the format of its suffix, such as PNG, PDF or SVG.
         title: The title above the grid; left out by default.
         note: The note below the grid; left out by default.
 
     Returns:
-        The argument ``file``.
-
-    Raises:
-        ValueError: If matplotlib cannot write the format.
+        The figure, whose size fits the grid.
     """
-    picture_format(file)
     groups = _groups(rows)
     layout, columns = _arrange(groups)
-    width = layout.width * len(columns)
-    height = max(sum(map(layout.height, column)) for column in columns)
-    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+    content = max(sum(map(layout.height, column)) for column in columns)
+    above, below = (_MARGIN + text_height(text, size) for text, size in ((title, _TITLE_POINTS), (note, _NOTE_POINTS)))
+    texts = max(text_width(title, _TITLE_POINTS), text_width(note, _NOTE_POINTS))
+    width = max(layout.width * len(columns), texts) + _MARGIN
+    height = content + above + below
+    indent = (width - layout.width * len(columns)) / 2
+    figure = Figure(figsize=(width, height), dpi=DPI)
     for number, column in enumerate(columns):
-        left = number * layout.width + layout.label
+        left = indent + number * layout.width + layout.label
         heights = [layout.height(row) for row in column]
         spaces = figure.add_gridspec(
             len(column), 1, height_ratios=heights, hspace=0, left=left / width, right=(left + layout.content) / width,
-            top=1, bottom=1 - sum(heights) / height,
+            top=1 - above / height, bottom=1 - (above + sum(heights)) / height,
         )  # fmt: skip
         for index, (label, values) in enumerate(column):
             if values is not None:
                 _draw_row(figure.add_subplot(spaces[index]), label, values, layout, heights[index])
-    figure.text(0.5, 1 + 0.08 / height, title, ha="center", va="bottom", fontsize=9)
-    figure.text(0.5, -0.06 / height, note, ha="center", va="top", fontsize=7, color="0.35")
-    return save_figure(figure, file, bbox_inches="tight", pad_inches=0.08)
+    if title:
+        figure.text(0.5, 1 - _MARGIN / 2 / height, title, ha="center", va="top", fontsize=_TITLE_POINTS)
+    if note:
+        figure.text(0.5, _MARGIN / 2 / height, note, ha="center", va="bottom", fontsize=_NOTE_POINTS, color="0.35")
+    return figure
 
 
 def _groups(rows: Sequence[Row]) -> list[list[tuple[str, NDArray[Any]]]]:
@@ -211,6 +233,7 @@ def _draw_row(axis: Axes, label: str, values: NDArray[Any], layout: _Layout, hei
     """Draw the items of a row, and its label on the left."""
     axis.set(xlim=(0, layout.content), ylim=(0, height), xticks=[], yticks=[], facecolor="none")
     axis.spines[:].set_visible(False)
+    axis.grid(visible=False)
     axis.set_ylabel(
         "\n".join(break_lines(label, _LABEL_LETTERS)), rotation=0, ha="right", va="center", fontsize=_LABEL_POINTS,
         labelpad=4,
@@ -263,6 +286,6 @@ def _draw_vectors(axis: Axes, values: NDArray[np.float64], lefts: Sequence[float
             continue
         axis.hlines(0, edges[0], edges[-1], color="0.6", lw=0.4)
         if len(vector) <= _MAX_BARS:
-            axis.stairs(vector, edges, fill=True, color="C0", lw=0)
+            axis.stairs(vector, edges, fill=True, color=OKABE_ITO[0], lw=0)
         else:
-            axis.plot((edges[1:] + edges[:-1]) / 2, vector, color="C0", lw=0.5)
+            axis.plot((edges[1:] + edges[:-1]) / 2, vector, color=OKABE_ITO[0], lw=0.5)

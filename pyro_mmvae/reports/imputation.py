@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,9 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_mmvae.files import write_text
-from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.styles import OKABE_ITO
-from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
+from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.panels import RunLike, make_panels, run_path, shared_legend
+from pyro_mmvae.reports.styles import OKABE_ITO, styled
+from pyro_mmvae.reports.texts import break_lines, legend_label
 from pyro_mmvae.run_files import RunFiles
 
 _COLUMNS = (
@@ -48,11 +50,13 @@ Key = tuple[str, str, int, str]
 """Modality, pattern, number of modalities given, and method."""
 
 
-def write_imputation(path: Path) -> list[Path]:
+def write_imputation(path: Path, formats: Sequence[str] = ("png",), dpi: int = DPI) -> list[Path]:
     """Write the report of a comparison of imputations with held-out observations, and draw its picture.
 
     Args:
         path: The path of the run directory.
+        formats: The formats of the picture, such as ``("pdf", "png")``; PNG by default.
+        dpi: The number of pixels per inch, 150 by default.
 
     Returns:
         The files ``imputation.csv``, ``imputation.md`` and ``imputation.png``; none if the last evaluation did not
@@ -64,8 +68,8 @@ def write_imputation(path: Path) -> list[Path]:
         return []
     write_text(files.imputation_report, imputation_report(path))
     files.plots.mkdir(exist_ok=True)
-    picture = _draw(_read(files.imputation_table), files.plots / "imputation.png")
-    return [files.imputation_table, files.imputation_report, picture]
+    pictures = save_pictures(plot_imputation(path), files.plots / "imputation", formats, dpi)
+    return [files.imputation_table, files.imputation_report, *pictures]
 
 
 def imputation_report(path: Path) -> str:
@@ -162,9 +166,20 @@ def _notes(summary: dict[str, Any], cells: dict[Key, dict[str, Cell]]) -> list[s
     return [f"- {note}" for note in notes]
 
 
-@plain_text
-def _draw(cells: dict[Key, dict[str, Cell]], file: Path) -> Path:
-    """Draw bars with standard errors, one panel per modality and metric."""
+@styled
+def plot_imputation(run: RunLike) -> Figure:
+    """Plot the errors of imputations as bars with standard errors over items, one panel per modality and metric.
+
+    Args:
+        run: The run, or the path of its directory, which was evaluated with ``--mask``.
+
+    Raises:
+        FileNotFoundError: If the run does not have a table of imputations.
+    """
+    file = RunFiles(run_path(run)).imputation_table
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: imputations must be evaluated, got no such file: evaluate with --mask")
+    cells = _read(file)
     targets = list(dict.fromkeys(key[0] for key in cells))
     panels = [
         (target, metric)
@@ -174,20 +189,13 @@ def _draw(cells: dict[Key, dict[str, Cell]], file: Path) -> Path:
     ]
     methods = list(dict.fromkeys(key[3] for key in cells))
     groups = max(len({key[1:3] for key in cells if key[0] == target}) for target in targets)
-    columns = min(len(panels), len(targets), _PANEL_COLUMNS)
-    height = -(-len(panels) // columns)
-    figure = Figure(figsize=((1.2 + 1.1 * groups) * columns, 2.9 * height + 0.5), layout="constrained")
-    axes = figure.subplots(height, columns, squeeze=False).ravel()
-    for axis, (target, metric) in zip(axes, panels, strict=False):
+    figure, axes = make_panels(len(panels), (1.3 + 0.8 * groups, 2.4), min(len(targets), _PANEL_COLUMNS))
+    for axis, (target, metric) in zip(axes, panels, strict=True):
         _draw_panel(axis, {key: found for key, found in cells.items() if key[0] == target}, metric, methods)
-        axis.set_title("\n".join(break_lines(target, _TITLE_LETTERS)), fontsize=9)
-    for axis in axes[len(panels) :]:
-        axis.axis("off")
-    handles: dict[str, Any] = {}
-    for axis in axes[: len(panels)]:
-        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=len(handles), fontsize=7)
-    return save_figure(figure, file)
+        axis.set_title("\n".join(break_lines(target, _TITLE_LETTERS)))
+    shared_legend(figure, axes)
+    figure.suptitle("held-out observations (bars: ± standard error over items)")
+    return figure
 
 
 def _draw_panel(axis: Axes, cells: dict[Key, dict[str, Cell]], metric: str, methods: list[str]) -> None:
@@ -208,7 +216,6 @@ def _draw_panel(axis: Axes, cells: dict[Key, dict[str, Cell]], metric: str, meth
             error_kw={"lw": 0.8}, color=OKABE_ITO[methods.index(method) % len(OKABE_ITO)], label=legend_label(method),
         )  # fmt: skip
     labels = [f"{views} given" + ("" if pattern == "leave one out" else "\n(at random)") for pattern, views in groups]
-    axis.set_xticks(range(len(groups)), labels, fontsize=7)
-    axis.set_ylabel(_AXIS_LABELS[metric], fontsize=8)
-    axis.grid(alpha=0.3, axis="y")
-    axis.set_axisbelow(True)
+    axis.set_xticks(range(len(groups)), labels)
+    axis.set_ylabel(_AXIS_LABELS[metric])
+    axis.grid(visible=False, axis="x")

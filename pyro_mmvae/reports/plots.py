@@ -1,132 +1,161 @@
-"""The curves of a run, and grids of its items."""
+"""The curves of a run, its weights, and grids of its items."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.grid import Row, image_grid
-from pyro_mmvae.reports.styles import line_style
-from pyro_mmvae.reports.texts import break_lines, legend_label, plain_text
+from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.grid import Row, plot_grid
+from pyro_mmvae.reports.panels import RunLike, label_line_ends, make_panels, run_path, shared_legend
+from pyro_mmvae.reports.styles import line_style, styled
+from pyro_mmvae.reports.texts import break_lines
 from pyro_mmvae.run_files import RunFiles, read_metrics, split_names
 
-_CURVE_COLUMNS = 3
+_PANEL = (2.9, 2.3)  # the width and the height of a panel with curves in inches
 _TITLE_LETTERS = 40  # the number of letters in a line of a panel's title
 _MANY = 6  # the number of modalities above which each one is generated for fewer items
 _FEW_ITEMS = 5
 _MAX_GIVEN = 12  # the largest number of modalities in the grid of cross-generation
+_WEIGHTS = {"expert_weights", "subset_weights"}  # the learned weights in the metrics of an epoch
 
 
-@plain_text
-def draw_run(path: Path) -> list[Path]:
+def draw_run(path: Path, formats: Sequence[str] = ("png",), dpi: int = DPI) -> list[Path]:
     """Draw the pictures of a run directory into ``plots/``.
 
     Args:
         path: The path of the run directory.
+        formats: The formats of the pictures, such as ``("pdf", "png")``; PNG by default.
+        dpi: The number of pixels per inch, 150 by default.
 
     Returns:
         The files drawn: ``curves.png``, ``weights.png`` if weights were learned, and, if there are samples,
         ``reconstructions.png`` and ``cross_generation.png``.
     """
     files = RunFiles(path)
-    plots = files.plots
-    plots.mkdir(exist_ok=True)
-    drawn = []
+    files.plots.mkdir(exist_ok=True)
     rows = read_metrics(path)
-    if rows:
-        drawn.append(_curves(rows, plots / "curves.png"))
-        if {"expert_weights", "subset_weights"} & set(rows[-1]):
-            drawn.append(_weights(rows, plots / "weights.png"))
-    if files.samples.exists():
-        with np.load(files.samples, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        names = [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
-        drawn.append(_reconstructions(arrays, names, plots / "reconstructions.png"))
-        drawn.append(_cross_generation(arrays, names, plots / "cross_generation.png"))
+    parts = {
+        "curves": (plot_training, bool(rows)),
+        "weights": (plot_weights, bool(rows and _WEIGHTS & set(rows[-1]))),
+        "reconstructions": (plot_reconstructions, files.samples.exists()),
+        "cross_generation": (plot_cross_generation, files.samples.exists()),
+    }
+    drawn = []
+    for name, (plot, exists) in parts.items():
+        if exists:
+            drawn += save_pictures(plot(path), files.plots / name, formats, dpi)
     return drawn
 
 
-def _curves(rows: list[dict[str, Any]], file: Path) -> Path:
-    """Plot the objective, the KL divergence, the log likelihood of each modality and the penalties, a panel for each.
+@styled
+def plot_training(run: RunLike) -> Figure:
+    """Plot the curves of a training: objective, KL divergence, log likelihood of each modality, and penalties.
 
-    Log likelihoods of modalities differ by orders of magnitude, so that one axis would show only one of them.
+    Log likelihoods of modalities, and penalties, differ by orders of magnitude, so that each has a panel of its own.
+
+    Args:
+        run: The run, or the path of its directory.
+
+    Returns:
+        The figure, with one point per epoch.
+
+    Raises:
+        FileNotFoundError: If the run has not trained for an epoch.
     """
+    rows = _metrics(run)
     epochs = [row["epoch"] + 1 for row in rows]
     names = list(rows[0]["log_likelihood"])
     penalties = list(dict.fromkeys(name for row in rows for name in row.get("penalties", {})))
-    height = -(-(2 + len(names) + bool(penalties)) // _CURVE_COLUMNS)
-    figure = Figure(figsize=(3.4 * _CURVE_COLUMNS, 3.2 * height), layout="constrained")
-    left, middle, *others = figure.subplots(height, _CURVE_COLUMNS, squeeze=False).ravel()
-    beta = f"training objective, β = {rows[0]['beta']:g}"
-    left.plot(epochs, [row["objective"] for row in rows], ms=3, label=beta, **line_style(0))
-    left.plot(epochs, [row["val"]["elbo"] for row in rows], ms=3, label="validation ELBO", **line_style(1))
-    left.set(title="evidence lower bound", ylabel="nats per item")
-    middle.plot(epochs, [row["kl"] for row in rows], ms=3, label="training", **line_style(0))
-    middle.plot(epochs, [row["val"]["kl"] for row in rows], ms=3, label="validation", **line_style(1))
-    middle.set(title="KL(q(z|x) ‖ p(z)), one-draw estimate", ylabel="nats per item")
-    for axis, name in zip(others, names, strict=False):
-        axis.plot(epochs, [row["log_likelihood"][name] for row in rows], ms=3, label="training", **line_style(0))
-        if all(name in row["val"].get("log_likelihood", {}) for row in rows):
-            values = [row["val"]["log_likelihood"][name] for row in rows]
-            axis.plot(epochs, values, ms=3, label="validation", **line_style(1))
-        axis.set_title("\n".join(break_lines(f"reconstruction of {name}", _TITLE_LETTERS)))
-        axis.set_ylabel("log p(x_m | z), nats per item")
-    used = len(names) + bool(penalties)
-    if penalties:
-        axis = others[len(names)]
-        for number, name in enumerate(penalties):
-            values = [row.get("penalties", {}).get(name, np.nan) for row in rows]
-            axis.plot(epochs, values, ms=3, label=legend_label(name), **line_style(number))
-        axis.set(title="penalties, added to the loss", ylabel="nats per item")
-    for axis in others[used:]:
-        axis.axis("off")
-    for axis in (left, middle, *others[:used]):
-        axis.set_xlabel("epoch")
-        axis.title.set_fontsize(9)
-        axis.xaxis.get_major_locator().set_params(integer=True)
-        axis.legend(fontsize=7)
-        axis.grid(alpha=0.3)
-    return save_figure(figure, file)
+    figure, axes = make_panels(2 + len(names) + len(penalties), _PANEL)
+    bound = f"evidence lower bound;\ntraining: objective with β = {rows[0]['beta']:g}"
+    panels: list[tuple[str, list[float], list[float] | None]] = [
+        (bound, [row["objective"] for row in rows], [row["val"]["elbo"] for row in rows]),
+        ("KL(q(z|x) ‖ p(z)), one-draw estimate", [row["kl"] for row in rows], [row["val"]["kl"] for row in rows]),
+    ]
+    for name in names:
+        validation = [row["val"].get("log_likelihood", {}).get(name, np.nan) for row in rows]
+        title = "\n".join(break_lines(f"reconstruction of {name}, log p(x | z)", _TITLE_LETTERS))
+        panels.append((title, [row["log_likelihood"][name] for row in rows], validation))
+    for name in penalties:
+        title = "\n".join(break_lines(f"penalty {name}, added to the loss", _TITLE_LETTERS))
+        panels.append((title, [row.get("penalties", {}).get(name, np.nan) for row in rows], None))
+    for axis, (title, training, held_out) in zip(axes, panels, strict=True):
+        axis.plot(epochs, training, ms=3, label="training", **line_style(0))
+        if held_out is not None and np.isfinite(held_out).any():
+            axis.plot(epochs, held_out, ms=3, label="validation", **line_style(1))
+        axis.set(title=title, xlabel="epoch", ylabel="nats per item")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    shared_legend(figure, axes)
+    return figure
 
 
-def _weights(rows: list[dict[str, Any]], file: Path) -> Path:
-    """Plot the expert weights by epoch, and the final subset weights."""
+def _metrics(run: RunLike) -> list[dict[str, Any]]:
+    """Return the training metrics of a run, at least one row."""
+    path = run_path(run)
+    rows = read_metrics(path)
+    if not rows:
+        raise FileNotFoundError(f"{path}: a run must have trained for an epoch, got no {RunFiles(path).metrics.name}")
+    return rows
+
+
+@styled
+def plot_weights(run: RunLike) -> Figure:
+    """Plot the learned expert weights by epoch, and the learned subset weights after the training.
+
+    Args:
+        run: The run, or the path of its directory.
+
+    Returns:
+        The figure, with a panel for each kind of weight that was learned.
+
+    Raises:
+        ValueError: If no weights were learned.
+    """
+    rows = _metrics(run)
     last = rows[-1]
     panels = [key for key in ("expert_weights", "subset_weights") if key in last]
-    width = {"expert_weights": 4.5, "subset_weights": 2.5 + 0.25 * len(last.get("subset_weights", {}))}
-    figure = Figure(figsize=(sum(width[key] for key in panels), 3.6), layout="constrained")
+    if not panels:
+        raise ValueError(f"{run_path(run)}: expert or subset weights must be learned to be plotted, got fixed ones")
+    width = {"expert_weights": 4.0, "subset_weights": 1.5 + 0.2 * len(last.get("subset_weights", {}))}
+    figure = Figure(figsize=(sum(width[key] for key in panels), 3.2), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels), width_ratios=[width[key] for key in panels]))
     for axis, key in zip(axes, panels, strict=True):
         if key == "expert_weights":
             logged = [row for row in rows if key in row]
+            epochs = [row["epoch"] + 1 for row in logged]
             for number, name in enumerate(last[key]):
-                axis.plot(
-                    [row["epoch"] + 1 for row in logged],
-                    [row[key][name] for row in logged],
-                    ms=3,
-                    label=legend_label(name),
-                    **line_style(number),
-                )
-            axis.set(title="λ, mean over validation items", xlabel="epoch", ylabel="1 where none is preferred")
-            axis.xaxis.get_major_locator().set_params(integer=True)
-            axis.legend(fontsize=7)
+                axis.plot(epochs, [row[key][name] for row in logged], ms=3, **line_style(number))
+            axis.set(title="expert weights λ, mean over validation items", xlabel="epoch")
+            axis.set_ylabel("λ (1: none is preferred)")
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            colors = [line_style(number)["color"] for number in range(len(last[key]))]
+            ends = zip(last[key].items(), colors, strict=True)
+            label_line_ends(axis, {name: (epochs[-1], value, color) for (name, value), color in ends})
         else:
             values = last["subset_weights"]
             axis.bar(range(len(values)), list(values.values()))
             axis.axhline(1 / len(values), color="0.3", lw=0.8, ls="--")
-            axis.set_xticks(
-                range(len(values)), [" + ".join(split_names(name)) for name in values], rotation=90, fontsize=6
-            )
-            axis.set(title="π after training; dashed: uniform")
-        axis.title.set_fontsize(9)
-        axis.grid(alpha=0.3, axis="y")
-    return save_figure(figure, file)
+            axis.set_xticks(range(len(values)), [" + ".join(split_names(name)) for name in values], rotation=90)
+            axis.grid(visible=False, axis="x")
+            axis.set(title="subset weights π after training\n(dashed: uniform)", ylabel="probability")
+    return figure
+
+
+def _samples(run: RunLike) -> tuple[dict[str, NDArray[Any]], list[str]]:
+    """Return the arrays of a run's samples, and the names of its modalities."""
+    file = RunFiles(run_path(run)).samples
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: a run must have samples to draw, which training writes, got none")
+    with np.load(file, allow_pickle=False) as opened:
+        arrays = {name: opened[name] for name in opened.files}
+    return arrays, [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
 
 
 def _class_row(arrays: Mapping[str, NDArray[Any]]) -> list[Row]:
@@ -148,8 +177,16 @@ def _picture_row(arrays: Mapping[str, NDArray[Any]], label: str, key: str, name:
     return label, values
 
 
-def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
-    """Draw each modality and its reconstruction given all modalities."""
+def plot_reconstructions(run: RunLike) -> Figure:
+    """Draw each modality of a few validation items, and its reconstruction given all modalities.
+
+    Args:
+        run: The run, or the path of its directory.
+
+    Raises:
+        FileNotFoundError: If the run does not have samples.
+    """
+    arrays, names = _samples(run)
     rows = [*_class_row(arrays), ("", None)]
     for name in names:
         rows += [
@@ -157,11 +194,19 @@ def _reconstructions(arrays: Mapping[str, NDArray[Any]], names: list[str], file:
             _picture_row(arrays, "reconstructed", f"reconstruction.{name}", name),
             ("", None),
         ]
-    return image_grid(rows, file, title="Reconstructions given every modality", note=_note(arrays))
+    return plot_grid(rows, title="Reconstructions given every modality", note=_note(arrays))
 
 
-def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file: Path) -> Path:
-    """Draw all modalities generated from each one, of many modalities the first twelve."""
+def plot_cross_generation(run: RunLike) -> Figure:
+    """Draw all modalities of a few validation items generated from each one, of many modalities the first twelve.
+
+    Args:
+        run: The run, or the path of its directory.
+
+    Raises:
+        FileNotFoundError: If the run does not have samples.
+    """
+    arrays, names = _samples(run)
     shown = names[:_MAX_GIVEN]
     items = slice(None if len(names) <= _MANY else _FEW_ITEMS)
     rows: list[Row] = []
@@ -170,7 +215,7 @@ def _cross_generation(arrays: Mapping[str, NDArray[Any]], names: list[str], file
         group += [_picture_row(arrays, f"→ {name}", f"generated.{given}.{name}", name) for name in shown]
         rows += [*((label, values[items]) for label, values in group if values is not None), ("", None)]
     note = _note(arrays) + (f"; {len(shown)} of {len(names)} modalities" if len(shown) < len(names) else "")
-    return image_grid(rows, file, title="Each modality generated from each one", note=note)
+    return plot_grid(rows, title="Each modality generated from each one", note=note)
 
 
 def _note(arrays: Mapping[str, NDArray[Any]]) -> str:

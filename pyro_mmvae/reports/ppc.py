@@ -18,24 +18,28 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from pyro_mmvae.reports.check_table import modality_names
-from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.texts import break_lines, plain_text
+from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.styles import OKABE_ITO, styled
+from pyro_mmvae.reports.texts import break_lines
 from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
 _CELL = (2.7, 2.1)  # the width and height of a panel in inches
-_DPI = 110
 _MAX_TICKS = 25  # the largest number of classes that are named below a panel
 _NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
 
-@plain_text
-def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
+@styled
+def draw_ppc(
+    path: Path, *, folder: Path | None = None, formats: Sequence[str] = ("png",), dpi: int = DPI
+) -> list[Path]:
     """Draw the checks of a run, every ``evaluation/ppc*.nc``, into ``plots/``.
 
     Args:
         path: The run directory, or one netCDF file of a check.
         folder: The folder to draw into; by default ``plots`` of the run, or the folder of the file.
+        formats: The formats of the pictures, such as ``("pdf", "png")``; PNG by default.
+        dpi: The number of pixels per inch, 150 by default.
 
     Returns:
         The files drawn: for each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
@@ -51,14 +55,14 @@ def draw_ppc(path: Path, *, folder: Path | None = None) -> list[Path]:
         raise FileNotFoundError(f"{path}: no posterior predictive check ({run.check().relative_to(path)})")
     where = folder or (run.plots if path.is_dir() else path.parent)
     where.mkdir(parents=True, exist_ok=True)
-    drawn = []
+    drawn = list[Path]()
     for file in files:
         with arviz.rc_context({"data.load": "eager"}):
             data = arviz.from_netcdf(str(file))
         for suffix, (draw, title) in _GRIDS.items():
-            drawn.append(save_figure(_grid(data, draw, title), where / f"{file.stem}{suffix}.png", dpi=_DPI))
+            drawn += save_pictures(_grid(data, draw, title), where / f"{file.stem}{suffix}", formats, dpi)
         if "sbc_rank" in data.constant_data:
-            drawn.append(save_figure(_sbc(data), where / f"{file.stem}-sbc.png", dpi=_DPI))
+            drawn += save_pictures(_sbc(data), where / f"{file.stem}-sbc", formats, dpi)
     return drawn
 
 
@@ -172,8 +176,8 @@ def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names
     axis.bar(
         places, [(observed == code).mean() for code in classes], fill=False, edgecolor="black", lw=0.8, label="observed"
     )
-    axis.vlines(places, low, high, color="C0", lw=2, label="95 % of the draws")
-    axis.plot(places, shares.mean(0), "_", color="C1", label="all draws")
+    axis.vlines(places, low, high, color=OKABE_ITO[0], lw=2, label="95 % of the draws")
+    axis.plot(places, shares.mean(0), "_", color=OKABE_ITO[1], label="all draws")
     labels = [names[int(code)] if 0 <= code < len(names) else f"{code:g}" for code in classes]
     ticks = slice(None, None, -(-len(labels) // _MAX_TICKS))
     axis.set_xticks(places[ticks], ["\n".join(break_lines(k, _NAME_LETTERS)) for k in labels[ticks]], fontsize=5)
@@ -199,7 +203,7 @@ def _draw_pit(data: Any, key: str, axis: Axes) -> None:
     values = row["pit"].values
     values = values[np.isfinite(values)]
     bins = int(np.clip(len(values) // 10, 5, 20))
-    _histogram(axis, values, bins, (0.0, 1.0), "0.7" if bool(row["in_sample"]) else "C0")
+    _histogram(axis, values, bins, (0.0, 1.0), "0.7" if bool(row["in_sample"]) else OKABE_ITO[0])
 
 
 _GRIDS = {
@@ -223,7 +227,7 @@ def _sbc(data: Any) -> Figure:
     bins = max(b for b in range(1, max_bins + 1) if (draws + 1) % b == 0)  # the bins of the chi-square test
     for axis, name in zip(axes, drawn_names, strict=False):
         column = constants.sel(quantity=name)
-        _histogram(axis, column["sbc_rank"].values, bins, (0.0, draws + 1.0), "C0")
+        _histogram(axis, column["sbc_rank"].values, bins, (0.0, draws + 1.0), OKABE_ITO[0])
         axis.set_title(f"{name}: chi-square p = {float(column['sbc_p_value']):.2g}", fontsize=7)
         axis.tick_params(labelsize=6)
     for axis in axes[len(drawn_names) :]:

@@ -15,8 +15,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_mmvae.files import write_text
-from pyro_mmvae.reports.files import save_figure
-from pyro_mmvae.reports.texts import plain_text, protocol_label
+from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.styles import styled
+from pyro_mmvae.reports.texts import protocol_label
 from pyro_mmvae.run_files import RunFiles
 
 _MATRIX = ("probe", "coherence")
@@ -60,8 +61,9 @@ def write_readings_report(path: Path) -> Path:
     return file
 
 
-@plain_text
-def draw_matrix(out: Path, paths: Sequence[Path], command: str = "") -> list[Path]:
+def draw_matrix(
+    out: Path, paths: Sequence[Path], command: str = "", *, formats: Sequence[str] = ("png",), dpi: int = DPI
+) -> list[Path]:
     """Write the train × test matrix of a comparison: rows are trained with, columns are read with.
 
     The files are ``matrix.csv``, the means over seeds for every number of modalities given; ``matrix.md`` and
@@ -71,6 +73,8 @@ def draw_matrix(out: Path, paths: Sequence[Path], command: str = "") -> list[Pat
         out: The folder to write into.
         paths: The run directories of the comparison; those without readings are left out.
         command: The command line that made the readings, quoted in the tables; left out by default.
+        formats: The formats of the picture, one file per format; PNG by default.
+        dpi: The number of pixels per inch of the picture, 150 by default.
 
     Returns:
         The files written.
@@ -82,12 +86,11 @@ def draw_matrix(out: Path, paths: Sequence[Path], command: str = "") -> list[Pat
     if not rows:
         raise ValueError(f"{out}: at least one run must have readings, got none")
     panels = _panels(rows)
-    files = [out / f"matrix.{suffix}" for suffix in ("csv", "md", "tex", "png")]
+    files = [out / f"matrix.{suffix}" for suffix in ("csv", "md", "tex")]
     write_text(files[0], pd.DataFrame(rows).to_csv(index=False, na_rep="nan", lineterminator="\r\n"))
     write_text(files[1], _markdown(rows, panels, command))
     write_text(files[2], _latex(rows, panels))
-    _plot(rows, panels, files[3])
-    return files
+    return [*files, *save_pictures(_plot(rows, panels), out / "matrix", formats, dpi)]
 
 
 def _means(reading: Mapping[str, Any], metrics: Iterable[str]) -> list[tuple[str, str, dict[int, float]]]:
@@ -198,7 +201,8 @@ def _latex(rows: list[dict[str, Any]], panels: list[tuple[str, str, int]]) -> st
     return "\n".join(texts)
 
 
-def _plot(rows: list[dict[str, Any]], panels: list[tuple[str, str, int]], file: Path) -> None:
+@styled
+def _plot(rows: list[dict[str, Any]], panels: list[tuple[str, str, int]]) -> Figure:
     """Draw each panel as a heat map; the panels of one metric and protocol share a row and the colours."""
     lines: dict[tuple[str, str], list[tuple[str, str, int]]] = {}
     for panel in panels:
@@ -216,12 +220,13 @@ def _plot(rows: list[dict[str, Any]], panels: list[tuple[str, str, int]], file: 
         for axis in row[len(line) :]:
             axis.axis("off")
         figure.colorbar(image, ax=row.tolist(), fraction=0.04).ax.tick_params(labelsize=6)
-    save_figure(figure, file, dpi=150)
+    return figure
 
 
 def _heat_map(axis: Axes, table: pd.DataFrame, limits: tuple[float, float]) -> Any:
     """Draw a table with its figures in the cells, and a frame where an aggregation is read with itself."""
     values = table.to_numpy(dtype=float)
+    axis.grid(visible=False)
     image = axis.imshow(values, vmin=limits[0], vmax=limits[1], cmap="cividis", aspect="auto")
     for (i, j), value in np.ndenumerate(values):
         own = str(table.index[i]).split(", ")[0] == table.columns[j]

@@ -1,10 +1,11 @@
-"""Colours, markers and line styles that tell many lines or classes apart, without relying on colour alone."""
+"""The style sheet of all figures: fonts, and colours, markers and line styles that do not rely on colour alone."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import matplotlib
+from cycler import cycler
 
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Colours that people with any kind of colour vision can tell apart (Okabe and Ito, 2008), without yellow, which is
@@ -12,6 +13,35 @@ hard to see on white."""
 
 MARKERS = "os^Dv<>P"
 """The markers of matplotlib that differ most from one another."""
+
+STYLE: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 8,
+    "axes.linewidth": 0.6,
+    "axes.prop_cycle": cycler(color=OKABE_ITO),
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": 9,
+    "figure.facecolor": "white",
+    "figure.titlesize": 9,
+    "font.size": 8,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.6,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.title_fontsize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "text.parse_math": False,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+}
+"""The settings of matplotlib that all figures share, with letters that can be read in a column of a paper. Names with
+``$`` in them are shown as they are, not as formulas."""
+
+styled = matplotlib.rc_context(STYLE)
+"""A decorator of functions that draw in the style ``STYLE``, whatever style the caller has set."""
 
 _LINES = ("-", "--", "-.", ":", (0, (5, 1)))
 

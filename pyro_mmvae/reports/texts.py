@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterable
 from functools import lru_cache
 
-import matplotlib
 from matplotlib.textpath import TextPath
 
 TEXT_POINTS = 6
@@ -21,10 +20,6 @@ _MIN_LETTERS = 28  # the smallest number of letters in a line of a long text
 _LETTERS_BETWEEN = 1  # the number of letters that fit between two texts
 _MAX_LINES = 14
 _ELLIPSIS = "…"
-
-
-plain_text = matplotlib.rc_context({"text.parse_math": False})
-"""A decorator of functions that draw: names with ``$`` in them are shown as they are, not as formulas."""
 
 
 def legend_label(name: str, letters: int = 40) -> str:
@@ -97,3 +92,13 @@ def text_width(text: str, points: float) -> float:
     """
     widths = [TextPath((0, 0), line, size=points).get_extents().width for line in text.split("\n") if line.strip()]
     return math.ceil(max(widths, default=0) / 72 * 100) / 100
+
+
+def text_height(text: str, points: float) -> float:
+    """Return the height of a text with the space between its lines, in inches; 0 for an empty text.
+
+    Args:
+        text: The text, of one or more lines.
+        points: The font size in points.
+    """
+    return 1.4 * points / 72 * (text.count("\n") + 1) if text else 0.0

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from pyro_mmvae.reports import comparison, draw_comparison
+from pyro_mmvae.reports import draw_comparison
 from pyro_mmvae.run_files import RunFiles
-
-
-def write_cell(path: Path, aggregation: str, seed: int, means: dict[str, Any]) -> Path:
-    """Write the files of an evaluated run that a comparison reads."""
-    summary = {"aggregation": aggregation, "train_seed": seed, "means_by_views": means}
-    summary |= {"options": {}, "classifier_accuracy": {}}
-    files = RunFiles(path)
-    files.evaluation_summary.parent.mkdir(parents=True)
-    files.evaluation_summary.write_text(json.dumps(summary), encoding="utf-8")
-    (path / "metrics.jsonl").write_text('{"epoch": 0, "seconds": 2.0}\n', encoding="utf-8")
-    return path
+from tests.reports.comparison_files import write_cell
 
 
 def test_draw_comparison_marks_log_likelihoods_that_do_not_stand(tmp_path: Path) -> None:
@@ -108,24 +96,76 @@ def test_draw_comparison_without_plotted_metrics_plots_the_others(tmp_path: Path
     assert draw_comparison(tmp_path, [path])[-1].stat().st_size > 3000
 
 
-def test_plot_panel_lines_have_different_styles_and_labels_beside_them(tmp_path: Path) -> None:
-    names = ["poe", "moe", "$w_b$", "mwb", "_e", "f", "g", "h"]
-    rows = [
-        {"aggregation": name, "views": views, "mean": 0.001 * i + views, "se": 0.1}
-        for i, name in enumerate(names) for views in (1, 2)
-    ]  # fmt: skip
-    axis = Figure().subplots()
-    comparison._plot_panel(axis, rows, names)
-    styles = {(c[0].get_color(), c[0].get_marker(), c[0].get_linestyle()) for c in axis.containers}
-    assert len(styles) == len(names)
-    heights = {text.get_text(): float(text.get_position()[1]) for text in axis.texts}
-    assert list(heights) == names
-    assert np.diff(list(heights.values())).min() > 0.05  # none covers another one
+def compared(folder: Path, seeds: int = 3) -> list[Path]:
+    """Write the runs of two aggregations, whose differences given one modality are 0.1, 0.2 and 0.3."""
+    paths = []
+    for seed in range(seeds):
+        base = {"1": 0.5 + 0.05 * seed, "2": 0.75}
+        paths.append(write_cell(folder / f"a{seed}", "mopoe", seed, {"probe": {"joint": base}}))
+        above = {"1": base["1"] + 0.1 * (seed + 1), "2": 0.75 + 0.125 * (seed - 1)}
+        paths.append(write_cell(folder / f"b{seed}", "wb_x", seed, {"probe": {"joint": above}}))
+    return paths
 
 
-@pytest.mark.parametrize("heights", [[], [0.5], [0.5, 0.5, 0.51], [0.9, 0.1, 0.12, 0.13, 0.17]])
-def test_spread_keeps_order_and_distance(heights: list[float]) -> None:
-    placed = comparison._spread(dict(enumerate(heights)))
-    order = sorted(range(len(heights)), key=lambda i: heights[i])
-    assert all(placed[b] - placed[a] >= comparison._LABEL_STEP - 1e-9 for a, b in zip(order, order[1:], strict=False))
-    assert sum(placed.values()) == pytest.approx(sum(heights))
+def test_draw_comparison_baseline_adds_differences_to_all_tables(tmp_path: Path) -> None:
+    files = draw_comparison(tmp_path, compared(tmp_path / "runs"), baseline="mopoe", formats=("svg",))
+    assert [file.name for file in files[-2:]] == ["comparison.svg", "differences.svg"]
+    base, _, above, even = rows_of(tmp_path, "probe")
+    assert (base["difference"], base["pairs"]) == ("nan", "0")
+    # The mean of 0.1, 0.2, 0.3 is 0.2 with standard error 0.1 / sqrt(3), and p = 1 - t / sqrt(2 + t²) for 2 degrees.
+    t = 2 * math.sqrt(3)
+    p = 1 - t / math.sqrt(2 + t**2)
+    figures = [float(above[name]) for name in ("difference", "difference_se", "t", "p", "p_holm")]
+    assert figures == pytest.approx([0.2, 0.1 / math.sqrt(3), t, p, 2 * p])
+    assert float(even["difference"]) == pytest.approx(0, abs=1e-12)
+    assert float(even["p_holm"]) == pytest.approx(1)
+    text = (tmp_path / "comparison.md").read_text()
+    assert "## Differences from mopoe\n\nRow minus mopoe, paired by seed: mean ± standard error over 3 pairs" in text
+    assert "| wb_x | +0.200 ± 0.058 | +0.000 ± 0.072 |" in text  # 2 p = 0.148: no star
+    latex = (tmp_path / "comparison.tex").read_text()
+    assert r"wb\_x & $+$0.200 $\pm$ 0.058 & $+$0.000 $\pm$ 0.072 \\" in latex
+    assert (
+        r"\caption{probe (joint): row minus mopoe, mean $\pm$ standard error over 3 pairs of seeds; * p $<$ 0.05"
+        in latex
+    )
+
+
+def test_draw_comparison_baseline_marks_what_survives_the_correction(tmp_path: Path) -> None:
+    paths = []
+    for seed, small in enumerate((0.001, 0.002, -0.001)):
+        paths.append(write_cell(tmp_path / f"a{seed}", "a", seed, {"probe": {"joint": {"1": 0.5, "2": 0.5}}}))
+        above = {"1": 0.75 + small, "2": 0.5 + small}
+        paths.append(write_cell(tmp_path / f"b{seed}", "b", seed, {"probe": {"joint": above}}))
+    draw_comparison(tmp_path, paths, baseline="a")
+    assert "| b | +0.2507 ± 0.0009* | +0.0007 ± 0.0009 |" in (tmp_path / "comparison.md").read_text()
+    assert r"b & $+$0.2507 $\pm$ 0.0009$^{*}$ & $+$0.0007 $\pm$ 0.0009 \\" in (tmp_path / "comparison.tex").read_text()
+
+
+def test_draw_comparison_baseline_of_one_seed_says_that_there_is_no_error(tmp_path: Path) -> None:
+    draw_comparison(tmp_path, compared(tmp_path / "runs", seeds=1), baseline="mopoe")
+    text = (tmp_path / "comparison.md").read_text()
+    assert "one seed: there is neither a standard error nor a test" in text
+    assert "| wb_x | +0.100 | -0.125 |" in text
+    assert "A star" not in text
+    assert "*" not in text.partition("## Differences")[2].replace("**probe**", "")
+
+
+def test_draw_comparison_without_baseline_has_no_differences(tmp_path: Path) -> None:
+    files = draw_comparison(tmp_path, compared(tmp_path / "runs", seeds=2))
+    assert "difference" not in "".join(file.read_text() for file in files[:3]).lower()
+    assert not (tmp_path / "differences.png").exists()
+
+
+def test_draw_comparison_unknown_baseline_lists_the_rows(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"baseline must be the name of a row \(mopoe; wb_x\), got 'poe'"):
+        draw_comparison(tmp_path, compared(tmp_path / "runs", seeds=1), baseline="poe")
+
+
+def test_draw_comparison_baseline_names_rows_with_other_data(tmp_path: Path) -> None:
+    paths = compared(tmp_path / "runs", seeds=2)
+    for path in paths:
+        size = 100 if path.name == "b1" else 200
+        (path / "config.yaml").write_text(f"data: {{name: x, train_size: {size}}}\n")
+    draw_comparison(tmp_path, paths, baseline="mopoe")
+    text = (tmp_path / "comparison.md").read_text()
+    assert "Trained with other settings of the data than mopoe: wb_x." in text

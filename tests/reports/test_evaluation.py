@@ -4,55 +4,113 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 
-from pyro_mmvae.reports import evaluation
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """Return the figures that are drawn."""
-    figures: list[Figure] = []
-    monkeypatch.setattr(evaluation, "save_figure", lambda figure, file: figures.append(figure) or file)
-    return figures
+from pyro_mmvae.reports import draw_evaluation, evaluation
+from pyro_mmvae.reports.evaluation import plot_khat, plot_views
+from pyro_mmvae.reports.latent_map import plot_latent
+from pyro_mmvae.run_files import RunFiles
 
 
-def test_latent_map_classes_have_distinct_styles_and_names(tmp_path: Path, drawn: list[Figure]) -> None:
+def write_evaluation(path: Path, means: dict[str, Any] | None = None, **arrays: Any) -> Path:
+    """Write the files of an evaluation that the pictures are drawn from."""
+    files = RunFiles(path)
+    files.evaluation.mkdir(parents=True)
+    summary = {"means_by_views": means or {"probe": {"a": {"1": 0.5}}}, "options": {"khat_samples": 1000, "seed": 0}}
+    files.evaluation_summary.write_text(json.dumps(summary), encoding="utf-8")
+    np.savez(files.evaluation_arrays, **arrays)
+    return path
+
+
+def test_plot_latent_classes_have_distinct_styles_and_names(tmp_path: Path) -> None:
     names = np.array([f"_cell of kind ${number}$" for number in range(14)])
-    arrays = {"latent": np.zeros((29, 2)), "explained": np.ones(2), "labels": np.arange(29) % 14, "class_names": names}
-    arrays["labels"][-1] = -1  # unlabelled
-    evaluation._latent_map(arrays, tmp_path / "latent.png")
-    points = drawn[0].axes[0].collections
+    labels = np.arange(29) % 14
+    labels[-1] = -1  # unlabelled
+    arrays = {"latent": np.zeros((29, 2)), "explained": np.ones(2), "labels": labels, "class_names": names}
+    figure = plot_latent(write_evaluation(tmp_path, **arrays))
+    points = figure.axes[0].collections
     styles = {(tuple(one.get_facecolor()[0]), one.get_paths()[0].vertices.tobytes()) for one in points}  # type: ignore[union-attr]
     assert len(styles) == 14
     assert sum(len(one.get_offsets()) for one in points) == 28  # type: ignore[arg-type]
-    assert [text.get_text().lstrip("\u200b") for text in drawn[0].legends[0].get_texts()] == names.tolist()
+    assert [text.get_text().lstrip("\u200b") for text in figure.legends[0].get_texts()] == names.tolist()
+    assert figure.legends[0].get_title().get_text() == "class"
 
 
-def test_latent_map_many_classes_name_the_largest(tmp_path: Path, drawn: list[Figure]) -> None:
+def test_plot_latent_many_classes_name_the_largest(tmp_path: Path) -> None:
     labels = np.concatenate([np.arange(100), np.arange(75)])
-    arrays = {"latent": np.zeros((175, 2)), "explained": np.ones(2), "labels": labels}
-    evaluation._latent_map(arrays, tmp_path / "latent.png")
-    texts = [text.get_text() for text in drawn[0].legends[0].get_texts()]
+    figure = plot_latent(write_evaluation(tmp_path, latent=np.zeros((175, 2)), explained=np.ones(2), labels=labels))
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert texts == ["25 smaller classes", *map(str, range(75))]
 
 
-def test_by_views_log_likelihoods_of_different_targets_have_panels_of_their_own(
-    tmp_path: Path, drawn: list[Figure]
-) -> None:
+def test_plot_latent_color_of_floats_is_a_colour_bar(tmp_path: Path) -> None:
+    path = write_evaluation(tmp_path, latent=np.zeros((3, 2)), explained=np.ones(2), labels=np.arange(3))
+    figure = plot_latent(path, color=[0.5, 1.5, 3.0], label="entropy")
+    points, bar = figure.axes
+    np.testing.assert_array_equal(points.collections[0].get_array(), [0.5, 1.5, 3.0])  # type: ignore[arg-type]
+    assert bar.get_ylabel() == "entropy"
+    assert not figure.legends
+
+
+def test_plot_latent_color_of_names_is_a_legend(tmp_path: Path) -> None:
+    path = write_evaluation(tmp_path, latent=np.zeros((3, 2)), explained=np.ones(2))
+    figure = plot_latent(path, color=["b", "a", "b"], label="donor")
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
+    assert figure.legends[0].get_title().get_text() == "donor"
+    assert not plot_latent(path).legends  # without labels and without colours
+
+
+def test_plot_latent_color_of_other_length_raises(tmp_path: Path) -> None:
+    path = write_evaluation(tmp_path, latent=np.zeros((3, 2)), explained=np.ones(2))
+    with pytest.raises(ValueError, match=r"color must have one value per item, of shape \(3,\), got shape \(2,\)"):
+        plot_latent(path, color=[1, 2])
+
+
+def test_plot_latent_without_means_raises(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must contain posterior means"):
+        plot_latent(write_evaluation(tmp_path))
+
+
+def test_plot_views_of_a_run_that_was_not_evaluated_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="a run must be evaluated"):
+        plot_views(tmp_path)
+
+
+def test_plot_views_log_likelihoods_of_different_targets_have_panels_of_their_own(tmp_path: Path) -> None:
     means = {
         "probe": {"subset": {"1": 0.5, "2": 0.6}, "joint": {"1": 0.7}},
         "log_likelihood": {"K = 64, of given": {"1": -5000.0}, "K = 64, of all": {"1": -2.0}},
     }
-    evaluation._by_views(means, tmp_path / "views.png")
-    panels = [axis for axis in drawn[0].axes if axis.lines]
-    values = [[list(line.get_ydata()) for line in axis.lines] for axis in panels]
+    axes = plot_views(write_evaluation(tmp_path, means)).axes
+    values = [[list(line.get_ydata()) for line in axis.lines] for axis in axes]
     assert values == [[[0.5, 0.6], [0.7]], [[-5000.0]], [[-2.0]]]
-    legends = [axis.get_legend() for axis in panels]
+    assert [axis.get_ylabel() for axis in axes] == ["accuracy of a linear probe", "nats per item", "nats per item"]
+    legends = [axis.get_legend() for axis in axes]
     assert [legend.get_title().get_text() for legend in legends if legend] == ["", "of given", "of all"]
+
+
+def test_plot_khat_counts_infinite_values(tmp_path: Path) -> None:
+    arrays = {"khat.m0": np.array([0.1, np.inf, 0.9]), "khat.m0+m1": np.array([0.2, 0.3, 0.4])}
+    figure = plot_khat(write_evaluation(tmp_path, khat_threshold=np.array(0.67), **arrays))
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == ["1 infinite"]
+    assert [len(points.get_offsets()) for points in axis.collections] == [2, 3]  # type: ignore[arg-type]
+    assert "above 0.67" in figure.get_suptitle().replace("\n", " ")
+
+
+def test_plot_khat_of_an_evaluation_without_it_raises(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="must contain k-hat, got none"):
+        plot_khat(write_evaluation(tmp_path))
+
+
+def test_draw_evaluation_draws_what_there_is_in_each_format(tmp_path: Path) -> None:
+    arrays = {"latent": np.zeros((3, 2)), "explained": np.ones(2), "labels": np.arange(3)}
+    files = draw_evaluation(write_evaluation(tmp_path, **arrays), ("svg", "png"), dpi=20)
+    assert [file.name for file in files] == ["views.svg", "views.png", "latent.svg", "latent.png"]
+    assert all(file.parent == tmp_path / "plots" and file.stat().st_size > 500 for file in files)
 
 
 def test_subset_label_many_or_long_names_are_short() -> None:

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from pyro_mmvae import train
-from pyro_mmvae.reports import draw_run, evaluation, grid, plots
-from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports import draw_run, plots
+from pyro_mmvae.reports.files import save_pictures
 from pyro_mmvae.runs.config import Config
 
 
@@ -22,12 +22,11 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """Return the figures that are drawn, by file name."""
     drawn: dict[str, Figure] = {}
 
-    def keep(figure: Figure, file: Path, **options: Any) -> Path:
-        drawn[file.name] = figure
-        return save_figure(figure, file, **options)
+    def keep(figure: Figure, file: Path, *options: Any) -> list[Path]:
+        drawn[f"{file.name}.png"] = figure
+        return save_pictures(figure, file, *options)
 
-    for module in (plots, grid, evaluation):
-        monkeypatch.setattr(module, "save_figure", keep)
+    monkeypatch.setattr(plots, "save_pictures", keep)
     return drawn
 
 
@@ -95,27 +94,70 @@ def test_draw_run_vectors_and_counts_are_drawn(tmp_path: Path, figures: dict[str
     assert [len(line.get_ydata()) for line in axes[3].lines] == [300] * 4  # type: ignore[arg-type]
 
 
-def test_draw_run_many_modalities_are_drawn_for_fewer_items(
-    tmp_path: Path, figures: dict[str, Figure], monkeypatch: pytest.MonkeyPatch
+def test_plot_cross_generation_many_modalities_are_drawn_for_fewer_items(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plots, "_MAX_GIVEN", 2)  # fewer axes take less time
     names = [f"m{m}" for m in range(7)]
     values = np.array([f"item {item}" for item in range(10)])
     arrays = {f"{part}.{name}": values for part in ("observed", "reconstruction") for name in names}
     arrays |= {f"generated.{given}.{name}": values for given in names for name in names}
-    plots._cross_generation(arrays, names, tmp_path / "a.png")
-    axes = figures["a.png"].axes
+    np.savez(tmp_path / "samples.npz", **arrays)
+    figure = plots.plot_cross_generation(tmp_path)
+    axes = figure.axes
     assert len(axes) == 2 * 3
     assert {len(axis.texts) for axis in axes} == {5}
-    assert "validation items; 2 of 7 modalities" in {text.get_text() for text in figures["a.png"].texts}
+    assert "validation items; 2 of 7 modalities" in {text.get_text() for text in figure.texts}
 
 
-def test_curves_have_a_panel_for_each_modality(tmp_path: Path, figures: dict[str, Figure]) -> None:
-    terms = {"image": -5000.0, "label": -2.0}
-    val = {"elbo": -1.0, "kl": 1.0, "log_likelihood": terms}
-    rows = [{"epoch": e, "objective": 0.0, "beta": 1, "kl": 1.0, "log_likelihood": terms, "val": val} for e in (0, 1)]
-    plots._curves(rows, tmp_path / "curves.png")
-    titles = {axis.get_title(): axis for axis in figures["curves.png"].axes}
-    for name, value in terms.items():
-        axis = titles[f"reconstruction of {name}"]
-        assert [list(line.get_ydata()) for line in axis.lines] == [[value, value]] * 2
+def write_metrics(path: Path, rows: list[dict[str, Any]]) -> Path:
+    (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def metrics_of(epoch: int, **more: Any) -> dict[str, Any]:
+    terms = {"image": -5000.0, "tag_$a$": -2.0}
+    val = {"elbo": -1.0, "kl": 1.5, "log_likelihood": terms}
+    return {"epoch": epoch, "objective": -3.0, "beta": 2, "kl": 1.0, "log_likelihood": terms, "val": val} | more
+
+
+def test_plot_training_has_a_panel_per_term_and_one_legend_outside(tmp_path: Path) -> None:
+    rows = [metrics_of(epoch, penalties={"z_frechet": 0.25}) for epoch in (0, 1)]
+    figure = plots.plot_training(str(write_metrics(tmp_path, rows)))
+    panels = {axis.get_title(): [list(line.get_ydata()) for line in axis.lines] for axis in figure.axes}
+    assert panels == {
+        "evidence lower bound;\ntraining: objective with β = 2": [[-3.0, -3.0], [-1.0, -1.0]],
+        "KL(q(z|x) ‖ p(z)), one-draw estimate": [[1.0, 1.0], [1.5, 1.5]],
+        "reconstruction of image, log p(x | z)": [[-5000.0] * 2] * 2,
+        "reconstruction of tag_$a$, log p(x | z)": [[-2.0] * 2] * 2,
+        "penalty z_frechet, added to the loss": [[0.25, 0.25]],
+    }
+    assert [axis.get_legend() for axis in figure.axes] == [None] * 5
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["training", "validation"]
+    styles = {(line.get_color(), line.get_marker()) for line in figure.axes[0].lines}
+    assert len(styles) == 2
+
+
+def test_plot_training_without_metrics_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="must have trained for an epoch"):
+        plots.plot_training(tmp_path)
+
+
+def test_plot_weights_labels_each_line_at_its_end(tmp_path: Path) -> None:
+    weights = {"expert_weights": {"_a": 1.5, "b": 0.5}, "subset_weights": {"_a": 0.25, "_a+b": 0.75}}
+    figure = plots.plot_weights(write_metrics(tmp_path, [metrics_of(e, **weights) for e in (0, 1)]))
+    experts, subsets = figure.axes
+    assert [(text.get_text(), text.xy) for text in experts.texts] == [("b", (2, 0.5)), ("_a", (2, 1.5))]  # type: ignore[attr-defined]
+    assert [bar.get_height() for bar in subsets.patches] == [0.25, 0.75]  # type: ignore[attr-defined]
+    assert [label.get_text() for label in subsets.get_xticklabels()] == ["_a", "_a + b"]
+
+
+def test_plot_weights_of_fixed_weights_raises(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="weights must be learned"):
+        plots.plot_weights(write_metrics(tmp_path, [metrics_of(0)]))
+
+
+def test_draw_run_writes_every_format(tmp_path: Path) -> None:
+    files = draw_run(write_metrics(tmp_path, [metrics_of(0)]), ("pdf", "svg"), dpi=30)
+    assert [file.name for file in files] == ["curves.pdf", "curves.svg"]
+    assert [file.read_bytes()[:5] for file in files] == [b"%PDF-", b"<?xml"]

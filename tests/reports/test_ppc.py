@@ -22,7 +22,7 @@ from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import simulation_calibration
 from pyro_mmvae.reports import ppc as pictures
 from pyro_mmvae.reports.check_table import _blocks, ppc_table
-from pyro_mmvae.reports.files import save_figure
+from pyro_mmvae.reports.files import save_pictures
 from pyro_mmvae.reports.ppc import draw_ppc
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
@@ -44,11 +44,11 @@ def figures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Figure]:
     """Return the figures that are drawn, by file name."""
     drawn: dict[str, Figure] = {}
 
-    def keep(figure: Figure, file: Path, **options: Any) -> Path:
-        drawn[file.name] = figure
-        return save_figure(figure, file, **options)
+    def keep(figure: Figure, file: Path, *options: Any) -> list[Path]:
+        drawn[f"{file.name}.png"] = figure
+        return save_pictures(figure, file, *options)
 
-    monkeypatch.setattr(pictures, "save_figure", keep)
+    monkeypatch.setattr(pictures, "save_pictures", keep)
     return drawn
 
 

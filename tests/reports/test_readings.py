@@ -69,7 +69,7 @@ def test_draw_matrix_draws_a_heat_map_per_metric_and_number_of_modalities(
     paths: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Figure] = []
-    monkeypatch.setattr(readings, "save_figure", lambda figure, file, **_: drawn.append(figure) or file)
+    monkeypatch.setattr(readings, "save_pictures", lambda figure, *_: drawn.append(figure) or [])
     draw_matrix(tmp_path, paths)
     images = [axis for axis in drawn[0].axes if axis.images]
     titles = [axis.get_title().replace("\n", " ") for axis in images]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
-from pyro_mmvae.reports.styles import OKABE_ITO, class_style, line_style
+import matplotlib
+import pytest
+from matplotlib.figure import Figure
+
+from pyro_mmvae.reports.styles import OKABE_ITO, STYLE, class_style, line_style, styled
+from pyro_mmvae.reports.texts import legend_label
 
 
 @pytest.mark.parametrize("classes", [1, 7, 14, 56, 57, 200])
@@ -23,3 +28,25 @@ def test_line_style_repeats_after_280_lines() -> None:
     styles = [tuple(line_style(number).values()) for number in range(281)]
     assert len(set(styles[:280])) == 280
     assert styles[280] == styles[0]
+
+
+@pytest.mark.parametrize("name", ["$", "$_{$", "a $x_{1}$ b", "_hidden", r"$\frac$"])
+def test_styled_draws_names_with_markup_as_they_are(name: str, tmp_path: Path) -> None:
+    @styled
+    def draw() -> list[str]:
+        figure = Figure()
+        axis = figure.subplots()
+        axis.plot([0, 1], label=legend_label(name))
+        axis.set_title(name)
+        legend = axis.legend()
+        figure.savefig(tmp_path / "names.png")
+        assert not axis.title.get_parse_math()
+        return [text.get_text() for text in legend.get_texts()]
+
+    assert [text.lstrip("\u200b") for text in draw()] == [name]
+
+
+def test_styled_restores_the_style_of_the_caller() -> None:
+    before = dict(matplotlib.rcParams)
+    assert styled(lambda: matplotlib.rcParams["axes.titlesize"])() == STYLE["axes.titlesize"]
+    assert dict(matplotlib.rcParams) == before

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
 
-from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, plain_text, text_width
+from pyro_mmvae.reports.texts import CHARACTER, break_lines, cell_size, legend_label, text_width
 
 
 @given(st.text("ab,* ", max_size=300), st.integers(4, 60))
@@ -53,19 +49,3 @@ def test_text_width_is_that_of_the_longest_line() -> None:
 
 def test_legend_label_long_names_are_broken_into_lines() -> None:
     assert legend_label("helper cell of kind 3", 12) == "helper cell\nof kind 3"
-
-
-@pytest.mark.parametrize("name", ["$", "$_{$", "a $x_{1}$ b", "_hidden", r"$\frac$"])
-def test_plain_text_draws_names_with_markup_as_they_are(name: str, tmp_path: Path) -> None:
-    @plain_text
-    def draw() -> list[str]:
-        figure = Figure()
-        axis = figure.subplots()
-        axis.plot([0, 1], label=legend_label(name))
-        axis.set_title(name)
-        legend = axis.legend()
-        figure.savefig(tmp_path / "names.png")
-        assert not axis.title.get_parse_math()
-        return [text.get_text() for text in legend.get_texts()]
-
-    assert [text.lstrip("\u200b") for text in draw()] == [name]

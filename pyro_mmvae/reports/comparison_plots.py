@@ -1,0 +1,242 @@
+"""The plots of a comparison: means over seeds, and paired differences from a baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from pyro_mmvae.reports.comparison_rows import (
+    PLOTTED,
+    Cell,
+    Key,
+    Runs,
+    find_row,
+    key_of,
+    read_cells,
+    summarise,
+    table_keys,
+    values_by_seed,
+)
+from pyro_mmvae.reports.metric_names import metric_label
+from pyro_mmvae.reports.paired import LEVEL, Difference, differences_from, pairs_phrase
+from pyro_mmvae.reports.panels import label_line_ends, make_panels, shared_legend
+from pyro_mmvae.reports.styles import line_style, styled
+from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label
+
+_MAX_LABELLED = 12  # the largest number of lines with names beside them; more have a legend
+_TITLE_LETTERS = 42
+_SUPTITLE_LETTERS_PER_INCH = 12
+_ROW = 0.17  # the height of a difference in inches
+_SHIFT = 0.06  # the horizontal distance of two lines, in modalities given
+
+Row = Mapping[str, Any]
+
+
+@styled
+def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | None = None) -> Figure:
+    """Plot means over seeds with standard errors, by number of modalities given, one line per row of the comparison.
+
+    A metric with one value per row, such as the coherence of draws from the prior, is drawn as dots. The name of a line
+    is beside its end; more than twelve lines have a legend instead.
+
+    Args:
+        runs: The runs or their directories, or the folder of a comparison. A dictionary from names to runs makes one
+            row of the runs of each name.
+        metric: The metric to plot, such as ``"coherence"``; by default the linear probe, the coherences and the log
+            likelihoods, or all metrics if there are none of these.
+        protocol: The protocol of the metric to plot; all by default.
+
+    Returns:
+        The figure, with one panel per metric and protocol.
+
+    Raises:
+        ValueError: If no run has an evaluation, or the metric and protocol do not occur in any.
+
+    Example:
+        >>> from pyro_mmvae.plots import plot_comparison
+        >>> figure = plot_comparison("runs/compare", metric="coherence")  # doctest: +SKIP
+        >>> figure.savefig("coherence.pdf")  # doctest: +SKIP
+    """
+    cells = read_cells(runs)
+    rows = summarise(values_by_seed(cells))
+    keys = _chosen(table_keys(rows), metric, protocol)
+    names = list(dict.fromkeys(key_of(row).label for row in rows))
+    panels = {key: [row for row in rows if (row["metric"], row["protocol"]) == key] for key in keys}
+    dots = [key for key in keys if len({row["views"] for row in panels[key]}) == 1]
+    keys = [key for key in keys if key not in dots] + dots
+    figure, axes = make_panels(len(keys), (3.3, max(2.6, 0.9 + _ROW * len(names) if dots else 0)))
+    for axis, key in zip(axes, keys, strict=True):
+        label = metric_label(key[0], attributes=_has_attributes(cells))
+        if key in dots:
+            _plot_dots(axis, panels[key], names, label)
+        else:
+            _plot_lines(axis, panels[key], names, label)
+        axis.set_title(_title(key, panels[key][0]["views"] if key in dots else 0))
+    if len(names) > _MAX_LABELLED:
+        shared_legend(figure, axes)
+    _set_suptitle(figure, _describe_bars(rows))
+    return figure
+
+
+def _chosen(keys: Sequence[tuple[str, str]], metric: str | None, protocol: str | None) -> list[tuple[str, str]]:
+    """Return the metrics and protocols to plot."""
+    if metric is None:
+        keys = [key for key in keys if key[0] in PLOTTED] or list(keys)
+    elif metric not in {key[0] for key in keys}:
+        raise ValueError(f"metric must be one of {', '.join(dict.fromkeys(key[0] for key in keys))}, got {metric!r}")
+    else:
+        keys = [key for key in keys if key[0] == metric]
+    chosen = [key for key in keys if protocol is None or key[1] == protocol]
+    if not chosen:
+        raise ValueError(f"protocol must be one of {'; '.join(repr(key[1]) for key in keys)}, got {protocol!r}")
+    return chosen
+
+
+def _has_attributes(cells: Sequence[Cell]) -> bool:
+    """Return True if the labels of the data set are attributes, whose metrics have other units."""
+    return any(cell.get("attribute_frequency") for cell in cells)
+
+
+def _title(key: tuple[str, str], views: int = 0) -> str:
+    """Return the title of a panel: the metric, the number of modalities given if it is one, and the protocol below."""
+    given = f", given {views}" if views else ""
+    return "\n".join(
+        [key[0].replace("_", " ") + given, *(break_lines(protocol_label(*key), _TITLE_LETTERS) if key[1] else [])]
+    )
+
+
+def _set_suptitle(figure: Figure, text: str) -> None:
+    """Set the title of a figure, in lines that are not wider than the figure."""
+    letters = int(_SUPTITLE_LETTERS_PER_INCH * figure.get_figwidth())
+    figure.suptitle("\n".join(break_lines(text, letters)))
+
+
+def _describe_bars(rows: Sequence[Row]) -> str:
+    """Return what the points and the bars of a plot of means are."""
+    counts = sorted({row["seeds"] for row in rows})
+    if counts == [1]:
+        return "one seed per row: there are no standard errors"
+    seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
+    return f"mean over {seeds}; bars: ± standard error over seeds" + (", none for one seed" if counts[0] == 1 else "")
+
+
+def _error(row: Row) -> float:
+    """Return the standard error over seeds, 0 for one seed."""
+    return 0.0 if math.isnan(row["se"]) else row["se"]
+
+
+def _plot_lines(axis: Axes, rows: Sequence[Row], names: Sequence[str], label: str) -> None:
+    """Plot one metric by number of modalities given, with the name of each line beside its end."""
+    ends: dict[str, tuple[float, float, str]] = {}
+    step = min(_SHIFT, 0.5 / len(names))
+    for number, name in enumerate(names):
+        line = sorted((row for row in rows if key_of(row).label == name), key=lambda row: row["views"])
+        places = [row["views"] + step * (number - (len(names) - 1) / 2) for row in line]
+        means, style = [row["mean"] for row in line], line_style(number)
+        axis.errorbar(places, means, yerr=list(map(_error, line)), capsize=2, label=legend_label(name), **style)
+        if line:
+            ends[name] = places[-1], means[-1], style["color"]
+    axis.set(xlabel="modalities given", ylabel=label)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(names) <= _MAX_LABELLED:
+        label_line_ends(axis, ends)
+
+
+def _plot_dots(axis: Axes, rows: Sequence[Row], names: Sequence[str], label: str) -> None:
+    """Plot one value per row of the comparison, the first one on top."""
+    for number, name in enumerate(names):
+        style = line_style(number) | {"linestyle": "none"}
+        found = [row for row in rows if key_of(row).label == name]
+        axis.errorbar(
+            [row["mean"] for row in found], [number] * len(found), xerr=list(map(_error, found)), capsize=2,
+            label=legend_label(name), **style,
+        )  # fmt: skip
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+    axis.grid(visible=False, axis="y")
+
+
+@styled
+def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, protocol: str | None = None) -> Figure:
+    """Plot the differences of all rows of a comparison from one of them, paired by seed, as a forest plot.
+
+    The bars are 95 % intervals of Student's t distribution, not corrected for their number. A marker is filled if the
+    difference is significant at 5 % in a paired t-test after Holm's correction over the numbers of modalities given.
+
+    Args:
+        runs: The runs or their directories, or the folder of a comparison. A dictionary from names to runs makes one
+            row of the runs of each name.
+        baseline: The name of the row that the others are compared with, such as ``"mopoe"`` or ``"mopoe, warm"``.
+        metric: The metric to plot; by default those that :func:`plot_comparison` plots.
+        protocol: The protocol of the metric to plot; all by default.
+
+    Returns:
+        The figure, with one panel per metric and protocol.
+
+    Raises:
+        ValueError: If no run has an evaluation, the baseline is not a row, no other row has a seed and a metric in
+            common with it, or the metric and protocol do not occur in any.
+    """
+    cells = read_cells(runs)
+    values = values_by_seed(cells)
+    every_name = list(dict.fromkeys(key.label for key in values))
+    name = find_row(baseline, every_name)
+    differences = differences_from(values, name)
+    if not differences:
+        raise ValueError(f"runs must include a seed of {name} and of another row, got none in common")
+    keys = _chosen(table_keys([key._asdict() for key in differences]), metric, protocol)
+    compared = {key.label for key in differences}
+    # Every row has the style of the plot of means, in which the baseline has one, too.
+    styles = {label: line_style(number) for number, label in enumerate(every_name) if label in compared}
+    groups = max(len({key.views for key in differences if key[2:4] == panel}) for panel in keys)
+    figure, axes = make_panels(len(keys), (3.3, max(1.9, 1.0 + _ROW * groups * (len(styles) + 1))))
+    for axis, panel in zip(axes, keys, strict=True):
+        shown = {key: difference for key, difference in differences.items() if key[2:4] == panel}
+        _plot_forest(axis, shown, styles)
+        axis.set_title(_title(panel))
+        axis.set_xlabel(f"difference, {metric_label(panel[0], attributes=_has_attributes(cells))}")
+    handles = [Line2D([], [], **{**style, "linestyle": "none"}) for style in styles.values()]
+    labels = [legend_label(label) for label in styles]
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+    _set_suptitle(figure, _describe_intervals(name, differences))
+    return figure
+
+
+def _describe_intervals(baseline: str, differences: Mapping[Key, Difference]) -> str:
+    """Return what the points and the bars of a forest plot are."""
+    if all(difference.pairs == 1 for difference in differences.values()):
+        return f"row minus {baseline}, one seed: there are neither intervals nor tests"
+    return (
+        f"row minus {baseline}, mean over {pairs_phrase(differences)}; bars: 95 % t intervals, not corrected; filled: "
+        f"p < {LEVEL:g} in a paired t-test after Holm's correction over the numbers of modalities given"
+    )
+
+
+def _plot_forest(axis: Axes, differences: Mapping[Key, Difference], styles: Mapping[str, dict[str, Any]]) -> None:
+    """Plot the differences of one metric, grouped by the number of modalities given."""
+    views = sorted({key.views for key in differences})
+    group = len(styles) + 1  # one place between groups
+    axis.axvline(0, color="0.3", lw=0.8)
+    for number, (name, style) in enumerate(styles.items()):
+        line = [(key, difference) for key, difference in differences.items() if key.label == name]
+        for key, difference in line:
+            half = 0.0 if math.isnan(difference.half_width) else difference.half_width
+            axis.errorbar(
+                difference.mean, views.index(key.views) * group + number, xerr=half, capsize=2,
+                color=style["color"], marker=style["marker"], linestyle="none", markersize=5,
+                markerfacecolor=style["color"] if difference.is_significant else "white",
+            )  # fmt: skip
+    if any(views):
+        centres = [index * group + (len(styles) - 1) / 2 for index in range(len(views))]
+        axis.set_yticks(centres, list(map(str, views)))
+        axis.set_ylabel("modalities given")
+    else:
+        axis.set_yticks(range(len(styles)), list(styles))
+    axis.set_ylim(len(views) * group - 1.0, -1.0)
+    axis.grid(visible=False, axis="y")

@@ -1,0 +1,58 @@
+"""Panels, shared legends, and labels beside lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from pyro_mmvae.reports.panels import label_line_ends, make_panels, panel_columns, run_path, shared_legend, spread
+
+
+@pytest.mark.parametrize(
+    ("count", "most", "columns"), [(1, 4, 1), (4, 4, 4), (5, 4, 3), (6, 4, 3), (7, 4, 4), (8, 4, 4), (3, 1, 1)]
+)
+def test_panel_columns_leaves_the_fewest_empty_places(count: int, most: int, columns: int) -> None:
+    assert panel_columns(count, most) == columns
+
+
+def test_make_panels_has_no_axes_in_empty_places() -> None:
+    figure, axes = make_panels(5, (2.0, 1.5))
+    assert len(axes) == len(figure.axes) == 5
+    assert tuple(figure.get_size_inches()) == (6.0, 3.0)
+
+
+def test_shared_legend_has_one_entry_per_label() -> None:
+    figure, axes = make_panels(2, (2.0, 2.0))
+    for axis, labels in zip(axes, (("a", "b"), ("b", "c")), strict=True):
+        for label in labels:
+            axis.plot([0, 1], label=label)
+    shared_legend(figure, axes)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "c"]
+
+
+def test_label_line_ends_labels_do_not_cover_one_another() -> None:
+    figure = Figure(figsize=(4, 3), layout="constrained")
+    axis = figure.subplots()
+    axis.plot([0, 1], [0, 1])
+    label_line_ends(axis, {f"line {n}": (1.0, 0.5 + 0.001 * n, "black") for n in range(8)})
+    figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in axis.texts]  # without the lines that lead to them
+    assert not any(a.overlaps(b) for n, a in enumerate(boxes) for b in boxes[:n])
+    assert all(box.x0 > axis.get_window_extent().x1 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+@pytest.mark.parametrize("heights", [[], [0.5], [0.5, 0.5, 0.51], [0.9, 0.1, 0.12, 0.13, 0.17]])
+def test_spread_keeps_order_and_distance(heights: list[float]) -> None:
+    named = {str(number): height for number, height in enumerate(heights)}
+    placed = spread(named, 0.055)
+    order = sorted(named, key=lambda name: named[name])
+    assert all(placed[b] - placed[a] >= 0.055 - 1e-9 for a, b in zip(order, order[1:], strict=False))
+    assert sum(placed.values()) == pytest.approx(sum(heights))
+
+
+def test_run_path_takes_paths_and_runs() -> None:
+    assert run_path("a") == run_path(Path("a")) == run_path(SimpleNamespace(path=Path("a"))) == Path("a")
