@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 from collections.abc import Iterator, Mapping
@@ -12,28 +13,96 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+_BLOCK = 2**24  # bytes that are compared at once
 
-def write_atomically(path: Path, content: bytes) -> None:
+
+def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> None:
     """Write a file under a temporary name in the same folder and rename it, so that readers see all of it or none.
 
     Args:
         path: The file to write or replace.
         content: The bytes to write into it.
+        verify: If True, the file is read back before it replaces the earlier one. False by default.
 
     Raises:
         IsADirectoryError: If the path is a folder.
+        OSError: If the file cannot be written, or what is read back differs; the earlier file is as it was then.
     """
-    _refuse_folder(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write_together({path: content}, verify=verify)
+
+
+def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None:
+    """Write several files as :func:`write_atomically` does, and rename them when all are complete.
+
+    Args:
+        files: The content of each file, in the order in which they are renamed.
+        verify: If True, the files are read back before they replace earlier ones. False by default.
+
+    Raises:
+        IsADirectoryError: If a path is a folder.
+        OSError: If a file cannot be written, or what is read back differs; all earlier files are as they were then.
+    """
+    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
+    for path in files:
+        _refuse_folder(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        for path, content in files.items():
+            with naming(path), temporary[path].open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            if verify:
+                _check_written(temporary[path], content)
+        for path in files:
+            temporary[path].replace(path)
+        for folder in dict.fromkeys(path.parent for path in files):
+            sync_folder(folder)
     finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
+        for file_left in temporary.values():
+            with suppress(OSError):
+                file_left.unlink()
+
+
+def _check_written(file: Path, content: bytes) -> None:
+    """Raise an error if the content of a file on its disk differs from what was written."""
+    with file.open("rb") as opened:
+        with suppress(OSError, AttributeError):  # so that the disk is read, not the system's copy in memory
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        start = 0
+        while block := opened.read(_BLOCK):
+            if block != content[start : start + len(block)]:
+                break
+            start += len(block)
+    if start != len(content):
+        raise OSError(errno.EIO, "the disk returns other content than was written", str(file))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors of the system name a file, which those of a full disk leave out.
+
+    Args:
+        path: The file that is written.
+    """
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to its disk, so that a renamed file is found after a power failure.
+
+    Args:
+        folder: The path of the folder; where the system cannot do this, nothing happens.
+    """
+    with suppress(OSError, AttributeError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -47,12 +116,25 @@ def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
         ValueError: If an array holds Python objects, which NumPy would pickle.
         IsADirectoryError: If the path is a folder.
     """
+    write_atomically(path, npz_bytes(path, arrays))
+
+
+def npz_bytes(path: Path, arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return arrays as the content of a compressed ``.npz`` file without pickles.
+
+    Args:
+        path: The file that they are for, which messages name.
+        arrays: Arrays by name, of numbers, booleans or strings.
+
+    Raises:
+        ValueError: If an array holds Python objects, which NumPy would pickle.
+    """
     for name, array in arrays.items():
         if np.asarray(array).dtype.hasobject:
             raise ValueError(f"{path}: array {name!r} must hold numbers or strings, got Python objects")
     buffer, named = io.BytesIO(), dict[str, Any](arrays)
     np.savez_compressed(buffer, **named)
-    write_atomically(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def write_text(path: Path, text: str) -> None:

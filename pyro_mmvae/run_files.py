@@ -44,6 +44,16 @@ class RunFiles:
         return self.path / "environment.json"
 
     @property
+    def lock(self) -> Path:
+        """The lock that a process holds while it trains the run."""
+        return self.path / ".lock"
+
+    @property
+    def unfinished(self) -> Path:
+        """The folder that a run is created in if its directory existed before."""
+        return self.path / ".new"
+
+    @property
     def data(self) -> Path:
         """The folder of the data that were passed from Python."""
         return self.path / "data"
@@ -172,7 +182,8 @@ class RunFiles:
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Read the training metrics of a run, the last row of each epoch.
 
-    A line that a crash has cut off is left out, and an epoch that was trained again after it replaces the earlier row.
+    A line that a crash has cut off, or that is not a row, is left out, and an epoch that was trained again after it
+    replaces the earlier row.
 
     Args:
         path: The path of the run directory.
@@ -181,10 +192,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         One dictionary per epoch, ordered by epoch; empty if nothing was recorded.
     """
     file, rows = RunFiles(path).metrics, dict[int, dict[str, Any]]()
-    for line in file.read_text(encoding="utf-8").splitlines() if file.exists() else ():
-        with suppress(json.JSONDecodeError):
+    for line in file.read_bytes().splitlines() if file.exists() else ():
+        with suppress(ValueError, RecursionError):
             row = json.loads(line)
-            rows[row["epoch"]] = row
+            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
+                rows[row["epoch"]] = row
     return [rows[epoch] for epoch in sorted(rows)]
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from pyro_mmvae.cli.process import describe_stop, signals_raise, streams_survive
+
 Command = Callable[..., Any]
 
 
@@ -150,20 +152,39 @@ _CONFIG_OPTIONS = (
 
 
 def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Report errors of use in one line with exit status 2; with ``PYRO_MMVAE_DEBUG=1`` they raise."""
+    """Report errors of use in one line with exit status 2; with ``PYRO_MMVAE_DEBUG=1`` they raise.
+
+    An interruption ends in one line too, with the exit status 128 and the number of the signal. Output that cannot be
+    written, since its reader or its disk has gone, does not keep the command from its work.
+    """
 
     @wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (ValueError, TypeError, OSError, ImportError) as error:
-            if os.environ.get("PYRO_MMVAE_DEBUG"):
-                raise
-            text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
-            click.echo("error: " + " ".join(text.split()), err=True)
-            sys.exit(2)
+        with signals_raise(), streams_survive() as out:
+            result = _call(function, *args, **kwargs)
+            out.flush()
+            if out.was_lost:
+                click.echo(f"error: standard output cannot be written: {out.error}; everything else is done", err=True)
+                sys.exit(1)
+        return result
 
     return wrapped
+
+
+def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a function, and end the process with one line if it fails in a way that its user can mend."""
+    try:
+        return function(*args, **kwargs)
+    except KeyboardInterrupt as stop:
+        line, status = describe_stop(stop)
+        click.echo(f"{line}; files that were written before are complete", err=True)
+        sys.exit(status)
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if os.environ.get("PYRO_MMVAE_DEBUG"):
+            raise
+        text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
+        click.echo("error: " + " ".join(text.split()), err=True)
+        sys.exit(2)
 
 
 def read_config(
@@ -197,6 +218,7 @@ def read_config(
         "device": "train.device",
         "precision": "train.precision",
         "threads": "train.threads",
+        "deterministic": "train.deterministic",
         "recipe": "recipe",
     }
     values = parse_overrides(overrides)

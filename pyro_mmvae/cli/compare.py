@@ -100,7 +100,15 @@ def compare(
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import is_read, make_cells, parse_variants, read_cell, reading_options, run_cell
+    from pyro_mmvae.experiments import (
+        claim_cells,
+        is_read,
+        make_cells,
+        parse_variants,
+        read_cell,
+        reading_options,
+        run_cell,
+    )
     from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
@@ -128,9 +136,13 @@ def compare(
     outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
     if outdated:
         click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
+
+    def waits(cell: Any) -> None:
+        click.echo(f"{cell.path} is run by another process: waiting for it", err=True)
+
     started = time.monotonic()
     try:
-        for number, cell in enumerate(unfinished):
+        for number, cell in enumerate(claim_cells(unfinished, options, waits)):
             run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
             click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
@@ -140,7 +152,7 @@ def compare(
             click.echo(f"{cell.path} read with {', '.join(columns)}", err=True)
     except training.Interrupted as stop:
         click.echo(f"{stop}\nrepeat the command to continue", err=True)
-        sys.exit(130)
+        sys.exit(128 + stop.number)
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

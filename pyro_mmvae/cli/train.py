@@ -34,6 +34,7 @@ from pyro_mmvae.cli.common import (
     recipe_option,
     split_names,
 )
+from pyro_mmvae.cli.process import describe_stop
 
 _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose import would make --help slow
 
@@ -46,7 +47,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 )  # fmt: skip
 @config_options
 @click.option(
-    "--seed", type=click.IntRange(0), show_default="0" + _OR_CONFIG,
+    "--seed", type=click.IntRange(0, 2**32 - 1), show_default="0" + _OR_CONFIG,
     help="Seed of the initial weights, the order of the items and all draws.",
 )  # fmt: skip
 @click.option(
@@ -62,6 +63,10 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     help="Number of CPU threads to use; auto times a few steps with several numbers and takes the fastest.",
 )  # fmt: skip
 @click.option(
+    "--deterministic", is_flag=True, default=None,
+    help="Use only algorithms of torch that give equal bits on the same machine.",
+)  # fmt: skip
+@click.option(
     "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
 )  # fmt: skip
@@ -73,8 +78,13 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 )  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
-    help="Run directory of an interrupted run to continue; of the other options only --epochs, "
+    help="Run directory of an interrupted run to continue; of the other options only --epochs, --force, "
     "--allow-changed-data, --format, --dpi, --quiet and --log-level apply.",
+)  # fmt: skip
+@click.option(
+    "--force", is_flag=True,
+    help="With --resume, go on although settings in the configuration of the run or its data have changed, and record "
+    "the changes; otherwise that is an error.",
 )  # fmt: skip
 @picture_options()
 @changed_data_option
@@ -85,6 +95,7 @@ def train(
     resume: Path | None,
     out: Path | None,
     pictures: dict[str, Any],
+    force: bool,
     allow_changed_data: bool,
     quiet: bool,
     **options: Any,
@@ -99,8 +110,9 @@ def train(
 
     try:
         if resume is None:
-            if allow_changed_data:
-                raise ValueError("--allow-changed-data must come with --resume, got it without: leave it out")
+            for flag, is_given in (("--allow-changed-data", allow_changed_data), ("--force", force)):
+                if is_given:
+                    raise ValueError(f"{flag} must come with --resume, got it without: leave it out")
             run = training.train(read_config(**options), out, progress=not quiet)
         else:
             passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
@@ -108,7 +120,7 @@ def train(
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
             rows = read_metrics(resume)
             run = training.resume(
-                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data
+                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data, force=force
             )
             if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
@@ -117,11 +129,20 @@ def train(
         click.echo(
             f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True
         )
-        sys.exit(130)
+        sys.exit(128 + stop.number)
     except training.TrainingError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)
-    drawn = reports.draw_run(run.path, **pictures)
+    resume_command = shlex.join(["pyro-mmvae", "train", "--resume", str(run.path)])
+    try:
+        drawn = reports.draw_run(run.path, **pictures)
+    except KeyboardInterrupt as stop:
+        line, status = describe_stop(stop)
+        click.echo(f"{line}; the run is complete, but for pictures, which '{resume_command}' draws", err=True)
+        sys.exit(status)
+    except OSError as error:
+        click.echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
+        sys.exit(1)
     _echo_result(run, drawn)
 
 

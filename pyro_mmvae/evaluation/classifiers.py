@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from pyro_mmvae.evaluation.classifier_networks import (
     token_classifier,
     vector_classifier,
 )
+from pyro_mmvae.locks import building
 from pyro_mmvae.run_files import short_name
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 
@@ -196,16 +198,28 @@ def _rows(data: MultimodalDataset, name: str) -> Tensor:
 def _train(file: Path | None, data: _TrainingData, epochs: int, seed: int) -> nn.Sequential:
     """Restore a classifier from its file, or train it and write the file."""
     device, origin = data.labels.device, data.origin
-    with seeded(seed, device):
-        network = data.network()
-        if file is not None and _restore(file, network, origin):
-            return network
-    with seeded(seed, device):  # a new network, since a failed restoration may have overwritten some of the weights
-        network = data.network()
-        _fit(network, data, epochs)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_checkpoint(file, network, origin=origin)
+
+    def restored() -> nn.Sequential | None:
+        with seeded(seed, device):
+            network = data.network()
+            return network if file is not None and _restore(file, network, origin) else None
+
+    found = restored()
+    if found is not None:
+        return found
+    with building(file) as waited:
+        found = restored() if waited else None
+        if found is not None:
+            return found
+        with seeded(seed, device):  # a new network, since a failed restoration may have overwritten some of the weights
+            network = data.network()
+            _fit(network, data, epochs)
+        if file is not None:
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                save_checkpoint(file, network, origin=origin)
+            except OSError as error:
+                warnings.warn(f"{file} cannot be written, continuing without a cache: {error}", stacklevel=4)
     return network
 
 

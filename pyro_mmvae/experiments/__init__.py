@@ -1,5 +1,6 @@
 """Experiments over several runs, each a function of configurations."""
 
+from pyro_mmvae.experiments.claims import claim_cells as claim_cells
 from pyro_mmvae.experiments.compare import Cell as Cell
 from pyro_mmvae.experiments.compare import make_cells as make_cells
 from pyro_mmvae.experiments.compare import parse_variants as parse_variants

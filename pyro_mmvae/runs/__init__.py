@@ -6,6 +6,9 @@ from pyro_mmvae.run_files import RunFiles as RunFiles
 from pyro_mmvae.run_files import read_metrics as read_metrics
 from pyro_mmvae.runs.config import dump_config as dump_config
 from pyro_mmvae.runs.config import make_config as make_config
+from pyro_mmvae.runs.creation import NewRun as NewRun
+from pyro_mmvae.runs.creation import locked_run as locked_run
+from pyro_mmvae.runs.creation import new_run as new_run
 from pyro_mmvae.runs.data_record import DataChangedError as DataChangedError
 from pyro_mmvae.runs.data_record import check_splits as check_splits
 from pyro_mmvae.runs.data_record import make_record as make_record

@@ -60,7 +60,7 @@ def save_checkpoint(
             tensors[_RNG + "cuda"] = torch.cuda.get_rng_state()
     # safetensors refuses tensors that share memory or are not contiguous.
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(independent, metadata={"pyro_mmvae": json.dumps(metadata)}))
+    write_atomically(path, save(independent, metadata={"pyro_mmvae": json.dumps(metadata)}), verify=True)
     _logger.debug("saved %s", path)
 
 
@@ -123,6 +123,21 @@ def read_extra(path: Path) -> dict[str, Tensor]:
         CheckpointError: If the file is missing, damaged or of another format.
     """
     return _without_prefix(_read(path, (_EXTRA,))[1], _EXTRA)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a checkpoint, those of the model and guide and the ``extra`` ones, on the CPU.
+
+    Args:
+        path: The path of the checkpoint.
+
+    Returns:
+        The tensors by their names in the file.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or of another format.
+    """
+    return _read(path, (_MODEL, _EXTRA))[1]
 
 
 def check_format(source: Path, format_version: int, version: str | None, error: type[ValueError]) -> None:

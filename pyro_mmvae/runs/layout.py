@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
+import glob
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +17,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pyro_mmvae.files import write_npz, write_text
-from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.files import naming, npz_bytes, write_npz, write_text, write_together
+from pyro_mmvae.run_files import CHECKPOINTS, RunFiles, read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
 from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class RunError(ValueError):
     """A run directory that cannot be used; the message is one line and names it."""
+
+
+class RunWriteError(OSError):
+    """An error about a file of a run directory that cannot be written; the message is one line and says what to do.
+
+    Args:
+        path: The path of the run directory.
+        error: The error of the system.
+    """
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        is_made = path.name.startswith(".") and path.name.endswith(".new")  # see pyro_mmvae.runs.creation
+        go_on = "train again" if is_made else f"continue with --resume {path}"
+        remedy = f"make it writable, and {go_on}"
+        if not path.exists():
+            remedy = "the run directory was removed or renamed while it was trained; move it back, or train again"
+        elif error.errno in _FULL:
+            remedy = f"free some space, and {go_on}"
+        file = error.filename or path
+        super().__init__(f"{file} cannot be written: {error.strerror or error}: {remedy}")
+        self.path = path
 
 
 class RunWriter:
@@ -50,6 +77,18 @@ class RunWriter:
         """Append the metrics of one epoch, see :func:`append_metrics`."""
         self._call(append_metrics, self.files.path, row)
 
+    def cut_metrics(self, epochs: int) -> None:
+        """Remove the metrics of epochs that are to be trained again, see :func:`cut_metrics`."""
+        self._call(cut_metrics, self.files.path, epochs)
+
+    def record_resumption(self, entry: Mapping[str, Any]) -> None:
+        """Add an entry to the resumptions in the environment, see :func:`record_resumption`."""
+        self._call(record_resumption, self.files.path, entry)
+
+    def remove_leftovers(self) -> None:
+        """Remove temporary files of this writer that a killed process has left, see :func:`remove_leftovers`."""
+        self._call(remove_leftovers, self.files.path)
+
     def write_samples(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Write the samples that are drawn at the end of training."""
         self._call(write_arrays, self.files.samples, arrays)
@@ -67,8 +106,12 @@ class RunWriter:
         self._call(save_checkpoint, self.files.checkpoint(name), module, optimizer, extra=extra, **state)
 
     def _call(self, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
-        if self.rank == 0:
+        if self.rank:
+            return
+        try:
             write(*args, **kwargs)
+        except OSError as error:
+            raise RunWriteError(self.files.path, error) from error
 
 
 def process_rank() -> int:
@@ -78,27 +121,27 @@ def process_rank() -> int:
 
 
 def create(path: Path, config: Config, environment: Mapping[str, Any]) -> None:
-    """Create a run directory with its configuration and environment.
+    """Write the configuration and environment of a new run directory.
 
     Args:
-        path: The path of the directory, which must be new or empty but for the folder of its data.
+        path: The path of the directory, which must be new or empty but for its lock and the folder of its data.
         config: The resolved configuration of the run.
         environment: Versions, device and data, as JSON can hold them.
 
     Raises:
         RunError: If the path is a file or a directory with content.
     """
-    try:
-        path.mkdir(parents=True)
-    except FileExistsError:
-        check_new(path)
     files = RunFiles(path)
+    _refuse_content(path, {files.data, files.lock})
+    path.mkdir(parents=True, exist_ok=True)
     write_text(files.environment, json.dumps({"format_version": FORMAT_VERSION, **environment}, indent=1) + "\n")
     write_text(files.config, dump_config(with_relative_data(config, path)))
 
 
 def check_new(path: Path) -> None:
-    """Check that a path can become a run directory: it does not exist, or holds nothing but the folder of its data.
+    """Check that a path can become a run directory: it does not exist, or is an empty directory.
+
+    What a process has left in the directory that was killed while it created a run there does not count.
 
     Args:
         path: The path of the directory.
@@ -106,7 +149,15 @@ def check_new(path: Path) -> None:
     Raises:
         RunError: If the path is a file or a directory with other content.
     """
-    if path.exists() and (not path.is_dir() or any(entry != RunFiles(path).data for entry in path.iterdir())):
+    files = RunFiles(path)
+    allowed = {files.lock, files.unfinished}
+    if files.unfinished.is_dir() and not files.config.exists():
+        allowed |= {files.environment, files.data, files.data_record, files.checkpoint("last")}
+    _refuse_content(path, allowed)
+
+
+def _refuse_content(path: Path, allowed: set[Path]) -> None:
+    if path.exists() and (not path.is_dir() or any(entry not in allowed for entry in path.iterdir())):
         raise RunError(f"{path} exists already: give another --out, or continue it with --resume {path}")
 
 
@@ -156,14 +207,72 @@ def _check_environment(files: RunFiles) -> None:
 
 
 def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
-    """Append the metrics of one epoch to those of a run.
+    """Append the metrics of one epoch to those of a run, all of the line or nothing.
 
     Args:
         path: The path of the run directory.
         row: Metrics by name, as JSON can hold them; ``epoch`` must be among them.
+
+    Raises:
+        ValueError: If a number is NaN or infinite, which JSON does not have.
+        OSError: If the line cannot be written as a whole.
     """
-    with RunFiles(path).metrics.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    line, metrics = (json.dumps(row, allow_nan=False) + "\n").encode(), RunFiles(path).metrics
+    with naming(metrics), metrics.open("ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
+
+
+def cut_metrics(path: Path, epochs: int) -> None:
+    """Keep one line of metrics per epoch, of the first epochs only; nothing is written if that is so already.
+
+    Args:
+        path: The path of the run directory.
+        epochs: The number of epochs that the last checkpoint has completed.
+    """
+    file = RunFiles(path).metrics
+    if file.exists():
+        kept = "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["epoch"] < epochs)
+        if kept.encode() != file.read_bytes():
+            write_text(file, kept)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that a process has left which was killed while it trained a run.
+
+    Other commands may be writing other files to the directory.
+
+    Args:
+        path: The path of the run directory, whose lock this process holds.
+    """
+    files = RunFiles(path)
+    written = [files.config, files.environment, files.data_record, files.metrics, files.samples]
+    for file in [*written, *map(files.checkpoint, CHECKPOINTS)]:
+        for temporary in path.glob(f".{glob.escape(file.name)}.*.tmp"):
+            temporary.unlink(missing_ok=True)
+    shutil.rmtree(files.unfinished, ignore_errors=True)
+
+
+def record_resumption(path: Path, entry: Mapping[str, Any]) -> None:
+    """Add an entry to the list ``resumed`` of the environment of a run.
+
+    Args:
+        path: The path of the run directory.
+        entry: The time, the step and what has changed, as JSON can hold them.
+    """
+    file = RunFiles(path).environment
+    try:
+        environment = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # a run can be used without it
+        return
+    environment["resumed"] = [*environment.get("resumed", []), dict(entry)]
+    write_text(file, json.dumps(environment, indent=1) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -183,11 +292,7 @@ def write_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         path: The path of the file.
         rows: The rows of the table, all with the same keys.
     """
-    table = io.StringIO()
-    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, table.getvalue())
+    write_text(path, _table(rows))
 
 
 def write_evaluation(
@@ -197,7 +302,7 @@ def write_evaluation(
     arrays: Mapping[str, NDArray[Any]],
     imputation: Sequence[Mapping[str, Any]] = (),
 ) -> Path:
-    """Write the results of an evaluation into a run directory, the summary last.
+    """Write the results of an evaluation into a run directory, the summary last; all of them, or none on an error.
 
     Args:
         path: The path of the run directory.
@@ -211,9 +316,20 @@ def write_evaluation(
     """
     files = RunFiles(path)
     files.evaluation.mkdir(exist_ok=True)
-    write_table(files.evaluation_table, rows)
-    write_arrays(files.evaluation_arrays, arrays)
-    if imputation:
-        write_table(files.imputation_table, imputation)
-    write_text(files.evaluation_summary, json.dumps(summary, indent=1) + "\n")
+    contents = {
+        files.evaluation_table: _table(rows).encode(),
+        files.evaluation_arrays: npz_bytes(files.evaluation_arrays, arrays),
+        **({files.imputation_table: _table(imputation).encode()} if imputation else {}),
+        files.evaluation_summary: (json.dumps(summary, indent=1) + "\n").encode(),
+    }
+    write_together(contents)
     return files.evaluation
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return rows as the text of a CSV file."""
+    table = io.StringIO()
+    writer = csv.DictWriter(table, fieldnames=list(rows[0]) if rows else [])
+    writer.writeheader()
+    writer.writerows(rows)
+    return table.getvalue()

@@ -118,8 +118,8 @@ def _phrases(schema: Schema, root: Schema) -> list[str]:
 def _range_in_words(schema: Schema) -> str:
     least, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     most, below = schema.get("maximum"), schema.get("exclusiveMaximum")
-    lower = f"of at least {least:g}" if least is not None else f"above {above:g}" if above is not None else ""
-    upper = f"at most {most:g}" if most is not None else f"below {below:g}" if below is not None else ""
+    lower = f"of at least {least:.15g}" if least is not None else f"above {above:.15g}" if above is not None else ""
+    upper = f"at most {most:.15g}" if most is not None else f"below {below:.15g}" if below is not None else ""
     return "".join(f" {part}" for part in (lower, "and" * bool(lower and upper), upper) if part)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from pyro_mmvae.runs.optimization import check_optimizer, check_schedule
 from pyro_mmvae.runs.setting_values import Section, with_numbers
@@ -60,8 +60,8 @@ ThreadCount: TypeAlias = Annotated[int | Literal["auto"] | None, BeforeValidator
 class TrainConfig(Section):
     """The optimization and the machine."""
 
-    epochs: int = Field(10, ge=0, description="Number of passes over the training data.")
-    batch_size: int = Field(64, ge=1, description="Number of items per step.")
+    epochs: int = Field(10, ge=0, le=10**9, description="Number of passes over the training data.")
+    batch_size: int = Field(64, ge=1, le=2**31 - 1, description="Number of items per step.")
     lr: float = Field(3e-3, gt=0, allow_inf_nan=False, description="Learning rate after the warm-up.")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.95), description="Decay rates of Adam's running means of the gradient and its square."
@@ -72,7 +72,9 @@ class TrainConfig(Section):
         "scheduler of torch.optim.lr_scheduler by name, or a mapping with name and its options.",
     )
     warmup: float = Field(0.03, ge=0, lt=1, description="Share of all steps in which the learning rate rises linearly.")
-    seed: int = Field(0, ge=0, description="Seed of the initial weights, the order of the items and all draws.")
+    seed: int = Field(
+        0, ge=0, le=2**32 - 1, description="Seed of the initial weights, the order of the items and all draws."
+    )
     device: str = Field("auto", description="Device to train on: auto, cpu, cuda or another device of torch.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="Precision of the networks; auto takes bf16 if the device computes faster with it."
@@ -80,6 +82,10 @@ class TrainConfig(Section):
     threads: ThreadCount = Field(
         None,
         description="Number of CPU threads; all cores if null; auto times a few steps with several numbers.",
+    )
+    deterministic: bool = Field(
+        False,
+        description="Only algorithms of torch that give equal bits on the same machine; threads must not be auto.",
     )
     objective: str | dict[str, Any] = Field(
         "elbo", description="Objective of the training: its name, or a mapping with name and options."
@@ -146,3 +152,9 @@ class TrainConfig(Section):
         if not isinstance(value.get("name") if isinstance(value, dict) else value, str):
             raise ValueError(f"must be the name of an objective, or a mapping with name and its options, got {value!r}")
         return with_numbers(value)
+
+    @model_validator(mode="after")
+    def _same_threads(self) -> TrainConfig:
+        if self.deterministic and self.threads == "auto":
+            raise ValueError("threads must be a number or null with deterministic, got auto, which changes by timing")
+        return self

@@ -11,6 +11,7 @@ from pyro_mmvae.training.elbo import RecordingELBO as RecordingELBO
 from pyro_mmvae.training.elbo import Terms as Terms
 from pyro_mmvae.training.elbo import evaluate_elbo as evaluate_elbo
 from pyro_mmvae.training.elbo import local_pyro as local_pyro
+from pyro_mmvae.training.finiteness import TrainingError as TrainingError
 from pyro_mmvae.training.fitting import fit as fit
 from pyro_mmvae.training.interruption import Interrupted as Interrupted
 from pyro_mmvae.training.objectives import ELBOObjective as ELBOObjective
@@ -21,7 +22,7 @@ from pyro_mmvae.training.objectives import objective_names as objective_names
 from pyro_mmvae.training.objectives import objective_options as objective_options
 from pyro_mmvae.training.objectives import register_objective as register_objective
 from pyro_mmvae.training.objectives import unregister_objective as unregister_objective
-from pyro_mmvae.training.session import TrainingError as TrainingError
+from pyro_mmvae.training.resumption import SettingsChangedError as SettingsChangedError
 from pyro_mmvae.training.start import resume as resume
 from pyro_mmvae.training.start import train as train
 from pyro_mmvae.training.trackers import MLflow as MLflow

@@ -77,6 +77,31 @@ class Averages:
         _add_each(self._log_likelihood, terms.log_likelihood)
         _add_each(self._penalties, terms.penalties)
 
+    def state(self) -> dict[str, Any]:
+        """Return the sums as JSON can hold them, exactly."""
+        return {
+            "items": self.items,
+            "loss": float(self._loss),
+            "kl": float(self._kl),
+            "log_likelihood": {name: float(value) for name, value in self._log_likelihood.items()},
+            "penalties": {name: float(value) for name, value in self._penalties.items()},
+        }
+
+    def load(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Load the dictionary that :meth:`state` returned.
+
+        Args:
+            state: The sums over the items of the epoch before an interruption.
+            device: The device of the sums.
+        """
+
+        def tensor(value: float) -> Tensor:
+            return torch.tensor(value, dtype=torch.float64, device=device)
+
+        self.items, self._loss, self._kl = state["items"], tensor(state["loss"]), tensor(state["kl"])
+        self._log_likelihood = {name: tensor(value) for name, value in state["log_likelihood"].items()}
+        self._penalties = {name: tensor(value) for name, value in state["penalties"].items()}
+
     def read(self) -> MeanTerms:
         """Return the means over the items added so far, waiting for the device once."""
         sums = [*self._log_likelihood.values(), *self._penalties.values(), self._loss, self._kl]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import signal
 
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.runs.run import Run
+from pyro_mmvae.training.interruption import signal_of
 
 _logger = logging.getLogger(__name__)
 
@@ -21,16 +23,27 @@ def fit_final_prior(run: Run, data: MultimodalDataset) -> None:
         data: The items that it was trained on.
     """
     components = run.config.train.fit_prior
-    if not components or not run.state.get("epoch") or _is_fitted(run):
+    if not components or has_final_prior(run):
         return
     try:
         fitted = run.fit_prior(components, data=data, seed=run.config.train.seed)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         _logger.warning("interrupted while the prior was fitted; the run is complete without it")
-    except ValueError as error:
+        if signal_of(stop) != signal.SIGINT:  # a request to end the process
+            raise
+    except (ValueError, OSError) as error:
         _logger.warning("no prior was fitted: %s", error)
     else:
         _logger.info("fitted a prior of %s in %.1f s", fitted.label, fitted.about["seconds"])
+
+
+def has_final_prior(run: Run) -> bool:
+    """Return True if the run needs no prior any more: it has one, asks for none, or was not trained for an epoch.
+
+    Args:
+        run: The trained run, opened with its best checkpoint.
+    """
+    return not run.config.train.fit_prior or not run.state.get("epoch") or _is_fitted(run)
 
 
 def _is_fitted(run: Run) -> bool:

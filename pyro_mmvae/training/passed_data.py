@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -18,52 +16,37 @@ _NEEDED = ("train", "val")
 _ALLOWED = (*_NEEDED, "test")
 
 
-@contextmanager
 def passed_data(
-    config: Config, path: Path, data: Mapping[str, MultimodalDataset] | None, keep_data: bool
-) -> Iterator[tuple[Config, Mapping[str, MultimodalDataset] | None]]:
-    """Provide the configuration and the splits of a training on data that were passed, if there are any.
+    config: Config, folder: Path, data: Mapping[str, MultimodalDataset], keep_data: bool
+) -> tuple[Config, Mapping[str, MultimodalDataset] | None]:
+    """Return the configuration and the splits of a training on data that were passed.
 
     Data that are kept are written first and then read as any other folder is, so that a resumed training sees exactly
-    what the first one saw. They are removed if an error occurs inside the context.
+    what the first one saw.
 
     Args:
         config: The configuration of the run.
-        path: The path of the run directory.
-        data: The data sets by split, or None for those that the configuration names.
+        folder: The path of the run directory in the making.
+        data: The data sets by split.
         keep_data: If True, the data are written to the run directory.
 
-    Yields:
+    Returns:
         The configuration, which names the data, and the splits if they cannot be loaded by it, otherwise None.
 
     Raises:
         ValueError: If a split is missing or unknown.
-        RunError: If the run directory exists already.
     """
-    if data is None:
-        yield config, None
-        return
     for split in (*_NEEDED, *data):
         if split not in data or split not in _ALLOWED:
             raise ValueError(f"data must have the splits train, val and, if there is one, test, got {', '.join(data)}")
     if not keep_data:
-        yield _with_data(config, runs.UNKEPT_DATA), data
-        return
-    runs.check_new(path)
-    folder, is_new = runs.RunFiles(path).data, not path.exists()
-    try:
-        if process_rank() == 0:
-            write_folder(folder, data)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.barrier()
-        yield _with_data(config, str(folder.resolve())), None
-    except BaseException:
-        if process_rank() == 0 and not runs.RunFiles(path).config.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            with suppress(OSError):
-                if is_new:
-                    path.rmdir()
-        raise
+        return _with_data(config, runs.UNKEPT_DATA), data
+    place = runs.RunFiles(folder).data
+    if process_rank() == 0:
+        write_folder(place, data)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    return _with_data(config, str(place.resolve())), None
 
 
 def named_after(config: Config, data: Mapping[str, MultimodalDataset]) -> Config:

@@ -8,28 +8,33 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from pyro_mmvae.streams import SurvivingStream
 from pyro_mmvae.training.elbo import MeanTerms
 
 _SECONDS_PER_LINE = 30.0
 
 
-def make_progress(title: str, total: int, done: int, file: TextIO, *, show: bool = True) -> tqdm[Any] | LineProgress:
+def make_progress(
+    title: str, total: int, done: int, file: TextIO | None, *, show: bool = True
+) -> tqdm[Any] | LineProgress:
     """Make the progress display of one epoch: a bar in a terminal, otherwise lines.
 
     Args:
         title: The title of the epoch, such as ``epoch 1/10``.
         total: The number of items in the epoch.
         done: The number of items completed before, when a training is resumed.
-        file: The file to write to, such as ``sys.stderr``.
+        file: The file to write to, such as ``sys.stderr``; once it cannot be written, nothing is displayed any more.
+            None for nothing.
         show: If True (default), display the progress; otherwise write nothing.
 
     Returns:
         A display with the methods ``update``, ``set_postfix`` and ``close`` of ``tqdm``.
     """
-    if show and not file.isatty():
-        return LineProgress(title, total, done, file)
+    stream: Any = SurvivingStream(file)
+    if show and not stream.isatty():
+        return LineProgress(title, total, done, stream)
     return tqdm(
-        total=total, initial=done, unit="item", unit_scale=True, disable=not show, desc=title, file=file,
+        total=total, initial=done, unit="item", unit_scale=True, disable=not show, desc=title, file=stream,
         dynamic_ncols=True,
     )  # fmt: skip
 

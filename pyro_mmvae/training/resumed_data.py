@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from pyro_mmvae import runs
 from pyro_mmvae.data import DataDescription, MultimodalDataset, match_data, to_dataset
@@ -66,6 +69,39 @@ def resumed_splits(
         split: replace(match_data(splits[split], description, surplus_modalities="error").data, split=split)
         for split in _NEEDED
     }
+
+
+def value_checksums(splits: Mapping[str, MultimodalDataset]) -> dict[str, dict[str, int]]:
+    """Return the CRC-32 of all values of each modality that is in memory, and of the mask, by split and name.
+
+    Values that stay on disk are not read as a whole; their fingerprints compare a part of them.
+
+    Args:
+        splits: The data sets by split.
+    """
+    return {
+        split: {
+            name: zlib.crc32(value.cpu().contiguous().numpy().data)
+            for name, value in {**data.modalities, "present": data.present}.items()
+            if isinstance(value, Tensor)
+        }
+        for split, data in splits.items()
+    }
+
+
+def changed_values(before: Mapping[str, Mapping[str, int]], now: Mapping[str, Mapping[str, int]]) -> tuple[str, ...]:
+    """Return a line for each split and modality whose values have changed.
+
+    Args:
+        before: The checksums of :func:`value_checksums` in a checkpoint; empty in one of an earlier version.
+        now: The checksums of the data to go on with.
+    """
+    return tuple(
+        f"split {split!r}: {name}: the values of some items differ"
+        for split, sums in now.items()
+        for name, value in sums.items()
+        if before.get(split, {}).get(name, value) != value
+    )
 
 
 def _is_splits(data: Any) -> bool:

@@ -73,6 +73,18 @@ class Schedule:
         """
         # Not load_state_dict, which asks for the parts that the configuration determines.
         vars(self.scheduler).update(state)
+        self._follow()
+
+    def scale_to(self, rates: list[float]) -> None:
+        """Start from other learning rates, as if the schedule had begun with them.
+
+        Args:
+            rates: The initial learning rate of each group of parameters, which the optimizer has already.
+        """
+        self.scheduler.base_lrs = list(rates)
+        self._follow()
+
+    def _follow(self) -> None:
         if isinstance(self.scheduler, lr_scheduler.LambdaLR):
             # The length of the training may have been changed, on which these factors depend.
             groups = zip(self.optimizer.param_groups, self.scheduler.lr_lambdas, strict=True)

@@ -5,37 +5,35 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, complete_specs, find_moments, infer_specs, make_batch, range_problems
 from pyro_mmvae.data.covariates import category_frequencies
-from pyro_mmvae.device import resolve_device, resolve_precision, threads
+from pyro_mmvae.device import resolve_device, resolve_precision
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.layout import RunWriter, process_rank
 from pyro_mmvae.runs.run import Run
-from pyro_mmvae.runs.sampling import training_samples
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
-from pyro_mmvae.training.covariates import check_covariates_of_splits, check_resumed_covariates
+from pyro_mmvae.training.covariates import check_covariates_of_splits
 from pyro_mmvae.training.early_stopping import EarlyStopping
-from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo, local_pyro
-from pyro_mmvae.training.final_prior import fit_final_prior
-from pyro_mmvae.training.interruption import Interrupted, interruptible
+from pyro_mmvae.training.elbo import Averages, ElboEstimate, MeanTerms, evaluate_elbo
+from pyro_mmvae.training.finishing import finish
+from pyro_mmvae.training.finiteness import TrainingError, check_row, check_weights, explain
+from pyro_mmvae.training.interruption import Interrupted, Interruption, interruptible, signal_of
 from pyro_mmvae.training.learned_weights import learned_weights
+from pyro_mmvae.training.memory import check_memory, memory_errors_explained
 from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
+from pyro_mmvae.training.resumed_data import value_checksums
+from pyro_mmvae.training.session_files import SessionFiles
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
 from pyro_mmvae.vae.trial import try_custom_parts
@@ -45,11 +43,7 @@ _logger = logging.getLogger(__name__)
 _STEPS_PER_SUMMARY = 20  # reading the averages waits for the device
 
 
-class TrainingError(RuntimeError):
-    """Training that stopped because a loss or gradient was not finite; the message says where, and what to do."""
-
-
-class Session:
+class Session(SessionFiles):
     """The data, model and trainer of one configuration, and the run directory that the training writes to."""
 
     def __init__(
@@ -64,19 +58,25 @@ class Session:
         self.files, self.writer = RunFiles(path), RunWriter(path, process_rank())
         self.device = resolve_device(config.train.device)
         self.precision = resolve_precision(config.train.precision, self.device)
-        self.data = (splits["train"] if splits else runs.load_split(config, "train")).to(self.device)
-        self.val = (splits["val"] if splits else runs.load_split(config, "val")).to(self.device)
+        given = {name: splits[name] if splits else runs.load_split(config, name) for name in ("train", "val")}
+        # Data that are passed again may have other types or an other order of features, and are matched by name.
+        self.checksums = {} if config.data.name == runs.UNKEPT_DATA else value_checksums(given)
+        self.data, self.val = (given[name].to(self.device) for name in ("train", "val"))
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None
         self.stopped: str | None = None
+        self.accepted: list[str] = []
+        self.averages, self.elapsed = Averages(), 0.0  # of the epoch that was interrupted
+        self.arithmetic: dict[str, Any] = {}
         self.stopping = EarlyStopping(config.train.patience, config.train.min_delta)
         self.callbacks = make_callbacks(config.train.callbacks, callbacks, seed=config.train.seed, device=self.device)
         check_covariates_of_splits(self.data, self.val)
         for problem in range_problems(self.data):
             warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
-        with seeded(config.train.seed, self.device):
-            covariates = self.data.covariate_names
+        covariates = self.data.covariate_names
+        check_memory(config, self.shapes, self.modality_specs, covariates, self.device)
+        with seeded(config.train.seed, self.device), memory_errors_explained():
             self.vae = runs.build_vae(config, self.shapes, self.modality_specs, covariates).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))
             if covariates:
@@ -89,34 +89,17 @@ class Session:
         total_steps = self.steps_per_epoch * config.train.epochs
         self.trainer = Trainer(self.objective, config.train, total_steps=total_steps, precision=self.precision)
 
-    def write_data_record(self) -> None:
-        """Record the content of the data, which later uses of the run are compared with."""
-        record = runs.make_record({"train": self.data, "val": self.val}, self.modality_specs)
-        self.writer.write_data_record(asdict(record))
-
-    def check_data(self, allow_changed_data: bool) -> None:
-        """Check that the data are those that the run has recorded, or record them anew if changes are allowed."""
-        try:
-            runs.check_splits(self.files.path, {"train": self.data, "val": self.val})
-        except runs.DataChangedError:
-            if not allow_changed_data:
-                raise
-            self.write_data_record()
-
-    def run(self, *, resuming: bool, go_on: bool = False) -> Run:
+    def run(self, *, resuming: bool, go_on: bool = False, changes: Sequence[str] = ()) -> Run:
         """Train from the start or from the last checkpoint, and open the run.
 
         Args:
             resuming: If True, start from the last checkpoint.
             go_on: If True, go on with a training that was stopped early; False by default.
+            changes: The changes of settings and data since the last checkpoint, which were accepted; none by default.
         """
         settings = self.config.train
-        with threads(settings.threads) as count, seeded(settings.seed, self.device), local_pyro():
-            first_epoch, batches_done = 0, 0
-            if resuming:
-                first_epoch, batches_done = self._restore(go_on)
-            else:
-                self._save(0, 0)
+        with self._settings() as count:
+            first_epoch, batches_done = self._resume(go_on, changes) if resuming else (0, 0)
             tunes = settings.threads == "auto" and self.device.type == "cpu"
             self.thread_choice = ThreadChoice(count) if tunes else None
             _logger.info(
@@ -128,14 +111,10 @@ class Session:
                 info = self._info(first_epoch)
                 with self.callbacks.following(info, self._outcome), interruptible() as interrupted:
                     self._run_epochs(first_epoch, batches_done, interrupted)
-        run = runs.load_run(self.files.path, device=str(self.device))
-        with threads(settings.threads):
-            samples = training_samples(run, self.val)
-            if samples:
-                self.writer.write_samples(samples)
-            if self.writer.rank == 0:
-                fit_final_prior(run, self.data)
-        return run
+        try:
+            return finish(self.writer, self.config, self.data, self.val, self.device)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(self.files.path, settings.epochs - 1, signal_of(stop), finished=True) from None
 
     def _info(self, first_epoch: int) -> TrainingInfo:
         return TrainingInfo(
@@ -154,69 +133,26 @@ class Session:
             return "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
         return "finished" if self.stopped is None else "stopped"
 
-    def _run_epochs(self, first_epoch: int, batches_done: int, interrupted: threading.Event) -> None:
+    def _run_epochs(self, first_epoch: int, batches_done: int, interrupted: Interruption) -> None:
         epochs = self.config.train.epochs
         self.time_left = TimeLeft(self.steps_per_epoch * epochs, self.trainer.steps)
         for epoch in range(first_epoch, epochs):
             self.objective.train()  # a callback may have changed the mode
-            self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
+            try:
+                self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
+            except NonFiniteError as error:
+                text = explain(error, self.files, self.steps_per_epoch, self.config.train.lr)
+                raise TrainingError(text) from None
             if self.stopped is not None:
                 _logger.info("stopped early after epoch %d of %d: %s", epoch + 1, epochs, self.stopped)
                 return
             if interrupted.is_set() and epoch + 1 < epochs:
-                raise Interrupted(self.files.path, epoch)
+                raise Interrupted(self.files.path, epoch, interrupted.number)
 
-    def _restore(self, go_on: bool) -> tuple[int, int]:
-        """Load the last checkpoint; return its epoch and the number of batches completed in it."""
-        file = self.files.checkpoint("last")
-        extra, expected = read_extra(file), set(self.objective.extra_state_dict())
-        if set(extra) != expected:
-            raise CheckpointError(
-                f"{file}: the parameters of the objective must be {sorted(expected)}, got {sorted(extra)}"
-            )
-        self.objective.load_state_dict(extra, strict=False)
-        # Last, since it restores the states of the random number generators too.
-        check_resumed_covariates(file, read_state(file), self.data)
-        state = load_checkpoint(file, self.vae, self.trainer.optimizer)
-        self.trainer.load(state)
-        self.best, self.stopped = state["best"], state.get("stopped")
-        self.stopping.load(state.get("stopping", {}))
-        if go_on and self.stopped is not None:
-            self.stopped = None
-            self.stopping.load({})
-        return state["epoch"], state["batch"]
-
-    def _save(self, epoch: int, batches_done: int) -> None:
-        """Save everything that resuming needs."""
-        self._save_checkpoint(
-            "last",
-            self.trainer.optimizer,
-            extra=self.objective.extra_state_dict(),
-            epoch=epoch,
-            batch=batches_done,
-            schedule=self.trainer.schedule.state(),
-            stopping=self.stopping.state(),
-            stopped=self.stopped,
-        )
-
-    def _save_checkpoint(self, name: str, optimizer: torch.optim.Optimizer | None = None, **state: Any) -> None:
-        # Shapes and descriptions of the modalities let a run be opened without its data.
-        specs = {modality: spec.settings() for modality, spec in self.modality_specs.items()}
-        self.writer.save_checkpoint(
-            name,
-            self.vae,
-            optimizer,
-            **state,
-            step=self.trainer.steps,
-            best=self.best,
-            shapes=self.shapes,
-            modality_specs=specs,
-            covariate_names=dict(self.data.covariate_names),
-        )
-
-    def _run_epoch(self, epoch: int, skip: int, interrupted: threading.Event) -> None:
+    def _run_epoch(self, epoch: int, skip: int, interrupted: Interruption) -> None:
         """Train for one epoch, evaluate on the validation data, record and save."""
-        started, size, count = time.perf_counter(), self.config.train.batch_size, len(self.data)
+        size, count = self.config.train.batch_size, len(self.data)
+        started, averages = time.perf_counter() - self.elapsed, self.averages
         title = f"epoch {epoch + 1}/{self.config.train.epochs}"
         bar = make_progress(title, count, skip * size, sys.stderr, show=self.progress)
         if self.thread_choice is not None:
@@ -224,9 +160,11 @@ class Session:
 
         def after_step(batches_done: int, averages: Averages) -> None:
             if interrupted.is_set() and batches_done * size < count:
-                bar.close()
+                self.trainer.check()
+                check_weights(self.objective, self.trainer.steps)
+                self.elapsed = time.perf_counter() - started
                 self._save(epoch, batches_done)
-                raise Interrupted(self.files.path, epoch)
+                raise Interrupted(self.files.path, epoch, interrupted.number)
             items = min(size, count - (batches_done - 1) * size)
             bar.update(items)
             if batches_done % _STEPS_PER_SUMMARY == 0:
@@ -236,21 +174,21 @@ class Session:
                 self.thread_choice.after_step(items)
 
         try:
-            averages = self.trainer.epoch(self.data, epoch, skip=skip, after_step=after_step)
-        except NonFiniteError as error:
+            self.trainer.epoch(self.data, epoch, skip=skip, averages=averages, after_step=after_step)
+            seconds = time.perf_counter() - started
+            check_weights(self.objective, self.trainer.steps)
+            means = averages.read()
+            val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed)
+            chosen_by = self._selection_figure(val)
+            pace: dict[str, float] = {"items_per_second": averages.items / max(seconds, 1e-9), "seconds": seconds}
+            if self.thread_choice is not None:
+                pace["threads"] = self.thread_choice.count
+            self.averages, self.elapsed = Averages(), 0.0
+            self._record(epoch, means, val, chosen_by, pace)
+            left = self.time_left(self.trainer.steps)
+            bar.set_postfix({**summarize(means), "val_elbo": f"{val['elbo']:.1f}", "left": left})
+        finally:
             bar.close()
-            raise TrainingError(self._explain(error)) from None
-        seconds = time.perf_counter() - started
-        means = averages.read()
-        val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed)
-        chosen_by = self._selection_figure(val)
-        left = self.time_left(self.trainer.steps)
-        bar.set_postfix({**summarize(means), "val_elbo": f"{val['elbo']:.1f}", "left": left})
-        bar.close()
-        pace: dict[str, float] = {"items_per_second": averages.items / seconds, "seconds": seconds}
-        if self.thread_choice is not None:
-            pace["threads"] = self.thread_choice.count
-        self._record(epoch, means, val, chosen_by, pace)
 
     def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
         """Return the validation figure that chooses the best checkpoint, which ``val`` is unless another is set."""
@@ -263,7 +201,6 @@ class Session:
     ) -> None:
         """Save the checkpoints of an epoch and append its metrics, after the callbacks have seen them."""
         last, figure = self.config.train.select == "last", chosen_by["elbo"]
-        self.trainer.schedule.after_epoch(figure)
         row = {
             "epoch": epoch,
             "step": self.trainer.steps,
@@ -279,15 +216,20 @@ class Session:
             "select": {"by": "last" if last else chosen_by["density"], "elbo": figure},
             **learned_weights(self.vae, self.val),
         }
+        check_row(row, self.trainer.steps)
+        self.trainer.schedule.after_epoch(figure)
+        row["lr"] = self.trainer.schedule.rate
         _logger.info("epoch %d: objective %.2f, validation ELBO %.2f", epoch + 1, -means.loss, val["elbo"])
-        if last or figure > (-math.inf if self.best is None else self.best):  # never NaN unless last
+        if last or figure > (-math.inf if self.best is None else self.best):
             self.best = figure
             self._save_checkpoint("best", epoch=epoch + 1)
-        reason = self._reason_to_stop(figure, row)
-        if reason is not None and epoch + 1 < self.config.train.epochs:
-            self.stopped = row["stopped"] = reason
-        self.writer.append_metrics(row)
-        self._save(epoch + 1, 0)
+        try:
+            reason = self._reason_to_stop(figure, row)
+            if reason is not None and epoch + 1 < self.config.train.epochs:
+                self.stopped = row["stopped"] = reason
+        finally:  # a callback that fails does not cost the epoch
+            self.writer.append_metrics(row)
+            self._save(epoch + 1, 0)
 
     def _reason_to_stop(self, figure: float, row: dict[str, Any]) -> str | None:
         """Count the epoch for early stopping, call the callbacks, and return the reason to stop, if there is one."""
@@ -299,15 +241,6 @@ class Session:
                 f"epoch{'s' if self.stopping.epochs > 1 else ''} (train.patience)"
             )
         return self.callbacks.on_epoch_end(row) or reason
-
-    def _explain(self, error: NonFiniteError) -> str:
-        """Return the message for a training that stopped: where, what is saved, and what to try."""
-        best, last = self.files.checkpoint("best"), self.files.checkpoint("last")
-        return (
-            f"step {error.step} (epoch {error.step // self.steps_per_epoch + 1}): {error.where} not finite; the last "
-            f"good checkpoint is {best if best.exists() else last}. Try a lower train.lr (now "
-            f"{self.config.train.lr:g}) or train.precision=fp32"
-        )
 
 
 def _first_items(data: MultimodalDataset) -> list[int]:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pyro_mmvae import runs
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import read_state
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.runs.layout import RunError
+from pyro_mmvae.runs.layout import process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.callbacks import Callback
-from pyro_mmvae.training.environment import describe_environment
+from pyro_mmvae.training.finishing import finished_run
 from pyro_mmvae.training.passed_data import named_after, passed_data
 from pyro_mmvae.training.resumed_data import resumed_splits
+from pyro_mmvae.training.resumption import choose_settings, read_last
 from pyro_mmvae.training.session import Session
 
 
@@ -53,16 +53,25 @@ def train(
         ValueError: If the configuration does not fit the data or the machine.
         ImportError: If a callback of the configuration needs a package that is not installed.
         TrainingError: If the loss or a gradient is not finite.
-        Interrupted: On Ctrl-C, after saving.
+        Interrupted: On Ctrl-C, SIGTERM or SIGHUP, after saving.
     """
     runs.import_plugins(config.plugins)
     path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
-    with passed_data(config, path, data, keep_data) as (named, splits):
-        resolved = runs.resolve(named)
-        session = Session(resolved, path, progress, callbacks, splits)
-        session.writer.create(resolved, describe_environment(resolved, session.device, session.precision, session.data))
-    session.write_data_record()
-    return session.run(resuming=False)
+    runs.check_new(path)  # before the data are opened, which may take long
+    with ExitStack() as stack:
+        if data is None:
+            # Only now, so that a mistake leaves nothing behind; the lock on it is kept until the end.
+            session = Session(runs.resolve(config), path, progress, callbacks)
+            place = stack.enter_context(runs.new_run(path, process_rank()))
+            session.move(place.folder)
+        else:
+            place = stack.enter_context(runs.new_run(path, process_rank()))
+            named, splits = passed_data(config, place.folder, data, keep_data)
+            session = Session(runs.resolve(named), place.folder, progress, callbacks, splits)
+        session.create()
+        place.commit()
+        session.move(path)
+        return session.run(resuming=False)
 
 
 def resume(
@@ -72,6 +81,7 @@ def resume(
     progress: bool = True,
     callbacks: Sequence[Callback] = (),
     allow_changed_data: bool = False,
+    force: bool = False,
     data: Any = None,
     labels: Any = None,
     present: Any = None,
@@ -89,6 +99,9 @@ def resume(
             :func:`train` are not stored. None by default.
         allow_changed_data: If True, training goes on with data that have changed since it began, and these take the
             place of the earlier data in the record of the run. False by default.
+        force: If True, training goes on although settings in the configuration file or data have changed since the
+            last checkpoint; the changes are recorded in the checkpoint and in the environment of the run. False by
+            default.
         data: The data of a run that was trained with ``keep_data=False``: the values that were passed to :func:`fit`,
             which are divided as they were there, or the data sets ``train`` and ``val`` by name. They are matched by
             name to those of the start. None (default) for a run that finds its data itself.
@@ -97,33 +110,34 @@ def resume(
         covariates: The covariates that were passed to :func:`fit` with the values; None by default.
 
     Returns:
-        The run with its best checkpoint.
+        The run with its best checkpoint; of a finished run at once, without opening its data.
 
     Raises:
+        SettingsChangedError: If a setting that matters to the result was changed in the configuration file.
         DataChangedError: If the data have changed since the training began; the message says in what.
-        RunError: If ``path`` is not a run directory, or one that another version wrote in another format, or ``epochs``
-            is less than the run has trained already.
+        RunError: If ``path`` is not a run directory, or one that another version wrote in another format, or another
+            process trains it, or ``epochs`` is less than the run has trained already.
         ValueError: If the run needs ``data`` and got none, or the other way round, or they do not fit it.
         CheckpointError: If its checkpoint is missing or damaged.
         TrainingError: If the loss or a gradient is not finite.
-        Interrupted: On Ctrl-C, after saving.
+        Interrupted: On Ctrl-C, SIGTERM or SIGHUP, after saving.
     """
-    config = runs.read_config(Path(path))
-    runs.import_plugins(config.plugins)
-    splits = resumed_splits(Path(path), config, data, labels, present, covariates)
-    if epochs is not None:
-        state = read_state(RunFiles(Path(path)).checkpoint("last"))
-        started = state["epoch"] + (state["batch"] > 0)
-        if epochs < started:
-            raise RunError(
-                f"{path}: epochs must be at least {started}, which the run has trained already, got {epochs}"
-            )
-        config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
-    session = Session(config, Path(path), progress, callbacks, splits)
-    session.check_data(allow_changed_data)
-    if epochs is not None:
-        session.writer.write_config(runs.resolve(config))
-    return session.run(resuming=True, go_on=epochs is not None)
+    path, rank = Path(path), process_rank()
+    runs.read_config(path)  # before anything is written to what may be another folder
+    with runs.locked_run(path, rank):
+        config = runs.read_config(path)
+        runs.import_plugins(config.plugins)
+        state = read_last(path)
+        config, changes = choose_settings(path, config, state, epochs=epochs, force=force)
+        is_stopped = state.get("stopped") is not None and epochs is None
+        is_trained = (is_stopped or state["epoch"] == config.train.epochs) and not state["batch"] and not changes
+        finished = finished_run(path, config, is_trained=is_trained)
+        if finished is not None:
+            return finished
+        splits = resumed_splits(path, config, data, labels, present, covariates)
+        session = Session(config, path, progress, callbacks, splits)
+        changes += session.check_data(state, allow_changed_data or force)
+        return session.run(resuming=True, go_on=epochs is not None, changes=changes)
 
 
 def _free_path(config: Config) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -105,6 +105,32 @@ class Trainer:
         self.steps = state["step"]
         self.schedule.load(state.get("schedule", {"last_epoch": self.steps, "_step_count": self.steps + 1}))
 
+    def options(self) -> list[dict[str, Any]]:
+        """Return the options of the optimizer's groups of parameters, such as learning rates."""
+        return [
+            {name: value for name, value in group.items() if name != "params"} for group in self.optimizer.param_groups
+        ]
+
+    def follow_changes(self, options: Sequence[Mapping[str, Any]], changed: Iterable[str]) -> None:
+        """Apply changed settings of the optimizer and the schedule, after :meth:`load` has restored the earlier ones.
+
+        Args:
+            options: The options of the groups by the changed settings, from :meth:`options` before the loading.
+            changed: The keys of the changed settings, such as ``train.lr``.
+        """
+        keys = set(changed)
+        if any(key.startswith(("train.schedule", "train.warmup")) for key in keys):
+            done = self.steps if self.schedule.every == "step" else self.steps * self.config.epochs // self.total_steps
+            self.schedule.load({"last_epoch": done, "_step_count": done + 1})
+        if not any(
+            key.startswith(("train.lr", "train.betas", "train.weight_decay", "train.optimizer")) for key in keys
+        ):
+            return
+        for group, new in zip(self.optimizer.param_groups, options, strict=True):
+            factor = new["initial_lr"] / group["initial_lr"]
+            group.update({**new, "lr": group["lr"] * factor})
+        self.schedule.scale_to([group["initial_lr"] for group in self.optimizer.param_groups])
+
     def step(self, batch: Batch) -> Tensor:
         """Take one optimization step.
 
@@ -150,6 +176,7 @@ class Trainer:
         epoch: int,
         *,
         skip: int = 0,
+        averages: Averages | None = None,
         after_step: Callable[[int, Averages], None] | None = None,
     ) -> Averages:
         """Train on every item once, in an order that depends on the seed and the epoch only.
@@ -158,6 +185,7 @@ class Trainer:
             data: The data set, on the device of the trainer.
             epoch: The number of the epoch, counted from 0.
             skip: The number of batches to leave out at the start, which were trained on before an interruption.
+            averages: The averages over the batches that are left out, which are added to; new ones by default.
             after_step: A function called after each step with the number of batches completed and the averages so far.
 
         Returns:
@@ -166,7 +194,7 @@ class Trainer:
         Raises:
             NonFiniteError: If the loss or a gradient is not finite.
         """
-        averages = Averages()
+        averages = Averages() if averages is None else averages
         data = data.at_epoch(epoch)
         # The order moves to the device once: moving the indices of each batch would wait for the steps before it.
         order = batches(len(data), self.config.batch_size, self.config.seed, epoch, self.device)

@@ -95,6 +95,7 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
     assert {str(file.relative_to(out)) for file in out.rglob("*") if file.is_file()} == {
         "config.yaml", "environment.json", "data.json", "checkpoint.safetensors", "best.safetensors", "metrics.jsonl",
         "samples.npz", "prior.npz", "plots/curves.png", "plots/reconstructions.png", "plots/cross_generation.png",
+        ".lock",
     }  # fmt: skip
     assert result.stderr == ""
     lines = result.stdout.splitlines()

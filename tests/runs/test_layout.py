@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +112,9 @@ def write_everything(writer: RunWriter, config: Config) -> set[str]:
         "write_config": (config,),
         "write_data_record": ({"fingerprints": {}},),
         "append_metrics": ({"epoch": 0},),
+        "cut_metrics": (1,),
+        "record_resumption": ({"step": 0},),
+        "remove_leftovers": (),
         "write_samples": ({"a": np.zeros(2)},),
         "save_checkpoint": ("last", nn.Linear(2, 2)),
     }
@@ -141,6 +146,63 @@ def test_read_metrics_keeps_the_last_row_per_epoch_and_skips_a_torn_line(tmp_pat
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "lo')
     assert read_metrics(tmp_path) == [{"epoch": 0, "loss": 2}, {"epoch": 1, "loss": 3}]
+
+
+def test_read_metrics_leaves_out_lines_that_are_not_rows(tmp_path: Path) -> None:
+    lines = [
+        b'{"epoch": 0}',
+        b"\xff\xfe\x00",
+        b"[1]",
+        b'{"epoch": "x"}',
+        b'{"loss": 1}',
+        b"[" * 100_000,
+        b'{"epoch": 1}',
+    ]
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert read_metrics(tmp_path) == [{"epoch": 0}, {"epoch": 1}]
+
+
+def test_run_writer_cut_metrics_leaves_one_line_per_finished_epoch(tmp_path: Path) -> None:
+    for row in ({"epoch": 0, "loss": 1}, {"epoch": 1, "loss": 2}, {"epoch": 0, "loss": 3}, {"epoch": 2, "loss": 4}):
+        append_metrics(tmp_path, row)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 3, "lo')
+    RunWriter(tmp_path).cut_metrics(2)
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 0, "loss": 3}\n{"epoch": 1, "loss": 2}\n'
+
+
+def test_run_writer_remove_leftovers_keeps_files_of_other_commands(tmp_path: Path) -> None:
+    for name in (".checkpoint.safetensors.12.tmp", ".best.safetensors.7.tmp", ".prior.npz.9.tmp", "mine.tmp"):
+        (tmp_path / name).touch()
+    RunWriter(tmp_path).remove_leftovers()
+    assert {file.name for file in tmp_path.iterdir()} == {".prior.npz.9.tmp", "mine.tmp"}
+
+
+def test_run_writer_in_a_directory_that_was_removed_says_so(tmp_path: Path) -> None:
+    message = "metrics.jsonl cannot be written: No such file or directory: the run directory was removed or renamed"
+    with pytest.raises(OSError, match=message):
+        RunWriter(tmp_path / "gone").append_metrics({"epoch": 0})
+
+
+def test_run_writer_on_a_full_disk_names_the_file_and_the_command_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    append_metrics(tmp_path, {"epoch": 0})
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (
+        lambda: RunWriter(tmp_path).append_metrics({"epoch": 1}),
+        lambda: RunWriter(tmp_path).write_data_record({}),
+        lambda: RunWriter(tmp_path).save_checkpoint("last", nn.Linear(1, 1)),
+    ):
+        with pytest.raises(
+            OSError, match="cannot be written: No space left on device: free some space, and continue with"
+        ):
+            write()
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.jsonl"]
+    assert read_metrics(tmp_path) == [{"epoch": 0}]
 
 
 def test_write_arrays_writes_no_pickle(tmp_path: Path) -> None:

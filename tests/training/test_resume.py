@@ -268,7 +268,7 @@ def test_resume_with_another_optimizer_in_the_configuration_raises(toy_config: M
     file = path / "config.yaml"
     file.write_text(file.read_text().replace("optimizer: adam", "optimizer: SGD"))
     with pytest.raises(CheckpointError, match="does not fit .* the optimizer must be Adam, got SGD"):
-        resume(path, epochs=2, progress=False)
+        resume(path, epochs=2, progress=False, force=True)
 
 
 def test_resume_of_a_checkpoint_without_the_new_state_follows_the_schedule(

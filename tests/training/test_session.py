@@ -44,7 +44,7 @@ def test_train_improves_the_objective_and_writes_a_run_directory(
     run = train(config, tmp_path / "run", progress=False)
     assert {file.name for file in run.path.iterdir()} == {
         "config.yaml", "environment.json", "data.json", "metrics.jsonl", "checkpoint.safetensors", "best.safetensors",
-        "samples.npz", "prior.npz",
+        "samples.npz", "prior.npz", ".lock",
     }  # fmt: skip
     rows = read_metrics(run.path)
     assert [row["epoch"] for row in rows] == list(range(12))

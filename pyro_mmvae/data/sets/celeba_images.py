@@ -21,6 +21,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 
 from pyro_mmvae.data.storage.mapped import LARGE
+from pyro_mmvae.locks import building
 
 CROP, SIDE = 148, 64
 """The sides of the centre crop and of the image that it is resized to, in pixels (Sutter et al., 2021)."""
@@ -104,8 +105,11 @@ def load_faces(
     stays_on_disk = int(np.prod(shape)) >= LARGE if memory_map is None else memory_map
     if file is not None:
         cached = _read_cache(file, identity, shape, verify=not stays_on_disk)
-        if cached is None and _write_cache(file, identity, shape, decode_faces(places, source)):
-            cached = _read_cache(file, identity, shape, verify=False)
+        if cached is None:
+            with building(file) as waited:
+                cached = _read_cache(file, identity, shape, verify=not stays_on_disk) if waited else None
+                if cached is None and _write_cache(file, identity, shape, decode_faces(places, source)):
+                    cached = _read_cache(file, identity, shape, verify=False)
         if cached is not None:
             return cached if stays_on_disk else np.array(cached)
     images = np.empty(shape, dtype=np.uint8)

@@ -29,6 +29,7 @@ from pyro_mmvae.data.registry import register_data
 from pyro_mmvae.data.sets.photographs import read_photograph
 from pyro_mmvae.data.sets.polymnist_recipe import child_seed, make_polymnist
 from pyro_mmvae.data.storage.cache import cache_file, read_cache, write_cache
+from pyro_mmvae.locks import building
 
 NAME = "polymnist-mini"
 
@@ -95,9 +96,12 @@ def load_polymnist_mini(
     names = [f"m{modality}" for modality in range(modalities)]
     tensors = read_cache(path, [*names, "labels"], provenance) if cache else None
     if tensors is None:
-        tensors = _build(split, provenance, [source for _, source in sources])
-        if cache:
-            write_cache(path, tensors, provenance)
+        with building(path if cache else None) as waited:
+            tensors = read_cache(path, [*names, "labels"], provenance) if waited else None
+            if tensors is None:
+                tensors = _build(split, provenance, [source for _, source in sources])
+                if cache:
+                    write_cache(path, tensors, provenance)
     labels = tensors.pop("labels")
     return complete_dataset(tensors, labels, NAME, split, provenance)
 

@@ -22,6 +22,7 @@ from pyro_mmvae.data.sets.polymnist_build import NAME
 from pyro_mmvae.data.sets.polymnist_png import decode_images, read_names
 from pyro_mmvae.data.sets.polymnist_pt import read_tensors
 from pyro_mmvae.data.storage.cache import cache_file, read_cache, write_cache
+from pyro_mmvae.locks import building
 
 CACHE_VERSION = 1
 """The version of the decoded images in the cache."""
@@ -142,9 +143,12 @@ def load_polymnist_png(
     file = cache_file("polymnist-png", folder.name, CACHE_VERSION, provenance)
     tensors = read_cache(file, ["labels", *tree.modalities], provenance) if cache else None
     if tensors is None:
-        tensors = decode_images(tree)
-        if cache:
-            write_cache(file, tensors, provenance)
+        with building(file if cache else None) as waited:
+            tensors = read_cache(file, ["labels", *tree.modalities], provenance) if waited else None
+            if tensors is None:
+                tensors = decode_images(tree)
+                if cache:
+                    write_cache(file, tensors, provenance)
     return _select_split((tensors, provenance), split, sizes, seed)
 
 

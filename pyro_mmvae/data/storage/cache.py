@@ -22,12 +22,14 @@ from pyro_mmvae.data.storage.safetensors_file import checksums, write_arrays
 def cache_folder() -> Path:
     """Return the folder of the cache: ``PYRO_MMVAE_CACHE``, else ``pyro_mmvae`` in the platform's folder of caches.
 
-    On Linux the latter is ``XDG_CACHE_HOME`` or ``~/.cache``.
+    On Linux the latter is ``XDG_CACHE_HOME`` or ``~/.cache``. A user without a home folder, as in some containers, gets
+    a path that cannot be written, so that everything goes on without a cache.
     """
     configured = os.environ.get("PYRO_MMVAE_CACHE")
-    if configured:
-        return Path(configured).expanduser()
-    return user_cache_path("pyro_mmvae", appauthor=False)
+    try:
+        return Path(configured).expanduser() if configured else user_cache_path("pyro_mmvae", appauthor=False)
+    except RuntimeError:  # the user has neither HOME nor an entry in the list of users
+        return Path(os.devnull, "no home folder, set PYRO_MMVAE_CACHE", "pyro_mmvae")
 
 
 def cache_file(name: str, split: str, version: int, provenance: Mapping[str, Any]) -> Path:

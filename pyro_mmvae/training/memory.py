@@ -1,0 +1,142 @@
+"""The memory that a training would take, which is compared with that of the machine before anything is built."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from pyro_mmvae import runs
+from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.runs.config import Config
+
+_COPIES = 4  # of the weights: themselves, their gradients, and two running means of the optimizer
+_SUSPICIOUS = 2**27  # weights of the largest layer, half a gigabyte
+_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def check_memory(
+    config: Config,
+    shapes: Mapping[str, Sequence[int]],
+    specs: Mapping[str, ModalitySpec],
+    covariates: Mapping[str, Sequence[str]] | None,
+    device: torch.device,
+) -> None:
+    """Check that the weights of a model, their gradients and their optimizer fit into the memory of a device.
+
+    Only models with a layer of more than half a gigabyte are looked at, by building them without memory.
+
+    Args:
+        config: The configuration of the run.
+        shapes: The shape of one item of each modality, by name.
+        specs: The description of each modality, by name.
+        covariates: The names of the categories of each covariate, by name, or None.
+        device: The device of the training.
+
+    Raises:
+        ValueError: If they do not fit; the message says how much memory they would take.
+    """
+    sizes, largest = _largest_layer(config, shapes, specs)
+    if largest <= _SUSPICIOUS:
+        return
+    available = total_memory(device)
+    # Hidden layers are counted without building them, since that takes long for very many.
+    hidden = config.model.network.depth * config.model.network.hidden**2
+    needed = _COPIES * 4 * hidden
+    if needed <= available:
+        needed = _COPIES * 4 * _count_weights(config, shapes, specs, covariates, largest)
+    if needed > available:
+        raise ValueError(
+            f"the model must fit into the memory of {device}, {in_words(available)}, got weights, gradients and "
+            f"optimizer of {in_words(needed)}: choose smaller sizes, above all {sizes[0]}"
+        )
+
+
+@contextmanager
+def memory_errors_explained() -> Iterator[None]:
+    """Turn an error of torch's allocator or of sizes beyond 64 bits into a ValueError in one line."""
+    try:
+        yield
+    except MemoryError:
+        raise ValueError("the model must fit into memory, got no room for it: choose smaller sizes") from None
+    except (RuntimeError, OverflowError, TypeError) as error:
+        text = str(error).split("\n")[0].strip()
+        if not any(word in text for word in ("allocate", "out of memory", "verflow", "too large", "too big")):
+            raise
+        raise ValueError(f"the model must fit into memory, got an error: {text[:200]}: choose smaller sizes") from None
+
+
+def total_memory(device: torch.device) -> int:
+    """Return the bytes of memory of a device, for a CPU those that this process may use.
+
+    Args:
+        device: The device; of a kind that cannot be asked, the memory is taken to be unlimited.
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[1])
+    if device.type != "cpu":
+        return 2**62
+    limits = [2**62]
+    with suppress(OSError, ValueError, AttributeError):
+        limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for file in _LIMITS:
+        with suppress(OSError, ValueError):
+            limits.append(int(Path(file).read_text(encoding="ascii")))
+    return min(limits)
+
+
+def in_words(count: int) -> str:
+    """Return a number of bytes with a unit, such as ``"1.5 GiB"``.
+
+    Args:
+        count: The number of bytes.
+
+    Example:
+        >>> in_words(3 * 2**29)
+        '1.5 GiB'
+    """
+    unit = min(int(math.log2(max(count, 1)) // 10), len(_UNITS) - 1)
+    return f"{count / 1024**unit:,.4g} {_UNITS[unit]}"
+
+
+def _largest_layer(
+    config: Config, shapes: Mapping[str, Sequence[int]], specs: Mapping[str, ModalitySpec]
+) -> tuple[list[str], int]:
+    """Return the settings that make the largest layer large, and the product of the two largest sizes."""
+    sizes = {f"model.network.{name}": v for name, v in asdict(config.model.network).items() if type(v) is int}
+    sizes["model.network.depth"] *= config.model.network.hidden
+    sizes["model.latent_size"] = config.model.latent_size
+    for name, shape in shapes.items():
+        classes = specs[name].classes
+        sizes[f"modality {name!r}"] = math.prod(shape) * (classes or 1)
+        if specs[name].private_size:
+            sizes["model.private_size"] = specs[name].private_size or 0
+    ordered = sorted(sizes, key=lambda name: -sizes[name])[:2]
+    return ordered, math.prod(sizes[name] for name in ordered)
+
+
+def _count_weights(
+    config: Config,
+    shapes: Mapping[str, Sequence[int]],
+    specs: Mapping[str, ModalitySpec],
+    covariates: Mapping[str, Sequence[str]] | None,
+    largest: int,
+) -> int:
+    """Return the number of weights of a model, which is built without memory.
+
+    ``largest`` if a size is beyond 64 bits, and 0 if a part of the model cannot be built in this way.
+    """
+    try:
+        with memory_errors_explained(), torch.random.fork_rng(devices=[]), torch.device("meta"):
+            vae = runs.build_vae(config, shapes, specs, covariates)
+    except ValueError:
+        return largest
+    except (RuntimeError, NotImplementedError, TypeError):
+        return 0
+    return sum(parameter.numel() for parameter in vae.parameters())
