@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,7 @@ def compare(
     from pyro_mmvae import reports, runs, training
     from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import (
-        claim_cells,
-        is_read,
-        make_cells,
-        parse_variants,
-        read_cell,
-        reading_options,
-        run_cell,
-    )
+    from pyro_mmvae.experiments import claim_cells, make_cells, parse_variants, run_cell
     from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
@@ -146,10 +139,6 @@ def compare(
             run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
             click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
-        unread = [cell for cell in cells if columns and not is_read(cell, columns, reading_options(options))]
-        for cell in unread:
-            read_cell(cell, columns, reading_options(options))
-            click.echo(f"{cell.path} read with {', '.join(columns)}", err=True)
     except training.Interrupted as stop:
         click.echo(f"{stop}\nrepeat the command to continue", err=True)
         sys.exit(128 + stop.number)
@@ -159,11 +148,22 @@ def compare(
     except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
         raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
-    paths = [cell.path for cell in cells]
-    for file in reports.draw_comparison(out, paths, command, baseline=baseline, **pictures):
-        click.echo(f"  {file}")
-    for file in reports.draw_matrix(out, paths, command, **pictures) if columns else ():
+    for file in reports.draw_comparison(out, [cell.path for cell in cells], command, baseline=baseline, **pictures):
         click.echo(f"  {file}")
     click.echo((out / "comparison.md").read_text(encoding="utf-8"))
     if columns:
+        _read_cells(out, cells, columns, options)
+        for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
+            click.echo(f"  {file}")
         click.echo((out / "matrix.md").read_text(encoding="utf-8"))
+
+
+def _read_cells(out: Path, cells: Sequence[Any], names: tuple[str, ...], options: Any) -> None:
+    """Read the cells that were not read with all of the aggregations yet."""
+    from pyro_mmvae.experiments import is_read, read_cell, reading_options
+
+    unread = [cell for cell in cells if not is_read(cell, names, reading_options(options))]
+    click.echo(f"{len(cells)} cells to read, {len(cells) - len(unread)} already read: {out}", err=True)
+    for cell in unread:
+        read_cell(cell, names, reading_options(options))
+        click.echo(f"{cell.path} read with {', '.join(names)}", err=True)

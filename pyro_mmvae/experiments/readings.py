@@ -49,7 +49,7 @@ def read_cell(cell: Cell, names: Sequence[str], options: EvaluationOptions) -> N
     Writes ``readings.csv`` and ``readings.json`` in the evaluation folder of the cell.
 
     Args:
-        cell: The trained cell.
+        cell: The trained cell of the comparison.
         names: The names of the aggregations, as columns of the matrix.
         options: The extent of each reading.
 

@@ -30,7 +30,7 @@ def with_aggregation(vae: MultimodalVAE, aggregation: AggregationLike) -> Multim
     checked. Private latents depend on their own modality and on z, so that any aggregation can be read with them.
 
     Args:
-        vae: The trained model.
+        vae: The trained model, which stays as it is.
         aggregation: The other aggregation: a name, a mapping with a name and options, an
             :class:`~pyro_mmvae.Aggregation`, which is copied, or a callable. The name of the aggregation of the model
             itself stands for that aggregation, with its options and learned parameters.
