@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 import io
+import lzma
+import math
 import os
+import struct
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +17,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pyro_mmvae._bounded import check_regular
+
+_FREE_BYTES, _MAX_RATIO = 2**28, 100  # of arrays, whatever the size of their file; and as a multiple of it
+
+_DAMAGES = (
+    ValueError, OSError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError, SyntaxError,
+    RecursionError, NotImplementedError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError,
+)  # fmt: skip
+"""The errors that NumPy and zipfile raise on damaged files."""
 
 _BLOCK = 2**24  # bytes that are compared at once
 
@@ -47,7 +62,9 @@ def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None
         _refuse_folder(path)
     try:
         for path, content in files.items():
-            with naming(path), temporary[path].open("wb") as file:
+            with suppress(FileNotFoundError):
+                temporary[path].unlink()  # of a process that was killed
+            with naming(path), temporary[path].open("xb") as file:  # which does not follow a link
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
@@ -137,6 +154,44 @@ def npz_bytes(path: Path, arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Read the arrays of a file of :func:`write_npz`, whose checksums are verified.
+
+    Args:
+        path: The file to read, which may come from anyone.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, holds Python objects, or arrays that are far larger than the file; the
+            message is one line and names the file.
+    """
+    check_regular(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size, stored = sum(info.file_size for info in archive.infolist()), path.stat().st_size
+            if size > _FREE_BYTES and size > _MAX_RATIO * stored:
+                raise ValueError(f"arrays of {size:,} bytes in a file of {stored:,}")
+            arrays = {info.filename.removesuffix(".npy"): _read_array(archive, info) for info in archive.infolist()}
+    except _DAMAGES as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path}: must be a readable .npz file, got an error: {reason}") from None
+    return arrays
+
+
+def _read_array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+    """Read one array, after its header was compared with the size of its content, for which NumPy would allocate."""
+    content = archive.read(info)  # zipfile compares the checksum
+    file = io.BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"array {info.filename[:80]!r} must have as many values as its header says")
+    file.seek(0)
+    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file by :func:`write_atomically`."""
     write_atomically(path, text.encode())
@@ -158,6 +213,8 @@ def replacing(path: Path, *, force: bool) -> Iterator[Path]:
     _refuse_folder(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # a writer would follow a link of this name
     try:
         yield temporary
         temporary.replace(path)

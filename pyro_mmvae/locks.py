@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -27,21 +27,15 @@ def locked(path: Path, busy: Exception) -> Iterator[None]:
 
 
 @contextmanager
-def building(file: Path | None) -> Iterator[bool]:
-    """Hold the lock of a file that is built, after waiting for another process that builds it.
-
-    Without a lock where its folder cannot be written: it only saves work that would be done twice.
+def waiting(path: Path) -> Iterator[bool]:
+    """Hold a lock, after waiting for another process that holds it; without one where the folder cannot be written.
 
     Args:
-        file: The file, whose lock stands beside it; None for no file and no lock.
+        path: The file of the lock, whose folder is created if it does not exist.
 
     Yields:
-        True if another process held the lock, which has probably built the file by now.
+        True if another process held the lock before.
     """
-    if file is None:
-        yield False
-        return
-    path = file.with_name(f".{file.name}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = take_lock(path)
@@ -56,6 +50,29 @@ def building(file: Path | None) -> Iterator[bool]:
         yield waited
     finally:
         lock.release(force=True)
+
+
+@contextmanager
+def building(file: Path | None) -> Iterator[bool]:
+    """Hold the lock of a file that is built, so that processes that need it at the same time do the work once.
+
+    Args:
+        file: The file, beside which the lock stands meanwhile; None for no file and no lock.
+
+    Yields:
+        True if another process held the lock before, which has probably built the file by now.
+    """
+    if file is None:
+        yield False
+        return
+    path = file.with_name(f".{file.name}.lock")
+    with waiting(path) as waited:
+        try:
+            yield waited
+        finally:
+            # A process that comes now takes a new lock: at worst the work is done twice, by complete files.
+            with suppress(OSError):
+                path.unlink()
 
 
 def take_lock(path: Path) -> FileLock | None:

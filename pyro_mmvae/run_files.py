@@ -7,20 +7,34 @@ The module imports neither torch nor the rest of the package, so that reports ca
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import re
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_mmvae._bounded import check_regular, kind_of, load_json
+
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
 """The file of each checkpoint, by name: ``best`` has the highest validation ELBO, ``last`` can be resumed from."""
 
 _MAX_NAME_BYTES = 120  # file systems allow 255, of which suffixes and names of temporary files take some
 
+_EVALUATION = "evaluation"
+
+_NAMES = (
+    "config.yaml", "environment.json", "data", "data.json", "metrics.jsonl", "samples.npz", "prior.npz", "plots",
+    "calibration.json", "predictors", "tensorboard", _EVALUATION,
+)  # fmt: skip
+
 _CHECK = "ppc"  # the stem of the files of posterior predictive checks
+
+
+class UnsafePathError(ValueError):
+    """An error about a name in a run directory that leads out of it; the message is one line and names the path."""
 
 
 @dataclass(frozen=True)
@@ -33,75 +47,121 @@ class RunFiles:
 
     path: Path
 
+    def place(self, *parts: str) -> Path:
+        """Return the path of a file or folder in the run directory, which no link leads out of.
+
+        The run directory itself may be a link to a folder.
+
+        Args:
+            *parts: The names of the folders in the run directory, and of the file, outermost first.
+
+        Returns:
+            The path, whether it exists or not.
+
+        Raises:
+            UnsafePathError: If a part is not the name of a file, or is a symbolic link, a FIFO, a socket or a device.
+        """
+        place = self.path
+        for part in parts:
+            if part in {"", ".", ".."} or "/" in part or os.sep in part or "\0" in part:
+                raise UnsafePathError(f"{place}: names in a run directory must be names of files, got {part!r}")
+            place = place / part
+            try:
+                mode = os.lstat(place).st_mode
+            except OSError:  # nothing there, or a run directory that its user reports on
+                continue
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                raise UnsafePathError(
+                    f"{place} must be a file or folder of its own in the run directory, got {kind_of(mode)}: replace it"
+                )
+        return place
+
+    def check_links(self) -> None:
+        """Check that no file or folder that is read or written later is a link out of the run directory.
+
+        Raises:
+            UnsafePathError: If one is a symbolic link, a FIFO, a socket or a device.
+        """
+        for name in (*_NAMES, *CHECKPOINTS.values()):
+            self.place(name)
+
+    def results(self, name: str) -> RunFiles:
+        """Return the files of results on other data than the test items, which are in a folder of the run directory.
+
+        Args:
+            name: The name of the data, in which slashes are replaced and which is shortened if it is long.
+        """
+        return RunFiles(self.place(f"on-{short_name(name.replace('/', '_'))}"))
+
     @property
     def config(self) -> Path:
         """The resolved configuration."""
-        return self.path / "config.yaml"
+        return self.place("config.yaml")
 
     @property
     def environment(self) -> Path:
         """The versions, device and data with which the run was made."""
-        return self.path / "environment.json"
+        return self.place("environment.json")
 
     @property
     def lock(self) -> Path:
         """The lock that a process holds while it trains the run."""
-        return self.path / ".lock"
+        return self.place(".lock")
 
     @property
     def unfinished(self) -> Path:
         """The folder that a run is created in if its directory existed before."""
-        return self.path / ".new"
+        return self.place(".new")
 
     @property
     def data(self) -> Path:
         """The folder of the data that were passed from Python."""
-        return self.path / "data"
+        return self.place("data")
 
     @property
     def data_record(self) -> Path:
         """The fingerprints of the splits that were used, and the names of features and classes."""
-        return self.path / "data.json"
+        return self.place("data.json")
 
     @property
     def metrics(self) -> Path:
         """The training metrics, one line of JSON per epoch."""
-        return self.path / "metrics.jsonl"
+        return self.place("metrics.jsonl")
 
     @property
     def samples(self) -> Path:
         """The reconstructions and cross-generated samples of a few validation items."""
-        return self.path / "samples.npz"
+        return self.place("samples.npz")
 
     @property
     def prior(self) -> Path:
         """The prior that was fitted to the latents of the training items."""
-        return self.path / "prior.npz"
+        return self.place("prior.npz")
 
     @property
     def plots(self) -> Path:
         """The folder of figures."""
-        return self.path / "plots"
+        return self.place("plots")
 
     @property
     def evaluation(self) -> Path:
         """The folder of evaluation results."""
-        return self.path / "evaluation"
+        return self.place(_EVALUATION)
 
     @property
     def evaluation_table(self) -> Path:
         """The table of evaluation metrics."""
-        return self.evaluation / "metrics.csv"
+        return self.place(_EVALUATION, "metrics.csv")
 
     @property
     def imputation_table(self) -> Path:
         """The table that compares imputations with held-out observations."""
-        return self.evaluation / "imputation.csv"
+        return self.place(_EVALUATION, "imputation.csv")
 
     @property
     def imputation_report(self) -> Path:
         """The report that compares imputations with held-out observations, as Markdown."""
-        return self.evaluation / "imputation.md"
+        return self.place(_EVALUATION, "imputation.md")
 
     @property
     def readings_table(self) -> Path:
@@ -121,22 +181,22 @@ class RunFiles:
     @property
     def evaluation_arrays(self) -> Path:
         """The arrays that the figures of an evaluation need."""
-        return self.evaluation / "arrays.npz"
+        return self.place(_EVALUATION, "arrays.npz")
 
     @property
     def evaluation_summary(self) -> Path:
         """The means and options of an evaluation, written last."""
-        return self.evaluation / "summary.json"
+        return self.place(_EVALUATION, "summary.json")
 
     @property
     def check_table(self) -> Path:
         """The table of the metrics of posterior predictive checks."""
-        return self.evaluation / f"{_CHECK}.csv"
+        return self.place(_EVALUATION, f"{_CHECK}.csv")
 
     @property
     def calibration(self) -> Path:
         """The figures of the calibration that the run comes from."""
-        return self.path / "calibration.json"
+        return self.place("calibration.json")
 
     def checkpoint(self, name: str) -> Path:
         """Return the path of a checkpoint.
@@ -152,7 +212,7 @@ class RunFiles:
         """
         if name not in CHECKPOINTS:
             raise ValueError(f"checkpoint must be {' or '.join(map(repr, CHECKPOINTS))}, got {name!r}")
-        return self.path / CHECKPOINTS[name]
+        return self.place(CHECKPOINTS[name])
 
     def check(self, label: str = "") -> Path:
         """Return the path of the results of one posterior predictive check.
@@ -164,7 +224,7 @@ class RunFiles:
         Returns:
             The path of its netCDF file.
         """
-        return self.evaluation / (f"{_CHECK}-{short_name(label)}.nc" if label else f"{_CHECK}.nc")
+        return self.place(_EVALUATION, f"{_CHECK}-{short_name(label)}.nc" if label else f"{_CHECK}.nc")
 
     def predictor(self, label: str) -> Path:
         """Return the path of a predictor of a label.
@@ -172,11 +232,19 @@ class RunFiles:
         Args:
             label: The name of the label, which is shortened if it is long.
         """
-        return self.path / "predictors" / f"{short_name(label)}.npz"
+        return self.place("predictors", f"{short_name(label)}.npz")
 
     def checks(self) -> list[Path]:
         """Return the files of all posterior predictive checks that exist, sorted by name."""
-        return sorted(self.evaluation.glob(f"{_CHECK}*.nc"))
+        return [self.place(_EVALUATION, file.name) for file in sorted(self.evaluation.glob(f"{_CHECK}*.nc"))]
+
+
+def _metric_lines(file: Path) -> list[str]:
+    """Return the lines of a file of metrics, in which foreign bytes are replaced, so that such a line is left out."""
+    if not file.exists():
+        return []
+    check_regular(file)
+    return file.read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -192,9 +260,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         One dictionary per epoch, ordered by epoch; empty if nothing was recorded.
     """
     file, rows = RunFiles(path).metrics, dict[int, dict[str, Any]]()
-    for line in file.read_bytes().splitlines() if file.exists() else ():
-        with suppress(ValueError, RecursionError):
-            row = json.loads(line)
+    for line in _metric_lines(file):
+        with suppress(ValueError):
+            row = load_json(line)
             if isinstance(row, dict) and isinstance(row.get("epoch"), int):
                 rows[row["epoch"]] = row
     return [rows[epoch] for epoch in sorted(rows)]
@@ -203,17 +271,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def short_name(name: str) -> str:
     """Return a part of a file name that fits into it: the name itself, or its beginning and a hash if it is long.
 
+    Characters that would separate folders or that cannot be printed become underscores, with a hash, too.
+
     Args:
         name: The name, such as that of a subset of many modalities.
 
     Returns:
         A name of at most 120 bytes, different for different names.
     """
-    encoded = name.encode()
-    if len(encoded) <= _MAX_NAME_BYTES:
+    encoded = name.encode(errors="surrogateescape")
+    safe = "".join(c if c.isprintable() and c not in "/\\" else "_" for c in name)
+    if safe == name and len(encoded) <= _MAX_NAME_BYTES:
         return name
     digest = hashlib.sha256(encoded).hexdigest()[:12]
-    return f"{encoded[: _MAX_NAME_BYTES - 13].decode(errors='ignore')}-{digest}"
+    return f"{safe.encode()[: _MAX_NAME_BYTES - 13].decode(errors='ignore')}-{digest}"
 
 
 def join_names(names: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plugin_option,
     quiet_option,
     split_names,
@@ -206,8 +207,8 @@ def open_run(run: Path, options: dict[str, Any], *, load: bool = True) -> tuple[
     """
     from pyro_mmvae import runs
 
-    runs.import_plugins(options.pop("plugins"))
-    opened = runs.load_run(run, **{name: options.pop(name) for name in ("checkpoint", "device", "allow_changed_data")})
+    names = ("checkpoint", "device", "allow_changed_data", "plugins")
+    opened = runs.load_run(run, **{name: options.pop(name) for name in names})
     data, overrides = options.pop("data"), loader_options(options.pop("overrides"))
     matching = {name: options.pop(name) for name in ("split", "missing_features", "surplus_features")}
 
@@ -242,9 +243,9 @@ def folder_for(run: Path, data: Any, *, is_other: bool) -> Path:
         data: The data set that the results are about.
         is_other: True if it is not the test split of the run.
     """
-    from pyro_mmvae.run_files import short_name
+    from pyro_mmvae.run_files import RunFiles
 
-    return run / f"on-{short_name(data.name.replace('/', '_'))}" if is_other else run
+    return RunFiles(run).results(data.name).path if is_other else run
 
 
 def echo_notes(data: Any) -> None:
@@ -254,7 +255,7 @@ def echo_notes(data: Any) -> None:
         data: The data set, as :meth:`pyro_mmvae.Run.dataset` returns it.
     """
     for note in data.provenance.get("matched", ()):
-        click.echo(f"note: {note}")
+        echo(f"note: {note}")
 
 
 @contextmanager

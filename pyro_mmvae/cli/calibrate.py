@@ -12,6 +12,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plain_errors,
     plugin_option,
     quiet_option,
@@ -80,22 +81,23 @@ def calibrate(
     from pyro_mmvae import runs
     from pyro_mmvae.runs.calibration import calibrate_run
 
-    runs.import_plugins(plugins)
     place = run.with_name(f"{run.name}-calibrated") if out is None else out
     if not dry_run:
         runs.check_new(place)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     with item_progress("", None, threads, quiet) as progress:
         result = calibrate_run(opened, None if dry_run else place, progress=progress, **options)
     for line in _table(result):
-        click.echo(line)
+        echo(line)
     first, second = result.log_likelihood
-    click.echo(f"log likelihood given all, a lower bound: {first:.1f} before, {second:.1f} after, nats per item")
+    echo(f"log likelihood given all, a lower bound: {first:.1f} before, {second:.1f} after, nats per item")
     if result.uncalibrated:
-        click.echo(f"note: {', '.join(result.uncalibrated)}: without a scale, as they were")
+        echo(f"note: {', '.join(result.uncalibrated)}: without a scale, as they were")
     if any(row.split == "val" for row in result.rows):
-        click.echo("note: the run has no test items: the figures are those of the items that the scales were set on")
-    click.echo("nothing was written" if result.path is None else f"run directory: {result.path}")
+        echo("note: the run has no test items: the figures are those of the items that the scales were set on")
+    echo("nothing was written" if result.path is None else f"run directory: {result.path}")
 
 
 def _table(result: Any) -> list[str]:

@@ -5,16 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pyro_mmvae._printable import printable
 from pyro_mmvae.cli.process import describe_stop, signals_raise, streams_survive
 
 Command = Callable[..., Any]
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a line in which control characters are escaped, since names in it may come from data of anyone.
+
+    Args:
+        text: What to print, which may have line breaks.
+        err: If True, it is printed to standard error; False by default.
+        nl: If True (default), a line break follows.
+    """
+    click.echo(printable(str(text)), err=err, nl=nl)
 
 
 def checkpoint_option(command: Command) -> Command:
@@ -58,7 +72,7 @@ def log_level_option(command: Command) -> Command:
 
     def configure(context: click.Context, _parameter: click.Parameter, level: str) -> None:
         logger, handler = logging.getLogger("pyro_mmvae"), logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(_PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         before = logger.level
         logger.addHandler(handler)
         logger.setLevel(level.upper())
@@ -106,8 +120,13 @@ def plugin_option(parts: str) -> Callable[[Command], Command]:
     """Return a decorator that adds the option ``--plugin`` for modules that register user-defined parts."""
     return click.option(
         "--plugin", "plugins", multiple=True, metavar="MODULE",
-        help=f"Python module to import first, which registers {parts}; may be repeated.",
+        help=f"Python module or installed plugin to import first, which registers {parts}; may be repeated.",
     )  # fmt: skip
+
+
+def plugin_words(names: Sequence[str]) -> list[str]:
+    """Return the words of a command line that import plugins, for commands that messages suggest."""
+    return [word for name in names for word in ("--plugin", name)]
 
 
 def config_options(command: Command) -> Command:
@@ -164,26 +183,45 @@ def plain_errors(function: Callable[..., Any]) -> Callable[..., Any]:
             result = _call(function, *args, **kwargs)
             out.flush()
             if out.was_lost:
-                click.echo(f"error: standard output cannot be written: {out.error}; everything else is done", err=True)
+                echo(f"error: standard output cannot be written: {out.error}; everything else is done", err=True)
                 sys.exit(1)
         return result
 
     return wrapped
 
 
+@contextmanager
+def _printable_warnings() -> Iterator[None]:
+    """Escape control characters in warnings inside the context."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda *args, **kwargs: printable(before(*args, **kwargs))
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
+
+
+class _PrintableFormatter(logging.Formatter):
+    """A formatter of log messages in which control characters are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """Call a function, and end the process with one line if it fails in a way that its user can mend."""
     try:
-        return function(*args, **kwargs)
+        with _printable_warnings():
+            return function(*args, **kwargs)
     except KeyboardInterrupt as stop:
         line, status = describe_stop(stop)
-        click.echo(f"{line}; files that were written before are complete", err=True)
+        echo(f"{line}; files that were written before are complete", err=True)
         sys.exit(status)
     except (ValueError, TypeError, OSError, ImportError) as error:
         if os.environ.get("PYRO_MMVAE_DEBUG"):
             raise
         text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
-        click.echo("error: " + " ".join(text.split()), err=True)
+        echo("error: " + " ".join(text.split()), err=True)
         sys.exit(2)
 
 
@@ -194,12 +232,12 @@ def read_config(
     plugins: tuple[str, ...],
     **options: Any,
 ) -> Any:
-    """Return the resolved configuration of a file, ``key=value`` overrides and options, and import its plugins.
+    """Return the resolved configuration of a file, ``key=value`` overrides and options, and import plugins.
 
     Args:
         config: The configuration file, or None for the built-in settings.
         overrides: Settings of the form ``section.key=value``, which take precedence over the file.
-        plugins: Modules to import, in addition to those of the file.
+        plugins: Modules to import; those that the file names must be among them, or imported.
         **options: Values of the command's options by name, which take precedence over both; None for those left out.
 
     Returns:
@@ -225,10 +263,9 @@ def read_config(
     for name, value in options.items():
         if value is not None:
             _set_option(values, name, settings[name], value)
-    if plugins:
-        values["plugins"] = plugins
     result = make_config(config, values)
-    runs.import_plugins(result.plugins)
+    runs.require_plugins(config or "the configuration", result.plugins, plugins)
+    result = result.model_copy(update={"plugins": tuple(dict.fromkeys((*result.plugins, *plugins)))})
     make_aggregation(result.model.aggregation_options)
     return runs.resolve(result)
 

@@ -13,6 +13,7 @@ import click
 
 from pyro_mmvae.cli.common import (
     config_options,
+    echo,
     picture_options,
     plain_errors,
     plugin_option,
@@ -125,37 +126,37 @@ def compare(
         make_aggregation(name)  # an unknown name is an error before hours of training
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
-    click.echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
+    echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
     outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
     if outdated:
-        click.echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
+        echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
 
     def waits(cell: Any) -> None:
-        click.echo(f"{cell.path} is run by another process: waiting for it", err=True)
+        echo(f"{cell.path} is run by another process: waiting for it", err=True)
 
     started = time.monotonic()
     try:
         for number, cell in enumerate(claim_cells(unfinished, options, waits)):
             run_cell(cell, options, progress=not quiet)
             remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
-            click.echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
+            echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
     except training.Interrupted as stop:
-        click.echo(f"{stop}\nrepeat the command to continue", err=True)
+        echo(f"{stop}\nrepeat the command to continue", err=True)
         sys.exit(128 + stop.number)
     except training.TrainingError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(1)
     except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
         raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     for file in reports.draw_comparison(out, [cell.path for cell in cells], command, baseline=baseline, **pictures):
-        click.echo(f"  {file}")
-    click.echo((out / "comparison.md").read_text(encoding="utf-8"))
+        echo(f"  {file}")
+    echo((out / "comparison.md").read_text(encoding="utf-8"))
     if columns:
         _read_cells(out, cells, columns, options)
         for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
-            click.echo(f"  {file}")
-        click.echo((out / "matrix.md").read_text(encoding="utf-8"))
+            echo(f"  {file}")
+        echo((out / "matrix.md").read_text(encoding="utf-8"))
 
 
 def _read_cells(out: Path, cells: Sequence[Any], names: tuple[str, ...], options: Any) -> None:
@@ -163,7 +164,7 @@ def _read_cells(out: Path, cells: Sequence[Any], names: tuple[str, ...], options
     from pyro_mmvae.experiments import is_read, read_cell, reading_options
 
     unread = [cell for cell in cells if not is_read(cell, names, reading_options(options))]
-    click.echo(f"{len(cells)} cells to read, {len(cells) - len(unread)} already read: {out}", err=True)
+    echo(f"{len(cells)} cells to read, {len(cells) - len(unread)} already read: {out}", err=True)
     for cell in unread:
         read_cell(cell, names, reading_options(options))
-        click.echo(f"{cell.path} read with {', '.join(names)}", err=True)
+        echo(f"{cell.path} read with {', '.join(names)}", err=True)

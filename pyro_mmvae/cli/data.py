@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_mmvae.cli.common import picture_options, plain_errors, plugin_option, set_option
+from pyro_mmvae.cli.common import echo, picture_options, plain_errors, plugin_option, set_option
 
 if TYPE_CHECKING:
     from pyro_mmvae.data.inspection import SplitSummary
@@ -59,14 +59,14 @@ def info(
         if split is not None or sheet is not None or overrides:
             raise ValueError("--split, --sheet and --set must come with the name or the path of a data set")
         runs.import_plugins(plugins)
-        click.echo("by name: " + ", ".join(data_names()))
-        click.echo("by path, formats: " + (", ".join(format_names()) or "none"))
+        echo("by name: " + ", ".join(data_names()))
+        echo("by path, formats: " + (", ".join(format_names()) or "none"))
         return
     options = _read_options(name, overrides, plugins)[1]
     source = find_data(name)
-    click.echo(f"{name}: {'a name' if source.format is None else 'format ' + source.format}")
-    click.echo(f"  splits: {', '.join(source.splits)}")
-    click.echo(f"  options: {', '.join(source.options) or 'none'}")
+    echo(f"{name}: {'a name' if source.format is None else 'format ' + source.format}")
+    echo(f"  splits: {', '.join(source.splits)}")
+    echo(f"  options: {', '.join(source.options) or 'none'}")
     summaries = []
     for split_name in source.splits if split is None else (split,):
         opened = load_data(name, split_name, **options)
@@ -81,21 +81,21 @@ def _describe(summary: SplitSummary) -> None:
     """Print the modalities, labels and covariates of one split."""
     from pyro_mmvae.cli.data_table import covariate_lines
 
-    click.echo(f"{summary.split}: {summary.items} items")
+    echo(f"{summary.split}: {summary.items} items")
     width = max(len(modality.name) for modality in summary.modalities)
     for modality in summary.modalities:
         shape = " x ".join(map(str, modality.shape)) or "scalar"
         missing = f"{modality.missing:.1%} missing" if modality.missing else "none missing"
         features = f", features {_abridge(modality.features, modality.shape[0])}" if modality.features else ""
-        click.echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}{features}")
+        echo(f"  {modality.name:<{width}}  {shape} {modality.dtype}, {missing}{features}")
     labels, limit = summary.labels, 20
     kind = "attributes" if summary.has_attributes else "classes"
     listed = ", ".join(f"{label}: {count}" for label, count in list(labels.items())[:limit])
-    click.echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
+    echo(f"  labels  {f'{len(labels)} {kind}, {listed}' if labels else 'none'}{', …' * (len(labels) > limit)}")
     for line in covariate_lines(summary.covariates):
-        click.echo(f"  {line}")
+        echo(f"  {line}")
     if summary.item_ids:
-        click.echo(f"  ids     {_abridge(summary.item_ids, summary.items)}")
+        echo(f"  ids     {_abridge(summary.item_ids, summary.items)}")
 
 
 def _abridge(names: Sequence[str], count: int) -> str:
@@ -116,7 +116,7 @@ def _describe_sources(summaries: list[SplitSummary]) -> None:
     for title, provenance in parts.items():
         if provenance:
             text = yaml.safe_dump(provenance, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
-            click.echo(f"{title}:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
+            echo(f"{title}:\n" + "".join(f"  {line}\n" for line in text.splitlines()), nl=False)
 
 
 def _draw(rows: Any, sheet: Path, title: str, pictures: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ def _draw(rows: Any, sheet: Path, title: str, pictures: dict[str, Any]) -> None:
     for file in reports.picture_files(sheet, pictures["formats"]):
         file.parent.mkdir(parents=True, exist_ok=True)
         reports.image_grid(rows, file, title=title, dpi=pictures["dpi"])
-        click.echo(f"  sheet  {file}")
+        echo(f"  sheet  {file}")
 
 
 @data.command()
@@ -154,13 +154,13 @@ def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> No
 
     problems = 0
     for problem in check_data(name, options, check_more=check_model):
-        click.echo(problem)
+        echo(problem)
         problems += 1
     if problems:
         sys.exit(1)
     for line in [*table, *(f"note: {note}" for note in notes)]:
-        click.echo(line)
-    click.echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
+        echo(line)
+    echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
 
 
 def _read_options(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:
@@ -182,6 +182,7 @@ def _check_model(config: Any, data: Any, table: list[str]) -> list[str]:
     from pyro_mmvae.data.inspection import summarise
 
     try:
+        config = runs.adapt_recipe(config, data)
         specs = complete_specs(data, runs.resolve_modalities(config, infer_specs(data)))
         shapes = {name: tuple(value.shape[1:]) for name, value in data.modalities.items()}
         vae = runs.build_vae(config, shapes, specs, data.covariate_names)
@@ -237,9 +238,9 @@ def polymnist(out: Path, **options: Any) -> None:
     started = time.monotonic()
     provenance = build_polymnist(out, **options)
     for warning in provenance["warnings"]:
-        click.echo(f"warning: {warning}", err=True)
+        echo(f"warning: {warning}", err=True)
     for photograph in provenance["photographs"]:
-        click.echo(f"{photograph['modality']}: {photograph['file']}")
+        echo(f"{photograph['modality']}: {photograph['file']}")
     sizes = ", ".join(f"{split} {size}" for split, size in provenance["sizes"].items())
-    click.echo(f"{out}: {sizes} items in {time.monotonic() - started:.0f} s")
-    click.echo(f"next: {shlex.join(['pyro-mmvae', 'train', '--data', str(out)])}")
+    echo(f"{out}: {sizes} items in {time.monotonic() - started:.0f} s")
+    echo(f"next: {shlex.join(['pyro-mmvae', 'train', '--data', str(out)])}")

@@ -17,7 +17,7 @@ from pyro_mmvae.cli.answering import (
     parse_items,
     table_option,
 )
-from pyro_mmvae.cli.common import plain_errors
+from pyro_mmvae.cli.common import echo, plain_errors
 
 
 @click.command()
@@ -59,6 +59,6 @@ def encode(
     table.write(out, force=force, source=source or opened.config.data.name)
     echo_notes(data)
     about = table.summary
-    click.echo(f"{out}: {len(table)} items, {', '.join(table.arrays)}; given {', '.join(about['given']) or 'nothing'}")
+    echo(f"{out}: {len(table)} items, {', '.join(table.arrays)}; given {', '.join(about['given']) or 'nothing'}")
     if about["unobserved"] and about["given"]:
-        click.echo(f"note: {about['unobserved']} items have none of these modalities: their latents are of the prior")
+        echo(f"note: {about['unobserved']} items have none of these modalities: their latents are of the prior")

@@ -8,13 +8,16 @@ from typing import Any
 
 import click
 
+from pyro_mmvae._printable import printable
 from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, items_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     picture_options,
     plain_errors,
+    plugin_option,
     quiet_option,
     threads_option,
 )
@@ -111,6 +114,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "--out", type=click.Path(path_type=Path), metavar="DIR", show_default="RUN, or RUN/on-NAME for other items",
     help="Folder to write the folders evaluation and plots to.",
 )  # fmt: skip
+@plugin_option("data sets or other parts")
 @picture_options()
 @changed_data_option
 @threads_option
@@ -125,6 +129,7 @@ def evaluate(
     aggregations: tuple[str, ...],
     mask: float | None,
     mask_items: int,
+    plugins: tuple[str, ...],
     pictures: dict[str, Any],
     allow_changed_data: bool,
     threads: int | None,
@@ -150,9 +155,11 @@ def evaluate(
     from pyro_mmvae.inference import select_items
     from pyro_mmvae.run_files import read_metrics
 
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     if opened.prior_note is not None:
-        click.echo(f"note: {opened.prior_note}", err=True)
+        echo(f"note: {opened.prior_note}", err=True)
     prior = None if opened.prior_note is not None else opened.fitted_prior
     test, is_other = choose_data(opened, numbers)
     if items is not None:
@@ -171,7 +178,7 @@ def evaluate(
 
         def progress(part: str) -> None:
             bar.update(len(started) > 0)
-            bar.set_description_str(part)
+            bar.set_description_str(printable(part))
             started.append(part)
 
         if aggregations:
@@ -192,16 +199,16 @@ def evaluate(
     rows = [row.as_row() for row in result.rows]
     runs.write_evaluation(out, rows, {**about, **result.summary()}, result.arrays, imputation)
     files = runs.RunFiles(out)
-    click.echo(reports.table(out))
+    echo(reports.table(out))
     if imputation:
-        click.echo("\n" + reports.imputation_report(out))
+        echo("\n" + reports.imputation_report(out))
     for file in [
         files.evaluation_table,
         files.evaluation_summary,
         *reports.draw_evaluation(out, **pictures),
         *reports.write_imputation(out, **pictures),
     ]:
-        click.echo(f"  {file}")
+        echo(f"  {file}")
 
 
 def _write_readings(out: Path, readings: dict[str, Any], about: dict[str, Any]) -> None:
@@ -214,7 +221,7 @@ def _write_readings(out: Path, readings: dict[str, Any], about: dict[str, Any]) 
     summaries = {name: result.summary() for name, result in readings.items()}
     options = next(iter(summaries.values()))["options"]
     write_readings(out, reading_rows(readings), {**about, "options": options, "readings": summaries})
-    click.echo(reports.readings_report(out))
+    echo(reports.readings_report(out))
     files = RunFiles(out)
     for file in (files.readings_table, files.readings_summary, reports.write_readings_report(out)):
-        click.echo(f"  {file}")
+        echo(f"  {file}")

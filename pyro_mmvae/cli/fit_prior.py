@@ -12,6 +12,7 @@ from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
     device_option,
+    echo,
     plain_errors,
     plugin_option,
     threads_option,
@@ -68,19 +69,20 @@ def fit_prior(
     }
     if flow and chosen:
         raise ValueError(f"--flow must come without --{next(iter(chosen))}, which is for Gaussians: leave one out")
-    runs.import_plugins(plugins)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     with use_threads(threads):
         about = (fitted := opened.fit_prior(flow=flow, **chosen, **options)).about
     source = {"joint": "joint component", "mixture": "whole posterior", "component": "drawn components"}
-    click.echo(
+    echo(
         f"{RunFiles(run).prior}: {fitted.label}, fitted to {about['draws']} draws of the {source[about['density']]} of "
         f"{about['items']} training items, seed {about['seed']}, {about['seconds']:.1f} s"
     )
     if about["held_out"]:
         figures = about["held_out"]
-        click.echo(
+        echo(
             f"  held-out draws: {figures['fitted']:.2f} nats per draw under the fitted prior, {figures['model']:.2f} "
             "under the prior of the model"
         )
-    click.echo(f"next: {shlex.join(['pyro-mmvae', 'sample', str(run), '--out', 'prior.png'])}")
+    echo(f"next: {shlex.join(['pyro-mmvae', 'sample', str(run), '--out', 'prior.png'])}")

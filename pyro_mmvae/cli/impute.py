@@ -18,7 +18,7 @@ from pyro_mmvae.cli.answering import (
     parse_given,
     parse_items,
 )
-from pyro_mmvae.cli.common import plain_errors
+from pyro_mmvae.cli.common import echo, plain_errors
 
 
 @click.command()
@@ -107,11 +107,11 @@ def impute(
         table.write(out, force=force)
     echo_notes(data)
     counts = {name: count for name, count in result.summary["imputed"].items() if count}
-    click.echo(f"{out}: {len(result.ids)} items; imputed " + ", ".join(f"{n} of {c} items" for n, c in counts.items()))
+    echo(f"{out}: {len(result.ids)} items; imputed " + ", ".join(f"{n} of {c} items" for n, c in counts.items()))
     figures = sorted({key.partition("/")[0] for key in result.arrays})
-    click.echo(f"  {', '.join(table.flat() if is_table else figures)}")
+    echo(f"  {', '.join(table.flat() if is_table else figures)}")
     if left_out:
-        click.echo(f"note: the table leaves out {', '.join(left_out)}, which a folder (--out DIR) holds", err=True)
+        echo(f"note: the table leaves out {', '.join(left_out)}, which a folder (--out DIR) holds", err=True)
 
 
 def _level(text: str) -> float:

@@ -17,7 +17,7 @@ from pyro_mmvae.cli.answering import (
     parse_items,
     table_option,
 )
-from pyro_mmvae.cli.common import plain_errors
+from pyro_mmvae.cli.common import echo, plain_errors
 
 _SORTS = ("outlier", "log_likelihood", "mismatch")
 
@@ -73,7 +73,7 @@ def predict(
     table = predict_labels(predictor, data, latents, chosen)
     table.write(out, force=force, source=source or opened.config.data.name)
     echo_notes(data)
-    click.echo(f"{out}: {len(table)} items, {', '.join(table.flat())}")
+    echo(f"{out}: {len(table)} items, {', '.join(table.flat())}")
     fitted = f"fitted to {predictor.about['train_items']} training items"
     _echo_figures(f"test items of the run, {fitted}", predictor.about["test"])
     _echo_figures("items of this table", table.summary["figures"])
@@ -85,7 +85,7 @@ def _echo_figures(title: str, figures: dict[str, Any]) -> None:
     for name, row in rows.items():
         if row:
             what = f"{title}, {name}" if name else title
-            click.echo(
+            echo(
                 f"  {what}: accuracy {row['accuracy']:.3f}, calibration error (15 equal-mass bins) {row['ece']:.3f}, "
                 f"Brier score {row['brier']:.3f}, {row['items']} labelled"
             )
@@ -140,13 +140,13 @@ def score(
     order = np.arange(len(table)) if sort is None else np.argsort(-unusual[sort], kind="stable")
     table.take(order).write(out, force=force, source=source or opened.config.data.name)
     echo_notes(data)
-    click.echo(f"{out}: {len(table)} items, {', '.join(table.flat())}")
+    echo(f"{out}: {len(table)} items, {', '.join(table.flat())}")
     if top:
-        click.echo("  most unusual (outlier rank, log likelihood):")
+        echo("  most unusual (outlier rank, log likelihood):")
         for row in np.argsort(-unusual["outlier"], kind="stable")[:top]:
-            click.echo(f"    {table.ids[row]}  {table['outlier'][row]:.3f}  {table['log_likelihood'][row]:.1f}")
+            echo(f"    {table.ids[row]}  {table['outlier'][row]:.3f}  {table['log_likelihood'][row]:.1f}")
     if top and len(opened.names) > 1:
-        click.echo("  most mismatched (pair of modalities, distance of the experts relative to its median):")
+        echo("  most mismatched (pair of modalities, distance of the experts relative to its median):")
         for row in np.argsort(-unusual["mismatch"], kind="stable")[:top]:
             if table["mismatch_pair"][row]:
-                click.echo(f"    {table.ids[row]}  {table['mismatch_pair'][row]}  {table['mismatch'][row]:.2f}")
+                echo(f"    {table.ids[row]}  {table['mismatch_pair'][row]}  {table['mismatch'][row]:.2f}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_mmvae.cli.common import plain_errors, plugin_option
+from pyro_mmvae.cli.common import echo, plain_errors, plugin_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,11 +48,11 @@ def settings(section: str | None, data: str | None, as_json: bool, plugins: tupl
     kind, _, name = (section or "").partition(".")
     if kind in _PARTS:
         parts = _list_parts(kind, name)
-        click.echo(json.dumps([_as_object(s, part) for part, _, found in parts for s in found], indent=1)
+        echo(json.dumps([_as_object(s, part) for part, _, found in parts for s in found], indent=1)
                    if as_json else _describe_parts(kind, parts))  # fmt: skip
         return
     found = _select(list_settings(data), section)
-    click.echo(json.dumps([_as_object(s) for s in found], indent=1) if as_json else _describe(found))
+    echo(json.dumps([_as_object(s) for s in found], indent=1) if as_json else _describe(found))
 
 
 def _select(every: Sequence[Setting], section: str | None) -> list[Setting]:

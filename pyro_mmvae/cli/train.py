@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -25,10 +24,12 @@ from pyro_mmvae.cli.common import (
     checkpoint_option,
     config_options,
     device_option,
+    echo,
     log_level_option,
     picture_options,
     plain_errors,
     plugin_option,
+    plugin_words,
     quiet_option,
     read_config,
     recipe_option,
@@ -67,8 +68,9 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     help="Use only algorithms of torch that give equal bits on the same machine.",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
-    help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
+    "--bound", type=click.Choice(["mixture", "component", "subsets"]), show_default="component" + _OR_CONFIG,
+    help="Training bound: the ELBO of the whole mixture, of one component drawn per item, or of one subset drawn per "
+    "item under every aggregation.",
 )  # fmt: skip
 @recipe_option
 @plugin_option("aggregations, likelihoods, networks, objectives, penalties or data sets")
@@ -78,7 +80,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 )  # fmt: skip
 @click.option(
     "--resume", type=click.Path(path_type=Path), metavar="RUN",
-    help="Run directory of an interrupted run to continue; of the other options only --epochs, --force, "
+    help="Run directory of an interrupted run to continue; of the other options only --epochs, --force, --plugin, "
     "--allow-changed-data, --format, --dpi, --quiet and --log-level apply.",
 )  # fmt: skip
 @click.option(
@@ -115,61 +117,64 @@ def train(
                     raise ValueError(f"{flag} must come with --resume, got it without: leave it out")
             run = training.train(read_config(**options), out, progress=not quiet)
         else:
-            passed = [name for name, value in options.items() if value not in {None, ()} and name != "epochs"]
+            passed = [
+                name for name, value in options.items() if value not in {None, ()} and name not in {"epochs", "plugins"}
+            ]
             if passed or out is not None:
                 raise ValueError(f"--resume takes its settings from the run: leave out {', '.join(passed) or '--out'}")
             rows = read_metrics(resume)
             run = training.resume(
-                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data, force=force
-            )
+                resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data,
+                force=force, plugins=options["plugins"],
+            )  # fmt: skip
             if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
-                click.echo(f"note: {note}")
+                echo(f"note: {note}")
     except training.Interrupted as stop:
-        click.echo(
-            f"{stop}\ncontinue with: {shlex.join(['pyro-mmvae', 'train', '--resume', str(stop.path)])}", err=True
-        )
+        words = ["pyro-mmvae", "train", "--resume", str(stop.path), *plugin_words(options["plugins"])]
+        echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
         sys.exit(128 + stop.number)
     except training.TrainingError as error:
-        click.echo(f"error: {error}", err=True)
+        echo(f"error: {error}", err=True)
         sys.exit(1)
-    resume_command = shlex.join(["pyro-mmvae", "train", "--resume", str(run.path)])
+    words = ["pyro-mmvae", "train", "--resume", str(run.path), *plugin_words(run.config.plugins)]
+    resume_command = shlex.join(words)
     try:
         drawn = reports.draw_run(run.path, **pictures)
     except KeyboardInterrupt as stop:
         line, status = describe_stop(stop)
-        click.echo(f"{line}; the run is complete, but for pictures, which '{resume_command}' draws", err=True)
+        echo(f"{line}; the run is complete, but for pictures, which '{resume_command}' draws", err=True)
         sys.exit(status)
     except OSError as error:
-        click.echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
+        echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
         sys.exit(1)
     _echo_result(run, drawn)
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
     """Print the end of a training: its best checkpoint, its files, notes on its data, and a command to go on with."""
+    from pyro_mmvae._bounded import read_json
     from pyro_mmvae.run_files import RunFiles, read_metrics
 
     best, rows = run.state.get("best"), read_metrics(run.path)
     if rows and "stopped" in rows[-1]:
-        click.echo(
-            f"stopped early after epoch {rows[-1]['epoch'] + 1} of {run.config.train.epochs}: {rows[-1]['stopped']}"
-        )
+        echo(f"stopped early after epoch {rows[-1]['epoch'] + 1} of {run.config.train.epochs}: {rows[-1]['stopped']}")
     if best is not None:
-        click.echo(_describe_best(run, best))
-    click.echo(f"run directory: {run.path}")
+        echo(_describe_best(run, best))
+    echo(f"run directory: {run.path}")
     for file in drawn:
-        click.echo(f"  {file}")
+        echo(f"  {file}")
     _echo_prior(run)
     for modality in run.vae.modalities:
         if modality.data_type in {"vector", "binary"} and len(modality.shape) == 2 and min(modality.shape) >= 8:
-            click.echo(
+            echo(
                 f"note: {modality.name} of shape {modality.shape} is a {modality.data_type}: grey images need a "
                 f"channel axis (1, {modality.shape[0]}, {modality.shape[1]}) or, for floats, data_type: image"
             )
-    for note in json.loads(RunFiles(run.path).environment.read_text(encoding="utf-8"))["data"].get("notes", []):
-        click.echo(f"note: {note}")
-    click.echo(f"next: {shlex.join(_next_command(run))}")
+    data = read_json(RunFiles(run.path).environment).get("data")
+    for note in data.get("notes", ()) if isinstance(data, dict) else ():
+        echo(f"note: {note}")
+    echo(f"next: {shlex.join(_next_command(run))}")
 
 
 def _echo_prior(run: Any) -> None:
@@ -180,11 +185,11 @@ def _echo_prior(run: Any) -> None:
     if not run.config.train.fit_prior or not run.state["epoch"]:
         return
     if not file.exists() or run.prior_note is not None:
-        command = shlex.join(["pyro-mmvae", "fit-prior", str(run.path)])
-        click.echo(f"note: no prior was fitted to the latents after the training: {command} fits it")
+        command = shlex.join(["pyro-mmvae", "fit-prior", str(run.path), *plugin_words(run.config.plugins)])
+        echo(f"note: no prior was fitted to the latents after the training: {command} fits it")
         return
     about = run.fitted_prior.about
-    click.echo(
+    echo(
         f"  {file}: prior of {run.fitted_prior.label}, fitted to {about['items']} training items in "
         f"{about['seconds']:.1f} s"
     )
@@ -195,7 +200,7 @@ def _next_command(run: Any) -> list[str]:
     # A file that exists is not replaced without --force, so that a command that names it would fail.
     names = (f"grid{number}.png" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
     out = ["--out", next(n for n in names if not any(Path(n).with_suffix(s).exists() for s in (".png", ".npz")))]
-    command = ["pyro-mmvae", "sample", str(run.path)]
+    command = ["pyro-mmvae", "sample", str(run.path), *plugin_words(run.config.plugins)]
     try:
         present = run.data("test").present
     except (OSError, ValueError):  # training needs no test items, so that they may be missing
@@ -217,8 +222,9 @@ def _describe_best(run: Any, best: float) -> str:
     epoch = run.state["epoch"]
     if by == "last":
         return f"last epoch taken, {epoch}; validation ELBO of the {row['val']['density']} {best:.1f} nats per item"
-    density = {"mixture": "the whole mixture", "component": "one drawn component per item"}[by]
-    return f"best validation ELBO {best:.1f} nats per item, of {density}, epoch {epoch}"
+    density = {"mixture": "the whole mixture", "component": "one drawn component per item"}
+    density["subsets"] = "one drawn subset per item"
+    return f"best validation ELBO {best:.1f} nats per item, of {density[by]}, epoch {epoch}"
 
 
 @click.command()
@@ -246,6 +252,7 @@ def _describe_best(run: Any, best: float) -> str:
 @data_options
 @covariate_option
 @items_option
+@plugin_option("data sets or other parts")
 @checkpoint_option
 @device_option
 @changed_data_option
@@ -266,6 +273,7 @@ def sample(
     prior: str,
     covariates: tuple[str, ...],
     items: str | None,
+    plugins: tuple[str, ...],
     checkpoint: str,
     device: str,
     allow_changed_data: bool,
@@ -289,7 +297,9 @@ def sample(
     files = [out] if is_array else reports.picture_files(out, pictures["formats"])
     for file in files:
         refuse_existing(file, force=force)
-    opened = runs.load_run(run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data)
+    opened = runs.load_run(
+        run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
+    )
     conditions = split_names(given, opened.names)
     chosen = parse_items(items)
     if not conditions and (options["data"] is not None or chosen is not None):
@@ -297,7 +307,7 @@ def sample(
     if conditions and prior != "auto":
         raise ValueError("--prior must come without --given, whose draws follow the posterior: leave one of them out")
     if not conditions and prior == "auto" and opened.prior_note is not None:
-        click.echo(f"note: {opened.prior_note}", err=True)
+        echo(f"note: {opened.prior_note}", err=True)
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
     categories = parse_covariates(covariates)
@@ -305,7 +315,7 @@ def sample(
         opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior, covariates=categories
     )
     if samples.num_left_out:
-        click.echo(f"note: items without {' or '.join(conditions)} are left out: {samples.num_left_out}", err=True)
+        echo(f"note: items without {' or '.join(conditions)} are left out: {samples.num_left_out}", err=True)
     texts = [(f"given {name}", row) for name, row in samples.given.items() if row.ndim == 1]
     texts += [(name, row) for name, row in samples.generated.items() if row.ndim == 1]
     arrays = samples.every_array() if is_array else samples.arrays
@@ -323,11 +333,11 @@ def sample(
         note = f"{opened.config.model.aggregation}, seed {seed}{unit}"
         for file in files:
             reports.image_grid(samples.rows, file, title=f"Draws {source}", note=note, dpi=pictures["dpi"])
-            click.echo(f"{file}: {count} draws {source}, seed {seed}")
+            echo(f"{file}: {count} draws {source}, seed {seed}")
     _echo_texts(texts)
     if arrays:
         runs.write_arrays(array_file, arrays)
-        click.echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+        echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
@@ -337,15 +347,15 @@ def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
     width = max((len(label) for label, _ in rows), default=0)
     if all(len(text) <= 20 for _, texts in rows for text in texts):
         for label, texts in rows:
-            click.echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
+            echo(f"  {label:<{width}}  |" + "|".join(texts) + "|")
         return
     count = len(rows[0][1])
     for number in range(min(count, limit)):
-        click.echo(f"  {number}")
+        echo(f"  {number}")
         for label, texts in rows:
-            click.echo(f"    {label:<{width}}  {texts[number]}")
+            echo(f"    {label:<{width}}  {texts[number]}")
     if count > limit:
-        click.echo(f"  … and {count - limit} more")
+        echo(f"  … and {count - limit} more")
 
 
 @click.command("aggregations")
@@ -362,4 +372,4 @@ def list_aggregations(plugins: tuple[str, ...]) -> None:
     names = aggregation.aggregations()
     width = max(map(len, names))
     for name in names:
-        click.echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")
+        echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")

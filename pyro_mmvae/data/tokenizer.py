@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator
 
+from pyro_mmvae._bounded import load_json, read_text
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -130,14 +131,14 @@ def read_tokenizer(where: str, request: str, folder: Path, texts: Callable[[], I
         path = folder / Path(request).expanduser()
         path, source = path / FILE_NAME if path.is_dir() else path, f" {path}"
         try:
-            content = path.read_text(encoding="utf-8")
+            content = read_text(path)
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{where}: tokenizer must be a file {FILE_NAME} or bpe:N, such as bpe:500, got {request!r}, which "
                 f"cannot be read: {_one_line(error)}"
             ) from None
     try:
-        compact = json.dumps(json.loads(content), separators=(",", ":"))
+        compact = json.dumps(load_json(content), separators=(",", ":"))
         open_tokenizer(compact)
     except ValueError as error:
         raise ValueError(f"{where}: tokenizer{source}: {_one_line(error)}") from None

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import write_atomically, write_text
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.layout import RunError, check_new
@@ -77,7 +78,7 @@ def copy_run(source: Path, target: Path) -> None:
         check_new(target)
     except RunError:
         raise RunError(f"path must not exist yet, got {str(target)!r}: choose another path, or remove it") from None
-    shutil.copytree(source, target, dirs_exist_ok=True)
+    shutil.copytree(source, target, dirs_exist_ok=True, symlinks=True)  # a foreign run may have links
 
 
 def check_parameters(params: Mapping[str, Any]) -> None:
@@ -105,7 +106,7 @@ def write_parameters(path: Path, content: Mapping[str, Any]) -> None:
         ValueError: If a value cannot be written.
     """
     text = json.dumps({"format": _FORMAT, **{key: _plain(key, value) for key, value in content.items()}}, indent=1)
-    write_text(path / ESTIMATOR_FILE, text + "\n")
+    write_text(RunFiles(path).place(ESTIMATOR_FILE), text + "\n")
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
@@ -117,10 +118,10 @@ def read_parameters(path: Path) -> dict[str, Any]:
     Raises:
         RunError: If the directory does not hold such a file, or one of another version.
     """
-    file = path / ESTIMATOR_FILE
+    file = RunFiles(path).place(ESTIMATOR_FILE)
     try:
-        content = json.loads(file.read_text(encoding="utf-8"), object_hook=_revive)
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        content = _revive_all(read_json(file))
+    except (OSError, ValueError):
         raise RunError(
             f"{path} must be a directory that an estimator was saved to, with a readable {ESTIMATOR_FILE}, got none"
         ) from None
@@ -146,6 +147,13 @@ def _plain(where: str, value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float)):
         return value
     raise ValueError(f"{where} must hold numbers, strings, lists and mappings only to be saved, got {value!r}")
+
+
+def _revive_all(value: Any) -> Any:
+    """Return a value of JSON with the slices that mappings stand for."""
+    if isinstance(value, list):
+        return [_revive_all(item) for item in value]
+    return _revive({key: _revive_all(item) for key, item in value.items()}) if isinstance(value, dict) else value
 
 
 def _revive(value: dict[str, Any]) -> Any:

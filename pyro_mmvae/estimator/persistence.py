@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from pyro_mmvae.estimator.folders import (
     write_files,
     write_parameters,
 )
-from pyro_mmvae.runs import Run, load_run
+from pyro_mmvae.runs import Run, RunError, load_run, read_config
 
 _STATE = ("form_", "seed_", "n_features_in_", "feature_names_in_")
 
@@ -51,11 +52,13 @@ class RunEstimator(BaseEstimator):
         self._write_parameters(Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> Self:
+    def load(cls, path: str | Path, *, plugins: Sequence[str] = ()) -> Self:
         """Open an estimator that was saved, or that was trained with ``out``.
 
         Args:
             path: The path of the directory, which the estimator reads and does not remove.
+            plugins: The names of the modules or installed plugins that register custom parts of the run, see
+                :func:`pyro_mmvae.load`; none by default.
 
         Returns:
             The fitted estimator with its parameters.
@@ -64,10 +67,16 @@ class RunEstimator(BaseEstimator):
             RunError: If an estimator was not saved there.
         """
         content = read_parameters(Path(path))
-        estimator = cls(**content["params"])
-        estimator.run_ = load_run(path)
+        params, state = content.get("params"), content.get("state")
+        known = set(cls._get_param_names())
+        if not isinstance(params, dict) or not isinstance(state, dict) or not known.issuperset(params):
+            raise RunError(f"{path}: the file of the estimator must hold its parameters and state, got others")
+        estimator = cls(**params)
+        estimator.run_ = load_run(path, plugins=plugins)
         estimator._folder = None
-        for name, value in content["state"].items():
+        for name, value in state.items():
+            if name not in _STATE:
+                raise RunError(f"{path}: the state of the estimator must be of {', '.join(_STATE)}, got {name!r}")
             setattr(estimator, name, np.array(value, dtype=object) if name == "feature_names_in_" else value)
         return estimator
 
@@ -85,7 +94,9 @@ class RunEstimator(BaseEstimator):
         if "run_" in state:
             state["_folder"] = TemporaryRun()
             write_files(state["_folder"].path, state["run_"])
-            state["run_"] = load_run(state["_folder"].path)
+            # A pickle runs code by itself: who opens it trusts what it names.
+            plugins = read_config(state["_folder"].path).plugins
+            state["run_"] = load_run(state["_folder"].path, plugins=plugins)
         super().__setstate__(state)
 
     def _write_parameters(self, path: Path) -> None:

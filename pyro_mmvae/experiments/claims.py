@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from pyro_mmvae.evaluation import EvaluationOptions
 from pyro_mmvae.experiments.compare import Cell
-from pyro_mmvae.locks import building, take_lock
+from pyro_mmvae.locks import take_lock, waiting
 
 
 def claim_cells(
@@ -24,9 +25,8 @@ def claim_cells(
     """
     busy = []
     for cell in cells:
-        file = cell.path.with_name(f".{cell.path.name}.lock")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock = take_lock(file)
+        cell.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = take_lock(_lock_file(cell))
         if lock is None:
             busy.append(cell)
             continue
@@ -38,6 +38,11 @@ def claim_cells(
     for cell in busy:
         if waits is not None:
             waits(cell)
-        with building(cell.path):
+        with waiting(_lock_file(cell)):
             if not cell.is_finished(options):
                 yield cell
+
+
+def _lock_file(cell: Cell) -> Path:
+    """Return the lock of a cell, which stays beside its run directory."""
+    return cell.path.with_name(f".{cell.path.name}.lock")

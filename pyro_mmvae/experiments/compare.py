@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mmvae import runs
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
@@ -44,7 +45,7 @@ class Cell:
         """
         try:
             # The summary is the last file written.
-            summary = json.loads(RunFiles(self.path).evaluation_summary.read_text(encoding="utf-8"))
+            summary = read_json(RunFiles(self.path).evaluation_summary)
         except (OSError, ValueError):
             return False
         # The command evaluate, which may use another checkpoint, does not write the seed of the training; a cell of an

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
-from zipfile import BadZipFile
 
 import numpy as np
 import pyro.distributions as dist
@@ -16,9 +14,10 @@ import torch
 from numpy.typing import NDArray
 from pyro.distributions.torch_distribution import TorchDistribution
 
+from pyro_mmvae._bounded import load_json
 from pyro_mmvae._typing import Float, Tensor
-from pyro_mmvae.files import write_npz
-from pyro_mmvae.inference.flows import flow_distribution
+from pyro_mmvae.files import read_npz, write_npz
+from pyro_mmvae.inference.flows import check_flow_options, flow_distribution
 from pyro_mmvae.inference.posteriors import readout
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -92,18 +91,41 @@ def load_fitted_prior(path: Path) -> FittedPrior:
         ValueError: If the file is damaged.
     """
     try:
-        # NumPy leaves the file open if it is damaged, hence its bytes.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        about = json.loads(str(arrays.pop("about")))
+        arrays = read_npz(path)
+        about = load_json(str(arrays.pop("about")))
         if about["kind"] not in KINDS:
             raise ValueError(f"an unknown kind {about['kind']!r}")
+        _check_arrays(arrays, about)
         return FittedPrior(arrays, about)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: must be a fitted prior of pyro_mmvae, got {error}: fit it again by 'pyro-mmvae fit-prior', or "
             "delete it"
         ) from None
+
+
+def _check_arrays(arrays: Mapping[str, NDArray[Any]], about: Mapping[str, Any]) -> None:
+    """Check that the parameters of a prior have the shapes that belong together, and are finite."""
+    for name, array in arrays.items():
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise ValueError(f"an array {name!r} that does not hold finite numbers")
+    if about["kind"] == "flow":
+        size = arrays["center"].shape
+        if len(size) != 1 or arrays["spread"].shape != size:
+            raise ValueError(f"arrays of shapes {size} and {arrays['spread'].shape} in place of (latent,)")
+        check_flow_options(about["flow"], *size)
+        return
+    components, latent = arrays["means"].shape
+    full = "scale_trils" in arrays
+    shapes: dict[str, tuple[int, ...]] = {"weights": (components,), "scales": (components, latent)}
+    if full:
+        shapes["scale_trils"] = (*shapes.pop("scales"), latent)
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"an array {name!r} of shape {arrays[name].shape} in place of {shape}")
+    scales = np.diagonal(arrays["scale_trils"], axis1=1, axis2=2) if full else arrays["scales"]
+    if not (scales > 0).all() or (arrays["weights"] < 0).any() or arrays["weights"].sum() <= 0:
+        raise ValueError("scales or weights that are not positive")
 
 
 @torch.no_grad()

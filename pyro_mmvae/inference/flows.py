@@ -55,6 +55,24 @@ def fit_flow(z: Tensor, *, seed: int = 0) -> tuple[dict[str, NDArray[Any]], dict
     return {**arrays, "center": center.numpy(), "spread": spread.numpy()}, {"flow": options, "epochs": epochs}
 
 
+def check_flow_options(options: Mapping[str, Any], latent_size: int) -> None:
+    """Check that the options of a flow, read from a file, are those of one that takes little memory.
+
+    Args:
+        options: The options by name, as :func:`fit_flow` returns them.
+        latent_size: The number of latent dimensions.
+
+    Raises:
+        ValueError: If an option is missing, unknown or too large.
+    """
+    hidden = list(options["hidden_features"])
+    sizes = {"features": latent_size, "transforms": 64, "bins": 1024}
+    numbers = [(options[name], limit) for name, limit in sizes.items()] + [(size, 8192) for size in hidden]
+    is_small = all(type(number) is int and 0 < number <= limit for number, limit in numbers) and len(hidden) <= 16
+    if set(options) != {*sizes, "hidden_features"} or options["features"] != latent_size or not is_small:
+        raise ValueError(f"a flow of other options: {str(options)[:100]}")
+
+
 def flow_distribution(
     arrays: Mapping[str, Tensor], about: Mapping[str, Any], device: torch.device
 ) -> TorchDistribution:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pyro_mmvae._bounded import read_json
 
 SUMMARY_FILE = "imputation.json"
 """The file of a folder of imputations that says how they were made."""
@@ -70,7 +71,7 @@ def read_imputation(folder: Path) -> Imputation:
     Raises:
         FileNotFoundError: If it is not such a folder.
     """
-    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+    summary = read_json(folder / SUMMARY_FILE)
     figures = {f"{file.parent.name}/{file.stem}": file for file in sorted(folder.glob("*/*.npy"))}
     names = tuple(summary["names"])  # a complete data set has files of labels and others, too
     arrays = {key: np.load(file, mmap_mode="r") for key, file in figures.items() if file.stem in names}

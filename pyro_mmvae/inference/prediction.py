@@ -16,7 +16,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from pyro_mmvae.files import write_npz
+from pyro_mmvae._bounded import load_json
+from pyro_mmvae.files import read_npz, write_npz
 from pyro_mmvae.inference.tables import ItemTable
 
 BINS = 15
@@ -141,13 +142,13 @@ def load_predictor(path: Path) -> Predictor:
         ValueError: If the file is damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            about = json.loads(str(arrays["about"]))
-            codes = arrays["codes"] if len(arrays["codes"]) else None
-            targets = tuple(about.pop("targets"))
-            parts = {name: arrays[name] for name in ("center", "spread", "weights", "bias")}
-            return Predictor(**parts, targets=targets, codes=codes, about=about)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+        arrays = read_npz(path)
+        about = load_json(str(arrays["about"]))
+        codes = arrays["codes"] if len(arrays["codes"]) else None
+        targets = tuple(map(str, about.pop("targets")))
+        parts = {name: arrays[name] for name in ("center", "spread", "weights", "bias")}
+        return Predictor(**parts, targets=targets, codes=codes, about=about)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: must be a predictor of pyro_mmvae, got {error}: delete it to fit again") from None
 
 

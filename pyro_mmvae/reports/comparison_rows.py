@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,8 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import yaml
 
+from pyro_mmvae._bounded import load_yaml, read_json, read_text
 from pyro_mmvae.reports.panels import RunLike, run_path
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
@@ -105,8 +104,8 @@ def _read(path: Path) -> Cell | None:
     files = RunFiles(path)
     if not files.evaluation_summary.exists():
         return None
-    summary: Cell = json.loads(files.evaluation_summary.read_text(encoding="utf-8"))
-    config = yaml.safe_load(files.config.read_text(encoding="utf-8")) if files.config.exists() else {}
+    summary: Cell = read_json(files.evaluation_summary)
+    config = load_yaml(read_text(files.config)) if files.config.exists() else {}
     if "train_seed" not in summary:  # which the command evaluate does not write
         summary["train_seed"] = config.get("train", {}).get("seed", 0)
     epochs = read_metrics(path)

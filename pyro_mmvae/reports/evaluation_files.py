@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae._bounded import read_json
+from pyro_mmvae.files import read_npz
 from pyro_mmvae.run_files import RunFiles
 
 
@@ -24,8 +24,7 @@ def read_summary(path: Path) -> dict[str, Any]:
     file = RunFiles(path).evaluation_summary
     if not file.exists():
         raise FileNotFoundError(f"{file}: a run must be evaluated, got no such file: 'pyro-mmvae evaluate' writes it")
-    summary: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return summary
+    return read_json(file)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -38,5 +37,4 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         FileNotFoundError: If the run was not evaluated.
     """
     read_summary(path)
-    with np.load(RunFiles(path).evaluation_arrays, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
+    return read_npz(RunFiles(path).evaluation_arrays)

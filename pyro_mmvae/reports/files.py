@@ -10,7 +10,9 @@ from typing import Any
 import matplotlib
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
+from pyro_mmvae._printable import printable
 from pyro_mmvae.files import write_atomically
 
 DPI = 150
@@ -72,6 +74,8 @@ def save_figure(figure: Figure, file: Path, **options: Any) -> Path:
     Returns:
         The argument ``file``.
     """
+    for text in figure.findobj(Text):  # names may come from data of anyone
+        text.set_text(printable(text.get_text()))
     buffer, name = io.BytesIO(), picture_format(file)
     metadata = {_DATES[name]: None} if name in _DATES else None
     with matplotlib.rc_context(_SAVING):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.panels import RunLike, make_panels, run_path, shared_legend
@@ -63,7 +63,7 @@ def write_imputation(path: Path, formats: Sequence[str] = ("png",), dpi: int = D
         compare imputations.
     """
     files = RunFiles(path)
-    summary = json.loads(files.evaluation_summary.read_text(encoding="utf-8"))
+    summary = read_json(files.evaluation_summary)
     if "imputation" not in summary:
         return []
     write_text(files.imputation_report, imputation_report(path))
@@ -79,7 +79,7 @@ def imputation_report(path: Path) -> str:
         path: The path of the run directory.
     """
     files = RunFiles(path)
-    summary = json.loads(files.evaluation_summary.read_text(encoding="utf-8"))["imputation"]
+    summary = read_json(files.evaluation_summary)["imputation"]
     cells = _read(files.imputation_table)
     lines = ["# Imputation of held-out observations", ""]
     for target in dict.fromkeys(key[0] for key in cells):

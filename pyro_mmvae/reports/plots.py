@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from pyro_mmvae.files import read_npz
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.grid import Row, plot_grid
 from pyro_mmvae.reports.panels import RunLike, label_line_ends, make_panels, run_path, shared_legend
@@ -153,8 +154,7 @@ def _samples(run: RunLike) -> tuple[dict[str, NDArray[Any]], list[str]]:
     file = RunFiles(run_path(run)).samples
     if not file.exists():
         raise FileNotFoundError(f"{file}: a run must have samples to draw, which training writes, got none")
-    with np.load(file, allow_pickle=False) as opened:
-        arrays = {name: opened[name] for name in opened.files}
+    arrays = read_npz(file)
     return arrays, [name.removeprefix("observed.") for name in arrays if name.startswith("observed.")]
 
 

@@ -4,6 +4,7 @@ from pyro_mmvae.files import write_text as write_text
 from pyro_mmvae.run_files import CHECKPOINTS as CHECKPOINTS
 from pyro_mmvae.run_files import RunFiles as RunFiles
 from pyro_mmvae.run_files import read_metrics as read_metrics
+from pyro_mmvae.runs.config import adapt_recipe as adapt_recipe
 from pyro_mmvae.runs.config import dump_config as dump_config
 from pyro_mmvae.runs.config import make_config as make_config
 from pyro_mmvae.runs.creation import NewRun as NewRun
@@ -21,6 +22,8 @@ from pyro_mmvae.runs.layout import read_config as read_config
 from pyro_mmvae.runs.layout import write_arrays as write_arrays
 from pyro_mmvae.runs.layout import write_evaluation as write_evaluation
 from pyro_mmvae.runs.layout import write_table as write_table
+from pyro_mmvae.runs.plugins import import_plugins as import_plugins
+from pyro_mmvae.runs.plugins import require_plugins as require_plugins
 from pyro_mmvae.runs.resolution import UNKEPT_DATA as UNKEPT_DATA
 from pyro_mmvae.runs.resolution import load_split as load_split
 from pyro_mmvae.runs.resolution import read_specs as read_specs
@@ -28,7 +31,6 @@ from pyro_mmvae.runs.resolution import resolve as resolve
 from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import Run as Run
 from pyro_mmvae.runs.run import build_vae as build_vae
-from pyro_mmvae.runs.run import import_plugins as import_plugins
 from pyro_mmvae.runs.run import load_run as load_run
 
 load = load_run  # the public name, pyro_mmvae.load

@@ -17,6 +17,7 @@ import pyro
 import torch
 from pyro.infer import Trace_ELBO
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
@@ -319,10 +320,10 @@ def _write(
     shutil.rmtree(place, ignore_errors=True)
     old, new, writer = RunFiles(run.path), RunFiles(place), RunWriter(place)
     scales = {m.name: ModalitySpec(scale=m.scale) for m in vae.modalities if m.name in names}
-    environment = json.loads(old.environment.read_text(encoding="utf-8"))
+    environment = read_json(old.environment)
     writer.create(_with_scales(run.config, scales, old.path, place), {**environment, "calibrated_from": str(run.path)})
     if old.data.is_dir():
-        shutil.copytree(old.data, new.data)
+        shutil.copytree(old.data, new.data, symlinks=True)
     for source, target in ((old.data_record, new.data_record), (old.metrics, new.metrics)):
         if source.exists():
             shutil.copyfile(source, target)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pyro_mmvae._bounded import check_regular, load_json
 from pyro_mmvae._version import __version__
 from pyro_mmvae.files import write_atomically
 from pyro_mmvae.run_files import CHECKPOINTS
 from pyro_mmvae.runs.optimizer_state import load_state, split_state
+from pyro_mmvae.runs.verification import check_random_states, check_slots, check_tensors, checksums
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +28,7 @@ FORMAT_VERSION = 2
 
 _RELEASES = {1: "0.1"}  # the release that reads an earlier format
 _MODEL, _OPTIMIZER, _EXTRA, _RNG = "model.", "optimizer.", "extra.", "rng."  # prefixes of tensors
+_TEXT, _SUMS = "pyro_mmvae", "checksums"  # keys of the metadata; files before 0.2.0 have the first one only
 _OPTIMIZER_KEY = "optimizer"  # of the part of the metadata that is not returned as state
 
 
@@ -60,7 +64,9 @@ def save_checkpoint(
             tensors[_RNG + "cuda"] = torch.cuda.get_rng_state()
     # safetensors refuses tensors that share memory or are not contiguous.
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
-    write_atomically(path, save(independent, metadata={"pyro_mmvae": json.dumps(metadata)}), verify=True)
+    text = json.dumps(metadata)
+    sums = {_TEXT: zlib.crc32(text.encode()), **checksums(independent)}
+    write_atomically(path, save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums)}), verify=True)
     _logger.debug("saved %s", path)
 
 
@@ -93,36 +99,47 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         The state given to :func:`save_checkpoint`, with ``format_version`` and ``package_version``.
 
     Raises:
-        CheckpointError: If the file is missing, damaged, of another format, or of another model.
+        CheckpointError: If the file is missing, damaged, of another format, or of another model; nothing is loaded
+            then.
     """
-    state, tensors = _read(path, (_MODEL, _OPTIMIZER, _RNG))
-    try:
-        module.load_state_dict(_without_prefix(tensors, _MODEL))
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(
-            f"{path}: the parameters do not fit the model of this configuration ({reason[:300]})"
-        ) from None
-    rest = state.pop(_OPTIMIZER_KEY, None)
+    state, tensors = _read(path, (_MODEL,) if optimizer is None else (_MODEL, _OPTIMIZER, _RNG))
+    parameters, rest = _without_prefix(tensors, _MODEL), state.pop(_OPTIMIZER_KEY, None)
+    _check_model(path, parameters, module.state_dict())
+    if optimizer is not None:
+        _check_optimizer(path, optimizer, tensors, rest)
+    module.load_state_dict(parameters)
     if optimizer is not None:
         _load_optimizer(path, optimizer, tensors, rest)
     _logger.debug("loaded %s", path)
     return state
 
 
-def read_extra(path: Path) -> dict[str, Tensor]:
+def read_extra(path: Path, expected: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Read the ``extra`` tensors given to :func:`save_checkpoint`, on the CPU.
 
     Args:
         path: The path of the checkpoint.
+        expected: The tensors that they replace, by name, whose names, shapes and types they must have; by default they
+            are not compared.
 
     Returns:
         The tensors by name; empty if none were saved.
 
     Raises:
-        CheckpointError: If the file is missing, damaged or of another format.
+        CheckpointError: If the file is missing, damaged or of another format, or the tensors are not those expected.
     """
-    return _without_prefix(_read(path, (_EXTRA,))[1], _EXTRA)
+    extra = _without_prefix(_read(path, (_EXTRA,))[1], _EXTRA)
+    if expected is None:
+        return extra
+    if set(extra) != set(expected):
+        raise CheckpointError(
+            f"{path}: the parameters of the objective must be {sorted(expected)}, got {sorted(extra)}"
+        )
+    try:
+        check_tensors(extra, expected, "the objective")
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return extra
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -172,24 +189,63 @@ def _without_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Ten
 def _read(path: Path, prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Read the state of a checkpoint, and the tensors whose names start with one of the prefixes."""
     try:
+        check_regular(path)
         with safe_open(path, "pt") as file:
-            state = json.loads((file.metadata() or {})["pyro_mmvae"])
-            content = {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}  # noqa: SIM118
+            names, metadata = list(file.keys()), dict(file.metadata() or {})
+            state = load_json(metadata[_TEXT])
+            content = {name: file.get_tensor(name) for name in names if name.startswith(prefixes)} if prefixes else {}
+        _check_sums(metadata, names, content)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
-    except (SafetensorError, KeyError, OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint of pyro_mmvae ({error})") from None
+    except (SafetensorError, KeyError, OSError, ValueError, RuntimeError, MemoryError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint of pyro_mmvae ({reason})") from None
     if not isinstance(state, dict) or not isinstance(state.get("format_version"), int):
         raise CheckpointError(f"{path}: not a checkpoint of pyro_mmvae (its metadata name no format)")
     check_format(path, state["format_version"], state.get("package_version"), CheckpointError)
     return state, content
 
 
+def _check_sums(metadata: Mapping[str, str], names: Sequence[str], tensors: Mapping[str, Tensor]) -> None:
+    """Check the checksums of the state and of tensors; files of earlier versions have none and are not checked."""
+    if set(metadata) == {_TEXT}:
+        return
+    if set(metadata) != {_TEXT, _SUMS}:
+        raise ValueError(f"keys of the metadata must be {_TEXT} and {_SUMS}, got {', '.join(metadata)[:80]}")
+    sums = load_json(metadata[_SUMS])
+    if not isinstance(sums, dict) or set(sums) != {_TEXT, *names}:
+        raise ValueError("the checksums must be those of its tensors")
+    actual = {_TEXT: zlib.crc32(metadata[_TEXT].encode()), **checksums(tensors)}
+    differing = [name for name, value in actual.items() if sums[name] != value]
+    if differing:
+        what = "the state" if differing[0] == _TEXT else f"tensor {differing[0]!r}"
+        raise ValueError(f"the checksum of {what} differs from its content")
+
+
+def _check_model(path: Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    try:
+        check_tensors(tensors, expected, "the model")
+    except ValueError as error:
+        reason = "" if "must be finite" in str(error) else "the parameters do not fit the model of this configuration: "
+        raise CheckpointError(f"{path}: {reason}{error}") from None
+
+
+def _check_optimizer(path: Path, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Any) -> None:
+    """Check the state of an optimizer and of the generators."""
+    if _RNG + "cpu" not in tensors:
+        raise CheckpointError(f"{path}: holds no optimizer; training can be resumed from {CHECKPOINTS['last']} only")
+    try:
+        check_random_states(_without_prefix(tensors, _RNG))
+        if isinstance(rest, dict) and rest.get("name") != (name := type(optimizer).__name__):
+            raise ValueError(f"the optimizer must be {rest.get('name')}, got {name}")
+        check_slots(optimizer, _without_prefix(tensors, _OPTIMIZER), rest)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: the state does not fit the optimizer of this configuration: {error}") from None
+
+
 def _load_optimizer(
     path: Path, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], rest: Mapping[str, Any] | None
 ) -> None:
-    if _RNG + "cpu" not in tensors:
-        raise CheckpointError(f"{path}: holds no optimizer; training can be resumed from {CHECKPOINTS['last']} only")
     try:
         load_state(optimizer, _without_prefix(tensors, _OPTIMIZER), rest)
     except ValueError as error:

@@ -10,15 +10,19 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from pyro_mmvae._bounded import TextError, load_yaml, read_text, refuse_links
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.model_settings import ModelConfig
-from pyro_mmvae.runs.recipes import AUTO, RECIPES, choose_recipe
+from pyro_mmvae.runs.recipes import AUTO, PLAIN, RECIPES, choose_recipe
 from pyro_mmvae.runs.setting_values import Section, frozen
 from pyro_mmvae.runs.train_settings import TrainConfig
 
 RUN_FOLDER = "./"
 """The beginning of the names of data in the directory of the run itself."""
+
+_SHOWN = 80  # the number of characters of a value in a message
 
 _NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
@@ -59,11 +63,15 @@ class Config(Section):
     data: DataConfig = Field(DataConfig(), description="The data and the options of its loader.")
     model: ModelConfig = Field(ModelConfig(), description="The generative model and the guide.")
     train: TrainConfig = Field(TrainConfig(), description="The optimization and the machine.")
-    plugins: tuple[str, ...] = Field((), description="Python modules to import first, which register parts.")
+    plugins: tuple[str, ...] = Field(
+        (),
+        description="Modules or installed plugins that register parts: a "
+        "record of --plugin, as no file can have them imported.",
+    )
     recipe: str = Field(
         "plain",
         description="Recipe whose settings replace the defaults: its name, or auto for that of the aggregation, which "
-        "commands and fit take unless it is set.",
+        "commands and fit take unless it is set; auto is plain if other settings do not suit the recipe.",
     )
 
 
@@ -133,9 +141,48 @@ def _recipe_of(tree: Mapping[str, Any]) -> str:
     if isinstance(aggregation, Mapping):
         aggregation = aggregation.get("name")
     try:
-        return choose_recipe(str(tree.get("recipe", AUTO)), str(aggregation))
+        return choose_recipe(str(tree.get("recipe", AUTO)), str(aggregation), _flat(tree))
     except ValueError as error:
         raise ConfigError(f"recipe: {error}") from None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a tree of sections by dotted key; a named part without options is its name."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in _NAMED:
+            result |= _flat(value, f"{name}.")
+        else:
+            result[name] = value.get("name") if isinstance(value, Mapping) and len(value) == 1 else value
+    return result
+
+
+def adapt_recipe(config: Config, data: MultimodalDataset) -> Config:
+    """Return a configuration without its recipe if the data do not suit it.
+
+    Recipes compare modalities, of which there must be two, and draw together what these share, which the effects of
+    covariates must not be a part of.
+
+    Args:
+        config: The configuration of a run.
+        data: The data to train on.
+    """
+    suits = len(data.names) > 1 and not data.covariate_names
+    return config if suits or config.recipe == PLAIN else without_recipe(config)
+
+
+def without_recipe(config: Config) -> Config:
+    """Return a configuration whose settings by its recipe have their defaults; those that were changed stay.
+
+    Args:
+        config: The configuration, whose recipe becomes ``plain``.
+    """
+    settings = RECIPES.lookup(config.recipe).settings
+    tree, default = _flat(config.model_dump(mode="json")), _flat(Config().model_dump(mode="json"))
+    by_recipe = _flat(Config.model_validate(_override({}, settings)).model_dump(mode="json"))
+    plain = {key: default[key] for key in settings if tree[key] == by_recipe[key]}
+    return Config.model_validate(_override(config.model_dump(mode="json"), {**plain, "recipe": PLAIN}))
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -153,9 +200,11 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
         if not equals or not key.strip():
             raise ConfigError(f"{item!r} is not of the form section.key=value, such as train.lr=1e-3")
         try:
-            overrides[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"{key}: cannot read {text!r} as a value") from None
+            overrides[key.strip()] = load_yaml(text)
+        except TextError as error:
+            shown = repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…")
+            reason = "" if str(error) == "not valid YAML" else f": {error}"
+            raise ConfigError(f"{key}: cannot read {shown} as a value{reason}") from None
     return overrides
 
 
@@ -170,19 +219,22 @@ def _with_absolute_data(tree: dict[str, Any], path: Path) -> dict[str, Any]:
     name = data.get("name") if isinstance(data, dict) else None
     if not isinstance(name, str) or not name.startswith(RUN_FOLDER) or not RunFiles(path.parent).environment.exists():
         return tree
-    return {**tree, "data": {**tree["data"], "name": str(path.resolve().parent / name)}}
+    try:
+        place = RunFiles(path.resolve().parent).place(*Path(name).parts)
+        refuse_links(place)
+    except ValueError as error:
+        raise ConfigError(f"{path}: data.name must be a folder in the run directory, got {name!r}: {error}") from None
+    return {**tree, "data": {**tree["data"], "name": str(place)}}
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise ConfigError(f"cannot read the configuration {path}: {reason}") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = "" if mark is None else f", line {mark.line + 1}"
-        raise ConfigError(f"{path}{where}: not valid YAML") from None
+    except TextError as error:
+        raise ConfigError(f"{path}{error.where}: {error}") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):

@@ -33,8 +33,8 @@ class NewRun:
         self._inside = path.is_dir()  # such as a mounted volume, which cannot be renamed
         self.folder = RunFiles(path).unfinished if self._inside else path.with_name(f".{path.name or 'run'}.new")
         self._lock = None
-        check_new(path)
         if rank == 0:
+            check_new(path)
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self._lock_file)
             if self._lock is None:

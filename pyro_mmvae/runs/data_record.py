@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import DataDescription, MultimodalDataset, data_names, describe_data
 from pyro_mmvae.data.fingerprint import Fingerprint, find_changes, take_fingerprint
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -123,10 +123,10 @@ def read_record(path: Path) -> DataRecord | None:
     """
     file = RunFiles(path).data_record
     try:
-        return _ADAPTER.validate_python(json.loads(file.read_text(encoding="utf-8")))
+        return _ADAPTER.validate_python(read_json(file))
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise RunError(
             f"{file}: must be the record of the run's data, got an error: {reason}: remove the file to go on without it"

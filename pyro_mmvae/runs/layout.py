@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import errno
 import glob
+import hashlib
 import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import naming, npz_bytes, write_npz, write_text, write_together
 from pyro_mmvae.run_files import CHECKPOINTS, RunFiles, read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
 from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+RUN_ID = "run_id"
+"""The key of the identity of a run, in its environment and in its checkpoints."""
 
 
 class RunError(ValueError):
@@ -60,6 +66,11 @@ class RunWriter:
 
     def __init__(self, path: Path, rank: int = 0) -> None:
         self.files, self.rank = RunFiles(path), rank
+
+    @cached_property
+    def run_id(self) -> str | None:
+        """The identity of the run, see :func:`make_run_id`; None for a run of an earlier version."""
+        return read_run_id(self.files)
 
     def create(self, config: Config, environment: Mapping[str, Any]) -> None:
         """Create the run directory, see :func:`create`."""
@@ -103,6 +114,8 @@ class RunWriter:
         **state: Any,
     ) -> None:
         """Save a checkpoint under its name, ``"best"`` or ``"last"``, see :func:`~.checkpoint.save_checkpoint`."""
+        if self.run_id is not None:
+            state[RUN_ID] = self.run_id
         self._call(save_checkpoint, self.files.checkpoint(name), module, optimizer, extra=extra, **state)
 
     def _call(self, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
@@ -134,8 +147,60 @@ def create(path: Path, config: Config, environment: Mapping[str, Any]) -> None:
     files = RunFiles(path)
     _refuse_content(path, {files.data, files.lock})
     path.mkdir(parents=True, exist_ok=True)
-    write_text(files.environment, json.dumps({"format_version": FORMAT_VERSION, **environment}, indent=1) + "\n")
-    write_text(files.config, dump_config(with_relative_data(config, path)))
+    text = dump_config(with_relative_data(config, path))
+    about = {"format_version": FORMAT_VERSION, **environment, RUN_ID: make_run_id(text, environment, files.data)}
+    write_text(files.environment, json.dumps(about, indent=1) + "\n")
+    write_text(files.config, text)
+
+
+def make_run_id(config: str, environment: Mapping[str, Any], data: Path) -> str:
+    """Return the identity of a run, by which its checkpoints are told from those of other runs of the same shapes.
+
+    It is a hash of everything that determines the run, so that a training repeated writes the same bytes.
+
+    Args:
+        config: The text of the configuration.
+        environment: The environment of the run, of which versions and data count.
+        data: The folder of the data that the run directory holds, which count if it exists.
+    """
+    about = {key: environment.get(key) for key in ("versions", "device", "precision", "data", "calibrated_from")}
+    if data.is_dir():
+        files = sorted(file for file in data.rglob("*") if file.is_file())
+        about["data"] = {file.name: _digest(file) for file in files}
+    return hashlib.sha256(json.dumps([config, about], sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_run_id(files: RunFiles) -> str | None:
+    """Return the identity of a run; None if an earlier version wrote it or its environment cannot be read."""
+    try:
+        found = read_json(files.environment).get(RUN_ID)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def check_run_id(files: RunFiles, checkpoint: Path, state: Mapping[str, Any]) -> None:
+    """Check that a checkpoint belongs to its run directory; those of earlier versions are not checked.
+
+    Args:
+        files: The files of the run.
+        checkpoint: The path of the checkpoint, which the message names.
+        state: The state of the checkpoint.
+
+    Raises:
+        RunError: If the checkpoint is that of another run.
+    """
+    expected = read_run_id(files)
+    if expected is not None and state.get(RUN_ID) != expected:
+        raise RunError(
+            f"{checkpoint} must belong to the run of {files.environment.name} ({RUN_ID} {expected[:8]}…), got a "
+            "checkpoint of another run: put the right file back"
+        )
 
 
 def check_new(path: Path) -> None:
@@ -187,8 +252,10 @@ def read_config(path: Path) -> Config:
     Raises:
         RunError: If the path is not a run directory, or one that another version wrote in another format.
         ConfigError: If the configuration is not valid.
+        UnsafePathError: If a file in it is a link.
     """
     files = RunFiles(path)
+    files.check_links()
     if not files.config.is_file():
         raise RunError(f"{path} is not a run directory: it has no {files.config.name}")
     _check_environment(files)
@@ -199,11 +266,14 @@ def _check_environment(files: RunFiles) -> None:
     # This comes before the configuration is parsed, since an earlier version may have had other settings. Where the
     # environment cannot be read, the format is checked when a checkpoint is.
     try:
-        environment = json.loads(files.environment.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError):
+        environment = read_json(files.environment)
+    except (OSError, ValueError):
         return
-    version = environment.get("versions", {}).get("pyro_mmvae")
-    check_format(files.path, environment.get("format_version", 1), version, RunError)
+    versions, number = environment.get("versions"), environment.get("format_version", 1)
+    if not isinstance(number, int):
+        raise RunError(f"{files.environment}: format_version must be an integer, got {number!r}")
+    version = versions.get("pyro_mmvae") if isinstance(versions, dict) else None
+    check_format(files.path, number, version, RunError)
 
 
 def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
@@ -268,10 +338,11 @@ def record_resumption(path: Path, entry: Mapping[str, Any]) -> None:
     """
     file = RunFiles(path).environment
     try:
-        environment = json.loads(file.read_text(encoding="utf-8"))
+        environment = read_json(file)
     except (OSError, ValueError):  # a run can be used without it
         return
-    environment["resumed"] = [*environment.get("resumed", []), dict(entry)]
+    earlier = environment.get("resumed")
+    environment["resumed"] = [*(earlier if isinstance(earlier, list) else []), dict(entry)]
     write_text(file, json.dumps(environment, indent=1) + "\n")
 
 

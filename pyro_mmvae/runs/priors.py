@@ -38,6 +38,9 @@ class RunPrior:
         if not file.exists():
             return None, None
         stored = load_fitted_prior(file)
+        found, size = _latent_size(stored), self.vae.model.prior_loc.shape[-1]
+        if found != size:
+            raise ValueError(f"{file}: must be a prior of {size} latent dimensions, got one of {found}: fit it again")
         if stored.about.get("fingerprint") == guide_fingerprint(self.vae):
             return stored, None
         fitted_to, present = (f"epoch {about.get('epoch')}" for about in (stored.about, self.state))
@@ -171,6 +174,10 @@ def guide_fingerprint(vae: MultimodalVAE) -> str:
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
+
+
+def _latent_size(prior: FittedPrior) -> int:
+    return int(prior.arrays["center" if prior.about["kind"] == "flow" else "means"].shape[-1])
 
 
 def _device_of(vae: MultimodalVAE) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,14 +21,17 @@ from pyro_mmvae.data.tokenizer import decode_tokens
 from pyro_mmvae.device import resolve_device
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
+from pyro_mmvae.runs.allocation import AllocationError, AllocationLimit
 from pyro_mmvae.runs.answers import Answers
 from pyro_mmvae.runs.calibration import CalibrationResult, calibrate_run
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
-from pyro_mmvae.runs.layout import RunError, read_config
+from pyro_mmvae.runs.layout import check_run_id, read_config
+from pyro_mmvae.runs.plugins import require_plugins
 from pyro_mmvae.runs.priors import RunPrior
 from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
+from pyro_mmvae.runs.verification import check_state
 from pyro_mmvae.vae.covariates import Categories
 from pyro_mmvae.vae.generative import GenerativeModel
 from pyro_mmvae.vae.guide import MultimodalGuide
@@ -37,21 +39,8 @@ from pyro_mmvae.vae.modalities import Modality
 from pyro_mmvae.vae.priors import make_prior
 from pyro_mmvae.vae.vae import MultimodalVAE
 
-
-def import_plugins(names: Sequence[str]) -> None:
-    """Import the modules that register custom parts, such as aggregations, data sets or objectives.
-
-    Args:
-        names: The names of the modules, as an import statement has them.
-
-    Raises:
-        RunError: If a module cannot be imported.
-    """
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            raise RunError(f"plugin {name!r} cannot be imported: {error}") from None
+_FREE_BYTES, _BYTES_PER_BYTE = 256 << 20, 8  # of new tensors, beside a file of a size; some are temporary
+_MAX_TENSORS = 100_000  # that are made while a model is built
 
 
 def build_vae(
@@ -369,7 +358,12 @@ class Run(RunPrior, Answers):
 
 
 def load_run(
-    path: str | Path, *, checkpoint: str = "best", device: str = "auto", allow_changed_data: bool = False
+    path: str | Path,
+    *,
+    checkpoint: str = "best",
+    device: str = "auto",
+    allow_changed_data: bool = False,
+    plugins: Sequence[str] = (),
 ) -> Run:
     """Open a run directory.
 
@@ -380,12 +374,16 @@ def load_run(
         device: The device to load the model onto: ``"auto"`` (default), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         allow_changed_data: If True, :meth:`Run.data` does not compare the data with those of earlier uses of the run.
             False by default.
+        plugins: The names of the modules or installed plugins that register custom parts of the run, which are imported
+            first. A run directory may come from anyone, so that the modules that it names are not imported by
+            themselves; none by default.
 
     Returns:
         The run, in eval mode, float32.
 
     Raises:
-        RunError: If the path is not a run directory, or one that another version wrote in another format.
+        RunError: If the path is not a run directory, or one that another version wrote in another format, or it needs
+            a plugin that is neither imported nor in ``plugins``.
         ConfigError: If its configuration is not valid.
         CheckpointError: If its checkpoint is missing or damaged.
         ValueError: If the name of the checkpoint or of the device is unknown.
@@ -393,13 +391,31 @@ def load_run(
     files = RunFiles(Path(path))
     file = files.checkpoint(checkpoint)
     config = read_config(files.path)
-    import_plugins(config.plugins)
+    require_plugins(files.path, config.plugins, plugins)
     if checkpoint == "best" and not file.exists():
         file = files.checkpoint("last")
+    chosen = resolve_device(device)
     state = read_state(file)
-    if "shapes" not in state:
-        raise CheckpointError(f"{file}: the shapes of the modalities are missing")
-    with torch.random.fork_rng(devices=[]):  # the initial weights are drawn, and then replaced
-        vae = build_vae(config, state["shapes"], read_specs(state), read_covariates(state))
+    check_run_id(files, file, state)
+    vae = _build_saved(file, config, state)
     load_checkpoint(file, vae)
-    return Run(files.path, config, vae.to(resolve_device(device)).eval(), state, allow_changed_data)
+    return Run(files.path, config, vae.to(chosen).eval(), state, allow_changed_data)
+
+
+def _build_saved(file: Path, config: Config, state: Mapping[str, Any]) -> MultimodalVAE:
+    """Build the model of a checkpoint, which must not take much more memory than its weights: it may be foreign."""
+    try:
+        check_state(state)
+        specs, covariates = read_specs(state), read_covariates(state)
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(f"{file}: {reason}") from None
+    limit = AllocationLimit(_FREE_BYTES + _BYTES_PER_BYTE * file.stat().st_size, _MAX_TENSORS)
+    try:
+        with torch.random.fork_rng(devices=[]), limit:  # the initial weights are drawn, and then replaced
+            return build_vae(config, state["shapes"], specs, covariates)
+    except AllocationError as error:
+        raise CheckpointError(f"{file}: the model of this configuration {error}") from None
+    except (RuntimeError, MemoryError, OverflowError, LookupError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CheckpointError(f"{file}: the model of this configuration cannot be built: {reason}") from None

@@ -11,7 +11,7 @@ from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.values import make_dataset
 from pyro_mmvae.data.tokenizer import TokenizerOption
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
-from pyro_mmvae.runs import make_config
+from pyro_mmvae.runs import import_plugins, make_config
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.division import split_data, training_rows
 from pyro_mmvae.training.start import train
@@ -91,6 +91,7 @@ def fit(
     overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
     overrides = {key: value for key, value in overrides.items() if value is not None}
     config = make_config(None, {**overrides, **_flatten(settings or {})})
+    import_plugins(config.plugins)  # which the caller named in settings
     data = make_dataset(
         values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types),
         tokenizer=tokenizer, tokenizer_rows=lambda count: training_rows(count, validation, test, seed),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+from functools import cache
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, distributions
 from pathlib import Path
 
 _NAME = "pyro-mmvae"
 
 
+@cache
 def installed_versions() -> dict[str, str]:
     """Return the versions of all installed packages that the package depends on, also of its extras, by name.
 
@@ -33,6 +35,7 @@ def installed_versions() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+@cache
 def git_revision() -> str | None:
     """Return the git revision of the package's source, with ``+changed`` if files differ from it.
 

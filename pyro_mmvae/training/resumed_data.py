@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from pyro_mmvae import runs
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import DataDescription, MultimodalDataset, match_data, to_dataset
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import read_state
@@ -122,7 +122,7 @@ def _read_description(path: Path) -> DataDescription:
 
 def _read_division(path: Path) -> Division:
     """Return the recorded division of a run."""
-    environment = json.loads(RunFiles(path).environment.read_text(encoding="utf-8"))
+    environment = read_json(RunFiles(path).environment)
     recorded = environment["data"].get(DIVISION_KEY, {})
     if recorded.get("validation") is None or recorded.get("test") is None:
         raise ValueError(

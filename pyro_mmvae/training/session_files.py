@@ -18,9 +18,9 @@ from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.device import threads
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
+from pyro_mmvae.runs.checkpoint import load_checkpoint, read_extra
 from pyro_mmvae.runs.config import Config, DataConfig
-from pyro_mmvae.runs.layout import RunWriter
+from pyro_mmvae.runs.layout import RunWriter, check_run_id
 from pyro_mmvae.training.covariates import check_resumed_covariates
 from pyro_mmvae.training.determinism import deterministic
 from pyro_mmvae.training.early_stopping import EarlyStopping
@@ -167,13 +167,10 @@ class SessionFiles:
     def _restore(self, go_on: bool, changes: Sequence[str]) -> dict[str, Any]:
         """Load the last checkpoint; return its state, with its position in the settings to go on with."""
         file = self.files.checkpoint("last")
-        extra, expected = read_extra(file), set(self.objective.extra_state_dict())
-        if set(extra) != expected:
-            raise CheckpointError(
-                f"{file}: the parameters of the objective must be {sorted(expected)}, got {sorted(extra)}"
-            )
-        self.objective.load_state_dict(extra, strict=False)
+        extra = read_extra(file, self.objective.extra_state_dict())
         state = read_last(self.files.path)
+        check_run_id(self.files, file, state)
+        self.objective.load_state_dict(extra, strict=False)
         is_forced = any(not change.startswith("train.epochs:") for change in changes)
         check_position(file, state, self.config.train.epochs, self.steps_per_epoch, is_forced=is_forced)
         check_resumed_covariates(file, state, self.data)

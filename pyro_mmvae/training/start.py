@@ -28,6 +28,7 @@ def train(
     data: Mapping[str, MultimodalDataset] | None = None,
     keep_data: bool = True,
     callbacks: Sequence[Callback] = (),
+    plugins: Sequence[str] = (),
 ) -> Run:
     """Train a multimodal variational autoencoder into a new run directory.
 
@@ -44,20 +45,25 @@ def train(
         keep_data: If True (default), ``data`` are written to the folder ``data`` of the run directory, which the
             configuration of the run then names; if False, they must be passed again to everything that uses them.
         callbacks: The objects that follow the training, called after those of ``train.callbacks``; none by default.
+        plugins: The names of modules or installed plugins that register custom parts, which are imported first and
+            recorded in the configuration. Those that ``config.plugins`` names already must be among them, or imported;
+            none by default.
 
     Returns:
         The run with its best checkpoint, as :func:`pyro_mmvae.load` returns it.
 
     Raises:
-        RunError: If ``out`` exists already.
+        RunError: If ``out`` exists already, or a plugin of ``config`` is not imported.
         ValueError: If the configuration does not fit the data or the machine.
         ImportError: If a callback of the configuration needs a package that is not installed.
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, SIGTERM or SIGHUP, after saving.
     """
-    runs.import_plugins(config.plugins)
+    runs.require_plugins("the configuration", config.plugins, plugins)
+    config = config.model_copy(update={"plugins": tuple(dict.fromkeys((*config.plugins, *plugins)))})
     path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
-    runs.check_new(path)  # before the data are opened, which may take long
+    if process_rank() == 0:
+        runs.check_new(path)  # before the data are opened, which may take long
     with ExitStack() as stack:
         if data is None:
             # Only now, so that a mistake leaves nothing behind; the lock on it is kept until the end.
@@ -86,6 +92,7 @@ def resume(
     labels: Any = None,
     present: Any = None,
     covariates: Any = None,
+    plugins: Sequence[str] = (),
 ) -> Run:
     """Resume an interrupted training, with the result that it would have had without the interruption.
 
@@ -108,6 +115,8 @@ def resume(
         labels: The labels that were passed to :func:`fit` with the values; None by default.
         present: The mask that was passed to :func:`fit` with the values; None by default.
         covariates: The covariates that were passed to :func:`fit` with the values; None by default.
+        plugins: The names of the modules or installed plugins that register custom parts of the run, see
+            :func:`pyro_mmvae.load`; none by default.
 
     Returns:
         The run with its best checkpoint; of a finished run at once, without opening its data.
@@ -126,7 +135,7 @@ def resume(
     runs.read_config(path)  # before anything is written to what may be another folder
     with runs.locked_run(path, rank):
         config = runs.read_config(path)
-        runs.import_plugins(config.plugins)
+        runs.require_plugins(path, config.plugins, plugins)
         state = read_last(path)
         config, changes = choose_settings(path, config, state, epochs=epochs, force=force)
         is_stopped = state.get("stopped") is not None and epochs is None

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import dump_config
 from pyro_mmvae.training.callbacks import CALLBACKS, Callback, Outcome, TrainingInfo
 
@@ -62,7 +63,7 @@ class TensorBoard(Callback):
 
     def on_train_start(self, info: TrainingInfo) -> None:
         """Open the event file, see :meth:`Callback.on_train_start`; a resumed training replaces what came after it."""
-        folder = info.path / "tensorboard" if self.folder is None else Path(self.folder)
+        folder = RunFiles(info.path).place("tensorboard") if self.folder is None else Path(self.folder)
         purge = info.step + 1 if info.step else None
         self._writer = self._module.SummaryWriter(str(folder), purge_step=purge)
         self._writer.add_text("configuration", f"```yaml\n{dump_config(info.config)}```", info.step)

@@ -52,6 +52,7 @@ model: {latent_size: 3, network: {width: 4, hidden: 8}}
 train: {epochs: 2, batch_size: 16, lr: 1e-3, threads: 1, device: cpu, precision: fp32}
 plugins: [toy_plugin]
 """
+TRAIN = ("train", "--config", "toy.yaml", "--plugin", "toy_plugin", "--out", "out", "--quiet")
 
 
 def write_plugin(folder: Path, poison: str = "1.0") -> None:
@@ -85,7 +86,7 @@ def refused(*words: str, code: int = 2) -> str:
 
 
 def trained(*more: str) -> Result:
-    return invoke("train", "--config", "toy.yaml", "--out", "out", "--quiet", *more)
+    return invoke(*TRAIN, *more)
 
 
 @pytest.mark.usefixtures("place")
@@ -143,7 +144,7 @@ def test_sample_existing_file_is_replaced_with_force_only(name: str) -> None:
 
 @pytest.mark.usefixtures("place")
 def test_train_plugin_aggregation_trains_and_is_listed() -> None:
-    trained("--agg", "outsider", "--plugin", "toy_plugin")
+    trained("--agg", "outsider")
     assert load("out").config.model.aggregation == "outsider"
     listed = invoke("aggregations", "--plugin", "toy_plugin").stdout.splitlines()
     assert [line.split()[0] for line in listed] == list(aggregations())
@@ -194,6 +195,21 @@ def test_train_resume_continues_and_refuses_other_settings() -> None:
 
 
 @pytest.mark.usefixtures("place")
+def test_train_resume_with_an_edited_setting_is_refused_without_force() -> None:
+    trained("--epochs", "1", "--set", "train.fit_prior=0")
+    file = Path("out/config.yaml")
+    file.write_text(file.read_text().replace("beta: 1.0", "beta: 2.0"))
+    line = refused("train", "--resume", "out", "--epochs", "2")
+    assert line.startswith(
+        "error: out/config.yaml: the settings have changed since the last checkpoint: model.beta: 1.0"
+    )
+    invoke("train", "--resume", "out", "--epochs", "2", "--force", "--quiet")
+    changes = json.loads(Path("out/environment.json").read_text())["resumed"][0]["changes"]
+    assert changes == ["model.beta: 1.0 → 2.0", "train.epochs: 1 → 2"]
+    assert "--force must come with --resume" in refused("train", "--force")
+
+
+@pytest.mark.usefixtures("place")
 def test_train_ctrl_c_saves_and_prints_how_to_continue(monkeypatch: pytest.MonkeyPatch) -> None:
     step = Trainer.step
 
@@ -204,9 +220,10 @@ def test_train_ctrl_c_saves_and_prints_how_to_continue(monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", interrupted)
-        result = invoke("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=130)
+        result = invoke(*TRAIN, code=130)
     assert result.stderr == (
-        "interrupted in epoch 1; everything is saved in out\ncontinue with: pyro-mmvae train --resume out\n"
+        "interrupted in epoch 1; everything is saved in out\ncontinue with: pyro-mmvae train --resume out "
+        "--plugin toy_plugin\n"
     )
     invoke("train", "--resume", "out", "--quiet")
     assert len(Path("out/metrics.jsonl").read_text().splitlines()) == 2
@@ -215,7 +232,7 @@ def test_train_ctrl_c_saves_and_prints_how_to_continue(monkeypatch: pytest.Monke
 @pytest.mark.parametrize("poison", ["float('nan')", "float('inf')"])
 def test_train_non_finite_data_fails_in_one_line(place: Path, poison: str) -> None:
     write_plugin(place, poison)
-    line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", code=1)
+    line = refused(*TRAIN, code=1)
     assert "step 0 (epoch 1)" in line
     assert "log p(m1 | z)" in line
     assert str(Path("out/checkpoint.safetensors")) in line
@@ -245,14 +262,14 @@ REFUSALS = [
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("words", "expected"), REFUSALS, ids=[" ".join(words) for words, _ in REFUSALS])
 def test_train_invalid_settings_fail_in_one_line_without_files(words: tuple[str, ...], expected: str) -> None:
-    assert expected in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
+    assert expected in refused(*TRAIN, *words)
     assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("place")
 def test_train_too_many_components_advise_the_component_bound() -> None:
     words = ("--agg", "mwb", "--bound", "mixture", "--set", "data.modalities=13", "--set", "data.train_size=4")
-    assert "bound='component'" in refused("train", "--config", "toy.yaml", "--out", "out", "--quiet", *words)
+    assert "bound='component'" in refused(*TRAIN, *words)
     assert not Path("out").exists()
 
 
@@ -260,11 +277,11 @@ def test_train_too_many_components_advise_the_component_bound() -> None:
 def test_train_existing_folder_is_refused_and_unchanged() -> None:
     Path("out").mkdir()
     Path("out/thesis.txt").write_text("mine")
-    line = refused("train", "--config", "toy.yaml", "--out", "out", "--quiet")
+    line = refused(*TRAIN)
     assert line == "error: out exists already: give another --out, or continue it with --resume out"
     assert [file.name for file in Path("out").iterdir()] == ["thesis.txt"]
-    invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
-    invoke("train", "--config", "toy.yaml", "--quiet", "--epochs", "0")
+    invoke("train", "--config", "toy.yaml", "--plugin", "toy_plugin", "--quiet", "--epochs", "0")
+    invoke("train", "--config", "toy.yaml", "--plugin", "toy_plugin", "--quiet", "--epochs", "0")
     assert {path.name for path in Path("runs").iterdir()} == {"plugged-wb-seed0", "plugged-wb-seed0-2"}
 
 
@@ -297,7 +314,7 @@ def test_commands_show_usage_for_help_and_invalid_options() -> None:
 @pytest.mark.usefixtures("place")
 def test_plain_errors_debug_variable_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRO_MMVAE_DEBUG", "1")
-    result = CliRunner().invoke(main, ["train", "--config", "toy.yaml", "--agg", "web"])
+    result = CliRunner().invoke(main, ["train", "--config", "toy.yaml", "--plugin", "toy_plugin", "--agg", "web"])
     assert isinstance(result.exception, ValueError)
 
 

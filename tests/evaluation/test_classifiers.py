@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -104,15 +105,26 @@ def test_train_classifiers_cache_is_reused_and_repaired(tmp_path: Path, monkeypa
     assert torch.equal(weights(first), weights(again))
     assert again.accuracy == first.accuracy
     (file,) = cache.iterdir()
-    for damage in (b"nonsense", file.read_bytes()[:-100], b""):
+    flipped = bytearray(file.read_bytes())
+    flipped[-100] ^= 1
+    for damage in (b"nonsense", file.read_bytes()[:-100], b"", bytes(flipped)):
         file.write_bytes(damage)
         assert torch.equal(weights(trained(cache=cache, epochs=1)), weights(first))
-    assert len(fits) == 4
+    assert len(fits) == 5
     trained(cache=cache, epochs=1)
-    assert len(fits) == 4  # the repaired file is reused
+    assert len(fits) == 5  # the repaired file is reused
     trained(cache=cache, epochs=1, seed=1)
     trained(cache=cache, epochs=2)
-    assert len(fits) == 6
+    assert len(fits) == 7
+
+
+def test_train_classifiers_with_a_cache_that_cannot_be_written_warns_and_goes_on() -> None:
+    cache = Path(os.devnull, "cache")
+    with pytest.warns(
+        UserWarning, match=r"/dev/null/cache/classifier-.* cannot be written, continuing without a cache"
+    ):
+        classifiers = trained(cache=cache, epochs=1)
+    assert torch.equal(weights(classifiers), weights(trained(epochs=1)))
 
 
 def test_train_classifiers_cache_of_other_data_is_ignored(tmp_path: Path) -> None:

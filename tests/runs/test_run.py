@@ -107,7 +107,7 @@ def test_posterior_with_wrong_names_or_shapes_raises_in_one_line(run: Run, value
         with pytest.raises(ValueError, match=message) as error:
             run.posterior(*arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="density must be one of mixture, component, joint, got 'best'"):
+    with pytest.raises(ValueError, match="density must be one of mixture, component, subsets, joint, got 'best'"):
         run.posterior(values, density="best")
 
 
@@ -171,8 +171,10 @@ def test_load_with_another_configuration_raises(run: Run) -> None:
 def test_load_with_a_missing_plugin_raises(run: Run) -> None:
     config = make_config(run.path / "config.yaml", {"plugins": ["no_such_module_anywhere"]})
     (run.path / "config.yaml").write_text(runs.dump_config(config))
-    with pytest.raises(RunError, match="plugin 'no_such_module_anywhere' cannot be imported"):
+    with pytest.raises(RunError, match="needs the plugin 'no_such_module_anywhere', .* pass --plugin no_such_module"):
         load(run.path)
+    with pytest.raises(RunError, match="plugin 'no_such_module_anywhere' cannot be imported"):
+        load(run.path, plugins=["no_such_module_anywhere"])
 
 
 def test_training_samples_show_one_item_per_class_and_every_pair_of_modalities(run: Run) -> None:

@@ -222,7 +222,7 @@ def test_train_with_a_custom_objective_improves_it_and_records_its_terms(
     config = toy_config(
         plugins=[plugin], train__objective=objective, model__aggregation="poe", train__epochs=6, train__lr=1e-2
     )
-    run = train(config, tmp_path / "run", progress=False)
+    run = train(config, tmp_path / "run", progress=False, plugins=[plugin])
     rows = read_metrics(run.path)
     assert rows[-1]["objective"] > rows[0]["objective"]
     for row in rows:
@@ -238,7 +238,7 @@ def test_resume_with_parameters_of_the_objective_equals_the_uninterrupted_traini
     config = toy_config(
         plugins=[plugin], train__objective={"name": "tc_autoencoder", "learned_scale": True}, model__aggregation="poe"
     )
-    train(config, tmp_path / "whole", progress=False)
+    train(config, tmp_path / "whole", progress=False, plugins=[plugin])
     step = Trainer.step
 
     def interrupted(self: Trainer, batch: Any) -> torch.Tensor:

@@ -9,8 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pyro_mmvae._bounded import load_yaml, read_text
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.covariates import column_names
@@ -181,8 +180,8 @@ def read_description(path: Path) -> TableDescription:
     """
     if not path.exists():
         return TableDescription(Meta())
-    with as_value_error(f"{path}: must be a readable YAML file", (yaml.YAMLError, OSError, ValueError)):
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    with as_value_error(f"{path}: must be a readable YAML file", (OSError, ValueError)):
+        tree = load_yaml(read_text(path)) or {}
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: must be a mapping, got {type(tree).__name__}")
     keys = ("columns", "ids", "labels", "split_by", "covariates", "image_size")

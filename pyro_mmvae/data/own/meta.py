@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from pyro_mmvae._bounded import TextError, load_yaml, read_text
 from pyro_mmvae.data.tokenizer import make_absolute
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 
@@ -146,13 +146,12 @@ def read_meta(path: Path) -> Meta:
         ValueError: If it cannot be read, or a key or value is wrong; the message names the key.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = load_yaml(read_text(path))
     except FileNotFoundError:
         return Meta()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        raise ValueError(f"{path}{'' if mark is None else f', line {mark.line + 1}'}: not valid YAML") from None
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+    except TextError as error:
+        raise ValueError(f"{path}{error.where}: {error}") from None
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read ({_one_line(error)})") from None
     return make_meta(str(path), tree)
 

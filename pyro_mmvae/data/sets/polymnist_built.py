@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.dataset import MultimodalDataset, complete_dataset
 from pyro_mmvae.data.options import check_sizes, choose_modalities, resolve_split_size
@@ -21,7 +21,7 @@ from pyro_mmvae.data.storage.safetensors_file import checksums
 def _is_built(path: Path) -> bool:
     """Return True if a folder holds the provenance of a built PolyMNIST."""
     try:
-        return json.loads((path / PROVENANCE).read_text(encoding="utf-8"))["format"] == NAME
+        return read_json(path / PROVENANCE)["format"] == NAME
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
@@ -66,7 +66,7 @@ def load_polymnist_built(
 
 def _read_split(path: Path, split: str, modalities: int | None) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read the tensors of a split, checked against the provenance, and the provenance."""
-    provenance = json.loads((path / PROVENANCE).read_text(encoding="utf-8"))
+    provenance = read_json(path / PROVENANCE)
     file = path / f"{split}.safetensors"
     try:
         version, sums = provenance["version"], provenance["crc32"][split]

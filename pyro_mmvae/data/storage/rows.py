@@ -116,6 +116,7 @@ class SparseSource:
     """
 
     def __init__(self, matrix: Any) -> None:
+        check_sparse(matrix)
         self.matrix = scipy.sparse.csr_array(matrix)
         if not self.matrix.has_canonical_format:
             self.matrix = self.matrix.copy()
@@ -147,6 +148,8 @@ class StoredSparseSource:
         spans = [(int(self.pointers[a]), int(self.pointers[b])) for a, b in _find_runs(distinct)]
         data = np.concatenate([self.data[a:b] for a, b in spans])
         indices = np.concatenate([self.indices[a:b] for a, b in spans])
+        if len(indices) and not (indices.min() >= 0 and indices.max() < self.shape[1]):
+            raise ValueError(f"indices of the sparse matrix must be from 0 to {self.shape[1] - 1}, got others")
         lengths = self.pointers[distinct + 1] - self.pointers[distinct]
         pointers = np.concatenate([[0], lengths.cumsum()])
         part = scipy.sparse.csr_array((data, indices, pointers), shape=(len(distinct), self.shape[1]))[place]
@@ -173,6 +176,19 @@ class StoredDenseSource:
                 rows_read = self.values[start : min(start + block, last)]
                 parts.append(rows_read if columns is None else rows_read[:, columns])
         return np.concatenate(parts)[place]
+
+
+def check_sparse(matrix: Any) -> None:
+    """Check the indices of a compressed sparse matrix, which compiled code trusts.
+
+    Args:
+        matrix: A SciPy array or matrix; other formats than CSR and CSC are not checked.
+
+    Raises:
+        ValueError: If an index is out of range.
+    """
+    if getattr(matrix, "format", None) in {"csr", "csc"}:
+        matrix.check_format(full_check=True)
 
 
 def row_source(matrix: Any) -> RowSource:

@@ -176,6 +176,17 @@ def test_load_data_with_an_unwritable_cache_warns_and_continues(
     assert_same(data, load("val", cache=False))
 
 
+def test_load_data_of_a_user_without_a_home_folder_warns_and_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless(*args: object, **options: object) -> Path:
+        raise RuntimeError("could not determine the home directory")
+
+    monkeypatch.delenv("PYRO_MMVAE_CACHE")
+    monkeypatch.setattr("pyro_mmvae.data.storage.cache.user_cache_path", homeless)
+    with pytest.warns(UserWarning, match="no home folder, set PYRO_MMVAE_CACHE.* continuing without a cache"):
+        data = load("val")
+    assert_same(data, load("val", cache=False))
+
+
 def test_write_cache_that_fails_at_the_end_leaves_no_file(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, target: Path) -> None:
         assert path.parent == target.parent

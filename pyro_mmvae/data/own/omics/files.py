@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mmvae.data.own.folder import as_value_error
+from pyro_mmvae.data.own.omics.safety import check_hdf5
 
 SUFFIXES = (".h5mu", ".h5ad")
 
@@ -105,10 +106,22 @@ def open_omics(path: Path, *, backed: bool) -> Any:
     """
     package, function = ("mudata", "read_h5mu") if path.suffix == ".h5mu" else ("anndata", "read_h5ad")
     module = _import("anndata.io" if backed else package, path)
+    h5py = _import("h5py", path)  # a dependency of anndata
+    with as_value_error(f"{path}: must be a readable {path.suffix} file", ANY_ERROR):
+        file = h5py.File(path, "r")
+    try:
+        check_hdf5(file, path, whole=not backed)
+    except ValueError:
+        file.close()
+        raise
+    except ANY_ERROR as error:
+        file.close()
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path}: must be a readable {path.suffix} file, got an error: {reason}") from None
     with as_value_error(f"{path}: must be a readable {path.suffix} file", ANY_ERROR):
         if not backed:
+            file.close()
             return getattr(module, function)(path)
-        file = _import("h5py", path).File(path, "r")  # a dependency of anndata
         if path.suffix == ".h5ad":
             return _open_table(file, module.read_elem)
         tables = {name: _open_table(group, module.read_elem) for name, group in file["mod"].items()}
@@ -118,9 +131,14 @@ def open_omics(path: Path, *, backed: bool) -> Any:
 
 def _open_table(group: Any, read_elem: Any) -> StoredTable:
     """Open one AnnData group of a file."""
+    obs, var = read_elem(group["obs"]), read_elem(group["var"])
+    if "X" in group:
+        shape = tuple(map(int, group["X"].attrs["shape"] if "shape" in group["X"].attrs else group["X"].shape))
+        if shape != (len(obs), len(var)):
+            raise ValueError(f"X must be {(len(obs), len(var))} as obs and var are, got {shape}")
     return StoredTable(
-        obs=read_elem(group["obs"]),
-        var=read_elem(group["var"]),
+        obs=obs,
+        var=var,
         obsm=read_elem(group["obsm"]) if "obsm" in group else {},
         X=_open_matrix(group["X"], read_elem) if "X" in group else None,
         layers=_StoredLayers(group.get("layers"), read_elem),

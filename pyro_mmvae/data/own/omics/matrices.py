@@ -11,7 +11,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from pyro_mmvae.data.storage.rows import MatrixRows, read_rows
+from pyro_mmvae.data.own.folder import as_value_error
+from pyro_mmvae.data.storage.rows import MatrixRows, check_sparse, read_rows
 
 FEATURE_TYPES = {"Gene Expression": "rna", "Antibody Capture": "protein"}
 """Names of modalities by the type that 10x Genomics gives their variables; other types are named by themselves."""
@@ -155,7 +156,10 @@ def _read_layer(where: str, matrix: Matrix, part: Any, layer: str | Mapping[str,
         raise ValueError(f"{place} must have a matrix X, got none: choose a layer by the option layer")
     if key is not None and key not in matrix.layers:
         raise ValueError(f"{place}: layer must be one of {_list(matrix.layers)}, got {key!r}")
-    return replace(matrix, values=part.X if key is None else part.layers[key])
+    values = part.X if key is None else part.layers[key]
+    with as_value_error(f"{place}: must be a valid sparse matrix", (ValueError,)):
+        check_sparse(values)
+    return replace(matrix, values=values)
 
 
 def _check_layer_names(where: str, matrices: list[Matrix], layer: str | Mapping[str, str] | None) -> None:

@@ -1,0 +1,31 @@
+"""Text from data as a terminal or a picture can show it: characters that a terminal would obey are escaped."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_KEPT = "\n\t\u200b\u200c\u200d"  # the last two join letters of some scripts and parts of emoji
+
+
+def printable(text: str) -> str:
+    r"""Return a text in which control characters, also those of the writing direction, are escaped as in Python.
+
+    Line breaks and tabs stay as they are.
+
+    Args:
+        text: The text, such as a message with names from data in it.
+
+    Example:
+        >>> print(printable("red \x1b[31m, left \u202e"))
+        red \x1b[31m, left \u202e
+    """
+    if text.isascii() and text.replace("\n", "").replace("\t", "").isprintable():
+        return text
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    # Spaces of other widths than that of ASCII do not count as printable in Python.
+    if character.isprintable() or character in _KEPT or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
