@@ -52,7 +52,7 @@ def check(guide: BarycentricGuide, left: Tensor, right: Tensor) -> dict[str, flo
     results = {}
     print(f"{result.protocol}, {items} items, given {', '.join(result.given)}")
     for row in calibrate(result):
-        results[row.statistic] = row.p_value if row.ks_p_value is None else row.ks_p_value
+        results[row.statistic] = row.p_value if row.pit_p_value is None else row.pit_p_value
         coverage = {c.level: c for c in row.coverage}[0.9]
         print(f"{row.statistic:<15} p = {row.p_value:.2f}   90 % interval covers {coverage.value:.2f}   {row.verdict}")
 
@@ -64,9 +64,9 @@ def check(guide: BarycentricGuide, left: Tensor, right: Tensor) -> dict[str, flo
         return (simulated["left"], simulated["right"], everything), {}
 
     ranks = calibrate_by_simulation(model, guide, condition, left, right, everything, seed=1)
-    for quantity, p_value in zip(ranks.quantities, ranks.chi_square(), strict=True):
+    for quantity, p_value in zip(ranks.quantities, ranks.p_values(), strict=True):
         results[quantity] = float(p_value)
-        print(f"SBC of {quantity:<8} chi-square p = {p_value:.2g}")
+        print(f"SBC of {quantity:<8} p = {p_value:.2g}")
     return results
 
 

@@ -123,7 +123,7 @@ def main(out: Path, names: list[str]) -> None:
         path = Path(name) if name.endswith("/") else out / name
         if not (path / "checkpoint.safetensors").exists():
             data, aggregation, epochs, settings = RUNS[name]
-            fixed = {"train.epochs": epochs, "train.threads": 1, "train.device": "cpu"}
+            fixed = {"recipe": "plain", "train.epochs": epochs, "train.threads": 1, "train.device": "cpu"}
             source = {"data.name": make_data(out, data), "model.aggregation": aggregation}
             train(make_config(None, {**source, **fixed, **settings}), path)
         print(path.name, describe(load(path, device="cpu")), flush=True)

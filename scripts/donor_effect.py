@@ -37,7 +37,8 @@ def train(out: Path, epochs: int) -> tuple[dict[str, Run], NDArray[np.int64], ND
     rna, protein = thin(rng, cells.rna.toarray(), donors), thin(rng, cells.protein, donors)
     protein[~cells.measured] = np.nan
     values = {"protein": protein, "rna": rna[:, cite_seq.highly_variable(scipy.sparse.csr_array(rna))]}
-    settings = {"train.lr": 3e-3, "train.batch_size": 64, "train.threads": 1, "model.network": {"hidden": 64}}
+    settings: dict[str, Any] = {"recipe": "plain", "model.network": {"hidden": 64}}
+    settings |= {"train.lr": 3e-3, "train.batch_size": 64, "train.threads": 1}
     runs = {}
     for name, covariates in (("without", None), ("with", {"donor": np.array(list("ABC"))[donors]})):
         runs[name] = fit(

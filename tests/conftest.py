@@ -230,7 +230,7 @@ def toy_config(opened: list[str]) -> Callable[..., Config]:
             "data__name": "toy", "data__modalities": 3, "data__train_size": 96, "data__val_size": 32,
             "data__test_size": 32, "model__latent_size": 4, "model__network__width": 4, "model__network__hidden": 16,
             "train__epochs": 2, "train__batch_size": 32, "train__threads": 1, "train__precision": "fp32",
-            "train__device": "cpu",
+            "train__device": "cpu", "recipe": "plain",
         }  # fmt: skip
         return make_config(None, {key.replace("__", "."): value for key, value in (settings | overrides).items()})
 

@@ -61,7 +61,9 @@ def test_curves_writes_rows_and_picture(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_profile_finds_every_part(capsys: pytest.CaptureFixture[str]) -> None:
-    config = settings.make_config(None, {"train.batch_size": 4, "model.latent_size": 3, "model.network.width": 4})
+    config = settings.make_config(
+        None, {"recipe": "plain", "train.batch_size": 4, "model.latent_size": 3, "model.network.width": 4}
+    )
     profile.show(config, "fp32", steps=1, top=0)
     lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()[1:]]
     spent = {part: float(milliseconds) for milliseconds, _, _, part in lines}

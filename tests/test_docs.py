@@ -28,7 +28,7 @@ from pyro_mmvae.runs.config import make_config, parse_overrides
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-PROSE = [*PAGES, ROOT / "CHANGELOG.md"]  # which also names what does not exist any more
+PROSE = [*PAGES, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md"]  # which also names what does not exist any more
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PROGRAMS = {
     "pyro-mmvae": "pyro_mmvae.cli",

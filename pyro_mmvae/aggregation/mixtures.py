@@ -119,6 +119,16 @@ class MixtureOverSubsets(Aggregation):
                 "subset_weights='learned' needs bound='mixture': a drawn component has no gradient for them"
             )
 
+    def with_subsets(self, subsets: SubsetFamily) -> MixtureOverSubsets:
+        """Return a view of this mixture that shares its parameters, but has another family of subsets.
+
+        Args:
+            subsets: The family, as for the constructor.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__, subsets=subsets)
+        return view
+
     def posterior_family(self, expert_kind: str) -> str:
         """Return the family of the components for experts of a kind."""
         return self.rule.posterior_family(expert_kind)

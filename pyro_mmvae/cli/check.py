@@ -59,10 +59,21 @@ _DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_fea
     help="Print all statistics; by default the first two of each modality, or all that --statistics names.",
 )  # fmt: skip
 @click.option("--raw", is_flag=True, help="Store the replicated observations as well, which makes large files.")
-@click.option("--sbc", is_flag=True, help="Also run simulation-based calibration of the guide.")
 @click.option(
-    "--simulations", type=click.IntRange(100), default=200, show_default=True,
-    help="Number of simulated data sets for --sbc.",
+    "--sbc", is_flag=True,
+    help="Also run simulation-based calibration of the guide on data sets simulated from the prior.",
+)  # fmt: skip
+@click.option(
+    "--posterior-sbc", is_flag=True,
+    help="Also run posterior SBC: calibration of the guide around the items, with the modalities not given simulated.",
+)  # fmt: skip
+@click.option(
+    "--lc2st", is_flag=True,
+    help="Also test at each item, by a classifier, whether the guide's draws are those of the posterior.",
+)  # fmt: skip
+@click.option(
+    "--simulations", type=click.IntRange(20), default=200, show_default=True,
+    help="Number of simulated data sets for --sbc and --lc2st.",
 )  # fmt: skip
 @picture_options()
 @plugin_option("statistics")
@@ -99,7 +110,7 @@ def ppc(
     from tqdm import tqdm
 
     from pyro_mmvae import reports, runs
-    from pyro_mmvae.data import make_batch
+    from pyro_mmvae.data import make_batch, shared_observations
     from pyro_mmvae.device import threads as use_threads
     from pyro_mmvae.evaluation.inference_data import write_inference_data
     from pyro_mmvae.evaluation.ppc import choose_conditions
@@ -109,6 +120,8 @@ def ppc(
     )
     settings = {name: options.pop(name) for name in _DATA_SETTINGS}
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
+    if options["posterior_sbc"] and not any(0 < len(names) < len(opened.names) for names in given):
+        raise ValueError("--posterior-sbc must have a --given that names some modalities and leaves others, got none")
     with use_threads(threads):
         test, is_other = choose_data(opened, settings)
         out = out or folder_for(run, test, is_other=is_other)
@@ -116,9 +129,12 @@ def ppc(
         run_files.evaluation.mkdir(parents=True, exist_ok=True)
         batch = make_batch(test.subset(ids), slice(None)).to(opened.device)
         classifiers = _classifiers(opened, test, seed)
+        shared = {name: codes[ids] for name, codes in shared_observations(test).items()}
         files, rows = [], []
         for names in tqdm(given, "checks", disable=quiet, file=sys.stderr):
-            data, metrics = _check(opened, batch, names, ids, classifiers, test.class_names, seed=seed, **options)
+            data, metrics = _check(
+                opened, batch, names, ids, classifiers, test.class_names, shared, seed=seed, **options
+            )
             files.append(write_inference_data(data, run_files.check(_label(names, given))))
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)
@@ -211,24 +227,38 @@ def _check(
     ids: list[int],
     classifiers: Any,
     class_names: Sequence[str],
+    shared: Any,
     *,
     seed: int,
     num_samples: int,
     statistics: str,
     raw: bool,
     sbc: bool,
+    posterior_sbc: bool,
+    lc2st: bool,
     simulations: int,
 ) -> tuple[Any, list[Any]]:
     """Return one check as InferenceData and as rows of figures."""
     from pyro_mmvae.evaluation.calibration import calibrate
     from pyro_mmvae.evaluation.inference_data import to_inference_data
+    from pyro_mmvae.evaluation.local_c2st import local_test_of_check
+    from pyro_mmvae.evaluation.posterior_sbc import posterior_calibration
     from pyro_mmvae.evaluation.ppc import posterior_predictive
     from pyro_mmvae.evaluation.sbc import simulation_calibration
 
     check = posterior_predictive(
         opened.vae, batch, given, samples=num_samples, seed=seed, statistics=split_names(statistics) or None,
-        classifiers=classifiers, ids=ids, keep_raw=raw,
+        classifiers=classifiers, ids=ids, keep_raw=raw, shared=shared,
     )  # fmt: skip
-    ranks = simulation_calibration(opened.vae, given, simulations=simulations, seed=seed) if sbc and given else None
+    ranks = posterior_ranks = local = None
+    if (sbc or lc2st) and given:
+        ranks = simulation_calibration(opened.vae, given, simulations=simulations, seed=seed)
+    if lc2st and ranks is not None:
+        local = local_test_of_check(ranks, check, seed=seed)
+    if posterior_sbc and 0 < len(given) < len(opened.names):
+        posterior_ranks = posterior_calibration(opened.vae, batch, given, seed=seed)
     rows = [metric for row in calibrate(check) for metric in row.metrics()]
-    return to_inference_data(check, ranks, class_names=class_names), [*rows, *(ranks.metrics() if ranks else [])]
+    ranks = ranks if sbc else None
+    rows += [metric for part in (ranks, posterior_ranks, local) if part is not None for metric in part.metrics()]
+    data = to_inference_data(check, ranks, class_names=class_names, posterior_sbc=posterior_ranks, local=local)
+    return data, rows

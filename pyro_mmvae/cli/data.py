@@ -182,6 +182,7 @@ def _check_model(config: Any, data: Any, table: list[str]) -> list[str]:
     from pyro_mmvae.data.inspection import summarise
 
     try:
+        config = runs.adapt_recipe(config, data)
         specs = complete_specs(data, runs.resolve_modalities(config, infer_specs(data)))
         shapes = {name: tuple(value.shape[1:]) for name, value in data.modalities.items()}
         vae = runs.build_vae(config, shapes, specs, data.covariate_names)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from pyro_mmvae._printable import printable
 from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, items_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
@@ -155,7 +156,7 @@ def evaluate(
 
         def progress(part: str) -> None:
             bar.update(len(started) > 0)
-            bar.set_description_str(part)
+            bar.set_description_str(printable(part))
             started.append(part)
 
         result = run_evaluation(

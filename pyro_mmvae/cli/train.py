@@ -68,8 +68,9 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     help="Use only algorithms of torch that give equal bits on the same machine.",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice(["mixture", "component"]), show_default="component" + _OR_CONFIG,
-    help="Training bound: the ELBO of the whole mixture, or of one component drawn per item.",
+    "--bound", type=click.Choice(["mixture", "component", "subsets"]), show_default="component" + _OR_CONFIG,
+    help="Training bound: the ELBO of the whole mixture, of one component drawn per item, or of one subset drawn per "
+    "item under every aggregation.",
 )  # fmt: skip
 @recipe_option
 @plugin_option("aggregations, likelihoods, networks, objectives, penalties or data sets")
@@ -221,8 +222,9 @@ def _describe_best(run: Any, best: float) -> str:
     epoch = run.state["epoch"]
     if by == "last":
         return f"last epoch taken, {epoch}; validation ELBO of the {row['val']['density']} {best:.1f} nats per item"
-    density = {"mixture": "the whole mixture", "component": "one drawn component per item"}[by]
-    return f"best validation ELBO {best:.1f} nats per item, of {density}, epoch {epoch}"
+    density = {"mixture": "the whole mixture", "component": "one drawn component per item"}
+    density["subsets"] = "one drawn subset per item"
+    return f"best validation ELBO {best:.1f} nats per item, of {density[by]}, epoch {epoch}"
 
 
 @click.command()

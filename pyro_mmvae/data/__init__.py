@@ -25,6 +25,7 @@ from pyro_mmvae.data.registry import (
     register_data,
     register_format,
     resolve_options,
+    shared_observations,
 )
 from pyro_mmvae.data.sets.celeba import load_celeba
 from pyro_mmvae.data.sets.mnist_svhn_text import load_mnist_svhn_text
@@ -85,6 +86,7 @@ __all__ = [
     "register_format",
     "resolve_options",
     "select_items",
+    "shared_observations",
     "to_dataset",
     "write_folder",
 ]

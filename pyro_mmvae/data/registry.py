@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, NamedTuple, TypeAlias, TypeVar, get_args, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
@@ -25,6 +28,9 @@ options."""
 PathLoader = Callable[..., MultimodalDataset]
 """A function called as `loader(path, split, cache=cache, **options)`, with options as for a `Loader`."""
 
+Sources: TypeAlias = Callable[[MultimodalDataset], dict[str, NDArray[np.int64]]]
+"""A function from a split to codes `(item,)` of the observation behind each item, by modality."""
+
 _L = TypeVar("_L", bound=Loader)
 
 _SHARED_OPTIONS = dict(inspect.signature(Missing).parameters)
@@ -40,6 +46,7 @@ class RegisteredLoader:
         options: Its options by name, followed by those that every source has.
         detect: Predicate that returns True for a path in the loader's format; None for a loader of named data.
         loads_all: If True, the loader returns the items of all splits, in the order of the file, for the split None.
+        sources: Function from a split to the codes of the observations behind its items; None if items share nothing.
     """
 
     loader: Loader
@@ -47,6 +54,7 @@ class RegisteredLoader:
     options: dict[str, inspect.Parameter]
     detect: Callable[[Path], bool] | None = None
     loads_all: bool = False
+    sources: Sources | None = None
 
     @property
     def hints(self) -> dict[str, Any]:
@@ -98,12 +106,17 @@ class DataSource:
     loads_all: bool = False
 
 
-def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")) -> Callable[[_L], _L]:
+def register_data(
+    name: str, *, splits: Sequence[str] = ("train", "val", "test"), sources: Sources | None = None
+) -> Callable[[_L], _L]:
     """Return a decorator that registers a loader under a name for :func:`load_data`.
 
     Args:
         name: Name of the data, not taken yet.
         splits: Names of the splits that the loader can load.
+        sources: Function from a loaded split to codes `(item,)` by modality, equal for items that are made of one
+            observation, such as a digit image on two backgrounds; modalities without such items are left out. None by
+            default, for items that are independent.
 
     Returns:
         A decorator that registers the loader and returns it unchanged.
@@ -113,7 +126,8 @@ def register_data(name: str, *, splits: Sequence[str] = ("train", "val", "test")
     """
 
     def register(loader: _L) -> _L:
-        DATA_SETS.register(name, RegisteredLoader(loader, tuple(splits), _read_options(name, loader)))
+        options = _read_options(name, loader)
+        DATA_SETS.register(name, RegisteredLoader(loader, tuple(splits), options, sources=sources))
         return loader
 
     return register
@@ -160,6 +174,19 @@ def register_format(
 def data_names() -> tuple[str, ...]:
     """Return the names of the registered data sets, sorted."""
     return tuple(sorted(DATA_SETS))
+
+
+def shared_observations(data: MultimodalDataset) -> dict[str, NDArray[np.int64]]:
+    """Return which items are known to be made of one observation, by the registration of their data set.
+
+    Args:
+        data: A split as it was loaded, without a selection of items.
+
+    Returns:
+        Codes `(item,)` by modality, equal for items that are made of one observation; empty if nothing is known.
+    """
+    sources = DATA_SETS[data.name].sources if data.name in DATA_SETS else None
+    return sources(data) if sources is not None else {}
 
 
 def format_names() -> tuple[str, ...]:
@@ -288,6 +315,17 @@ def _allows_type(hint: Any, allowed: type) -> bool:
     return hint in {Any, allowed} or any(_allows_type(part, allowed) for part in get_args(hint))
 
 
+def _paths_in(values: Iterable[object]) -> Iterator[Path]:
+    """Yield the paths that options hold, which :func:`resolve_options` has made absolute."""
+    for value in values:
+        if isinstance(value, str):
+            with suppress(OSError, ValueError):  # a text that cannot be a path
+                if Path(value).is_absolute() and Path(value).exists():
+                    yield Path(value)
+        elif isinstance(value, (list, tuple)):
+            yield from _paths_in(value)
+
+
 def load_data(
     name: str = "polymnist-mini", split: str = "train", *, cache: bool = True, **options: object
 ) -> MultimodalDataset:
@@ -321,7 +359,7 @@ def load_data(
     missing = Missing(**shared)
     loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
     location = () if path is None else (path,)
-    if path is not None:
-        refuse_special_files(path)
+    for place in [*location, *_paths_in(loader_options.values())]:
+        refuse_special_files(place)
     data = entry.loader(*location, None if every else split, cache=cache, **loader_options)
     return missing.apply(replace(data, split="all") if every else data, (*entry.splits, *["all"] * every))

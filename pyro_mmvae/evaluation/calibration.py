@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
+from pyro_mmvae.evaluation.dependence import effective_items, independent_items
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.evaluation.ppc import PredictiveCheck
 from pyro_mmvae.run_files import split_key
+from pyro_mmvae.uniformity import ecdf_p_value, piet_c
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 IN_SAMPLE = "in-sample: conservative by construction, not judged"
@@ -28,7 +29,8 @@ class Coverage:
     Attributes:
         level: The nominal level, between 0 and 1.
         value: The share of items whose observation lies inside its interval.
-        error: The binomial standard error of the share if the nominal level held, √(level (1 − level) / items).
+        error: The standard error of the share if the nominal level held, √(level (1 − level) / items), where items that
+            share observations count as fewer.
     """
 
     level: float
@@ -47,8 +49,11 @@ class Calibration:
         p_value: The two-sided Bayesian p-value of the statistic's mean over items, see :func:`bayesian_p_value`.
         pit: Probability integral transforms of shape `(item,)`, NaN where the item lacks the modality.
         coverage: The coverage of predictive intervals, one per level.
-        ks: The Kolmogorov–Smirnov distance of the PIT values from the uniform distribution.
-        ks_p_value: The p-value of that distance, or None if the statistic is not judged.
+        independent: A mask of shape `(item,)` of items that have the modality and of which no two share an observation.
+        pit_p_value: The p-value of the test of uniform PIT values of those items, or None if the statistic is not
+            judged; see :func:`~pyro_mmvae.uniformity.ecdf_p_value`.
+        piet_c_p_value: The p-value of :func:`~pyro_mmvae.uniformity.piet_c` for all items, which holds for any
+            dependence and sees tails alone, or None if the statistic is not judged.
         verdict: The conclusion in words.
         n: The number of items.
         samples: The number of draws per item.
@@ -64,8 +69,9 @@ class Calibration:
     p_value: float
     pit: NDArray[np.float64]
     coverage: tuple[Coverage, ...]
-    ks: float
-    ks_p_value: float | None
+    independent: NDArray[np.bool_]
+    pit_p_value: float | None
+    piet_c_p_value: float | None
     verdict: str
     n: int
     samples: int
@@ -77,11 +83,15 @@ class Calibration:
     def metrics(self) -> list[Metric]:
         """Return the calibration as rows of figures."""
         protocol = f"{self.protocol}, {'in-sample' if self.in_sample else 'not given'}"
-        values = {"ppc_p_value": self.p_value, "ppc_ks": self.ks}
-        if self.ks_p_value is not None:
-            values["ppc_ks_p_value"] = self.ks_p_value
+        values = {"ppc_p_value": self.p_value, "ppc_piet_c_p_value": self.piet_c_p_value}
         values |= {f"ppc_coverage_{round(100 * c.level)}": c.value for c in self.coverage}
-        return [Metric(name, protocol, self.given, self.statistic, v, self.n, self.seed) for name, v in values.items()]
+        rows = [(name, value, self.n) for name, value in values.items()]
+        rows.insert(1, ("ppc_pit_p_value", self.pit_p_value, int(self.independent.sum())))
+        return [
+            Metric(name, protocol, self.given, self.statistic, value, n, self.seed)
+            for name, value, n in rows
+            if value is not None
+        ]
 
 
 def bayesian_p_value(replicated: NDArray[Any], observed: float) -> float:
@@ -130,12 +140,15 @@ def pit_values(replicated: NDArray[Any], observed: NDArray[Any], *, seed: int = 
     return np.where(np.isnan(observed), np.nan, (less + v * (equal + 1)) / (len(replicated) + 1))
 
 
-def interval_coverage(pit: NDArray[Any], levels: Sequence[float] = LEVELS) -> tuple[Coverage, ...]:
+def interval_coverage(
+    pit: NDArray[Any], levels: Sequence[float] = LEVELS, *, effective: float | None = None
+) -> tuple[Coverage, ...]:
     """Return the share of items whose PIT lies in each central predictive interval.
 
     Args:
         pit: Probability integral transforms of shape `(item,)`, without NaN.
         levels: The nominal levels of the intervals, each between 0 and 1; by default 0.5, 0.8, 0.9 and 0.95.
+        effective: The effective number of independent items, for the standard errors; by default the number of items.
 
     Returns:
         The coverage, one entry per level.
@@ -143,7 +156,7 @@ def interval_coverage(pit: NDArray[Any], levels: Sequence[float] = LEVELS) -> tu
     rows = []
     for level in levels:
         inside = np.abs(pit - 0.5) <= level / 2
-        rows.append(Coverage(level, float(inside.mean()), math.sqrt(level * (1 - level) / len(pit))))
+        rows.append(Coverage(level, float(inside.mean()), math.sqrt(level * (1 - level) / (effective or len(pit)))))
     return tuple(rows)
 
 
@@ -172,12 +185,14 @@ def calibrate(
     """Compute the p-value, PIT values and coverage of every statistic.
 
     The p-value refers to the mean over items within a draw, PIT values and coverage to single items. Only a modality
-    that was not given is judged, by a Kolmogorov–Smirnov test of its PIT values, which requires independent items: for
-    tuples that share observations, such as those of polymnist-mini, its p-values are too small. The
-    PIT values of a modality that was given crowd around 1/2 even under the exact posterior, since the observation is
-    used twice. A statistic that follows from what the draws are conditioned on is not judged either: one that equals
-    the observation in every replicate, and the mean of counts whose size factors were drawn from observed totals.
-    Values without an order are replaced by scores, see :func:`nominal_scores`.
+    that was not given is judged, by a test of its PIT values that is exact for independent items, see
+    :func:`~pyro_mmvae.uniformity.ecdf_p_value`. Items that share an observation of the modality or of one given are
+    not independent, so that the test takes a subset of items of which no two share one, see
+    :func:`~pyro_mmvae.evaluation.dependence.independent_items`. The PIT values of a modality that was given crowd
+    around 1/2 even under the exact posterior, since the observation is used twice. A statistic that follows from what
+    the draws are conditioned on is not judged either: one that equals the observation in every replicate, and the mean
+    of counts whose size factors were drawn from observed totals. Values without an order are replaced by scores, see
+    :func:`nominal_scores`.
 
     Args:
         check: The draws and the observations.
@@ -199,9 +214,13 @@ def calibrate(
         if not kept.any():
             continue
         pit = pit_values(replicated, observed, seed=int(np.random.SeedSequence((seed, number)).generate_state(1)[0]))
-        test = stats.kstest(pit[kept], "uniform")
-        in_sample = check.in_sample(key)
-        determined = check.is_determined(key)
+        codes = [code[kept] for code in check.dependence(key)]
+        independent = kept.copy()
+        independent[kept] = independent_items(codes, int(kept.sum()))
+        p_value = ecdf_p_value(pit[independent])
+        in_sample, determined = check.in_sample(key), check.is_determined(key)
+        judged = not (in_sample or determined)
+        effective = effective_items(codes, int(kept.sum()))
         rows.append(
             Calibration(
                 statistic=key,
@@ -209,10 +228,11 @@ def calibrate(
                 in_sample=in_sample,
                 p_value=bayesian_p_value(replicated[:, kept].mean(1), float(observed[kept].mean())),
                 pit=pit,
-                coverage=interval_coverage(pit[kept], levels),
-                ks=float(test.statistic),
-                ks_p_value=None if in_sample or determined else float(test.pvalue),
-                verdict=_verdict(in_sample, determined, float(test.pvalue), alpha),
+                coverage=interval_coverage(pit[kept], levels, effective=effective),
+                independent=independent,
+                pit_p_value=p_value if judged else None,
+                piet_c_p_value=piet_c(pit[kept]) if judged else None,
+                verdict=_verdict(in_sample, determined, p_value, alpha),
                 n=int(kept.sum()),
                 samples=check.samples,
                 given=check.given,
@@ -229,4 +249,4 @@ def _verdict(in_sample: bool, determined: bool, p_value: float, alpha: float) ->
     if in_sample or determined:
         return IN_SAMPLE if in_sample else DETERMINED
     conclusion = "miscalibrated" if p_value < alpha else "no departure from uniform"
-    return f"{conclusion}: KS p = {p_value:.2g}, threshold {alpha:g}"
+    return f"{conclusion}: PIT p = {p_value:.2g}, threshold {alpha:g}"

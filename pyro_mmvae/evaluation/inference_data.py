@@ -15,14 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_mmvae.evaluation.calibration import LEVELS, calibrate
+from pyro_mmvae.evaluation.calibration_data import calibration_constants
+from pyro_mmvae.evaluation.local_c2st import LocalTest
 from pyro_mmvae.evaluation.ppc import PredictiveCheck
-from pyro_mmvae.evaluation.sbc import SimulationCalibration
+from pyro_mmvae.evaluation.sbc_result import SimulationCalibration
 
 _IMAGE_AXES = ("channel", "height", "width")
 
 
 def to_inference_data(
-    check: PredictiveCheck, sbc: SimulationCalibration | None = None, *, class_names: Sequence[str] = ()
+    check: PredictiveCheck,
+    sbc: SimulationCalibration | None = None,
+    *,
+    class_names: Sequence[str] = (),
+    posterior_sbc: SimulationCalibration | None = None,
+    local: LocalTest | None = None,
 ) -> arviz.InferenceData:
     """Convert a check to InferenceData with a single chain.
 
@@ -37,9 +44,9 @@ def to_inference_data(
     - ``log_likelihood``: each modality (chain, draw, item), in nats, by its name; a modality called ``chain``,
       ``draw``, ``item``, ``z`` or as a variable of ``constant_data`` by ``NAME.log_likelihood``;
     - ``constant_data``: ``id`` (item), ``present`` (item, modality), ``given`` (modality); per statistic ``pit``
-      (statistic, item), ``p_value``, ``ks_p_value`` (NaN if not judged), ``in_sample``, ``nominal``, ``n`` (statistic),
-      ``coverage`` and ``coverage_error`` (statistic, level); and ``sbc_rank`` (simulation, quantity), ``sbc_p_value``
-      (quantity), if ``sbc`` is given.
+      and ``independent`` (statistic, item), ``p_value``, ``pit_p_value`` (NaN if not judged), ``in_sample``,
+      ``nominal``, ``n`` (statistic), ``coverage`` and ``coverage_error`` (statistic, level); and the variables of
+      :func:`~pyro_mmvae.evaluation.calibration_data.calibration_constants` that are given.
 
     Values that an item lacks are NaN. Slashes, which netCDF reserves for groups, are written as ``%2F`` in names. The
     attributes of the file and of each group record the modalities given, the density, the numbers of samples and items,
@@ -50,6 +57,8 @@ def to_inference_data(
         sbc: The simulation-based calibration of the same model; left out by default.
         class_names: The names of the classes that ``predicted_class`` counts, from class 0; empty by default, for
             classes without names.
+        posterior_sbc: The posterior SBC of the model; left out by default.
+        local: The local two-sample test at the items of the check; left out by default.
 
     Returns:
         The check in ArviZ's format.
@@ -57,6 +66,8 @@ def to_inference_data(
     check = _without_slashes(check)
     names = tuple(check.present)
     constant, dims, coords = _constants(check, names)
+    calibration = calibration_constants(sbc, posterior_sbc, local)
+    constant, dims, coords = constant | calibration.values, dims | calibration.dims, coords | calibration.coords
     taken = {"chain", "draw", "item", "z", "sbc_rank", "sbc_p_value", *constant}
     likelihood_names = {name: f"{name}.log_likelihood" if name in taken else name for name in names}
     dims |= {"z": ["item", "latent"], **dict.fromkeys((*check.observed, *likelihood_names.values()), ["item"])}
@@ -73,17 +84,7 @@ def to_inference_data(
     }
     if class_names:
         attributes["class_names"] = json.dumps(list(class_names))
-    if sbc is not None:
-        constant |= {"sbc_rank": sbc.ranks, "sbc_p_value": sbc.chi_square()}
-        dims |= {"sbc_rank": ["simulation", "quantity"], "sbc_p_value": ["quantity"]}
-        coords |= {"quantity": list(sbc.quantities), "simulation": np.arange(sbc.simulations)}
-        attributes |= {
-            "sbc_given": ",".join(sbc.given),
-            "sbc_draws": sbc.draws,
-            "sbc_simulations": sbc.simulations,
-            "sbc_seed": sbc.seed,
-            "sbc_protocol": sbc.protocol,
-        }
+    attributes |= calibration.attributes
     groups = ("posterior", "posterior_predictive", "log_likelihood", "observed_data", "constant_data")
     return arviz.from_dict(
         posterior={"z": check.z[None]},
@@ -146,16 +147,18 @@ def _constants(
         "given": np.array([name in check.given for name in names]),
         "pit": np.stack([row.pit for row in rows]),
         "p_value": np.array([row.p_value for row in rows]),
-        "ks_p_value": np.array([np.nan if row.ks_p_value is None else row.ks_p_value for row in rows]),
+        "independent": np.stack([row.independent for row in rows]),
+        "pit_p_value": np.array([np.nan if row.pit_p_value is None else row.pit_p_value for row in rows]),
         "in_sample": np.array([row.in_sample for row in rows]),
         "nominal": np.array([row.statistic in check.nominal for row in rows]),
         "n": np.array([row.n for row in rows]),
         "coverage": np.array([[c.value for c in row.coverage] for row in rows]),
         "coverage_error": np.array([[c.error for c in row.coverage] for row in rows]),
     }
-    dims = dict.fromkeys(("p_value", "ks_p_value", "in_sample", "nominal", "n"), ["statistic"])
+    dims = dict.fromkeys(("p_value", "pit_p_value", "in_sample", "nominal", "n"), ["statistic"])
     dims |= dict.fromkeys(("coverage", "coverage_error"), ["statistic", "level"])
-    dims |= {"id": ["item"], "present": ["item", "modality"], "given": ["modality"], "pit": ["statistic", "item"]}
+    dims |= dict.fromkeys(("pit", "independent"), ["statistic", "item"])
+    dims |= {"id": ["item"], "present": ["item", "modality"], "given": ["modality"]}
     return values, dims, {"statistic": [row.statistic for row in rows], "level": list(LEVELS)}
 
 
@@ -169,7 +172,7 @@ def _without_slashes(check: PredictiveCheck) -> PredictiveCheck:
         return check
     mappings: dict[str, Any] = {
         field: encode(getattr(check, field))
-        for field in ("replicated", "observed", "log_likelihood", "present", "raw", "observed_raw")
+        for field in ("replicated", "observed", "log_likelihood", "present", "raw", "observed_raw", "shared")
     }
     return replace(
         check,

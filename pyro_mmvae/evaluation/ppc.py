@@ -15,6 +15,7 @@ from pyro.infer import Predictive
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
+from pyro_mmvae.evaluation.dependence import repeated_observations
 from pyro_mmvae.evaluation.metrics import choose_subsets
 from pyro_mmvae.evaluation.seeded_programs import DRAW_SITE, Program, SeededProgram, draw_latents
 from pyro_mmvae.evaluation.statistics import ClassifierLike, Statistic, statistic_names, statistics_of
@@ -49,6 +50,8 @@ class PredictiveCheck:
         raw: A mapping from modality to replicated observations `(sample, item, *event)`; empty unless they were kept.
         observed_raw: A mapping from modality to observations `(item, *event)`; empty unless they were kept.
         sizes_drawn: The modalities of counts that were not given, whose size factors were drawn from observed totals.
+        shared: A mapping from modality to codes of shape `(item,)`, equal for items that share an observation of it;
+            modalities whose observations are all different are left out.
     """
 
     z: NDArray[Any]
@@ -64,6 +67,7 @@ class PredictiveCheck:
     raw: dict[str, NDArray[Any]] = field(default_factory=dict)
     observed_raw: dict[str, NDArray[Any]] = field(default_factory=dict)
     sizes_drawn: tuple[str, ...] = ()
+    shared: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     @property
     def samples(self) -> int:
@@ -81,6 +85,11 @@ class PredictiveCheck:
     def in_sample(self, key: str) -> bool:
         """Return True if the guide saw the modality of a statistic."""
         return split_key(key, self.present)[0] in self.given
+
+    def dependence(self, key: str) -> list[NDArray[np.int64]]:
+        """Return the codes by which items depend on each other in a statistic: of its modality and of those given."""
+        names = {split_key(key, self.present)[0], *self.given}
+        return [codes for name, codes in self.shared.items() if name in names]
 
     def is_determined(self, key: str) -> bool:
         """Return True if a statistic follows from what the draws condition on, so that its fit says nothing."""
@@ -102,6 +111,7 @@ def posterior_predictive(
     classifiers: ClassifierLike | None = None,
     ids: Sequence[int] | None = None,
     keep_raw: bool = False,
+    shared: Mapping[str, NDArray[np.int64]] | None = None,
 ) -> PredictiveCheck:
     """Replicate the observations of some items given some of their modalities.
 
@@ -122,6 +132,9 @@ def posterior_predictive(
         classifiers: The classifiers for ``predicted_class`` and ``attributes_seen``, which are left out by default.
         ids: Identifiers of the items; 0, 1, … by default.
         keep_raw: If True, the replicated observations are kept as well; False by default.
+        shared: A mapping from modality to codes of shape `(item,)`, equal for items that share an observation of it; it
+            has precedence over what :func:`~pyro_mmvae.evaluation.dependence.repeated_observations` finds. None by
+            default.
 
     Returns:
         Draws, statistics and log likelihoods.
@@ -144,7 +157,7 @@ def posterior_predictive(
         lambda: vae.guide.sample_posterior(posterior, others=private and (lambda z: private_sites(private(z)))),
         dict(observed.values),
         dict(observed.present),
-        _Options("z", given, density, samples, seed, statistics, classifiers, ids, keep_raw),
+        _Options("z", given, density, samples, seed, statistics, classifiers, ids, keep_raw, shared),
         {name: modality_site(name) for name in vae.names},
         unknown,
     )
@@ -247,6 +260,7 @@ class _Options:
     classifiers: ClassifierLike | None
     ids: Sequence[int] | None
     keep_raw: bool
+    shared: Mapping[str, NDArray[np.int64]] | None = None
 
 
 @dataclass(frozen=True)
@@ -333,4 +347,5 @@ def _check(
         raw={n: drawn[f"{n}.raw"].reshape(-1, *observed[n].shape).cpu().numpy() for n in raw},
         observed_raw={n: observed[n].cpu().numpy() for n in raw},
         sizes_drawn=tuple(n for n in observed if n in unknown and unknown[n].has_size_factor),
+        shared=repeated_observations(observed) | dict(options.shared or {}),
     )

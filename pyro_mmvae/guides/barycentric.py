@@ -19,6 +19,7 @@ from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.draws import SubsetDraws
 from pyro_mmvae.aggregation.functional import AggregationLike, make_aggregation
+from pyro_mmvae.aggregation.mixtures import MixtureOverSubsets
 from pyro_mmvae.aggregation.values import Prior
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
@@ -27,8 +28,8 @@ from pyro_mmvae.guides.penalties import PenaltyLike
 from pyro_mmvae.guides.plate_check import PlateWatch
 from pyro_mmvae.guides.store_names import SeparatelyStored
 
-BOUNDS = ("mixture", "component")
-DENSITIES = ("mixture", "component", "joint")
+BOUNDS = ("mixture", "component", "subsets")
+DENSITIES = ("mixture", "component", "subsets", "joint")
 
 
 class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
@@ -53,7 +54,10 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
         dim: The dimension of the plate, negative, as in ``pyro.plate``; -1 by default.
         bound: The training bound: ``"mixture"``, the true density of the aggregation, by default; or ``"component"``,
             one subset drawn per item at each call, an unbiased estimate of the mean of the ELBOs of the subsets, at a
-            cost linear in the number of modalities.
+            cost linear in the number of modalities; or ``"subsets"``, which draws a subset per item under every
+            aggregation, also under one without a mixture such as ``wb`` or ``poe``: its latent then follows the
+            aggregation of that subset alone. The subsets are all non-empty ones of what is present, with the weights
+            ``subset_weights``; for a mixture over subsets it is the component bound.
         prior: The pair ``(loc, scale)`` of the latent's prior in the model, which the guide hands to the aggregation;
             by default the aggregation's own, which is N(0, I) unless it was given another.
         expert_weights_entropy: The coefficient, in nats per item and nat, of the entropy of the expert weights that is
@@ -123,7 +127,7 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
             raise ValueError(f"expert_weights_entropy must be finite and not negative, got {expert_weights_entropy!r}")
         self.encode = encode
         self.aggregation = make_aggregation(aggregation, **options)
-        self.aggregation.check_bound(bound)
+        self.subset_aggregation(bound).check_bound("component" if bound == "subsets" else bound)
         if prior is not None:
             self.aggregation.set_prior(prior)
         self.bound, self.site = bound, site
@@ -143,9 +147,11 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
 
         Args:
             experts: The unimodal posteriors; ``experts.condition_on(…)`` conditions on fewer of them.
-            density: ``"mixture"``, the whole posterior; ``"component"``, one drawn subset per item; or ``"joint"``, the
-                component of everything present. By default that of the guide's own bound.
-            members: The subset of each item, `(*batch, modality)`, for the component density; drawn by default.
+            density: ``"mixture"``, the whole posterior; ``"component"``, one drawn subset per item; ``"subsets"``, one
+                drawn subset per item under every aggregation; or ``"joint"``, the component of everything present. By
+                default that of the guide's own bound.
+            members: The subset of each item, `(*batch, modality)`, for the densities of a drawn subset; drawn by
+                default.
 
         Returns:
             A distribution of batch shape `batch` and event shape `(latent,)`.
@@ -162,13 +168,47 @@ class BarycentricGuide(Penalized, SeparatelyStored, AutoGuide):
         density = density or self.bound
         if density not in DENSITIES:
             raise ValueError(f"density must be one of {', '.join(DENSITIES)}, got {density!r}")
-        if density == "component":
-            return self.aggregation.component(experts, members)
+        if density in {"component", "subsets"}:
+            return self.subset_aggregation(density).component(experts, members)
         return self.aggregation.joint(experts) if density == "joint" else self.aggregation(experts)
 
-    def draw_members(self, experts: Experts) -> Bool[Tensor, "*batch modality"]:
-        """Draw the subset of each item that the component density uses, see :meth:`pyro_mmvae.Aggregation.draw`."""
-        return self.aggregation.draw(experts)
+    def draw_members(self, experts: Experts) -> Bool[Tensor, "*batch modality"] | None:
+        """Draw the subset of each item that the guide's bound uses, see :meth:`pyro_mmvae.Aggregation.draw`.
+
+        Args:
+            experts: The unimodal posteriors of the items.
+
+        Returns:
+            The members of each item's subset, `(*batch, modality)`; None if the bound does not draw subsets.
+        """
+        return self.subset_aggregation().draw(experts) if self.draws_subsets() else None
+
+    def draws_subsets(self, bound: str | None = None) -> bool:
+        """Return True if a bound draws a subset per item.
+
+        Args:
+            bound: One of ``BOUNDS``; the guide's own by default.
+        """
+        subsets = self.subset_aggregation(bound).subsets
+        return (bound or self.bound) != "mixture" and not (isinstance(subsets, str) and subsets == "all")
+
+    def subset_aggregation(self, bound: str | None = None) -> Aggregation:
+        """Return the aggregation whose components a bound draws.
+
+        Args:
+            bound: One of ``BOUNDS``; the guide's own by default.
+
+        Returns:
+            With the bound ``"subsets"``, an aggregation of one component as the rule of a mixture over all subsets,
+            which shares its parameters; otherwise the aggregation of the guide.
+        """
+        own = self.aggregation
+        has_family = own.subsets is not None and not (isinstance(own.subsets, str) and own.subsets == "all")
+        if (bound or self.bound) != "subsets" or has_family:
+            return own
+        if isinstance(own, MixtureOverSubsets):  # a rule that was registered for everything present
+            return own.with_subsets("powerset")
+        return MixtureOverSubsets(own, subset_weights=own.subset_weights)
 
     def expert_weights(self, experts: Experts) -> Tensor | None:
         """Return λ of some experts, `(modality,)` or `(*batch, modality)`; None if all are 1."""

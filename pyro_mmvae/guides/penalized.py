@@ -113,7 +113,7 @@ class Penalized:
     def _posterior_with_draws(self, experts: Experts) -> tuple[TorchDistribution, SubsetDraws | None]:
         """Return the posterior, with the drawn subsets if penalties need them."""
         guide = cast("BarycentricGuide", self)
-        if guide.bound != "component" or not self.is_penalized:
+        if not (self.is_penalized and guide.draws_subsets()):
             return guide.posterior(experts), None
-        draws = guide.aggregation.draws(experts)
+        draws = guide.subset_aggregation().draws(experts)
         return draws.posterior(), draws

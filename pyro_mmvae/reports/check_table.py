@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import arviz
 import numpy as np
 
+from pyro_mmvae.reports.ecdf import pit_p_value, sbc_summary
 from pyro_mmvae.run_files import split_key
 
 _SHOWN_FIRST = 2  # the number of statistics per modality in a table, unless all are asked for
 _TABLE_COLUMNS = 6  # the largest number of statistics side by side in a table
+_LOCAL_ALPHA = 0.05  # the p-value of the local test below which an item counts as rejected
 
 
 def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_statistic: bool = False) -> str:
@@ -23,8 +24,7 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     Args:
         file: The netCDF file of a check.
         level: The nominal level of the interval, one of those in the file; 0.9 by default.
-        alpha: The p-value of the Kolmogorov–Smirnov test of uniform PIT values below which a statistic gets a star;
-            0.01 by default.
+        alpha: The p-value of the test of uniform PIT values below which a statistic gets a star; 0.01 by default.
         every_statistic: If True, all statistics are shown, six side by side; False by default.
 
     Returns:
@@ -37,14 +37,14 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     for key in (str(key) for key in constants["statistic"].values):
         row = constants.sel(statistic=key)
         name, label = split_key(key, modality_names(data))
-        p_value = float(row["ks_p_value"])
-        star = "" if bool(row["in_sample"]) else "*" if p_value < alpha else "°" if math.isnan(p_value) else " "
+        p_value = pit_p_value(data, key)
+        star = "" if bool(row["in_sample"]) else "°" if p_value is None else "*" if p_value < alpha else " "
         row_name = f"{name} (given)" if bool(row["in_sample"]) else name
         cells.setdefault(row_name, {})[label] = f"{float(row['coverage'].sel(level=level)):.2f}{star}"
     every = {label for row in cells.values() for label in row}
     shown = {label for row in cells.values() for label in (row if every_statistic else list(row)[:_SHOWN_FIRST])}
     more = f"; {len(shown)} of {len(every)} statistics, --all shows the others" if len(shown) < len(every) else ""
-    error = math.sqrt(level * (1 - level) / int(attributes["items"]))
+    error = float(constants["coverage_error"].sel(level=level).max())  # the largest, of items that share most
     lines = [
         f"given {attributes['given'] or 'nothing'}: {attributes['protocol']}, {attributes['items']} items, seed "
         f"{attributes['seed']}",
@@ -52,26 +52,37 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
         *_blocks(cells, list(dict.fromkeys(label for row in cells.values() for label in row if label in shown))),
     ]
     if any("*" in cell for row in cells.values() for cell in row.values()):
-        lines.append(f"* PIT values not uniform, Kolmogorov-Smirnov p < {alpha:g}: miscalibrated")
+        lines.append(f"* PIT values not uniform, p < {alpha:g} of the exact test of their ECDF: miscalibrated")
     if any("°" in cell for row in cells.values() for cell in row.values()):
         lines.append("° determined by what the draws are conditioned on, such as a size factor: not judged")
     lines += _noisier(data)
     if any("given" in name for name in cells):
         lines.append("(given): in-sample, conservative by construction and not judged")
-    if not bool(constants["in_sample"].all()):
+    lines += _dependence(data)
+    lines += [sbc_summary(data, prefix) for prefix in ("sbc", "posterior_sbc") if f"{prefix}_rank" in constants]
+    if "lc2st_p_value" in constants:
+        share = float((constants["lc2st_p_value"].values <= _LOCAL_ALPHA).mean())
         lines.append(
-            "Kolmogorov-Smirnov p-values assume independent items: tuples that share observations, such as those of "
-            "polymnist-mini, are not, and get p-values that are too small"
-        )
-    if "sbc_note" in attributes or "sbc_protocol" in attributes:
-        quantities = constants.sizes["quantity"]
-        # The least of Holm's corrected p-values is that of Bonferroni.
-        worst = min(1.0, quantities * float(constants["sbc_p_value"].min()))
-        lines.append(
-            f"{attributes['sbc_protocol']}: least chi-square p of {quantities}, corrected for their number (Holm): "
-            f"{worst:.2g}"
+            f"{attributes['lc2st_protocol']}: p = {float(attributes['lc2st_overall_p_value']):.2g} for all items, "
+            f"{share:.0%} of them below {_LOCAL_ALPHA:g}"
         )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _dependence(data: Any) -> list[str]:
+    """Return a line about items that share observations, if there are any."""
+    constants = data.constant_data
+    if "independent" not in constants or bool(constants["in_sample"].all()):
+        return []
+    judged = ~constants["in_sample"].values
+    kept, all_items = constants["independent"].values[judged].sum(-1), constants["n"].values[judged]
+    if (kept == all_items).all():
+        return []
+    least = int(kept.argmin())
+    return [
+        f"items share observations, such as one digit image: the test of PIT values takes {kept[least]} of "
+        f"{all_items[least]} that share none"
+    ]
 
 
 def modality_names(data: Any) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,16 +14,23 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy import stats
 
 from pyro_mmvae.reports.check_table import modality_names
+from pyro_mmvae.reports.ecdf import (
+    CELL,
+    COLUMNS,
+    LEVEL,
+    draw_ecdf_difference,
+    independent_values,
+    pit_p_value,
+    sbc_figure,
+)
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.styles import OKABE_ITO, styled
 from pyro_mmvae.reports.texts import break_lines
 from pyro_mmvae.run_files import RunFiles, split_key
 
-_MAX_STATISTICS = 6  # the largest number of statistics per modality in a picture
-_CELL = (2.7, 2.1)  # the width and height of a panel in inches
+_MAX_STATISTICS = COLUMNS  # the largest number of statistics per modality in a picture
 _MAX_TICKS = 25  # the largest number of classes that are named below a panel
 _NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
@@ -43,8 +49,8 @@ def draw_ppc(
 
     Returns:
         The files drawn: for each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
-        (:func:`arviz.plot_bpv`), ``NAME-pit.png`` and, if there is simulation-based calibration, ``NAME-sbc.png``. At
-        most six statistics per modality are drawn; the title says if there are more.
+        (:func:`arviz.plot_bpv`), ``NAME-pit.png`` and, if there is calibration by simulation, ``NAME-sbc.png`` and
+        ``NAME-posterior-sbc.png``. At most six statistics per modality are drawn; the title says if there are more.
 
     Raises:
         FileNotFoundError: If there is no check.
@@ -61,8 +67,10 @@ def draw_ppc(
             data = arviz.from_netcdf(str(file))
         for suffix, (draw, title) in _GRIDS.items():
             drawn += save_pictures(_grid(data, draw, title), where / f"{file.stem}{suffix}", formats, dpi)
-        if "sbc_rank" in data.constant_data:
-            drawn += save_pictures(_sbc(data), where / f"{file.stem}-sbc", formats, dpi)
+        for prefix in ("sbc", "posterior_sbc"):
+            if f"{prefix}_rank" in data.constant_data:
+                name = f"{file.stem}-{prefix.replace('_', '-')}"
+                drawn += save_pictures(sbc_figure(data, prefix), where / name, formats, dpi)
     return drawn
 
 
@@ -73,7 +81,7 @@ def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figu
     for key in keys:
         rows.setdefault(split_key(key, modality_names(data))[0], []).append(key)
     columns = min(_MAX_STATISTICS, max(map(len, rows.values())))
-    figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * len(rows) + 0.8), layout="constrained")
+    figure = Figure(figsize=(CELL[0] * columns, CELL[1] * len(rows) + 0.8), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for row, statistics in zip(axes, rows.values(), strict=True):
         for axis, key in zip(row, [*statistics, *[""] * columns][:columns], strict=True):
@@ -102,9 +110,10 @@ def _title(data: Any, key: str) -> str:
     p_value = f"p = {value:.2f}" if value > 0 else f"p < {smallest:.2g}"
     if bool(row["in_sample"]):
         return f"{key}\n{p_value}; in-sample: conservative, not judged"
-    if math.isnan(float(row["ks_p_value"])):
+    uniform = pit_p_value(data, key)
+    if uniform is None:
         return f"{key}\n{p_value}; determined by the conditioning, not judged"
-    return f"{key}\n{p_value}, KS p = {float(row['ks_p_value']):.2g}; not given"
+    return f"{key}\n{p_value}, PIT p = {uniform:.2g}; not given"
 
 
 def _pair(data: Any, key: str) -> Any:
@@ -198,55 +207,16 @@ def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
 
 
 def _draw_pit(data: Any, key: str, axis: Axes) -> None:
-    """Draw the histogram of the PIT values."""
-    row = data.constant_data.sel(statistic=key)
-    values = row["pit"].values
-    values = values[np.isfinite(values)]
-    bins = int(np.clip(len(values) // 10, 5, 20))
-    _histogram(axis, values, bins, (0.0, 1.0), "0.7" if bool(row["in_sample"]) else OKABE_ITO[0])
+    """Draw the ECDF of the PIT values of items that do not share observations, minus the diagonal."""
+    in_sample = bool(data.constant_data["in_sample"].sel(statistic=key))
+    draw_ecdf_difference(axis, independent_values(data, key), color="0.5" if in_sample else OKABE_ITO[0])
 
 
 _GRIDS = {
     "": (_draw_ppc, "Statistics of observed items (black) and of replicated ones (blue: a draw, orange: all)"),
     "-bpv": (_draw_bpv, "Mean over items of each statistic, replicated (line) and observed (dot)"),
-    "-pit": (_draw_pit, "PIT of single items, 95 % of the bars of a uniform histogram lie in the grey band"),
+    "-pit": (
+        _draw_pit,
+        f"ECDF of PIT values minus the diagonal;\na uniform one lies in the grey band with {LEVEL:.0%}",
+    ),
 }
-
-
-def _sbc(data: Any) -> Figure:
-    """Draw the histograms of the ranks of simulation-based calibration."""
-    constants, attributes = data.constant_data, data.attrs
-    names = [str(name) for name in constants["quantity"].values]
-    drawn_names: Sequence[str] = names if len(names) <= 24 else [*names[:23], names[-1]]
-    columns = min(_MAX_STATISTICS, len(drawn_names))
-    height = -(-len(drawn_names) // columns)
-    figure = Figure(figsize=(_CELL[0] * columns, _CELL[1] * height + 1.0), layout="constrained")
-    axes = figure.subplots(height, columns, squeeze=False).ravel()
-    draws = int(attributes["sbc_draws"])
-    max_bins = min(20, int(attributes["sbc_simulations"]) // 5)
-    bins = max(b for b in range(1, max_bins + 1) if (draws + 1) % b == 0)  # the bins of the chi-square test
-    for axis, name in zip(axes, drawn_names, strict=False):
-        column = constants.sel(quantity=name)
-        _histogram(axis, column["sbc_rank"].values, bins, (0.0, draws + 1.0), OKABE_ITO[0])
-        axis.set_title(f"{name}: chi-square p = {float(column['sbc_p_value']):.2g}", fontsize=7)
-        axis.tick_params(labelsize=6)
-    for axis in axes[len(drawn_names) :]:
-        axis.axis("off")
-    given = f"given {attributes['sbc_given']}" if attributes["sbc_given"] else "given nothing"
-    how, _, note = str(attributes["sbc_protocol"]).partition("; ")
-    few = f"; {len(drawn_names)} of {len(names)} quantities" if len(drawn_names) < len(names) else ""
-    title = f"Ranks of the true latent {given}\n{how}, {attributes['sbc_simulations']} simulations, seed "
-    half = note.find(":") + 1
-    note = f"\n{note[:half]}\n{note[half:].strip()}" if note else ""
-    single = "; p-values of single panels, not corrected for their number"
-    figure.suptitle(f"{title}{attributes['sbc_seed']}{few}{single}{note}", fontsize=8)
-    return figure
-
-
-def _histogram(axis: Axes, values: NDArray[Any], bins: int, span: tuple[float, float], color: str) -> None:
-    """Draw a histogram with the band that holds 95 % of the bars of a uniform one."""
-    low, high = stats.binom.ppf([0.025, 0.975], len(values), 1 / bins)
-    axis.axhspan(float(low), float(high), color="0.3", alpha=0.18, lw=0, zorder=3)
-    axis.axhline(len(values) / bins, color="0.3", lw=0.8, zorder=3)
-    axis.hist(values, bins=bins, range=span, color=color, edgecolor="white", linewidth=0.4, zorder=2, alpha=0.85)
-    axis.set(xlim=span, yticks=[])

@@ -4,6 +4,7 @@ from pyro_mmvae.files import write_text as write_text
 from pyro_mmvae.run_files import CHECKPOINTS as CHECKPOINTS
 from pyro_mmvae.run_files import RunFiles as RunFiles
 from pyro_mmvae.run_files import read_metrics as read_metrics
+from pyro_mmvae.runs.config import adapt_recipe as adapt_recipe
 from pyro_mmvae.runs.config import dump_config as dump_config
 from pyro_mmvae.runs.config import make_config as make_config
 from pyro_mmvae.runs.creation import NewRun as NewRun

@@ -11,10 +11,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pyro_mmvae._bounded import TextError, load_yaml, read_text, refuse_links
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.model_settings import ModelConfig
-from pyro_mmvae.runs.recipes import AUTO, RECIPES, choose_recipe
+from pyro_mmvae.runs.recipes import AUTO, PLAIN, RECIPES, choose_recipe
 from pyro_mmvae.runs.setting_values import Section, frozen
 from pyro_mmvae.runs.train_settings import TrainConfig
 
@@ -70,7 +71,7 @@ class Config(Section):
     recipe: str = Field(
         "plain",
         description="Recipe whose settings replace the defaults: its name, or auto for that of the aggregation, which "
-        "commands and fit take unless it is set.",
+        "commands and fit take unless it is set; auto is plain if other settings do not suit the recipe.",
     )
 
 
@@ -140,9 +141,48 @@ def _recipe_of(tree: Mapping[str, Any]) -> str:
     if isinstance(aggregation, Mapping):
         aggregation = aggregation.get("name")
     try:
-        return choose_recipe(str(tree.get("recipe", AUTO)), str(aggregation))
+        return choose_recipe(str(tree.get("recipe", AUTO)), str(aggregation), _flat(tree))
     except ValueError as error:
         raise ConfigError(f"recipe: {error}") from None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the settings of a tree of sections by dotted key; a named part without options is its name."""
+    result: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and name not in _NAMED:
+            result |= _flat(value, f"{name}.")
+        else:
+            result[name] = value.get("name") if isinstance(value, Mapping) and len(value) == 1 else value
+    return result
+
+
+def adapt_recipe(config: Config, data: MultimodalDataset) -> Config:
+    """Return a configuration without its recipe if the data do not suit it.
+
+    Recipes compare modalities, of which there must be two, and draw together what these share, which the effects of
+    covariates must not be a part of.
+
+    Args:
+        config: The configuration of a run.
+        data: The data to train on.
+    """
+    suits = len(data.names) > 1 and not data.covariate_names
+    return config if suits or config.recipe == PLAIN else without_recipe(config)
+
+
+def without_recipe(config: Config) -> Config:
+    """Return a configuration whose settings by its recipe have their defaults; those that were changed stay.
+
+    Args:
+        config: The configuration, whose recipe becomes ``plain``.
+    """
+    settings = RECIPES.lookup(config.recipe).settings
+    tree, default = _flat(config.model_dump(mode="json")), _flat(Config().model_dump(mode="json"))
+    by_recipe = _flat(Config.model_validate(_override({}, settings)).model_dump(mode="json"))
+    plain = {key: default[key] for key in settings if tree[key] == by_recipe[key]}
+    return Config.model_validate(_override(config.model_dump(mode="json"), {**plain, "recipe": PLAIN}))
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:

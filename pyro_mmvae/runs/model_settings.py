@@ -13,6 +13,7 @@ from pyro_mmvae.modality_spec import ModalitySpec, ScaleSetting
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.runs.setting_values import Section, frozen, with_numbers
 from pyro_mmvae.vae.priors import STANDARD, make_prior
+from pyro_mmvae.vae.private_latents import auxiliary_scale
 
 
 @dataclass(frozen=True)
@@ -51,22 +52,24 @@ class ModelConfig(Section):
     aggregation: str | AggregationConfig = Field(
         "wb", description="Aggregation of the experts: its name, or a mapping with name and options."
     )
-    bound: Literal["mixture", "component"] = Field(
-        "component", description="Training bound: the ELBO of the whole mixture, or of one component drawn per item."
+    bound: Literal["mixture", "component", "subsets"] = Field(
+        "component",
+        description="Training bound: the ELBO of the whole mixture, of one component drawn per item, or of one subset "
+        "drawn per item under every aggregation.",
     )
     latent_size: int = Field(32, ge=1, description="Number of latent dimensions that the modalities share.")
     private_size: int = Field(
         0, ge=0, description="Number of latent dimensions that each modality alone has, in addition to the shared ones."
     )
-    private_auxiliary: Literal["learned", "prior"] = Field(
+    private_auxiliary: str = Field(
         "learned",
-        description="Distribution of private latents that training does not infer: Gaussian with a learned scale, or "
-        "the prior.",
+        description="Distribution of private latents that training does not infer: learned, a Gaussian with a learned "
+        "scale; learned:SCALE, such as learned:1, to start from another scale than 0.1; or prior.",
     )
     private_subsets: Literal["auto", "drawn", "all"] = Field(
         "auto",
         description="Modalities whose private latents training infers: a drawn subset of each item's, or all of them; "
-        "auto draws in the component bound of a mixture only.",
+        "auto draws with a bound that draws subsets.",
     )
     private_encoder: Literal["own", "with_z"] = Field(
         "own", description="Inputs of the posterior of a private latent: its own modality, or also the shared latent."
@@ -127,6 +130,15 @@ class ModelConfig(Section):
         except ValueError as error:
             message = str(error).removeprefix("subset_weights ").replace(" or a function", "")
             raise ValueError(message) from None
+        return value
+
+    @field_validator("private_auxiliary")
+    @classmethod
+    def _check_private_auxiliary(cls, value: str) -> str:
+        try:
+            auxiliary_scale(value)
+        except ValueError as error:
+            raise ValueError(str(error).removeprefix("private_auxiliary ")) from None
         return value
 
     @field_validator("aggregation", mode="before")

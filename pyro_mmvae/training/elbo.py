@@ -226,7 +226,8 @@ def evaluate_elbo(
         batch_size: The number of items that are evaluated at once, 500 by default; the result depends on it only by
             rounding and by which draws belong to which items.
         seed: The seed of the draws, 0 by default.
-        density: The density of the guide, ``mixture`` or ``component``; by default the mixture if it can be evaluated.
+        density: The density of the guide, ``mixture``, ``component`` or ``subsets``; by default the mixture if it can
+            be evaluated.
 
     Returns:
         The estimate, a dictionary.

@@ -54,7 +54,7 @@ class Session(SessionFiles):
         callbacks: Sequence[Callback],
         splits: Mapping[str, MultimodalDataset] | None = None,
     ) -> None:
-        self.config, self.progress = config, progress
+        self.progress = progress
         self.files, self.writer = RunFiles(path), RunWriter(path, process_rank())
         self.device = resolve_device(config.train.device)
         self.precision = resolve_precision(config.train.precision, self.device)
@@ -62,6 +62,7 @@ class Session(SessionFiles):
         # Data that are passed again may have other types or an other order of features, and are matched by name.
         self.checksums = {} if config.data.name == runs.UNKEPT_DATA else value_checksums(given)
         self.data, self.val = (given[name].to(self.device) for name in ("train", "val"))
+        self.config = config = runs.adapt_recipe(config, self.data)
         self.shapes = {name: list(value.shape[1:]) for name, value in self.data.modalities.items()}
         self.modality_specs = complete_specs(self.data, runs.resolve_modalities(config, infer_specs(self.data)))
         self.best: float | None = None
@@ -192,8 +193,9 @@ class Session(SessionFiles):
 
     def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
         """Return the validation figure that chooses the best checkpoint, which ``val`` is unless another is set."""
-        if self.config.train.select == "component" and val["density"] != "component":
-            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density="component")
+        density = "subsets" if self.config.model.bound == "subsets" else "component"
+        if self.config.train.select == "component" and val["density"] != density:
+            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density=density)
         return val
 
     def _record(

@@ -23,6 +23,7 @@ from pyro_mmvae.vae.private_latents import (
     PosteriorsGiven,
     PrivateLatents,
     UniformSubsets,
+    auxiliary_scale,
     check_private_options,
     private_sites,
 )
@@ -47,9 +48,9 @@ class MultimodalGuide(BarycentricGuide):
         learned_prior: The prior that the model learns in place of these two, if it does.
         private_sizes: Modality name to the size of its private latent, for modalities that have one; none by default.
         private_auxiliary: The distribution of private latents outside the subset in training: ``"learned"``, the
-            default, or ``"prior"``.
+            default, ``"learned:SCALE"`` or ``"prior"``.
         private_subsets: ``"drawn"``; ``"all"``, so that every private latent is inferred; or ``"auto"``, the default,
-            for ``"drawn"`` in the component bound of a mixture and ``"all"`` elsewhere.
+            for ``"drawn"`` with a bound that draws subsets, and ``"all"`` elsewhere.
         private_encoder: ``"own"``, the default, or ``"with_z"`` for :math:`q(u_m \mid x_m, z)`.
         routing: The encoders that the gradient of a decoder reaches through the shared latent in training: ``"all"``,
             the default, or ``"leave_one_out"``, all but that of its own modality.
@@ -84,14 +85,15 @@ class MultimodalGuide(BarycentricGuide):
         self.routing = routing
         self._untrained = {name for name, weight in reconstruction_weights.items() if weight == 0}
         if private_subsets == "auto":
-            private_subsets = "drawn" if self.bound == "component" and not self._has_one_subset else "all"
+            private_subsets = "drawn" if self.draws_subsets() else "all"
         self.private_subsets = private_subsets
-        uses_auxiliary = private_auxiliary == "learned" and private_subsets == "drawn"
+        scale = auxiliary_scale(private_auxiliary) if private_subsets == "drawn" else None
         self.private_latents = PrivateLatents(
             self.names,
             private_sizes or {},
             encode.latent_size,
-            auxiliary=tuple(name for name in self.names if uses_auxiliary and name not in self._untrained),
+            auxiliary=() if scale is None else tuple(name for name in self.names if name not in self._untrained),
+            auxiliary_scale=scale or 1.0,
             with_z=private_encoder == "with_z",
         )
 
@@ -117,8 +119,9 @@ class MultimodalGuide(BarycentricGuide):
 
         Args:
             experts: The unimodal posteriors of the items.
-            density: ``"mixture"``, ``"component"`` or ``"joint"``; by default that of the guide's own bound.
-            members: The subset of each item for the component density; drawn by default.
+            density: ``"mixture"``, ``"component"``, ``"subsets"`` or ``"joint"``; by default that of the guide's own
+                bound.
+            members: The subset of each item for the densities of a drawn subset; drawn by default.
         """
         return self._with_prior(super().posterior(experts, density, members), experts)
 
@@ -171,7 +174,7 @@ class MultimodalGuide(BarycentricGuide):
                 batch, generated or not, but draws private latents for generation and not for training.
             weighted: If True, β applies, and private latents are drawn for training; in training mode the penalties
                 apply too.
-            bound: ``"mixture"`` or ``"component"``; by default the guide's own.
+            bound: ``"mixture"``, ``"component"`` or ``"subsets"``; by default the guide's own.
 
         Returns:
             z, `(…, item, latent)`.
@@ -181,10 +184,10 @@ class MultimodalGuide(BarycentricGuide):
         """
         experts, private = self._encode(batch, num_items)
         training = weighted and not generate
-        # Private latents, penalties and routing need to know what was drawn; a rule without a mixture has one subset.
+        # Private latents, penalties and routing need to know what was drawn.
         follows = bool(private) and self.private_subsets == "drawn"
         has_draws = follows or (weighted and (self.is_penalized or self.routing != "all"))
-        draws = self.aggregation.draws(experts) if has_draws and (bound or self.bound) == "component" else None
+        draws = self.subset_aggregation(bound).draws(experts) if has_draws and self.draws_subsets(bound) else None
         posterior = self.posterior(experts, bound) if draws is None else self._with_prior(draws.posterior(), experts)
         sites = {name: expert for name, expert in private.items() if not (weighted and name in self._untrained)}
 
@@ -221,17 +224,12 @@ class MultimodalGuide(BarycentricGuide):
             members = weighted_mask(experts, self.expert_weights(experts)) if members is None else members
             attach_cuts(z, self.names, self.aggregation, experts, members)
 
-    @property
-    def _has_one_subset(self) -> bool:
-        subsets = self.aggregation.subsets
-        return isinstance(subsets, str) and subsets == "all"
-
     def _seen(
         self, experts: Experts, draws: SubsetDraws | None, batch_shape: torch.Size, *, training: bool
     ) -> Bool[Tensor, "*#batch modality"]:
         """Return the modalities whose private latents are inferred."""
         if self.private_subsets == "all":
             return experts.mask
-        if draws is not None and not self._has_one_subset:
+        if draws is not None:
             return draws.members(batch_shape)
         return UniformSubsets(experts.mask).members(batch_shape) if training else experts.mask

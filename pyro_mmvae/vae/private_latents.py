@@ -18,13 +18,14 @@ from pyro_mmvae.networks.head import SCALE_FLOOR
 from pyro_mmvae.vae.encoders_decoders import PrivateExpert, prior_if_absent
 from pyro_mmvae.vae.names import NamedModules, private_site
 
-PRIVATE_AUXILIARY = ("learned", "prior")
+PRIVATE_AUXILIARY = ("learned", "learned:SCALE", "prior")
 PRIVATE_SUBSETS = ("auto", "drawn", "all")
 PRIVATE_ENCODERS = ("own", "with_z")
 
 INITIAL_AUXILIARY_SCALE = 0.1
-"""The scale s of an auxiliary prior before training. At the scale 1 of the prior the decoder would learn at first to
-ignore private latents, as it does without auxiliary priors; near 0, uninformed draws are told apart from the start."""
+"""The scale s of an auxiliary prior before training, unless another one is given. At the scale 1 of the prior the
+decoder would learn at first to ignore private latents, as it does without auxiliary priors; near 0, uninformed draws
+are told apart from the start. With a contrastive penalty the shared latent learns soon enough, and 1 is better."""
 
 _MAX_CHANGE = 10.0  # of a log scale; keeps the exponential finite when training diverges
 
@@ -45,6 +46,7 @@ class PrivateLatents(nn.Module):
         sizes: Modality name to the size of its private latent, for modalities that have one.
         latent_size: Number of dimensions of the shared latent.
         auxiliary: Names of the modalities whose auxiliary prior is learned; that of the others is the prior itself.
+        auxiliary_scale: The scale s of learned auxiliary priors before training, 0.1 by default.
         with_z: If True, the posterior depends on the shared latent too. False by default.
     """
 
@@ -55,11 +57,14 @@ class PrivateLatents(nn.Module):
         latent_size: int,
         *,
         auxiliary: tuple[str, ...] = (),
+        auxiliary_scale: float = INITIAL_AUXILIARY_SCALE,
         with_z: bool = False,
     ) -> None:
         super().__init__()
         self.names, self.with_z = names, with_z
-        self.auxiliary = NamedModules({name: AuxiliaryPrior(sizes[name]) for name in sizes if name in auxiliary})
+        self.auxiliary = NamedModules(
+            {name: AuxiliaryPrior(sizes[name], auxiliary_scale) for name in sizes if name in auxiliary}
+        )
         self.heads = NamedModules({name: PrivateHead(size, latent_size) for name, size in sizes.items() if with_z})
 
     def posteriors(
@@ -108,11 +113,12 @@ class AuxiliaryPrior(nn.Module):
 
     Args:
         size: Number of dimensions of the private latent.
+        scale: The scale of each dimension before training, 0.1 by default.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, scale: float = INITIAL_AUXILIARY_SCALE) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.full((size,), math.log(INITIAL_AUXILIARY_SCALE)))
+        self.log_scale = nn.Parameter(torch.full((size,), math.log(scale)))
 
     def forward(self) -> Float[Tensor, " private"]:
         """Return the scale s of each dimension."""
@@ -168,20 +174,48 @@ def check_private_options(auxiliary: str, subsets: str, encoder: str) -> None:
     """Check the options of private latents.
 
     Args:
-        auxiliary: What draws private latents that are not inferred, one of ``PRIVATE_AUXILIARY``.
+        auxiliary: What draws private latents that are not inferred, one of ``PRIVATE_AUXILIARY``, with a number for
+            SCALE.
         subsets: The subsets whose private latents are inferred, one of ``PRIVATE_SUBSETS``.
         encoder: The inputs of their posteriors, one of ``PRIVATE_ENCODERS``.
 
     Raises:
         ValueError: If an option is not one of these.
     """
+    auxiliary_scale(auxiliary)
     for option, value, choices in (
-        ("private_auxiliary", auxiliary, PRIVATE_AUXILIARY),
         ("private_subsets", subsets, PRIVATE_SUBSETS),
         ("private_encoder", encoder, PRIVATE_ENCODERS),
     ):
         if value not in choices:
             raise ValueError(f"{option} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def auxiliary_scale(auxiliary: str) -> float | None:
+    """Return the scale of auxiliary priors before training; None if they are the prior itself.
+
+    Args:
+        auxiliary: ``"learned"``, ``"learned:SCALE"`` with a positive number, or ``"prior"``.
+
+    Raises:
+        ValueError: If it is none of these.
+
+    Example:
+        >>> auxiliary_scale("learned:0.5")
+        0.5
+    """
+    if auxiliary in {"learned", "prior"}:
+        return INITIAL_AUXILIARY_SCALE if auxiliary == "learned" else None
+    name, _, number = str(auxiliary).partition(":")
+    try:
+        scale = float(number)
+    except ValueError:
+        scale = math.nan
+    if name != "learned" or not 0 < scale < math.inf:
+        raise ValueError(
+            f"private_auxiliary must be one of {', '.join(PRIVATE_AUXILIARY)} with a positive number, got {auxiliary!r}"
+        )
+    return scale
 
 
 def private_sites(posteriors: Posteriors) -> Posteriors:

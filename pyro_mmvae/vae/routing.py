@@ -63,7 +63,7 @@ def check_routing(
             "experts with independent dimensions, since the barycenter of full covariances does not have one term per "
             "modality, got kind 'full'"
         )
-    elif bound != "component" and aggregation.subsets != "all":
+    elif bound == "mixture" and aggregation.subsets != "all":
         reason = (
             f"bound='component' for a mixture, where the subset of a draw is known, got bound={bound!r} for "
             f"{aggregation.name!r}"

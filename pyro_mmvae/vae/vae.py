@@ -31,7 +31,7 @@ from pyro_mmvae.vae.routing import Routing, check_routing
 
 
 class MultimodalVAE(nn.Module):
-    """A multimodal variational autoencoder: a Pyro model and a Pyro guide, with the defaults of the command line.
+    """A multimodal variational autoencoder: a Pyro model and a Pyro guide, with the defaults of the recipe ``plain``.
 
     ``elbo = Trace_ELBO()(vae.model, vae.guide)`` is a module that any torch optimiser trains;
     ``SVI(vae.model, vae.guide, pyro.optim.Adam(…), Trace_ELBO())`` works as well. Both are called with a batch: a
@@ -45,7 +45,7 @@ class MultimodalVAE(nn.Module):
         aggregation: The aggregation: a name, one of :func:`pyro_mmvae.aggregations`, "wb" by default; a mapping with a
             name and options; an :class:`~pyro_mmvae.Aggregation`, which is a submodule of the guide; or any module or
             callable from experts to a distribution.
-        bound: Training bound, ``"mixture"`` or ``"component"``, the default; see
+        bound: Training bound, ``"mixture"``, ``"component"``, the default, or ``"subsets"``; see
             :class:`~pyro_mmvae.BarycentricGuide`.
         beta: Weight of the KL term in training, positive, 1 by default. Unless this and the reconstruction weights are
             1, the training loss is an objective and not a bound on the evidence.
@@ -63,11 +63,11 @@ class MultimodalVAE(nn.Module):
         expert_weights_entropy: The coefficient of the entropy of the expert weights, see
             :class:`~pyro_mmvae.BarycentricGuide`; 0 by default.
         private_auxiliary: The distribution, in training, of private latents that are not inferred: ``"learned"``, the
-            default, for N(0, s²) with a learned s per dimension; or ``"prior"``, for N(0, I), from which generation
-            draws in either case.
+            default, for N(0, s²) with a learned s per dimension that starts at 0.1; ``"learned:SCALE"`` for another
+            start; or ``"prior"``, for N(0, I), from which generation draws in any case.
         private_subsets: The modalities whose private latents training infers: ``"drawn"``, for a drawn subset per item,
-            with any aggregation; ``"all"``; or ``"auto"``, the default, for ``"drawn"`` in the component bound of a
-            mixture over subsets and ``"all"`` elsewhere.
+            with any aggregation; ``"all"``; or ``"auto"``, the default, for ``"drawn"`` with a bound that draws
+            subsets, as the component bound of a mixture, and ``"all"`` elsewhere.
         private_encoder: The posterior of a private latent: ``"own"``, the default, given its modality; or
             ``"with_z"``, given its modality and z.
         penalties: The penalties that are added to the loss in training, each a name, one of

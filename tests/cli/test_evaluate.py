@@ -171,16 +171,28 @@ def test_ppc_given_raw_and_sbc_are_stored(
     monkeypatch.setattr(pictures, "_GRIDS", {"-pit": pictures._GRIDS["-pit"]})
     run = train(toy_config(train__epochs=0), elsewhere / "run", progress=False).path
     words = ["ppc", str(run), "--quiet", "--num-samples", "9", "--items", "10", "--statistics", "mean", "--raw"]
-    result = CliRunner().invoke(main, [*words, "--given", "m2,m0", "--sbc", "--simulations", "100"])
+    result = CliRunner().invoke(
+        main, [*words, "--given", "m2,m0", "--sbc", "--posterior-sbc", "--lc2st", "--simulations", "60"]
+    )
     assert result.exit_code == 0, result.output
     assert [file.name for file in (run / "evaluation").glob("*.nc")] == ["ppc.nc"]
     data = read_inference_data(run / "evaluation" / "ppc.nc")
     assert data.attrs["given"] == "m0,m2"
     assert data.posterior_predictive["m1.raw"].shape == (1, 9, 10, 3, 8, 8)
     assert set(data.observed_data) == {f"m{m}.{k}" for m in range(3) for k in ("mean", "raw")}
-    assert data.constant_data["sbc_rank"].sizes["simulation"] == 100
+    assert data.constant_data["sbc_rank"].sizes["simulation"] == 60
+    assert data.constant_data["posterior_sbc_rank"].sizes["posterior_simulation"] == 10
+    assert data.constant_data["lc2st_p_value"].dims == ("item",)
     assert "the encoder never saw" in result.output
-    assert (run / "plots" / "ppc-sbc.png").exists()
+    assert "posterior SBC around m0, m2, " in result.output
+    assert "L-C2ST, kernel classifier of 60 simulations" in result.output
+    with (run / "evaluation" / "ppc.csv").open(newline="") as file:
+        metrics = {row["metric"] for row in csv.DictReader(file)}
+    assert {"sbc_overall_p_value", "posterior_sbc_overall_p_value", "lc2st_p_value", "ppc_pit_p_value"} <= metrics
+    assert all((run / "plots" / f"ppc-{name}.png").exists() for name in ("sbc", "posterior-sbc"))
+    useless = CliRunner().invoke(main, [*words, "--given", "all", "--posterior-sbc"])
+    assert (useless.exit_code, useless.stderr.count("\n")) == (2, 1)
+    assert "--posterior-sbc must have a --given that names some modalities and leaves others" in useless.stderr
     wrong = CliRunner().invoke(main, ["ppc", str(run), "--quiet", "--given", "m0,m9"])
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
     assert "--given must name modalities of the run (m0, m1, m2), got 'm9'" in wrong.stderr

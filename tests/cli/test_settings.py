@@ -51,7 +51,7 @@ def test_settings_without_section_prints_key_default_type_and_meaning() -> None:
     lines = invoke("settings").splitlines()
     index = lines.index("train.lr = 0.003  (a number above 0)")
     assert lines[index + 1] == "    Learning rate after the warm-up."
-    assert "model.bound = component  (mixture or component)" in lines
+    assert "model.bound = component  (mixture, component or subsets)" in lines
     assert "train.threads = null  (an integer, auto or null)" in lines
 
 

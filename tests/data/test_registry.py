@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +16,7 @@ from pyro_mmvae.data import (
     register_data,
     register_format,
     registry,
+    shared_observations,
 )
 
 SHARED = "missing_rate, missing_by_label, missing_seed, missing_splits, allow_empty"
@@ -125,3 +127,13 @@ def test_resolve_options_makes_paths_absolute(calls: object, tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)
     assert registry.resolve_options("rooted", {"root": "a/b"})["root"] == str(tmp_path / "a" / "b")
     assert registry.resolve_options("rooted")["root"] is None
+
+
+@pytest.mark.usefixtures("calls")
+def test_register_data_sources_tell_which_items_share_observations() -> None:
+    @register_data("paired", sources=lambda data: {"m0": np.arange(len(data)) // 2})
+    def load_paired(split: str, *, cache: bool = True) -> MultimodalDataset:
+        return MultimodalDataset({"m0": torch.zeros(5, 1)}, None, torch.ones(5, 1, dtype=torch.bool), "paired", split)
+
+    assert shared_observations(load_data("paired"))["m0"].tolist() == [0, 0, 1, 1, 2]
+    assert shared_observations(load_data("toy")) == {}

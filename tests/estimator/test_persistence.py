@@ -86,7 +86,7 @@ def test_save_with_a_generator_stores_the_seed_it_gave(tmp_path: Path) -> None:
     [
         (None, "must be a directory that an estimator was saved to"),
         ("{", "must be a directory that an estimator was saved to"),
-        ("[]", "must have format 1, got another one"),
+        ("[]", "must be a directory that an estimator was saved to"),
         ('{"format": 99}', "must have format 1, got another one"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pyro
@@ -27,6 +28,7 @@ from pyro_mmvae.evaluation.calibration import (
 from pyro_mmvae.evaluation.ppc import PredictiveCheck, posterior_predictive, predictive_check
 from pyro_mmvae.evaluation.sbc import simulation_calibration
 from pyro_mmvae.networks import NetworkOptions
+from pyro_mmvae.uniformity import ecdf_p_value, piet_c
 
 ITEMS, NOISE = 400, (0.5, 1.0)
 
@@ -65,32 +67,34 @@ def test_calibrate_exact_posterior_held_out_modality_is_calibrated(data: tuple[T
     for key in ("b.mean", "b.contrast"):
         row = calibrations[key]
         assert not row.in_sample
-        assert row.ks_p_value is not None
-        assert row.ks_p_value > 0.02
+        assert row.pit_p_value is not None
+        assert row.pit_p_value > 0.02
         assert row.verdict.startswith("no departure")
         assert row.p_value > 0.02
         assert (row.n, row.samples, row.given, row.density) == (ITEMS, 99, ("a",), "guide")
         for c in row.coverage:
             assert abs(c.value - c.level) < 3 * c.error
             assert c.error == pytest.approx((c.level * (1 - c.level) / ITEMS) ** 0.5)
-        assert stats.kstest(row.pit, "uniform").pvalue == row.ks_p_value
+        assert ecdf_p_value(row.pit) == row.pit_p_value
+        assert row.piet_c_p_value == piet_c(row.pit)
+        assert row.independent.all()
 
 
 def test_calibrate_in_sample_modality_is_not_judged(data: tuple[Tensor, Tensor]) -> None:
     row = rows(data, guide_given_a())["a.mean"]
     assert row.in_sample
-    assert row.ks_p_value is None
+    assert row.pit_p_value is None
     assert row.verdict == IN_SAMPLE
     assert all(c.value > c.level + 3 * c.error for c in row.coverage if c.level <= 0.8)
-    assert not any(metric.metric == "ppc_ks_p_value" for metric in row.metrics())
+    assert not any(metric.metric in {"ppc_pit_p_value", "ppc_piet_c_p_value"} for metric in row.metrics())
     assert all("in-sample" in metric.protocol for metric in row.metrics())
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(1.0, 0.5), (4.0, 0.0)])
 def test_calibrate_wrong_posterior_is_miscalibrated(data: tuple[Tensor, Tensor], scale: float, shift: float) -> None:
     row = rows(data, guide_given_a(scale, shift))["b.mean"]
-    assert row.ks_p_value is not None
-    assert row.ks_p_value < 1e-4
+    assert row.pit_p_value is not None
+    assert row.pit_p_value < 1e-4
     assert row.verdict.startswith("miscalibrated")
     assert any(abs(c.value - c.level) > 4 * c.error for c in row.coverage)
     if shift:
@@ -166,10 +170,10 @@ def test_calibrate_renamed_classes_give_equal_results() -> None:
 
     first, second = check([0.0, 1.0, 2.0]), check([1.0, 9.0, 0.0])
     assert first.coverage == second.coverage
-    assert (first.p_value, first.ks) == (second.p_value, second.ks)
+    assert (first.p_value, first.pit_p_value) == (second.p_value, second.pit_p_value)
     assert first.p_value > 0.02
-    assert first.ks_p_value is not None
-    assert first.ks_p_value > 0.02
+    assert first.pit_p_value is not None
+    assert first.pit_p_value > 0.02
 
 
 def test_calibrate_items_without_the_modality_are_left_out() -> None:
@@ -209,9 +213,9 @@ def test_calibrate_counts_not_given_of_a_correct_model_are_not_rejected(given: t
     check = posterior_predictive(vae, values, given, samples=100, seed=1)
     rows = {row.statistic: row for row in calibrate(check)}
     assert rows["b.mean"].verdict == DETERMINED
-    assert rows["b.mean"].ks_p_value is None
+    assert rows["b.mean"].pit_p_value is None
     for statistic in ("b.contrast", "b.sparsity"):
-        p_value = rows[statistic].ks_p_value
+        p_value = rows[statistic].pit_p_value
         assert p_value is not None
         assert p_value > 1e-3
     not_given = "b" if given else "a, b"
@@ -241,10 +245,45 @@ def test_calibrate_statistic_equal_in_every_replicate_is_not_judged() -> None:
         {"m.total": observed, "m.other": observed}, {}, {}, np.arange(6), (), "guide", 0,
     )  # fmt: skip
     total, other = calibrate(check)
-    assert (total.verdict, total.ks_p_value) == (DETERMINED, None)
+    assert (total.verdict, total.pit_p_value) == (DETERMINED, None)
     assert other.verdict.startswith("miscalibrated")
 
 
 def test_simulation_calibration_of_counts_names_their_size_factors() -> None:
     vae, _ = counts_model()
     assert "reference totals" in simulation_calibration(vae, ["a"], simulations=100, draws=19).protocol
+
+
+def repeated_check(repeats: int, seed: int, given: tuple[str, ...] = ()) -> PredictiveCheck:
+    """Return an exact check of 200 items whose observations of ``m`` are shared by several items each."""
+    draws = np.random.default_rng(seed).normal(size=(100, 200 // repeats))
+    observed = np.repeat(draws[0], repeats)
+    replicated = np.repeat(draws[1:], repeats, axis=1)
+    return PredictiveCheck(
+        np.zeros((99, 200, 1)), {"m.mean": replicated}, {"m.mean": observed}, {}, {"m": np.ones(200, dtype=bool)},
+        np.arange(200), given, "guide", seed, shared={"m": np.arange(200) // repeats},
+    )  # fmt: skip
+
+
+def test_calibrate_shared_observations_are_tested_once() -> None:
+    (row,) = calibrate(repeated_check(4, seed=0))
+    assert row.independent.sum() == 50
+    assert row.pit_p_value == ecdf_p_value(row.pit[row.independent])
+    assert {m.metric: m.n for m in row.metrics()}["ppc_pit_p_value"] == 50
+    assert row.coverage[0].error == pytest.approx((0.25 / 50) ** 0.5)
+
+
+def test_calibrate_shared_observations_keep_the_level_that_kolmogorov_smirnov_exceeds() -> None:
+    checks = [calibrate(repeated_check(4, seed))[0] for seed in range(150)]
+    rejected = np.mean([row.pit_p_value is not None and row.pit_p_value <= 0.05 for row in checks])
+    naive = np.mean([stats.kstest(row.pit, "uniform").pvalue <= 0.05 for row in checks])
+    assert rejected < 0.11  # three standard errors above 0.05
+    assert naive > 0.4
+
+
+def test_calibrate_modalities_that_are_neither_given_nor_checked_do_not_matter() -> None:
+    check = repeated_check(4, seed=0)
+    codes = np.zeros(200, dtype=np.int64)
+    other = replace(check, shared={"other": codes})
+    assert calibrate(other)[0].independent.all()
+    assert calibrate(replace(other, given=("other",)))[0].independent.sum() == 1

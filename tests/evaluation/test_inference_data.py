@@ -72,7 +72,7 @@ def test_to_inference_data_constants_and_attributes_match_the_check(
     for row in calibrate(check):
         stored = constants.sel(statistic=row.statistic)
         np.testing.assert_array_equal(stored["pit"].values, row.pit)
-        assert bool(stored["in_sample"]) == row.in_sample == np.isnan(stored["ks_p_value"].item())
+        assert bool(stored["in_sample"]) == row.in_sample == np.isnan(stored["pit_p_value"].item())
         assert stored["p_value"] == row.p_value
         assert stored["n"] == row.n == (8 if row.modality == "m0" else 9)
         assert [c.value for c in row.coverage] == stored["coverage"].values.tolist()

@@ -199,7 +199,7 @@ def test_posterior_returns_each_density() -> None:
     assert isinstance(poutine.trace(guide).get_trace(x).nodes["z"]["fn"], SubsetMixture)
     assert isinstance(guide.posterior(opposed(x), "component").base_dist, dist.Normal)
     assert (guide.posterior(opposed(x), "joint").mean == 0).all()
-    with pytest.raises(ValueError, match="density must be one of mixture, component, joint, got 'best'"):
+    with pytest.raises(ValueError, match="density must be one of mixture, component, subsets, joint, got 'best'"):
         guide.posterior(opposed(x), "best")
 
 
@@ -252,7 +252,7 @@ def test_component_bound_without_subsets_is_refused() -> None:
     ("options", "message"),
     [
         ({"aggregation": "web"}, "unknown aggregation 'web', did you mean 'wb'. Available: poe, moe"),
-        ({"bound": "joint"}, "bound must be one of mixture, component, got 'joint'"),
+        ({"bound": "joint"}, "bound must be one of mixture, component, subsets, got 'joint'"),
         ({"prior_expert": "some"}, "prior_expert must be one of none, complete, joint_only, all, got 'some'"),
         (
             {"subset_weights": "large"},

@@ -83,21 +83,25 @@ def test_draw_ppc_titles_name_the_protocol_and_bars_match_the_data(run: Path, fi
             assert word in text
         titles = {axis.get_title().split("\n")[0]: axis.get_title() for axis in figures[name].axes}
         assert "in-sample: conservative, not judged" in titles["m0.mean"]
-        assert "KS" not in titles["m0.mean"]
-        assert "KS p" in titles["one.mean"]
+        assert "PIT p" not in titles["m0.mean"]
+        assert "PIT p" in titles["one.mean"]
         assert "not given" in titles["one.mean"]
         assert "t.token_frequency.5" in titles
         assert "t.token_frequency.6" not in titles
     sbc = figures["ppc-sbc.png"]
     for word in ("the encoder never saw", "19 draws", "100 simulations", "seed 0", "given m0"):
         assert word in sbc._suptitle.get_text()  # type: ignore[attr-defined]
-    assert [axis.get_title().split(":")[0] for axis in sbc.axes] == ["z[0]", "z[1]", "log_p"]
-    # The bars show the values of the check.
+    assert [axis.get_title().split(":")[0] for axis in sbc.axes] == ["z[0]", "z[1]", "log_p", "tarp"]
     axes = {axis.get_title().split("\n")[0]: axis for axis in figures["ppc-pit.png"].axes}
-    bars = [patch for patch in axes["one.mean"].patches if patch.get_width() < 0.5]  # type: ignore[attr-defined]
-    assert sum(bar.get_height() for bar in bars) == 39  # type: ignore[attr-defined]
-    ranks = [patch for patch in figures["ppc-sbc.png"].axes[0].patches if patch.get_facecolor()[2] > 0.6]
-    assert sum(bar.get_height() for bar in ranks) == 100  # type: ignore[attr-defined]
+    data = read_inference_data(run / "evaluation" / "ppc.nc")
+    pit = data.constant_data["pit"].sel(statistic="one.mean").values
+    curve = axes["one.mean"].lines[1].get_xydata()  # type: ignore[attr-defined]
+    assert np.isfinite(pit).sum() == 39
+    assert curve[50].tolist() == pytest.approx([0.5, (pit <= 0.5).sum() / 39 - 0.5])
+    ranks = data.constant_data["sbc_rank"].sel(quantity="z[0]").values
+    curve = sbc.axes[0].lines[1].get_xydata()
+    assert curve[:, 0].tolist() == pytest.approx((np.arange(21) / 20).tolist())
+    assert curve[5, 1] == pytest.approx((ranks < 5).mean() - 0.25)
     constant = {axis.get_title().split("\n")[0]: axis for axis in figures["ppc.png"].axes}["one.contrast"]
     assert [text.get_text() for text in constant.texts] == ["constant"]
 
@@ -119,13 +123,24 @@ def test_draw_ppc_draws_every_check_and_raises_without_one(tmp_path: Path, monke
         draw_ppc(tmp_path / "empty")
 
 
-def test_ppc_table_states_independence_and_corrects_the_least_p_value(run: Path) -> None:
+def test_ppc_table_corrects_the_least_p_value(run: Path) -> None:
     text = " ".join(ppc_table(run / "evaluation" / "ppc.nc").split())
-    assert "p-values assume independent items: tuples that share observations" in text
+    assert "Kolmogorov" not in text
+    assert "share observations" not in text
     data = read_inference_data(run / "evaluation" / "ppc.nc")
-    least = float(data.constant_data["sbc_p_value"].min())
-    assert data.constant_data.sizes["quantity"] == 3
-    assert f"least chi-square p of 3, corrected for their number (Holm): {min(1.0, 3 * least):.2g}" in text
+    p_values = data.constant_data["sbc_p_value"]
+    least = float(p_values.min())
+    name = str(data.constant_data["quantity"].values[int(p_values.values.argmin())])
+    assert f"p = {min(1.0, 4 * least):.2g} for 4 quantities together (Holm), least for {name}" in text
+
+
+def test_ppc_table_of_shared_observations_counts_the_items_of_the_test(tmp_path: Path) -> None:
+    vae = MultimodalVAE([Modality("one", (1,)), Modality("two", (1,))], 1).eval()
+    shared = {"one": np.arange(40) // 4}
+    batch = {"one": torch.randn(40, 1), "two": torch.randn(40, 1)}
+    check = posterior_predictive(vae, batch, ["two"], samples=9, statistics=["mean"], shared=shared)
+    file = write_inference_data(to_inference_data(check), tmp_path / "ppc.nc")
+    assert "the test of PIT values takes 10 of 40 that share none" in ppc_table(file)
 
 
 def test_ppc_table_shows_two_statistics_of_each_modality_first(run: Path) -> None:
@@ -144,7 +159,7 @@ def test_ppc_table_shows_two_statistics_of_each_modality_first(run: Path) -> Non
 
 def test_ppc_table_headers_do_not_collide(run: Path) -> None:
     for line in ppc_table(run / "evaluation" / "ppc.nc", every_statistic=True).splitlines():
-        assert len(line) <= 140 or line.startswith(("Kolmogorov", "simulation", "given", "share"))
+        assert len(line) <= 140 or line.startswith(("simulation", "given", "share"))
     longest = {"a": {"token_frequency.1234567890": "0.50*", "another.statistic.of.some.length": "1.00"}}
     header, row = _blocks(longest, list(longest["a"]))
     assert header.split() == list(longest["a"])

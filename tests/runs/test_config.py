@@ -9,13 +9,22 @@ import pytest
 from pydantic import ValidationError
 
 from pyro_mmvae.modality_spec import ModalitySpec
-from pyro_mmvae.runs.config import Config, ConfigError, DataConfig, dump_config, make_config, parse_overrides
+from pyro_mmvae.runs.config import (
+    Config,
+    ConfigError,
+    DataConfig,
+    dump_config,
+    make_config,
+    parse_overrides,
+    without_recipe,
+)
 from pyro_mmvae.runs.recipes import RECIPES, Recipe
 from pyro_mmvae.runs.resolution import resolve_modalities
 
 
 def test_make_config_without_file_has_the_defaults() -> None:
-    assert make_config() == Config()
+    assert make_config(None, {"recipe": "plain"}) == Config()
+    assert make_config() == make_config(None, {"recipe": "contrastive"})
     assert Config().data.name == "polymnist-mini"
 
 
@@ -38,7 +47,8 @@ def test_make_config_recipe_is_below_the_file_and_the_overrides(tmp_path: Path) 
     assert (config.recipe, config.model.subset_weights) == ("contrastive", "by_size")
     assert list(config.train.penalties) == RECIPES["contrastive"].settings["train.penalties"]
     assert list(make_config(file, {"train.penalties": []}).train.penalties) == []
-    assert make_config(file, {"recipe": "plain"}) == make_config(None, {"model.subset_weights": "by_size"})
+    plain = make_config(None, {"model.subset_weights": "by_size", "recipe": "plain"})
+    assert make_config(file, {"recipe": "plain"}) == plain
     assert make_config(None, {"recipe": "contrastive"}).model.subset_weights == "singles:0.5"
 
 
@@ -49,6 +59,7 @@ def test_make_config_unknown_recipe_lists_those_there_are() -> None:
 
 def test_make_config_recipe_auto_is_that_of_the_aggregation(monkeypatch: pytest.MonkeyPatch) -> None:
     for_mwb = Recipe("A recipe.", {"train.lr": 0.5, "train.objective": {"name": "masked", "delta": 0.5}}, ("mwb",))
+    monkeypatch.delitem(RECIPES._parts, "contrastive")
     monkeypatch.setitem(RECIPES._parts, "first", for_mwb)
     config = make_config(None, {"model.aggregation": "mwb", "train.objective.delta": 0.25})
     assert (config.recipe, config.train.lr) == ("first", 0.5)
@@ -57,6 +68,45 @@ def test_make_config_recipe_auto_is_that_of_the_aggregation(monkeypatch: pytest.
     assert make_config(None, {"model.aggregation": "mwb", "train.objective": "iwae"}).train.objective == "iwae"
     assert make_config(None, {"model.aggregation": "poe"}) == Config.model_validate({"model": {"aggregation": "poe"}})
     assert make_config(None, {"model.aggregation": "mwb", "recipe": "plain"}).train.lr == Config().train.lr
+
+
+@pytest.mark.parametrize("aggregation", ["wb", "mwb", {"name": "mwb"}])
+def test_make_config_of_a_barycenter_has_the_contrastive_recipe(aggregation: Any) -> None:
+    config = make_config(None, {"model.aggregation": aggregation, "train.lr": 0.5})
+    assert (config.recipe, config.model.bound, config.model.private_size) == ("contrastive", "subsets", 8)
+    assert config.model.subset_weights == "singles:0.5"
+    assert (config.train.penalties, config.train.lr) == (({"name": "infonce", "eta": 80.0, "tau": 5.0},), 0.5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model.aggregation": "poe"},
+        {"model.aggregation": "mopoe"},
+        {"model.bound": "component"},
+        {"model.bound": "mixture"},
+        {"train.objective": "masked"},
+        {"train.objective": {"name": "masked", "delta": 0.5}},
+        {"model.network.covariance": "full"},
+        {"recipe": "plain"},
+    ],
+)
+def test_make_config_that_does_not_suit_the_recipe_is_plain(settings: dict[str, Any]) -> None:
+    config = make_config(None, settings)
+    assert (config.recipe, config.model.private_size, config.train.penalties) == ("plain", 0, ())
+    assert config == make_config(None, {**settings, "recipe": "plain"})
+
+
+def test_make_config_named_recipe_is_taken_with_any_settings() -> None:
+    config = make_config(None, {"model.aggregation": "poe", "model.bound": "mixture", "recipe": "contrastive"})
+    assert (config.recipe, config.model.bound, config.model.private_size) == ("contrastive", "mixture", 8)
+
+
+def test_without_recipe_keeps_settings_that_were_changed() -> None:
+    config = make_config(None, {"model.private_size": 3, "train.lr": 0.5, "model.beta": 2.0})
+    plain = without_recipe(config)
+    assert plain == make_config(None, {"model.private_size": 3, "train.lr": 0.5, "model.beta": 2.0, "recipe": "plain"})
+    assert without_recipe(plain) == plain
 
 
 def test_make_config_of_a_run_without_recipe_and_newer_settings_keeps_its_meaning(tmp_path: Path) -> None:
@@ -70,7 +120,7 @@ def test_make_config_of_a_run_without_recipe_and_newer_settings_keeps_its_meanin
 @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
 def test_make_config_empty_file_has_the_defaults(tmp_path: Path, text: str) -> None:
     (tmp_path / "a.yaml").write_text(text)
-    assert make_config(tmp_path / "a.yaml") == Config()
+    assert make_config(tmp_path / "a.yaml") == make_config()
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from torch import nn
 
 from pyro_mmvae import load
 from pyro_mmvae.cli import main
+from pyro_mmvae.data import load_data
 from pyro_mmvae.files import read_npz, write_text
 from pyro_mmvae.reports import draw_run
 from pyro_mmvae.run_files import RunFiles, UnsafePathError
@@ -189,6 +190,12 @@ def test_commands_on_special_files_fail_in_one_line_at_once(run: Path, kind: str
     os.rename("folder/other.npy", "run/config.yaml")
     assert "config.yaml must be a file or folder of its own" in refused("sample", "run")
     assert not Path("new").exists()
+
+
+def test_load_data_of_a_fifo_in_an_option_raises_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.png")
+    with pytest.raises(ValueError, match=r"fifo\.png: data must be regular files and folders, got a FIFO"):
+        load_data("polymnist-mini", "val", modalities=1, val_size=10, photographs=(str(tmp_path / "fifo.png"),))
 
 
 SIZES = [

@@ -107,7 +107,7 @@ def test_posterior_with_wrong_names_or_shapes_raises_in_one_line(run: Run, value
         with pytest.raises(ValueError, match=message) as error:
             run.posterior(*arguments)
         assert "\n" not in str(error.value)
-    with pytest.raises(ValueError, match="density must be one of mixture, component, joint, got 'best'"):
+    with pytest.raises(ValueError, match="density must be one of mixture, component, subsets, joint, got 'best'"):
         run.posterior(values, density="best")
 
 

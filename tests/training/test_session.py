@@ -18,9 +18,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae import BarycentricGuide, MultimodalDataset, Run, __version__, aggregations, load, runs, train
+from pyro_mmvae import (
+    BarycentricGuide,
+    MultimodalDataset,
+    Run,
+    __version__,
+    aggregations,
+    fit,
+    load,
+    resume,
+    runs,
+    train,
+)
 from pyro_mmvae.data import register_data
-from pyro_mmvae.runs import RunError, read_metrics
+from pyro_mmvae.runs import RunError, read_config, read_metrics
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, read_state
 from pyro_mmvae.runs.config import Config, make_config
 from pyro_mmvae.training import TrainingError, evaluate_elbo, session
@@ -402,3 +413,35 @@ def test_train_logs_its_start_and_its_epochs_and_prints_nothing(
     assert f"training {tmp_path / 'run'} on cpu with fp32, 1 threads, 96 items, epoch 1 of 2" in caplog.messages
     assert sum(message.startswith(("epoch 1: objective", "epoch 2: objective")) for message in caplog.messages) == 2
     assert capfd.readouterr() == ("", "")
+
+
+def test_train_one_modality_leaves_out_a_recipe_that_compares_modalities(
+    toy_config: Callable[..., Config], elsewhere: Path
+) -> None:
+    config = toy_config(recipe="contrastive", data__modalities=1, train__epochs=1, train__fit_prior=0)
+    run = train(config, elsewhere / "run", progress=False)
+    stored = read_config(run.path)
+    assert (stored.recipe, stored.train.penalties, stored.model.private_size) == ("plain", (), 0)
+    assert resume(run.path, epochs=2, progress=False).state["epoch"] == 2
+
+
+def test_train_recipe_of_barycenters_is_resumed_and_answers(toy_config: Callable[..., Config], elsewhere: Path) -> None:
+    run = train(toy_config(recipe="contrastive", train__epochs=1), elsewhere / "run", progress=False)
+    assert run.vae.guide.bound == "subsets"
+    assert read_metrics(run.path)[-1]["penalties"]["z_infonce"] > 0
+    again = resume(run.path, epochs=2, progress=False)
+    assert again.encode(items=range(4)).ids.shape == (4,)
+
+
+def test_train_data_with_covariates_leaves_the_recipe_out(elsewhere: Path) -> None:
+    values = {name: np.random.default_rng(m).normal(size=(40, 3)) for m, name in enumerate("ab")}
+    donors = {"donor": np.array(["x", "y"] * 20)}
+    settings = {"train.threads": 1, "train.fit_prior": 0, "model.network": {"hidden": 4}}
+    recipes = [
+        read_config(
+            fit(values, covariates=given, epochs=1, settings=settings, out=elsewhere / name, progress=False).path
+        )
+        for name, given in (("without", None), ("with", donors))
+    ]
+    assert [config.recipe for config in recipes] == ["contrastive", "plain"]
+    assert [config.model.private_size for config in recipes] == [8, 0]

@@ -34,10 +34,10 @@ def batch() -> dict[str, Tensor]:
     }
 
 
-def test_multimodal_vae_defaults_build_the_model_of_the_command_line() -> None:
+def test_multimodal_vae_defaults_build_the_model_of_the_plain_recipe() -> None:
     data_types = {"m0": "image", "m1": "image", "v": "vector"}
     specs = {n: ModalitySpec(**{"data_type": data_types.get(n), **FIELDS.get(n, {})}) for n in SHAPES}  # type: ignore[arg-type]
-    config = make_config()
+    config = make_config(None, {"recipe": "plain"})
     torch.manual_seed(0)
     trained = build_vae(config, SHAPES, resolve_modalities(config, specs))
     torch.manual_seed(0)

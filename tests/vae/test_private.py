@@ -301,8 +301,8 @@ def test_calibrate_by_simulation_uses_all_latents_of_the_guide() -> None:
         found = calibrate_by_simulation(
             model, lambda x: guide(x, narrow=narrow), lambda values: ((values["x"],), {}), draws=19, seed=1
         )
-        assert found.quantities == ("z[0]", "log_p")
-        return float(found.ks()[1])
+        assert found.quantities == ("z[0]", "log_p", "tarp")
+        return float(found.p_values()[1])
 
     assert run(1.0) > 1e-3
     assert run(0.1) < 1e-6  # u alone is wrong, which log p tells if u is the guide's

@@ -293,8 +293,23 @@ def test_predictive_generated_modality_uses_the_prior_of_private_latents() -> No
 
 @pytest.mark.parametrize("option", ["private_auxiliary", "private_subsets", "private_encoder"])
 def test_multimodal_vae_unknown_private_option_lists_those_there_are(option: str) -> None:
-    with pytest.raises(ValueError, match=rf"{option} must be one of (\w+, )+\w+, got 'nothing'"):
+    with pytest.raises(
+        ValueError, match=rf"{option} must be one of ([\w:]+, )+\w+( with a positive number)?, got 'nothing'"
+    ):
         make_vae(**{option: "nothing"})
+
+
+@pytest.mark.parametrize("value", ["learned:", "learned:0", "learned:-1", "learned:inf", "learned:nan", "prior:1"])
+def test_multimodal_vae_wrong_auxiliary_scale_fails(value: str) -> None:
+    with pytest.raises(ValueError, match=rf"private_auxiliary must be one of .* positive number, got '{value}'"):
+        make_vae(private_auxiliary=value)
+
+
+@pytest.mark.parametrize(("value", "scale"), [("learned", 0.1), ("learned:1", 1.0), ("learned:0.25", 0.25)])
+def test_multimodal_vae_auxiliary_priors_start_from_the_scale(value: str, scale: float) -> None:
+    vae = make_vae(private_auxiliary=value)
+    for name, size in SIZES.items():
+        torch.testing.assert_close(log_scale(vae, name).exp(), torch.full((size,), scale), check_dtype=False)
 
 
 def test_auxiliary_normal_expanded_draws_with_its_own_scale_and_scores_as_a_normal() -> None:

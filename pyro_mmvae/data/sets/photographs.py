@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae._bounded import check_regular
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 """The suffixes of photographs, in lower or upper case."""
 
@@ -44,6 +46,7 @@ def read_photograph(path: Path) -> NDArray[np.uint8]:
     from PIL import Image  # noqa: PLC0415  (Pillow is in an extra)
 
     try:
+        check_regular(path)
         with Image.open(path) as image:
             return np.array(image.convert("RGB"), dtype=np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

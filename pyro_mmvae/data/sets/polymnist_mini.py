@@ -27,7 +27,7 @@ from pyro_mmvae.data.dataset import MultimodalDataset, complete_dataset
 from pyro_mmvae.data.options import check_integer, check_split
 from pyro_mmvae.data.registry import register_data
 from pyro_mmvae.data.sets.photographs import read_photograph
-from pyro_mmvae.data.sets.polymnist_recipe import child_seed, make_polymnist
+from pyro_mmvae.data.sets.polymnist_recipe import child_seed, draw_digits, draw_labels, make_polymnist
 from pyro_mmvae.data.storage.cache import cache_file, read_cache, write_cache
 from pyro_mmvae.locks import building
 
@@ -56,7 +56,30 @@ BUNDLED = {
 """The files of the RGB photographs in the wheel of scikit-image, by name; none of them is ever downloaded."""
 
 
-@register_data(NAME, splits=tuple(DIGITS))
+def digit_images(data: MultimodalDataset) -> dict[str, NDArray[np.int64]]:
+    """Return which digit image each modality of a tuple shows; the 2,000 tuples of ``test`` show 1,000 per modality.
+
+    Args:
+        data: A split as :func:`load_polymnist_mini` returns it.
+
+    Returns:
+        Index of a digit image per tuple, `(item,)`, by modality; empty for a selection of tuples, whose images are not
+        known.
+    """
+    labels, seed = _read_digits()[1], data.provenance["seed"]
+    labels = labels[split_digits(labels, child_seed(seed, 0))[data.split]]
+    source = child_seed(seed, 1 + tuple(DIGITS).index(data.split))
+    num_items = data.provenance["sizes"]["tuples"]
+    classes = draw_labels(labels, num_items, np.random.default_rng(child_seed(source, 0)))
+    if data.labels is None or not np.array_equal(classes, data.labels.cpu().numpy()):
+        return {}
+    return {
+        f"m{modality}": draw_digits(labels, classes, np.random.default_rng(child_seed(source, 1 + modality)))
+        for modality in range(len(data.provenance["photographs"]))
+    }
+
+
+@register_data(NAME, splits=tuple(DIGITS), sources=digit_images)
 def load_polymnist_mini(
     split: str,
     *,

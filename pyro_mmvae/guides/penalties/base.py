@@ -52,8 +52,8 @@ class Penalty(nn.Module):
 
         Args:
             experts: The unimodal posteriors of the items. Absent slots hold loc 0 and scale 1 and must get no weight.
-            members: The subset that was drawn for each item, with the bound ``"component"``; None with the bound
-                ``"mixture"``, where no subset is drawn.
+            members: The subset that was drawn for each item, with the bounds that draw subsets, see
+                :meth:`pyro_mmvae.BarycentricGuide.draws_subsets`; None with the others.
             guide: The guide, whose ``aggregation`` combines the experts.
 
         Returns:

@@ -40,7 +40,8 @@ class FrechetVariance(Penalty):
     sum here. With :math:`KL(q_S \| q_m)`, equal weights and everything present it is the last term of MVTCAE (Hwang et
     al., 2021), :math:`\frac{\beta \alpha}{M} \sum_m KL(q \| q_m)`, with :math:`\gamma = \beta \alpha`.
 
-    :math:`S` is the drawn subset with the bound ``"component"``, and everything present with the bound ``"mixture"``.
+    :math:`S` is the subset that the bound draws, and everything present with the bound ``"mixture"``, or with
+    ``"component"`` for aggregations of one component such as ``wb``.
     For ``moe``, whose drawn subsets are single experts, :math:`q_S` is the mixture of everything present with both
     bounds, and the penalty, a generalised Jensen–Shannon divergence, is estimated from one draw per expert.
 

@@ -31,8 +31,8 @@ class WassersteinInfoNCE(Penalty):
     batch it is the mean over the items with a complement times their number, so that it scales as the ELBO does, also
     under a plate that is subsampled.
 
-    S is the drawn subset with the bound ``"component"``. With the bound ``"mixture"``, and for aggregations of one
-    subset such as ``wb`` and ``poe``, a non-empty subset of P is drawn uniformly for the penalty alone.
+    S is the subset that the bound draws. With the bound ``"mixture"``, or with ``"component"`` for aggregations of one
+    component such as ``wb`` and ``poe``, a non-empty subset of P is drawn uniformly for the penalty alone.
     :math:`q_S` and :math:`q_C` are the posteriors given everything in S and C; for ``moe`` they are one expert of S and
     one of C, drawn uniformly. :math:`W_2^2` is exact within one location-scale family, such as Gaussians, and is that
     of means and standard deviations for other posteriors.
@@ -82,7 +82,7 @@ class WassersteinInfoNCE(Penalty):
         self.check(aggregation, expert_kind=experts.kind)
         with aggregation.prepared(experts) as ready:
             present = weighted_mask(ready, aggregation.expert_weights_for(ready))
-            if members is None or aggregation.subsets is None or aggregation.subsets == "all":
+            if members is None:
                 members = draw_subset("powerset", present)
             rest = present & ~members
             has_pair = (members.any(-1) & rest.any(-1)).movedim(guide.dim, -1)

@@ -115,9 +115,8 @@ class IWAEObjective(LatentObjective):
         return self.loss_and_terms(value, mean, ratio.mean(0), self.penalties(experts, members))
 
     def _members(self, experts: Experts) -> Bool[Tensor, "item modality"] | None:
-        """Return the subset of each item in the component bound; None in the mixture bound."""
-        guide = self.vae.guide
-        return guide.draw_members(experts) if guide.bound == "component" else None
+        """Return the subset of each item; None if the bound does not draw subsets."""
+        return self.vae.guide.draw_members(experts)
 
     def _proposal(self, experts: Experts, members: Bool[Tensor, "item modality"] | None) -> TorchDistribution:
         return self.vae.guide.posterior(experts, members=members)

