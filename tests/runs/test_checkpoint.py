@@ -224,3 +224,11 @@ def test_save_checkpoint_writes_no_pickle(tmp_path: Path) -> None:
     steps(module, optimizer, 1)
     save_checkpoint(tmp_path / "a", module, optimizer)
     assert {name.split(".")[0] for name in load_file(tmp_path / "a")} == {"model", "optimizer", "rng"}
+
+
+def test_save_checkpoint_writes_equal_bytes_each_time(tmp_path: Path) -> None:
+    module = nn.Linear(2, 2)
+    for number in range(8):
+        save_checkpoint(tmp_path / str(number), module, note='a "quoted" é \n text', epoch=number // 100)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert read_state(tmp_path / "7")["note"] == 'a "quoted" é \n text'
