@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ _RECONSTRUCTED, _VARIED = 300, 50
     help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
 )  # fmt: skip
 @click.option(
+    "--read-with", default="", metavar="NAMES", show_default="none",
+    help="Aggregations to read every trained run with, separated by commas, such as "
+    "poe,moe,mopoe,moment,pool,hellinger,wb,mwb: writes the matrix of probe and coherence, trained with by read with. "
+    "Each costs about as much as the evaluation of probe and coherence.",
+)  # fmt: skip
+@click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
     help="Folder of the comparison, with one run directory per aggregation and seed.",
 )  # fmt: skip
@@ -78,6 +85,7 @@ def compare(
     likelihood_items: int,
     generated_items: int,
     quality: bool,
+    read_with: str,
     out: Path,
     baseline: str | None,
     pictures: dict[str, Any],
@@ -87,10 +95,12 @@ def compare(
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
     to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. With
-    --baseline the tables contain paired differences, which differences.png shows. Finished runs are not repeated; those
-    that were evaluated with other options are evaluated again, without training.
+    --baseline the tables contain paired differences, which differences.png shows. With --read-with also writes
+    matrix.csv, matrix.md, matrix.tex and matrix.png. Finished runs are not repeated; those that were evaluated with
+    other options are evaluated again, without training.
     """
     from pyro_mmvae import reports, runs, training
+    from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.evaluation import EvaluationOptions
     from pyro_mmvae.experiments import claim_cells, make_cells, parse_variants, run_cell
     from pyro_mmvae.run_files import RunFiles
@@ -111,6 +121,9 @@ def compare(
         quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,
         frechet_items=generated_items,
     )  # fmt: skip
+    columns = tuple(dict.fromkeys(split_names(read_with)))
+    for name in columns:
+        make_aggregation(name)  # an unknown name is an error before hours of training
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
     echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
@@ -139,3 +152,19 @@ def compare(
     for file in reports.draw_comparison(out, [cell.path for cell in cells], command, baseline=baseline, **pictures):
         echo(f"  {file}")
     echo((out / "comparison.md").read_text(encoding="utf-8"))
+    if columns:
+        _read_cells(out, cells, columns, options)
+        for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
+            echo(f"  {file}")
+        echo((out / "matrix.md").read_text(encoding="utf-8"))
+
+
+def _read_cells(out: Path, cells: Sequence[Any], names: tuple[str, ...], options: Any) -> None:
+    """Read the cells that were not read with all of the aggregations yet."""
+    from pyro_mmvae.experiments import is_read, read_cell, reading_options
+
+    unread = [cell for cell in cells if not is_read(cell, names, reading_options(options))]
+    echo(f"{len(cells)} cells to read, {len(cells) - len(unread)} already read: {out}", err=True)
+    for cell in unread:
+        read_cell(cell, names, reading_options(options))
+        echo(f"{cell.path} read with {', '.join(names)}", err=True)

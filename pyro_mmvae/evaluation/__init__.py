@@ -28,6 +28,9 @@ from pyro_mmvae.evaluation.psis import KHat as KHat
 from pyro_mmvae.evaluation.psis import khat as khat
 from pyro_mmvae.evaluation.quality import reconstruction as reconstruction
 from pyro_mmvae.evaluation.quality import ssim as ssim
+from pyro_mmvae.evaluation.readings import evaluate_readings as evaluate_readings
+from pyro_mmvae.evaluation.readings import reading_rows as reading_rows
+from pyro_mmvae.evaluation.readouts import read_posterior as read_posterior
 from pyro_mmvae.evaluation.residuals import residuals as residuals
 from pyro_mmvae.evaluation.result import Evaluation as Evaluation
 from pyro_mmvae.evaluation.result import EvaluationOptions as EvaluationOptions

@@ -19,8 +19,10 @@ class EvaluationOptions:
     Attributes:
         subsets: The largest number of subsets of modalities, stratified by size.
         probe_points: The number of training items of the linear probe.
+        probe_draws: The number of draws per test item of the read-out ``draw`` of the linear probe, at least 1.
         likelihood_items: The number of test items for log likelihoods; with 0 they are left out.
-        samples: The number K of draws per item for log likelihoods.
+        samples: The number K of draws per item for log likelihoods to begin with.
+        max_samples: The largest number of draws per item, up to which K is doubled until the log likelihood stands.
         likelihood_subsets: The subsets for log likelihoods: ``ends``, each modality alone and all of them, or ``all``
             chosen subsets.
         khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
@@ -44,8 +46,10 @@ class EvaluationOptions:
 
     subsets: int = 31
     probe_points: int = 5000
+    probe_draws: int = 5
     likelihood_items: int = 500
     samples: int = 64
+    max_samples: int = 512
     likelihood_subsets: str = "ends"
     khat_items: int = 100
     khat_samples: int = 1000
@@ -64,9 +68,11 @@ class EvaluationOptions:
         """Check the options.
 
         Raises:
-            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, or there are fewer than two draws for
-                the diversity.
+            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, there are fewer than two draws for
+                the diversity, or none for the probe.
         """
+        if self.probe_draws < 1:
+            raise ValueError(f"probe_draws must be at least 1, got {self.probe_draws}")
         if self.likelihood_subsets not in {"ends", "all"}:
             raise ValueError(f"likelihood_subsets must be 'ends' or 'all', got {self.likelihood_subsets!r}")
         if self.diversity_draws < 2:
@@ -75,7 +81,7 @@ class EvaluationOptions:
     def count_parts(self, labelled: bool) -> int:
         """Return the number of parts of an evaluation, for progress bars."""
         optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
-        return 1 + 4 * labelled + sum(optional)
+        return 1 + 6 * labelled + sum(optional)
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,11 @@ class Evaluation:
         } | ({} if self.masked is None else {"imputation": self.masked.summary()})
 
 
+_LIKELIHOODS = {
+    "log_likelihood", "log_likelihood_se", "ess", "log_likelihood_samples", "log_likelihood_stands",
+}  # fmt: skip
+
+
 def _separate_target(row: Metric) -> str:
     """Return the target if rows of different targets are different quantities, or ``""`` if they are repetitions."""
-    return row.target if row.metric in {"log_likelihood", "log_likelihood_se", "ess"} else ""
+    return row.target if row.metric in _LIKELIHOODS else ""

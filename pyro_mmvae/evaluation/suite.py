@@ -29,7 +29,7 @@ from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
 from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
-from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
+from pyro_mmvae.evaluation.probe import PROBES, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.residuals import residuals
@@ -84,10 +84,10 @@ def evaluate(
         mask = MaskOptions(rate=mask, seed=options.seed)
     if mask is not None:
         check_maskable(vae.names, train, test)  # before the other parts, which take minutes
-    return _Suite(vae, train, test, options, mask, _Parts(progress), prior, history).run(cache)
+    return Suite(vae, train, test, options, mask, Parts(progress), prior, history).run(cache)
 
 
-class _Suite:
+class Suite:
     """The state that the parts of one evaluation share."""
 
     def __init__(
@@ -97,10 +97,12 @@ class _Suite:
         test: MultimodalDataset,
         options: EvaluationOptions,
         mask: MaskOptions | None,
-        parts: _Parts,
+        parts: Parts,
         prior: FittedPrior | None,
         history: Sequence[Mapping[str, Any]],
+        shared: dict[str, Any] | None = None,
     ) -> None:
+        self.shared = {} if shared is None else shared
         self.priors = (None,) if prior is None else (None, prior)  # the model's own comes first
         self.vae, self.train, self.test, self.options, self.parts = vae, train, test, options, parts
         self.mask, self.history = mask, history
@@ -110,11 +112,17 @@ class _Suite:
         self.arrays: dict[str, NDArray[Any]] = {}
         self.classifiers: Classifiers | None = None
 
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a part that suites of one model with several aggregations share, computed where it is first needed."""
+        if name not in self.shared:
+            self.shared[name] = compute()
+        return self.shared[name]
+
     def run(self, cache: Path | None) -> Evaluation:
         """Run all parts."""
         options = self.options
         with self.parts("encoding"):
-            self.experts = encode_dataset(self.vae, self.test)
+            self.experts = self.once("test", lambda: encode_dataset(self.vae, self.test))
             self.arrays |= _latent_map(self.vae, self.experts, self.test)
         if self.test.labels is not None and self.train.labels is not None and bool(self.test.labelled.any()):
             self.evaluate_labels(self.train.labels, self.test.labels, cache)
@@ -159,16 +167,18 @@ class _Suite:
             test_experts = select(self.experts, self.test.labelled.to(self.experts.loc.device))
         rows = self.train.labelled.nonzero()[:, 0].tolist()
         points = [rows[number] for number in _choose_items(len(rows), options.probe_points, options.seed)]
-        experts = encode_dataset(vae, self.train.subset(points))
-        for protocol in PROTOCOLS:
-            with self.parts(f"probe, {protocol}"):
+        experts = self.once("train", lambda: encode_dataset(vae, self.train.subset(points)))
+        for readout, protocol in PROBES:
+            with self.parts(f"probe, {protocol}" if readout == "mean" else f"probe, {readout}"):
                 self.rows += linear_probe(
                     vae, experts, train_labels[points], test_experts, labels, subsets=self.subsets,
-                    label_names=self.test.label_names, protocol=protocol, points=options.probe_points,
-                    seed=options.seed,
+                    label_names=self.test.label_names, protocol=protocol, readout=readout, draws=options.probe_draws,
+                    points=options.probe_points, seed=options.seed,
                 )  # fmt: skip
         with self.parts("classifiers"):
-            self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
+            self.classifiers = self.once(
+                "classifiers", lambda: train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
+            )
         with self.parts("coherence"):
             chosen = torch.as_tensor(_choose_items(len(labels), options.coherence_items, options.seed))
             for density in self.densities():
@@ -198,7 +208,7 @@ class _Suite:
             self.rows += held_out_log_likelihood(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
                 subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
-                seed=options.seed,
+                max_samples=options.max_samples, seed=options.seed,
             )  # fmt: skip
 
     def pareto_k(self) -> None:
@@ -248,7 +258,7 @@ class _Suite:
             )  # fmt: skip
 
 
-class _Parts:
+class Parts:
     """A timer of the parts, which also announces them."""
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:

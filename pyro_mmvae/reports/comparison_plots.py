@@ -27,7 +27,7 @@ from pyro_mmvae.reports.metric_names import metric_label
 from pyro_mmvae.reports.paired import LEVEL, Difference, differences_from, pairs_phrase
 from pyro_mmvae.reports.panels import label_line_ends, make_panels, shared_legend
 from pyro_mmvae.reports.styles import line_style, styled
-from pyro_mmvae.reports.texts import break_lines, legend_label
+from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label
 
 _MAX_LABELLED = 12  # the largest number of lines with names beside them; more have a legend
 _TITLE_LETTERS = 42
@@ -106,7 +106,9 @@ def _has_attributes(cells: Sequence[Cell]) -> bool:
 def _title(key: tuple[str, str], views: int = 0) -> str:
     """Return the title of a panel: the metric, the number of modalities given if it is one, and the protocol below."""
     given = f", given {views}" if views else ""
-    return "\n".join([key[0].replace("_", " ") + given, *(break_lines(key[1], _TITLE_LETTERS) if key[1] else [])])
+    return "\n".join(
+        [key[0].replace("_", " ") + given, *(break_lines(protocol_label(*key), _TITLE_LETTERS) if key[1] else [])]
+    )
 
 
 def _set_suptitle(figure: Figure, text: str) -> None:

@@ -17,6 +17,14 @@ _LARGEST = 1e300  # of an option of an optimizer
 _SLOT = re.compile(r"(\d{1,9})\.(\w+)", re.ASCII)
 _IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
 
+_TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (dict, "a mapping", ("modality_specs", "covariate_names", "config", "config_before", "arithmetic", "averages",
+                         "schedule", "stopping", "checksums")),
+    (list, "a list", ("accepted",)),
+    (str, "a text", ("stopped", "run_id")),
+    ((int, float), "a number", ("best", "seconds")),
+)  # fmt: skip
+
 Layout = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """The shape and the type of each tensor by name."""
 
@@ -238,6 +246,22 @@ def check_state(state: Mapping[str, Any]) -> None:
     for key in ("epoch", "step"):
         if key in state and not (type(state[key]) is int and 0 <= state[key] < _MAX_SIZE):
             raise ValueError(f"{key} must be an integer that is not negative, got {str(state[key])[:80]}")
-    for key in ("modality_specs", "covariate_names"):
-        if key in state and not isinstance(state[key], dict):
-            raise ValueError(f"{key} must be a mapping, got {type(state[key]).__name__}")
+    check_types(state)
+
+
+def check_types(state: Mapping[str, Any]) -> None:
+    """Check the types of the values in the state of a checkpoint that are not numbers of steps.
+
+    Args:
+        state: The state, see :func:`~pyro_mmvae.runs.checkpoint.read_state`.
+
+    Raises:
+        ValueError: If a value has another type; the message is one line.
+    """
+    for kind, name, keys in _TYPES:
+        for key in keys:
+            value = state.get(key)
+            if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+                raise ValueError(f"{key} must be {name}, got {type(value).__name__}")
+            if isinstance(value, (int, float)) and not -_LARGEST < value < _LARGEST:
+                raise ValueError(f"{key} must be finite, got {str(value)[:80]}")

@@ -13,6 +13,7 @@ from pyro_mmvae.runs.checkpoint import CheckpointError, read_state
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.data_record import read_record
 from pyro_mmvae.runs.layout import RunError, with_relative_data
+from pyro_mmvae.runs.verification import check_types
 
 _FREE = ("plugins", "train.callbacks", "train.device", "train.fit_prior", "train.threads")
 """Settings that do not change what is trained, or of which :func:`warn_of_arithmetic` says what they change."""
@@ -58,6 +59,10 @@ def read_last(path: Path) -> dict[str, Any]:
         value = state.get(name)
         if type(value) is not int or value < 0:
             raise CheckpointError(f"{file}: {name} must be an integer of at least 0, got {value!r}")
+    try:
+        check_types(state)
+    except ValueError as error:
+        raise CheckpointError(f"{file}: {error}") from None
     return state
 
 

@@ -70,7 +70,17 @@ class Schedule:
 
         Args:
             state: The dictionary that :meth:`state` returned, for this schedule.
+
+        Raises:
+            ValueError: If it holds anything else.
         """
+        current = self.state()
+        for name, value in state.items():
+            is_plain = value is None or isinstance(value, (bool, int, float, str))
+            is_text_for_number = isinstance(value, str) and isinstance(current.get(name), (int, float))
+            is_method = callable(getattr(type(self.scheduler), name, None))
+            if is_method or not is_plain or is_text_for_number:
+                raise ValueError(f"schedule: {name} must be like {current.get(name)!r}, got {value!r}")
         # Not load_state_dict, which asks for the parts that the configuration determines.
         vars(self.scheduler).update(state)
         self._follow()

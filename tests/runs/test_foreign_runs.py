@@ -226,6 +226,8 @@ STATES: list[tuple[dict[str, Any], str]] = [
     ({"modality_specs": [1]}, "modality_specs must be a mapping, got list"),
     ({"modality_specs": {"gauge": {"evil": 1}}}, "evil"),
     ({"covariate_names": 3}, "covariate_names must be a mapping, got int"),
+    ({"best": "high"}, "best must be a number, got str"),
+    ({"config": [1]}, "config must be a mapping, got list"),
 ]
 
 
@@ -292,6 +294,17 @@ def test_prior_of_hostile_arrays_raises_one_line(run: Path, change: dict[str, An
         opened.prior("fitted")
     assert "\n" not in str(error.value)
     assert "prior.npz" in str(error.value)
+
+
+def test_resume_of_a_hostile_state_raises_one_line(run: Path) -> None:
+    file = run / "checkpoint.safetensors"
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        state = json.loads(opened.metadata()["pyro_mmvae"])
+    for change in ({"config": 3}, {"schedule": [1]}, {"stopping": "x"}, {"accepted": {}}, {"seconds": True}):
+        save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state | change)})
+        with pytest.raises(CheckpointError, match=f"{next(iter(change))} must be a"):
+            resume(run, epochs=3)
 
 
 def test_check_run_id_refuses_the_checkpoint_of_another_run_of_the_same_shapes(tmp_path: Path) -> None:
