@@ -214,7 +214,7 @@ def test_write_atomically_creates_the_file_after_its_content(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "fsync", look)
     write_atomically(path, b"content")
-    assert seen == [False]
+    assert seen == [False, True]  # before the renaming, and after it for the folder
     assert path.read_bytes() == b"content"
 
 
