@@ -41,6 +41,10 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of training items for the linear probes.",
 )  # fmt: skip
 @click.option(
+    "--coherence-items", type=click.IntRange(1), default=None, show_default="all",
+    help="Largest number of test items for coherence and agreement of generated modalities.",
+)  # fmt: skip
+@click.option(
     "--probe-draws", type=click.IntRange(1), default=5, show_default=True,
     help="Number of posterior draws per test item for the linear probe of single draws.",
 )  # fmt: skip
@@ -71,7 +75,12 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--quality/--no-quality", default=True, show_default=True,
-    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances, precision, recall, density, coverage "
+    "and diversity.",
+)  # fmt: skip
+@click.option(
+    "--reconstruction-items", type=click.IntRange(1), default=None, show_default="all",
+    help="Largest number of test items for MSE and SSIM.",
 )  # fmt: skip
 @click.option(
     "--diversity-items", type=click.IntRange(0), default=100, show_default=True,
@@ -83,7 +92,8 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--frechet-items", type=click.IntRange(0), default=2000, show_default=True,
-    help="Number of test items for the conditional Frechet distance; 0 leaves it out.",
+    help="Largest number of test items for the quality given other modalities: Frechet distances, precision, recall, "
+    "density and coverage; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
     "--fid", is_flag=True,

@@ -28,16 +28,17 @@ class EvaluationOptions:
         khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
             out.
         khat_samples: The number of draws per item for PSIS k̂.
-        coherence_items: The largest number of labelled test items for coherence, chosen at random; all of them by
-            default.
+        coherence_items: The largest number of labelled test items for coherence, agreement and ``frechet_items``,
+            chosen at random; all of them by default.
         quality: If True, reconstructions and generated images are compared with real ones.
         reconstruction_items: The largest number of test items for reconstructions and translations, a part of
             ``quality``, chosen at random; all of them by default.
         diversity_items: The number of test items for the diversity of draws given each modality alone, a part of
             ``quality``; with 0 it is left out.
         diversity_draws: The number of draws per item for the diversity, at least 2.
-        frechet_items: The number of test items for the conditional Fréchet distance given each modality alone, a part
-            of ``quality``; with 0 it is left out.
+        frechet_items: The largest number of labelled test items for the quality of what is generated given other
+            modalities, a part of ``quality``: conditional and plain Fréchet distance, precision, recall, density and
+            coverage; with 0 they are left out.
         fid: If True, the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
         diagnostics: If True, the geometry of the experts and the use of the latent are measured.
         draws: The number of draws from the prior for joint coherence.

@@ -16,19 +16,19 @@ from sklearn.decomposition import PCA
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
-from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
-from pyro_mmvae.evaluation.conditional_frechet import frechet_conditional
+from pyro_mmvae.evaluation.coherence import joint_agreement, joint_coherence
+from pyro_mmvae.evaluation.conditional_fid import fid_given
 from pyro_mmvae.evaluation.diagnostics import diagnose
 from pyro_mmvae.evaluation.diversity import diversity
 from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
 from pyro_mmvae.evaluation.geometry import expert_geometry
+from pyro_mmvae.evaluation.judging import judge_generated
 from pyro_mmvae.evaluation.latent import latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
 from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
-from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
+from pyro_mmvae.evaluation.metrics import Metric, choose_items, choose_subsets
 from pyro_mmvae.evaluation.probe import PROBES, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
@@ -161,12 +161,11 @@ class Suite:
     def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
         """Run the parts that need classes or attributes, with the items that have a label."""
         options, vae, test_experts = self.options, self.vae, self.experts
-        covariates = one_hot(self.test.covariates, self.test.covariate_names, self.test.labelled)
         if not bool(self.test.labelled.all()):
             labels = labels[self.test.labelled]
             test_experts = select(self.experts, self.test.labelled.to(self.experts.loc.device))
         rows = self.train.labelled.nonzero()[:, 0].tolist()
-        points = [rows[number] for number in _choose_items(len(rows), options.probe_points, options.seed)]
+        points = [rows[number] for number in choose_items(len(rows), options.probe_points, options.seed)]
         experts = self.once("train", lambda: encode_dataset(vae, self.train.subset(points)))
         for readout, protocol in PROBES:
             with self.parts(f"probe, {protocol}" if readout == "mean" else f"probe, {readout}"):
@@ -180,13 +179,10 @@ class Suite:
                 "classifiers", lambda: train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
             )
         with self.parts("coherence"):
-            chosen = torch.as_tensor(_choose_items(len(labels), options.coherence_items, options.seed))
-            for density in self.densities():
-                self.rows += conditional_coherence(
-                    vae, select(test_experts, chosen.to(test_experts.loc.device)), labels[chosen.to(labels.device)],
-                    self.classifiers, subsets=self.subsets, density=density, seed=options.seed,
-                    covariates=None if covariates is None else covariates[chosen.to(covariates.device)],
-                )  # fmt: skip
+            self.rows += judge_generated(
+                vae, self.experts, self.test, self.classifiers, subsets=self.subsets, densities=self.densities(),
+                options=options,
+            )  # fmt: skip
             if len(self.classifiers.networks) > 1:
                 for prior in self.priors:
                     from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed, "prior": prior}
@@ -204,7 +200,7 @@ class Suite:
         """Estimate importance-weighted log likelihoods."""
         options = self.options
         with self.parts("log likelihood"):
-            chosen = _choose_items(len(self.test), options.likelihood_items, options.seed)
+            chosen = choose_items(len(self.test), options.likelihood_items, options.seed)
             self.rows += held_out_log_likelihood(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
                 subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
@@ -229,33 +225,28 @@ class Suite:
     def quality(self) -> None:
         """Compare generated items with real ones."""
         with self.parts("quality"):
-            chosen = _choose_items(len(self.test), self.options.reconstruction_items, self.options.seed)
+            options, singles = self.options, [subset for subset in self.subsets if len(subset) == 1]
+            chosen = choose_items(len(self.test), options.reconstruction_items, options.seed)
             self.rows += reconstruction(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen), subsets=self.ends,
-                seed=self.options.seed,
+                seed=options.seed,
             )  # fmt: skip
             for prior in self.priors:
                 if self.classifiers is not None:
                     self.rows += frechet_classifier(
-                        self.vae, self.experts, self.test, self.classifiers, seed=self.options.seed, prior=prior
+                        self.vae, self.experts, self.test, self.classifiers, seed=options.seed, prior=prior
                     )
-                if self.options.fid:
-                    self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed, prior=prior)
-            self.variety()
-
-    def variety(self) -> None:
-        """Measure how much generated items vary, and how well they match the real ones given their labels."""
-        options, singles = self.options, [subset for subset in self.subsets if len(subset) == 1]
-        if options.diversity_items:
-            self.rows += diversity(
-                self.vae, self.experts, self.test, self.classifiers, subsets=singles, items=options.diversity_items,
-                draws=options.diversity_draws, seed=options.seed,
-            )  # fmt: skip
-        if options.frechet_items and self.classifiers is not None:
-            self.rows += frechet_conditional(
-                self.vae, self.experts, self.test, self.classifiers, subsets=singles, items=options.frechet_items,
-                seed=options.seed,
-            )  # fmt: skip
+                if options.fid:
+                    self.rows += fid_of_prior_draws(self.vae, self.test, seed=options.seed, prior=prior)
+            if options.fid:
+                self.rows += fid_given(
+                    self.vae, self.experts, self.test, subsets=singles, items=options.frechet_items, seed=options.seed
+                )
+            if options.diversity_items:
+                self.rows += diversity(
+                    self.vae, self.experts, self.test, self.classifiers, subsets=singles,
+                    items=options.diversity_items, draws=options.diversity_draws, seed=options.seed,
+                )  # fmt: skip
 
 
 class Parts:
@@ -272,12 +263,6 @@ class Parts:
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
-
-
-def _choose_items(count: int, limit: int | None, seed: int) -> list[int]:
-    """Return the indices of randomly chosen items in ascending order; all items if there is not a limit."""
-    chosen = np.random.default_rng(seed).choice(count, count if limit is None else min(limit, count), replace=False)
-    return sorted(int(i) for i in chosen)
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:

@@ -8,3 +8,6 @@ from pyro_mmvae.experiments.compare import run_cell as run_cell
 from pyro_mmvae.experiments.readings import is_read as is_read
 from pyro_mmvae.experiments.readings import read_cell as read_cell
 from pyro_mmvae.experiments.readings import reading_options as reading_options
+from pyro_mmvae.experiments.sweep import SweepPoint as SweepPoint
+from pyro_mmvae.experiments.sweep import parse_sweeps as parse_sweeps
+from pyro_mmvae.experiments.sweep import sweep_variants as sweep_variants

@@ -15,3 +15,4 @@ from pyro_mmvae.reports.ppc import draw_ppc as draw_ppc
 from pyro_mmvae.reports.readings import draw_matrix as draw_matrix
 from pyro_mmvae.reports.readings import readings_report as readings_report
 from pyro_mmvae.reports.readings import write_readings_report as write_readings_report
+from pyro_mmvae.reports.sweep import draw_sweep as draw_sweep

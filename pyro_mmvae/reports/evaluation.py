@@ -23,9 +23,10 @@ _PANEL = (3.6, 2.9)  # the width and the height of a panel in inches
 _LEGEND_LETTERS = 42  # the number of letters in a line of a legend
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
-    "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess",
-    "log_likelihood_samples", "khat", "khat_share",
-    "mse", "ssim", "exact_match", "frechet_classifier", "frechet_conditional", "diversity", "fid", "kl", "active_units",
+    "probe", "coherence", "agreement", "agreement_pairs", "agreement_label", "joint_coherence", "log_likelihood",
+    "log_likelihood_se", "ess", "log_likelihood_samples", "khat", "khat_share", "mse", "ssim", "exact_match",
+    "frechet_classifier", "frechet_conditional", "precision", "recall", "density", "coverage", "diversity", "fid", "kl",
+    "active_units",
     "expert_kl",
 )  # fmt: skip
 
