@@ -67,7 +67,7 @@ def save_checkpoint(
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(metadata)
     sums = {_TEXT: zlib.crc32(text.encode()), **checksums(independent)}
-    content = save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums)})
+    content = save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums, sort_keys=True)})
     write_atomically(path, _with_sorted_metadata(content), verify=True)
     _logger.debug("saved %s", path)
 
