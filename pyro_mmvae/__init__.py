@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from pyro_mmvae.vae import MultimodalVAE as MultimodalVAE
     from pyro_mmvae.vae import register_decoder as register_decoder
     from pyro_mmvae.vae import register_encoder as register_encoder
+    from pyro_mmvae.vae import with_aggregation as with_aggregation
 
 # Programs that do not configure logging see no messages.
 logging.getLogger(__name__).addHandler(logging.NullHandler())
@@ -115,6 +116,7 @@ _HOMES = {
     "MultimodalVAE": "vae",
     "register_decoder": "vae",
     "register_encoder": "vae",
+    "with_aggregation": "vae",
     "Run": "runs",
     "load": "runs",
     "train": "training",

@@ -164,6 +164,21 @@ class RunFiles:
         return self.place(_EVALUATION, "imputation.md")
 
     @property
+    def readings_table(self) -> Path:
+        """The table of the metrics of readings with other aggregations."""
+        return self.evaluation / "readings.csv"
+
+    @property
+    def readings_report(self) -> Path:
+        """The report that compares readings with other aggregations, as Markdown."""
+        return self.evaluation / "readings.md"
+
+    @property
+    def readings_summary(self) -> Path:
+        """The means and options of readings with other aggregations, written last."""
+        return self.evaluation / "readings.json"
+
+    @property
     def evaluation_arrays(self) -> Path:
         """The arrays that the figures of an evaluation need."""
         return self.place(_EVALUATION, "arrays.npz")

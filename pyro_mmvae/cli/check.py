@@ -58,6 +58,10 @@ _DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_fea
     "--all", "every_statistic", is_flag=True,
     help="Print all statistics; by default the first two of each modality, or all that --statistics names.",
 )  # fmt: skip
+@click.option(
+    "--groups", metavar="NAME", show_default="items that share observations",
+    help="Covariate whose categories are groups of items that depend on each other, such as the donor.",
+)  # fmt: skip
 @click.option("--raw", is_flag=True, help="Store the replicated observations as well, which makes large files.")
 @click.option(
     "--sbc", is_flag=True,
@@ -110,7 +114,7 @@ def ppc(
     from tqdm import tqdm
 
     from pyro_mmvae import reports, runs
-    from pyro_mmvae.data import make_batch, shared_observations
+    from pyro_mmvae.data import make_batch
     from pyro_mmvae.device import threads as use_threads
     from pyro_mmvae.evaluation.inference_data import write_inference_data
     from pyro_mmvae.evaluation.ppc import choose_conditions
@@ -126,10 +130,10 @@ def ppc(
         test, is_other = choose_data(opened, settings)
         out = out or folder_for(run, test, is_other=is_other)
         run_files, ids = runs.RunFiles(out), _choose_rows(test, items, seed)
+        shared = {name: codes[ids] for name, codes in _dependence(test, options.pop("groups")).items()}
         run_files.evaluation.mkdir(parents=True, exist_ok=True)
         batch = make_batch(test.subset(ids), slice(None)).to(opened.device)
         classifiers = _classifiers(opened, test, seed)
-        shared = {name: codes[ids] for name, codes in shared_observations(test).items()}
         files, rows = [], []
         for names in tqdm(given, "checks", disable=quiet, file=sys.stderr):
             data, metrics = _check(
@@ -182,6 +186,21 @@ def _choose_rows(data: Any, items: str, seed: int) -> list[int]:
     if len(rows) < 2 and len(data) > 1:
         raise ValueError(f"--items must be 2 items or more, got {len(rows)}")
     return [int(row) for row in rows]
+
+
+def _dependence(data: Any, groups: str | None) -> dict[str, Any]:
+    """Return codes `(item,)` of the observations that items share, by modality, and under ``""`` those of groups."""
+    import numpy as np
+
+    from pyro_mmvae.data import shared_observations
+
+    shared = dict(shared_observations(data))
+    if groups is not None:
+        if groups not in data.covariates:
+            raise ValueError(f"--groups must be a covariate ({', '.join(data.covariates) or 'none'}), got {groups!r}")
+        codes = data.covariates[groups].cpu().numpy()
+        shared[""] = np.where(codes < 0, -1 - np.arange(len(codes)), codes)  # an unknown category is a group by itself
+    return shared
 
 
 def _parse_given(choice: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ _RECONSTRUCTED, _VARIED = 300, 50
     help="Name and settings of a variant, which is trained with each aggregation, as in --variant plain --variant "
     "'warm: model.beta=2'; may be repeated. Its settings are added to those of --set.",
 )  # fmt: skip
+@click.option(
+    "--sweep", "sweeps", multiple=True, metavar="KEY=VALUE,VALUE,…",
+    help="Setting and its values, each of which is trained with each aggregation, as in --sweep model.beta=0.5,1,2.5; "
+    "may be repeated for every combination of several settings. Draws coherence against quality.",
+)  # fmt: skip
 @config_options
 @plugin_option("aggregations, likelihoods, networks, objectives or data sets")
 @click.option(
@@ -52,7 +58,14 @@ _RECONSTRUCTED, _VARIED = 300, 50
 )  # fmt: skip
 @click.option(
     "--quality/--no-quality", default=True, show_default=True,
-    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances, precision, recall, density, coverage "
+    "and diversity.",
+)  # fmt: skip
+@click.option(
+    "--read-with", default="", metavar="NAMES", show_default="none",
+    help="Aggregations to read every trained run with, separated by commas, such as "
+    "poe,moe,mopoe,moment,pool,hellinger,wb,mwb: writes the matrix of probe and coherence, trained with by read with. "
+    "Each costs about as much as the evaluation of probe and coherence.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True, metavar="DIR",
@@ -70,6 +83,7 @@ def compare(
     names: str,
     seeds: int,
     variants: tuple[str, ...],
+    sweeps: tuple[str, ...],
     config: Path | None,
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
@@ -78,6 +92,7 @@ def compare(
     likelihood_items: int,
     generated_items: int,
     quality: bool,
+    read_with: str,
     out: Path,
     baseline: str | None,
     pictures: dict[str, Any],
@@ -87,16 +102,28 @@ def compare(
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
     to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. With
-    --baseline the tables contain paired differences, which differences.png shows. Finished runs are not repeated; those
-    that were evaluated with other options are evaluated again, without training.
+    --baseline the tables contain paired differences, which differences.png shows. --sweep adds sweep.csv, sweep.md and
+    sweep.png, the Pareto front of coherence and quality. With --read-with also writes matrix.csv, matrix.md, matrix.tex
+    and matrix.png. Finished runs are not repeated; those that were evaluated with other options are evaluated again,
+    without training.
     """
     from pyro_mmvae import reports, runs, training
+    from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import claim_cells, make_cells, parse_variants, run_cell
+    from pyro_mmvae.experiments import (
+        claim_cells,
+        make_cells,
+        parse_sweeps,
+        parse_variants,
+        run_cell,
+        sweep_variants,
+    )
     from pyro_mmvae.run_files import RunFiles
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
-    settings = parse_variants(variants)
+    settings, points = sweep_variants(parse_sweeps(sweeps), parse_variants(variants))
+    if sweeps and not quality:
+        raise click.UsageError("--sweep must have figures of quality, got --no-quality")
     configs = {
         (name, variant, seed): read_config(aggregation=name, seed=seed, overrides=(*overrides, *words), **shared)
         for name in split_names(names)
@@ -111,6 +138,9 @@ def compare(
         quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,
         frechet_items=generated_items,
     )  # fmt: skip
+    columns = tuple(dict.fromkeys(split_names(read_with)))
+    for name in columns:
+        make_aggregation(name)  # an unknown name is an error before hours of training
     cells = make_cells(out, configs, settings)
     unfinished = [cell for cell in cells if not cell.is_finished(options)]
     echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
@@ -138,4 +168,34 @@ def compare(
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     for file in reports.draw_comparison(out, [cell.path for cell in cells], command, baseline=baseline, **pictures):
         echo(f"  {file}")
+    if sweeps:
+        _draw_sweep(out, cells, points, command, pictures)
     echo((out / "comparison.md").read_text(encoding="utf-8"))
+    if columns:
+        _read_cells(out, cells, columns, options)
+        for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
+            echo(f"  {file}")
+        echo((out / "matrix.md").read_text(encoding="utf-8"))
+
+
+def _draw_sweep(
+    out: Path, cells: Sequence[Any], points: Mapping[str, Any], command: str, pictures: dict[str, Any]
+) -> None:
+    """Draw coherence against quality of the points of a sweep, and print the table."""
+    from pyro_mmvae import reports
+
+    lines = {name: (point.variant, point.values) for name, point in points.items()}
+    for file in reports.draw_sweep(out, [cell.path for cell in cells], lines, command, **pictures):
+        echo(f"  {file}")
+    echo((out / "sweep.md").read_text(encoding="utf-8"))
+
+
+def _read_cells(out: Path, cells: Sequence[Any], names: tuple[str, ...], options: Any) -> None:
+    """Read the cells that were not read with all of the aggregations yet."""
+    from pyro_mmvae.experiments import is_read, read_cell, reading_options
+
+    unread = [cell for cell in cells if not is_read(cell, names, reading_options(options))]
+    echo(f"{len(cells)} cells to read, {len(cells) - len(unread)} already read: {out}", err=True)
+    for cell in unread:
+        read_cell(cell, names, reading_options(options))
+        echo(f"{cell.path} read with {', '.join(names)}", err=True)

@@ -41,12 +41,25 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of training items for the linear probes.",
 )  # fmt: skip
 @click.option(
+    "--coherence-items", type=click.IntRange(1), default=None, show_default="all",
+    help="Largest number of test items for coherence and agreement of generated modalities.",
+)  # fmt: skip
+@click.option(
+    "--probe-draws", type=click.IntRange(1), default=5, show_default=True,
+    help="Number of posterior draws per test item for the linear probe of single draws.",
+)  # fmt: skip
+@click.option(
     "--likelihood-items", type=click.IntRange(0), default=500, show_default=True,
     help="Number of test items for log likelihoods; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
     "--samples", type=click.IntRange(1), default=64, show_default=True,
-    help="Number of importance samples per item for log likelihoods.",
+    help="Number of importance samples per item for log likelihoods to begin with.",
+)  # fmt: skip
+@click.option(
+    "--max-samples", type=click.IntRange(1), default=512, show_default=True,
+    help="Largest number of importance samples per item, up to which --samples is doubled until the log likelihood "
+    "stands.",
 )  # fmt: skip
 @click.option(
     "--likelihood-subsets", type=click.Choice(["ends", "all"]), default="ends", show_default=True,
@@ -62,7 +75,12 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--quality/--no-quality", default=True, show_default=True,
-    help="Compare generated items with real ones: MSE, SSIM, Frechet distances and diversity.",
+    help="Compare generated items with real ones: MSE, SSIM, Frechet distances, precision, recall, density, coverage "
+    "and diversity.",
+)  # fmt: skip
+@click.option(
+    "--reconstruction-items", type=click.IntRange(1), default=None, show_default="all",
+    help="Largest number of test items for MSE and SSIM.",
 )  # fmt: skip
 @click.option(
     "--diversity-items", type=click.IntRange(0), default=100, show_default=True,
@@ -74,7 +92,8 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--frechet-items", type=click.IntRange(0), default=2000, show_default=True,
-    help="Number of test items for the conditional Frechet distance; 0 leaves it out.",
+    help="Largest number of test items for the quality given other modalities: Frechet distances, precision, recall, "
+    "density and coverage; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
     "--fid", is_flag=True,
@@ -83,6 +102,11 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 @click.option(
     "--diagnostics/--no-diagnostics", default=True, show_default=True,
     help="Measure the geometry of the experts and the use of the latent.",
+)  # fmt: skip
+@click.option(
+    "--agg", "aggregations", multiple=True, metavar="NAME",
+    help="Aggregation to read the run with in place of its own, without training; may be repeated. Writes readings.csv "
+    "and leaves metrics.csv as it is.",
 )  # fmt: skip
 @click.option(
     "--mask", type=click.FloatRange(0, 1, max_open=True), is_flag=False, flag_value=0.0, default=None,
@@ -112,6 +136,7 @@ def evaluate(
     device: str,
     items: str | None,
     out: Path | None,
+    aggregations: tuple[str, ...],
     mask: float | None,
     mask_items: int,
     plugins: tuple[str, ...],
@@ -125,14 +150,17 @@ def evaluate(
 
     Reads the run directory RUN and its data set, or --data. Writes metrics.csv, summary.json and arrays.npz to
     RUN/evaluation, and pictures to RUN/plots; prints a table. With --mask also writes imputation.csv and imputation.md.
-    Results on other data or selected items are written to RUN/on-NAME instead.
+    Results on other data or selected items are written to RUN/on-NAME instead. With --agg the run is read with other
+    aggregations, and only readings.csv, readings.json and readings.md are written.
     """
+    if aggregations and mask is not None:
+        raise ValueError("--mask must be left out with --agg: imputations are judged with the run's own aggregation")
     from tqdm import tqdm
 
     from pyro_mmvae import reports, runs
     from pyro_mmvae.data import cache_folder
     from pyro_mmvae.device import threads as use_threads
-    from pyro_mmvae.evaluation import EvaluationOptions, MaskOptions
+    from pyro_mmvae.evaluation import EvaluationOptions, MaskOptions, evaluate_readings
     from pyro_mmvae.evaluation import evaluate as run_evaluation
     from pyro_mmvae.inference import select_items
     from pyro_mmvae.run_files import read_metrics
@@ -151,7 +179,11 @@ def evaluate(
     train, test = opened.data("train").to(opened.device), test.to(opened.device)
     labelled = train.labels is not None and test.labels is not None
     masking = None if mask is None else MaskOptions(rate=mask, items=mask_items, seed=options.seed)
-    parts, started = options.count_parts(labelled) + (masking is not None), list[str]()
+    repeats = len(set(aggregations)) or 1
+    parts, started = options.count_parts(labelled) * repeats + (masking is not None), list[str]()
+    cache = cache_folder() / train.fingerprint
+    about: dict[str, Any] = {"checkpoint": checkpoint, "epoch": opened.state["epoch"]}
+    about |= {"aggregation": str(opened.config.model.aggregation), "prior": None if prior is None else prior.about}
     with use_threads(threads), tqdm(total=parts, disable=quiet, file=sys.stderr, bar_format=_BAR) as bar:
 
         def progress(part: str) -> None:
@@ -159,14 +191,19 @@ def evaluate(
             bar.set_description_str(printable(part))
             started.append(part)
 
+        if aggregations:
+            readings = evaluate_readings(
+                opened.vae, train, test, list(dict.fromkeys(aggregations)), options=options, cache=cache,
+                progress=progress, prior=prior,
+            )  # fmt: skip
+            bar.update(parts - bar.n)
+            _write_readings(out, readings, about)
+            return
         result = run_evaluation(
-            opened.vae, train, test, options=options, mask=masking, cache=cache_folder() / train.fingerprint,
-            progress=progress, prior=prior, history=read_metrics(run),
+            opened.vae, train, test, options=options, mask=masking, cache=cache, progress=progress, prior=prior,
+            history=read_metrics(run),
         )  # fmt: skip
         bar.update(parts - bar.n)
-    label = str(opened.config.model.aggregation)
-    about = {"checkpoint": checkpoint, "epoch": opened.state["epoch"], "aggregation": label}
-    about["prior"] = None if prior is None else prior.about
     out.mkdir(parents=True, exist_ok=True)
     imputation = () if result.masked is None else [row.as_row() for row in result.masked.rows]
     rows = [row.as_row() for row in result.rows]
@@ -181,4 +218,20 @@ def evaluate(
         *reports.draw_evaluation(out, **pictures),
         *reports.write_imputation(out, **pictures),
     ]:
+        echo(f"  {file}")
+
+
+def _write_readings(out: Path, readings: dict[str, Any], about: dict[str, Any]) -> None:
+    """Write the readings of a run with other aggregations, and print their tables."""
+    from pyro_mmvae import reports
+    from pyro_mmvae.evaluation import reading_rows
+    from pyro_mmvae.run_files import RunFiles
+    from pyro_mmvae.runs.readings import write_readings
+
+    summaries = {name: result.summary() for name, result in readings.items()}
+    options = next(iter(summaries.values()))["options"]
+    write_readings(out, reading_rows(readings), {**about, "options": options, "readings": summaries})
+    echo(reports.readings_report(out))
+    files = RunFiles(out)
+    for file in (files.readings_table, files.readings_summary, reports.write_readings_report(out)):
         echo(f"  {file}")

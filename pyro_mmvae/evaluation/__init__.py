@@ -5,6 +5,7 @@ from pyro_mmvae.evaluation.classifiers import train_classifiers as train_classif
 from pyro_mmvae.evaluation.coherence import conditional_coherence as conditional_coherence
 from pyro_mmvae.evaluation.coherence import joint_agreement as joint_agreement
 from pyro_mmvae.evaluation.coherence import joint_coherence as joint_coherence
+from pyro_mmvae.evaluation.conditional_fid import fid_given as fid_given
 from pyro_mmvae.evaluation.conditional_frechet import conditional_frechet_distance as conditional_frechet_distance
 from pyro_mmvae.evaluation.conditional_frechet import frechet_conditional as frechet_conditional
 from pyro_mmvae.evaluation.diagnostics import diagnose as diagnose
@@ -13,6 +14,10 @@ from pyro_mmvae.evaluation.finding import Finding as Finding
 from pyro_mmvae.evaluation.frechet import fid as fid
 from pyro_mmvae.evaluation.frechet import frechet_classifier as frechet_classifier
 from pyro_mmvae.evaluation.frechet import frechet_distance as frechet_distance
+from pyro_mmvae.evaluation.generated_quality import generated_agreement as generated_agreement
+from pyro_mmvae.evaluation.generated_quality import generated_quality as generated_quality
+from pyro_mmvae.evaluation.generation import Generation as Generation
+from pyro_mmvae.evaluation.generation import RealItems as RealItems
 from pyro_mmvae.evaluation.geometry import expert_geometry as expert_geometry
 from pyro_mmvae.evaluation.latent import latent_usage as latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood as held_out_log_likelihood
@@ -23,11 +28,16 @@ from pyro_mmvae.evaluation.masking import evaluate_masked as evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric as Metric
 from pyro_mmvae.evaluation.metrics import choose_subsets as choose_subsets
 from pyro_mmvae.evaluation.metrics import mean_by_views as mean_by_views
+from pyro_mmvae.evaluation.nearest_neighbours import fidelity as fidelity
+from pyro_mmvae.evaluation.nearest_neighbours import neighbour_radii as neighbour_radii
 from pyro_mmvae.evaluation.probe import linear_probe as linear_probe
 from pyro_mmvae.evaluation.psis import KHat as KHat
 from pyro_mmvae.evaluation.psis import khat as khat
 from pyro_mmvae.evaluation.quality import reconstruction as reconstruction
 from pyro_mmvae.evaluation.quality import ssim as ssim
+from pyro_mmvae.evaluation.readings import evaluate_readings as evaluate_readings
+from pyro_mmvae.evaluation.readings import reading_rows as reading_rows
+from pyro_mmvae.evaluation.readouts import read_posterior as read_posterior
 from pyro_mmvae.evaluation.residuals import residuals as residuals
 from pyro_mmvae.evaluation.result import Evaluation as Evaluation
 from pyro_mmvae.evaluation.result import EvaluationOptions as EvaluationOptions

@@ -74,6 +74,10 @@ class Classifiers:
         """Return the logits of items, of shape `(item, class)` or `(item, attribute)`; see :meth:`predict`."""
         return _batches(self.networks[name], images, batch_size)
 
+    def scores_of_features(self, name: str, features: Tensor, *, batch_size: int = 1000) -> Tensor:
+        """Return the logits of items whose :meth:`features` are known, `(item, class)` or `(item, attribute)`."""
+        return _batches(self.networks[name][-1], features, batch_size)
+
     def features(self, name: str, images: Tensor, *, batch_size: int = 1000) -> Tensor:
         """Return the inputs of the last layer for items, of shape `(item, feature)`; see :meth:`predict`."""
         return _batches(self.networks[name][:-1], images, batch_size)

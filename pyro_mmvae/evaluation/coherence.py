@@ -10,18 +10,11 @@ from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Bool, Float, Int, Tensor
 from pyro_mmvae.evaluation.attributes import agreement, average_precisions
 from pyro_mmvae.evaluation.classifiers import Classifiers
+from pyro_mmvae.evaluation.generation import Generation
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.inference.fitted_prior import FittedPrior, prior_draws, prior_protocol
-from pyro_mmvae.inference.posteriors import (
-    decode_in_batches,
-    draw_protocol,
-    draws_at_once,
-    has_all,
-    posterior_draws,
-    select,
-    subset_names,
-)
+from pyro_mmvae.inference.posteriors import decode_in_batches, draws_at_once
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -36,6 +29,7 @@ def conditional_coherence(
     seed: int = 0,
     batch_size: int | None = None,
     covariates: Float[Tensor, "item covariate"] | None = None,
+    generation: Generation | None = None,
 ) -> list[Metric]:
     """Return the share of items for which a modality generated from a subset keeps the label.
 
@@ -60,42 +54,33 @@ def conditional_coherence(
             afterwards.
         batch_size: The number of items to decode at once; by default it depends on the device.
         covariates: The indicators of the items' categories, on any device; None (default) if they are unknown.
+        generation: The generator of the modalities, which other metrics may share; by default a new one. It has its own
+            seed, covariates and batch size.
 
     Returns:
         One row per subset and modality outside it; for attributes one row per attribute that some item has, with target
         ``MODALITY.ATTRIBUTE``.
     """
     rows = []
-    device = experts.loc.device
-    labels, covariates = labels.to(device), None if covariates is None else covariates.to(device)
-    protocol = draw_protocol(vae, experts.num_modalities, density)
-    if classifiers.label_names:
-        protocol += ", average precision"
-    size = batch_size or draws_at_once(device)
+    labels = labels.to(experts.loc.device)
+    if generation is None:
+        generation = Generation(vae, experts, classifiers, covariates=covariates, seed=seed, batch_size=batch_size)
+    protocol = generation.protocol(density) + ", average precision" * bool(classifiers.label_names)
     for subset in subsets:
-        targets = [n for m, n in enumerate(vae.names) if m not in subset and n in classifiers.networks]
-        kept = has_all(experts, subset)
-        if not targets or not kept.any():
-            continue
-        judgements: dict[str, list[Tensor]] = {name: [] for name in targets}
-        with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, select(experts, kept), subset, density)
-            for images in decode_in_batches(vae, z, targets, size, None if covariates is None else covariates[kept]):
-                for name in targets:
-                    judge = classifiers.scores if classifiers.label_names else classifiers.predict
-                    judgements[name].append(judge(name, images[name]))
-        given = subset_names(subset, vae.names)
-        for name in targets:
-            figures = _score(name, torch.cat(judgements[name]), labels[kept], classifiers.label_names)
-            rows += [Metric("coherence", protocol, given, target, v, len(z), seed) for target, v in figures.items()]
+        truth = labels[generation.kept(subset)]
+        for name, (_, scores) in generation.from_subset(subset, density).items():
+            rows += [
+                Metric("coherence", protocol, generation.given(subset), target, value, len(truth), generation.seed)
+                for target, value in _score(name, scores, truth, classifiers.label_names).items()
+            ]
     return rows
 
 
-def _score(name: str, judgements: Tensor, truth: Tensor, label_names: Sequence[str]) -> dict[str, float]:
+def _score(name: str, scores: Tensor, truth: Tensor, label_names: Sequence[str]) -> dict[str, float]:
     """Return the accuracy of predicted classes or the average precision of scores, by target."""
     if not label_names:
-        return {name: int((judgements == truth).sum()) / len(truth)}
-    precisions = average_precisions(judgements.cpu().numpy(), truth.cpu().numpy())
+        return {name: int((scores.argmax(-1) == truth).sum()) / len(truth)}
+    precisions = average_precisions(scores.cpu().numpy(), truth.cpu().numpy())
     return {f"{name}.{label_names[k]}": value for k, value in precisions.items()}
 
 

@@ -7,23 +7,15 @@ from typing import cast
 
 import torch
 
-from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers
-from pyro_mmvae.evaluation.frechet import real_features, squared_distance
+from pyro_mmvae.evaluation.frechet import squared_distance
+from pyro_mmvae.evaluation.generation import Generation, RealItems
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.inference.posteriors import (
-    decode_in_batches,
-    draw_protocol,
-    draws_at_once,
-    has_all,
-    posterior_draws,
-    select,
-    subset_names,
-)
+from pyro_mmvae.inference.posteriors import select
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -123,35 +115,41 @@ def frechet_conditional(
         One row per subset and modality with a classifier, where ``n`` is the number of generated items. A row is left
         out if there are too few items of the classes that real and generated ones have in common.
     """
-    device, rows = experts.loc.device, []
+    chosen = choose_labelled(data, items, seed)
+    data, experts = data.subset(chosen.tolist()), select(experts, chosen.to(experts.loc.device))
+    known = one_hot(data.covariates, data.covariate_names, slice(None))
+    generation = Generation(vae, experts, classifiers, covariates=known, seed=seed, batch_size=batch_size)
+    real = RealItems(data, classifiers)
+    return [row for subset in subsets for row in conditional_frechet_rows(generation, real, subset)]
+
+
+def choose_labelled(data: MultimodalDataset, items: int, seed: int) -> Tensor:
+    """Return the indices of randomly chosen labelled items in ascending order, at most ``items`` of them."""
     labelled = data.labelled.cpu().nonzero()[:, 0]
     order = torch.randperm(len(labelled), generator=torch.Generator().manual_seed(seed))[:items]
-    chosen = labelled[order].sort().values
-    data, experts = data.subset(chosen.tolist()), select(experts, chosen.to(device))
-    labels = cast("Tensor", data.labels).cpu()
-    present = {name: data.present[:, column].cpu() for column, name in enumerate(data.names)}
-    real = {name: real_features(data, classifiers, name) for name in classifiers.networks if present[name].any()}
-    protocol = f"given the {'attributes' if classifiers.label_names else 'class'}, "
-    protocol += draw_protocol(vae, experts.num_modalities)
-    for subset in subsets:
-        kept = has_all(experts, subset)
-        targets = [name for m, name in enumerate(vae.names) if name in real and m not in subset]
-        if not targets or not kept.any():
+    return labelled[order].sort().values
+
+
+def conditional_frechet_rows(generation: Generation, real: RealItems, subset: Sequence[int]) -> list[Metric]:
+    """Return the conditional Fréchet distance of each modality outside a subset; see :func:`frechet_conditional`.
+
+    Args:
+        generation: The generator of the modalities.
+        real: The real items from which they are generated, all of them labelled.
+        subset: Indices of the modalities to generate from.
+    """
+    labels, rows = cast("Tensor", real.data.labels).cpu(), []
+    kind = "attributes" if generation.classifiers.label_names else "class"
+    protocol = f"given the {kind}, {generation.protocol()}"
+    kept = generation.kept(subset).cpu()
+    for name, (features, _) in generation.from_subset(subset).items():
+        if not real.present(name).any():
             continue
-        features: dict[str, list[Tensor]] = {name: [] for name in targets}
-        with seeded(seed, device), torch.no_grad():
-            z = posterior_draws(vae, select(experts, kept), subset)
-            known = one_hot(data.covariates, data.covariate_names, kept.to(data.present.device))
-            for images in decode_in_batches(vae, z, targets, batch_size or draws_at_once(device), known):
-                for name in targets:
-                    features[name].append(classifiers.features(name, images[name]).cpu())
-        given = subset_names(subset, vae.names)
-        for name in targets:
-            parts = ((real[name], labels[present[name]]), (torch.cat(features[name]), labels[kept.cpu()]))
-            pair = _of_common_classes(*parts)
-            if all(len(found) > len(found_labels.unique(dim=0)) for found, found_labels in pair):
-                value = conditional_frechet_distance(*pair[0], *pair[1])
-                rows.append(Metric("frechet_conditional", protocol, given, name, value, len(pair[1][0]), seed))
+        pair = _of_common_classes((real.features(name), labels[real.present(name)]), (features.cpu(), labels[kept]))
+        if all(len(found) > len(found_labels.unique(dim=0)) for found, found_labels in pair):
+            value, count = conditional_frechet_distance(*pair[0], *pair[1]), len(pair[1][0])
+            given = generation.given(subset)
+            rows.append(Metric("frechet_conditional", protocol, given, name, value, count, generation.seed))
     return rows
 
 

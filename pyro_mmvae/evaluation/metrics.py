@@ -84,6 +84,18 @@ def choose_subsets(
     return chosen
 
 
+def choose_items(count: int, limit: int | None, seed: int) -> list[int]:
+    """Return the indices of randomly chosen items in ascending order.
+
+    Args:
+        count: The number of items to choose from.
+        limit: The largest number of indices; None for all of them.
+        seed: The seed of the choice.
+    """
+    chosen = np.random.default_rng(seed).choice(count, count if limit is None else min(limit, count), replace=False)
+    return sorted(int(i) for i in chosen)
+
+
 def mean_by_views(
     rows: Iterable[Metric], metric: str, protocol: str | None = None, target: str | None = None
 ) -> dict[int, float]:

@@ -51,7 +51,8 @@ class PredictiveCheck:
         observed_raw: A mapping from modality to observations `(item, *event)`; empty unless they were kept.
         sizes_drawn: The modalities of counts that were not given, whose size factors were drawn from observed totals.
         shared: A mapping from modality to codes of shape `(item,)`, equal for items that share an observation of it;
-            modalities whose observations are all different are left out.
+            modalities whose observations are all different are left out. Codes under the key ``""`` are those of
+            groups of items that depend on each other in all modalities.
     """
 
     z: NDArray[Any]
@@ -88,7 +89,7 @@ class PredictiveCheck:
 
     def dependence(self, key: str) -> list[NDArray[np.int64]]:
         """Return the codes by which items depend on each other in a statistic: of its modality and of those given."""
-        names = {split_key(key, self.present)[0], *self.given}
+        names = {"", split_key(key, self.present)[0], *self.given}
         return [codes for name, codes in self.shared.items() if name in names]
 
     def is_determined(self, key: str) -> bool:
@@ -133,8 +134,8 @@ def posterior_predictive(
         ids: Identifiers of the items; 0, 1, … by default.
         keep_raw: If True, the replicated observations are kept as well; False by default.
         shared: A mapping from modality to codes of shape `(item,)`, equal for items that share an observation of it; it
-            has precedence over what :func:`~pyro_mmvae.evaluation.dependence.repeated_observations` finds. None by
-            default.
+            has precedence over what :func:`~pyro_mmvae.evaluation.dependence.repeated_observations` finds. The key
+            ``""`` stands for all modalities. None by default.
 
     Returns:
         Draws, statistics and log likelihoods.

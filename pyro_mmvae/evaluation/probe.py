@@ -1,9 +1,10 @@
-"""Linear probes: the accuracy with which a linear classifier reads the label from posterior means."""
+"""Linear probes: the accuracy with which a linear classifier reads the label from the posterior."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,18 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Bool, Tensor
 from pyro_mmvae.evaluation.attributes import average_precisions
 from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.evaluation.readouts import check_readout, read_posterior
 from pyro_mmvae.experts import Experts
-from pyro_mmvae.inference.posteriors import has_all, posterior_means, select, subset_names
+from pyro_mmvae.inference.posteriors import has_all, select, subset_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 PROTOCOLS = ("per-subset", "joint")
+PROBES = (("mean", "per-subset"), ("mean", "joint"), ("component", "per-subset"), ("draw", "per-subset"))
+"""The read-out and the protocol of each probe in an evaluation."""
 
 
 def linear_probe(
@@ -35,11 +40,13 @@ def linear_probe(
     subsets: Sequence[Sequence[int]],
     label_names: Sequence[str] | None = None,
     protocol: str = "per-subset",
+    readout: str = "mean",
+    draws: int = 5,
     points: int = 5000,
     seed: int = 0,
     workers: int = 2,
 ) -> list[Metric]:
-    """Fit logistic regressions on standardised posterior means and score them on test items.
+    """Fit logistic regressions on what is read off the posterior, standardised, and score them on test items.
 
     Protocol ``per-subset`` fits one probe per subset (MoPoE, Sutter et al., 2021, with 500 points). Protocol ``joint``
     fits one probe on the posterior given all modalities and tests it on every subset (MVTCAE, Hwang et al., 2021). The
@@ -56,56 +63,80 @@ def linear_probe(
         subsets: Subsets of the modalities, each as indices.
         label_names: The names of the attributes; each of them then gets rows in addition to the mean.
         protocol: The protocol, ``per-subset`` (the default) or ``joint``.
+        readout: The vector per item that the probe reads: ``mean`` of the posterior (the default), ``component`` or
+            ``draw``, see :func:`~pyro_mmvae.evaluation.readouts.read_posterior`.
+        draws: The number of draws per test item of the read-out ``draw``, 5 by default, over which its figures are
+            averaged. The probe is fitted on one draw per training item.
         points: The largest number of training items, 5,000 by default, chosen at random.
-        seed: The seed of that choice, 0 by default.
+        seed: The seed of that choice, and of the draws of each subset, 0 by default; the states of torch's generators
+            are restored afterwards.
         workers: The number of probes to fit at once, 2 by default, each in one thread.
 
     Returns:
         One row for each subset of which some training and some test item has all modalities. For classes it is the
         accuracy; for attributes the average precision of the scores, averaged over the attributes that some test item
-        has, followed by one row per attribute with its name as the target.
+        has, followed by one row per attribute with its name as the target. The protocol of the row names the read-outs
+        ``component`` and ``draw`` first; without a name it is ``mean``.
 
     Raises:
-        ValueError: If the protocol is unknown.
+        ValueError: If the protocol or the read-out is unknown, or there are no draws.
     """
     if protocol not in PROTOCOLS:
         raise ValueError(f"protocol must be one of {', '.join(map(repr, PROTOCOLS))}, got {protocol!r}")
+    check_readout(readout)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
     generator = np.random.default_rng(seed)
     count = len(train_labels)
     rows = torch.as_tensor(np.sort(generator.choice(count, min(points, count), replace=False)))
     chosen = select(train, rows.to(train.loc.device))
     chosen_labels = train_labels.cpu()[rows].numpy()
+    tested_labels = test_labels.cpu().numpy()
     everything = tuple(range(train.num_modalities))
+    repeats = draws if readout == "draw" else 1
+    lock = Lock()  # torch has one generator, which the threads must not draw from at the same time
 
-    def fit(subset: Sequence[int], kept: Tensor) -> list[Pipeline]:
-        values, labels = _features(vae, chosen, chosen_labels, subset, kept)
-        if not len(values):
+    def read(experts: Experts, subset: Sequence[int], kept: Bool[Tensor, " item"], part: int, times: int) -> list[Any]:
+        # Training and test items have seeds of their own, so that equal rows do not share their noise.
+        with lock, seeded(2 * seed + part, experts.loc.device):
+            items = select(experts, kept)
+            return [read_posterior(vae, items, subset, readout).double().cpu().numpy() for _ in range(times)]
+
+    def fit(subset: Sequence[int], kept: Bool[Tensor, " item"]) -> list[Pipeline]:
+        if not kept.any():
             return []
+        labels = chosen_labels[kept.cpu().numpy()]
+        (values,) = read(chosen, subset, kept, 0, 1)
         return [_fit(values, column) for column in labels.reshape(len(labels), -1).T]
 
     shared = fit(everything, chosen.mask.any(-1)) if protocol == "joint" else None
+    description = _describe(protocol, readout, len(rows), draws, attributes=tested_labels.ndim > 1)
 
     def score(subset: Sequence[int]) -> list[Metric]:
-        values, labels = _features(vae, test, test_labels.cpu().numpy(), subset, has_all(test, subset))
+        kept = has_all(test, subset)
         probes = fit(subset, has_all(chosen, subset)) if shared is None else shared
-        if not probes or not len(values):
+        if not probes or not kept.any():
             return []
-        description = f"{protocol}, {len(rows)} points" + (", average precision" if labels.ndim > 1 else "")
+        labels = tested_labels[kept.cpu().numpy()]
+        scores = [_score(probes, values, labels, label_names or ()) for values in read(test, subset, kept, 1, repeats)]
         return [
-            Metric("probe", description, subset_names(subset, vae.names), target, value, len(labels), seed)
-            for target, value in _score(probes, values, labels, label_names or ()).items()
-        ]
+            Metric(
+                "probe", description, subset_names(subset, vae.names), target,
+                float(np.mean([figures[target] for figures in scores])), len(labels), seed,
+            )
+            for target in scores[0]
+        ]  # fmt: skip
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         return [row for metrics in pool.map(score, subsets) for row in metrics]
 
 
-def _features(
-    vae: MultimodalVAE, experts: Experts, labels: NDArray[Any], subset: Sequence[int], kept: Bool[Tensor, " item"]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return posterior means given a subset, and labels, of the items that are kept."""
-    values = posterior_means(vae, select(experts, kept), subset) if kept.any() else experts.loc[:0, 0]
-    return values.double().cpu().numpy(), labels[kept.cpu().numpy()]
+def _describe(protocol: str, readout: str, points: int, draws: int, *, attributes: bool) -> str:
+    """Return the protocol of a row; the read-out ``mean`` is not named, so that tables of earlier versions fit."""
+    parts = [] if readout == "mean" else [readout]
+    parts += [protocol, f"{points} points"]
+    parts += [f"{draws} draws per test item"] if readout == "draw" else []
+    return ", ".join([*parts, *(["average precision"] if attributes else [])])
 
 
 def _fit(values: NDArray[Any], labels: NDArray[Any]) -> Pipeline:

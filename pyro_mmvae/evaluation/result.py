@@ -19,23 +19,26 @@ class EvaluationOptions:
     Attributes:
         subsets: The largest number of subsets of modalities, stratified by size.
         probe_points: The number of training items of the linear probe.
+        probe_draws: The number of draws per test item of the read-out ``draw`` of the linear probe, at least 1.
         likelihood_items: The number of test items for log likelihoods; with 0 they are left out.
-        samples: The number K of draws per item for log likelihoods.
+        samples: The number K of draws per item for log likelihoods to begin with.
+        max_samples: The largest number of draws per item, up to which K is doubled until the log likelihood stands.
         likelihood_subsets: The subsets for log likelihoods: ``ends``, each modality alone and all of them, or ``all``
             chosen subsets.
         khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
             out.
         khat_samples: The number of draws per item for PSIS k̂.
-        coherence_items: The largest number of labelled test items for coherence, chosen at random; all of them by
-            default.
+        coherence_items: The largest number of labelled test items for coherence, agreement and ``frechet_items``,
+            chosen at random; all of them by default.
         quality: If True, reconstructions and generated images are compared with real ones.
         reconstruction_items: The largest number of test items for reconstructions and translations, a part of
             ``quality``, chosen at random; all of them by default.
         diversity_items: The number of test items for the diversity of draws given each modality alone, a part of
             ``quality``; with 0 it is left out.
         diversity_draws: The number of draws per item for the diversity, at least 2.
-        frechet_items: The number of test items for the conditional Fréchet distance given each modality alone, a part
-            of ``quality``; with 0 it is left out.
+        frechet_items: The largest number of labelled test items for the quality of what is generated given other
+            modalities, a part of ``quality``: conditional and plain Fréchet distance, precision, recall, density and
+            coverage; with 0 they are left out.
         fid: If True, the Fréchet inception distance is computed, which needs the extra ``fid`` and Inception's weights.
         diagnostics: If True, the geometry of the experts and the use of the latent are measured.
         draws: The number of draws from the prior for joint coherence.
@@ -44,8 +47,10 @@ class EvaluationOptions:
 
     subsets: int = 31
     probe_points: int = 5000
+    probe_draws: int = 5
     likelihood_items: int = 500
     samples: int = 64
+    max_samples: int = 512
     likelihood_subsets: str = "ends"
     khat_items: int = 100
     khat_samples: int = 1000
@@ -64,9 +69,11 @@ class EvaluationOptions:
         """Check the options.
 
         Raises:
-            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, or there are fewer than two draws for
-                the diversity.
+            ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, there are fewer than two draws for
+                the diversity, or none for the probe.
         """
+        if self.probe_draws < 1:
+            raise ValueError(f"probe_draws must be at least 1, got {self.probe_draws}")
         if self.likelihood_subsets not in {"ends", "all"}:
             raise ValueError(f"likelihood_subsets must be 'ends' or 'all', got {self.likelihood_subsets!r}")
         if self.diversity_draws < 2:
@@ -75,7 +82,7 @@ class EvaluationOptions:
     def count_parts(self, labelled: bool) -> int:
         """Return the number of parts of an evaluation, for progress bars."""
         optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
-        return 1 + 4 * labelled + sum(optional)
+        return 1 + 6 * labelled + sum(optional)
 
 
 @dataclass(frozen=True)
@@ -125,6 +132,11 @@ class Evaluation:
         } | ({} if self.masked is None else {"imputation": self.masked.summary()})
 
 
+_LIKELIHOODS = {
+    "log_likelihood", "log_likelihood_se", "ess", "log_likelihood_samples", "log_likelihood_stands",
+}  # fmt: skip
+
+
 def _separate_target(row: Metric) -> str:
     """Return the target if rows of different targets are different quantities, or ``""`` if they are repetitions."""
-    return row.target if row.metric in {"log_likelihood", "log_likelihood_se", "ess"} else ""
+    return row.target if row.metric in _LIKELIHOODS else ""

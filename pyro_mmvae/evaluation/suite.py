@@ -16,20 +16,20 @@ from sklearn.decomposition import PCA
 
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.data.covariates import one_hot
 from pyro_mmvae.evaluation.classifiers import Classifiers, train_classifiers
-from pyro_mmvae.evaluation.coherence import conditional_coherence, joint_agreement, joint_coherence
-from pyro_mmvae.evaluation.conditional_frechet import frechet_conditional
+from pyro_mmvae.evaluation.coherence import joint_agreement, joint_coherence
+from pyro_mmvae.evaluation.conditional_fid import fid_given
 from pyro_mmvae.evaluation.diagnostics import diagnose
 from pyro_mmvae.evaluation.diversity import diversity
 from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
 from pyro_mmvae.evaluation.geometry import expert_geometry
+from pyro_mmvae.evaluation.judging import judge_generated
 from pyro_mmvae.evaluation.latent import latent_usage
 from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
 from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
-from pyro_mmvae.evaluation.metrics import Metric, choose_subsets
-from pyro_mmvae.evaluation.probe import PROTOCOLS, linear_probe
+from pyro_mmvae.evaluation.metrics import Metric, choose_items, choose_subsets
+from pyro_mmvae.evaluation.probe import PROBES, linear_probe
 from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.residuals import residuals
@@ -84,10 +84,10 @@ def evaluate(
         mask = MaskOptions(rate=mask, seed=options.seed)
     if mask is not None:
         check_maskable(vae.names, train, test)  # before the other parts, which take minutes
-    return _Suite(vae, train, test, options, mask, _Parts(progress), prior, history).run(cache)
+    return Suite(vae, train, test, options, mask, Parts(progress), prior, history).run(cache)
 
 
-class _Suite:
+class Suite:
     """The state that the parts of one evaluation share."""
 
     def __init__(
@@ -97,10 +97,12 @@ class _Suite:
         test: MultimodalDataset,
         options: EvaluationOptions,
         mask: MaskOptions | None,
-        parts: _Parts,
+        parts: Parts,
         prior: FittedPrior | None,
         history: Sequence[Mapping[str, Any]],
+        shared: dict[str, Any] | None = None,
     ) -> None:
+        self.shared = {} if shared is None else shared
         self.priors = (None,) if prior is None else (None, prior)  # the model's own comes first
         self.vae, self.train, self.test, self.options, self.parts = vae, train, test, options, parts
         self.mask, self.history = mask, history
@@ -110,11 +112,17 @@ class _Suite:
         self.arrays: dict[str, NDArray[Any]] = {}
         self.classifiers: Classifiers | None = None
 
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Return a part that suites of one model with several aggregations share, computed where it is first needed."""
+        if name not in self.shared:
+            self.shared[name] = compute()
+        return self.shared[name]
+
     def run(self, cache: Path | None) -> Evaluation:
         """Run all parts."""
         options = self.options
         with self.parts("encoding"):
-            self.experts = encode_dataset(self.vae, self.test)
+            self.experts = self.once("test", lambda: encode_dataset(self.vae, self.test))
             self.arrays |= _latent_map(self.vae, self.experts, self.test)
         if self.test.labels is not None and self.train.labels is not None and bool(self.test.labelled.any()):
             self.evaluate_labels(self.train.labels, self.test.labels, cache)
@@ -153,30 +161,28 @@ class _Suite:
     def evaluate_labels(self, train_labels: Tensor, labels: Tensor, cache: Path | None) -> None:
         """Run the parts that need classes or attributes, with the items that have a label."""
         options, vae, test_experts = self.options, self.vae, self.experts
-        covariates = one_hot(self.test.covariates, self.test.covariate_names, self.test.labelled)
         if not bool(self.test.labelled.all()):
             labels = labels[self.test.labelled]
             test_experts = select(self.experts, self.test.labelled.to(self.experts.loc.device))
         rows = self.train.labelled.nonzero()[:, 0].tolist()
-        points = [rows[number] for number in _choose_items(len(rows), options.probe_points, options.seed)]
-        experts = encode_dataset(vae, self.train.subset(points))
-        for protocol in PROTOCOLS:
-            with self.parts(f"probe, {protocol}"):
+        points = [rows[number] for number in choose_items(len(rows), options.probe_points, options.seed)]
+        experts = self.once("train", lambda: encode_dataset(vae, self.train.subset(points)))
+        for readout, protocol in PROBES:
+            with self.parts(f"probe, {protocol}" if readout == "mean" else f"probe, {readout}"):
                 self.rows += linear_probe(
                     vae, experts, train_labels[points], test_experts, labels, subsets=self.subsets,
-                    label_names=self.test.label_names, protocol=protocol, points=options.probe_points,
-                    seed=options.seed,
+                    label_names=self.test.label_names, protocol=protocol, readout=readout, draws=options.probe_draws,
+                    points=options.probe_points, seed=options.seed,
                 )  # fmt: skip
         with self.parts("classifiers"):
-            self.classifiers = train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
+            self.classifiers = self.once(
+                "classifiers", lambda: train_classifiers(self.train, self.test, cache=cache, seed=options.seed)
+            )
         with self.parts("coherence"):
-            chosen = torch.as_tensor(_choose_items(len(labels), options.coherence_items, options.seed))
-            for density in self.densities():
-                self.rows += conditional_coherence(
-                    vae, select(test_experts, chosen.to(test_experts.loc.device)), labels[chosen.to(labels.device)],
-                    self.classifiers, subsets=self.subsets, density=density, seed=options.seed,
-                    covariates=None if covariates is None else covariates[chosen.to(covariates.device)],
-                )  # fmt: skip
+            self.rows += judge_generated(
+                vae, self.experts, self.test, self.classifiers, subsets=self.subsets, densities=self.densities(),
+                options=options,
+            )  # fmt: skip
             if len(self.classifiers.networks) > 1:
                 for prior in self.priors:
                     from_prior: dict[str, Any] = {"draws": options.draws, "seed": options.seed, "prior": prior}
@@ -194,11 +200,11 @@ class _Suite:
         """Estimate importance-weighted log likelihoods."""
         options = self.options
         with self.parts("log likelihood"):
-            chosen = _choose_items(len(self.test), options.likelihood_items, options.seed)
+            chosen = choose_items(len(self.test), options.likelihood_items, options.seed)
             self.rows += held_out_log_likelihood(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen),
                 subsets=self.ends if options.likelihood_subsets == "ends" else self.subsets, samples=options.samples,
-                seed=options.seed,
+                max_samples=options.max_samples, seed=options.seed,
             )  # fmt: skip
 
     def pareto_k(self) -> None:
@@ -219,36 +225,31 @@ class _Suite:
     def quality(self) -> None:
         """Compare generated items with real ones."""
         with self.parts("quality"):
-            chosen = _choose_items(len(self.test), self.options.reconstruction_items, self.options.seed)
+            options, singles = self.options, [subset for subset in self.subsets if len(subset) == 1]
+            chosen = choose_items(len(self.test), options.reconstruction_items, options.seed)
             self.rows += reconstruction(
                 self.vae, select(self.experts, torch.as_tensor(chosen)), self.test.subset(chosen), subsets=self.ends,
-                seed=self.options.seed,
+                seed=options.seed,
             )  # fmt: skip
             for prior in self.priors:
                 if self.classifiers is not None:
                     self.rows += frechet_classifier(
-                        self.vae, self.experts, self.test, self.classifiers, seed=self.options.seed, prior=prior
+                        self.vae, self.experts, self.test, self.classifiers, seed=options.seed, prior=prior
                     )
-                if self.options.fid:
-                    self.rows += fid_of_prior_draws(self.vae, self.test, seed=self.options.seed, prior=prior)
-            self.variety()
-
-    def variety(self) -> None:
-        """Measure how much generated items vary, and how well they match the real ones given their labels."""
-        options, singles = self.options, [subset for subset in self.subsets if len(subset) == 1]
-        if options.diversity_items:
-            self.rows += diversity(
-                self.vae, self.experts, self.test, self.classifiers, subsets=singles, items=options.diversity_items,
-                draws=options.diversity_draws, seed=options.seed,
-            )  # fmt: skip
-        if options.frechet_items and self.classifiers is not None:
-            self.rows += frechet_conditional(
-                self.vae, self.experts, self.test, self.classifiers, subsets=singles, items=options.frechet_items,
-                seed=options.seed,
-            )  # fmt: skip
+                if options.fid:
+                    self.rows += fid_of_prior_draws(self.vae, self.test, seed=options.seed, prior=prior)
+            if options.fid:
+                self.rows += fid_given(
+                    self.vae, self.experts, self.test, subsets=singles, items=options.frechet_items, seed=options.seed
+                )
+            if options.diversity_items:
+                self.rows += diversity(
+                    self.vae, self.experts, self.test, self.classifiers, subsets=singles,
+                    items=options.diversity_items, draws=options.diversity_draws, seed=options.seed,
+                )  # fmt: skip
 
 
-class _Parts:
+class Parts:
     """A timer of the parts, which also announces them."""
 
     def __init__(self, progress: Callable[[str], None] | None) -> None:
@@ -262,12 +263,6 @@ class _Parts:
         started = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - started, 3)
-
-
-def _choose_items(count: int, limit: int | None, seed: int) -> list[int]:
-    """Return the indices of randomly chosen items in ascending order; all items if there is not a limit."""
-    chosen = np.random.default_rng(seed).choice(count, count if limit is None else min(limit, count), replace=False)
-    return sorted(int(i) for i in chosen)
 
 
 def _latent_map(vae: MultimodalVAE, experts: Experts, data: MultimodalDataset) -> dict[str, NDArray[Any]]:

@@ -12,3 +12,7 @@ from pyro_mmvae.reports.imputation import imputation_report as imputation_report
 from pyro_mmvae.reports.imputation import write_imputation as write_imputation
 from pyro_mmvae.reports.plots import draw_run as draw_run
 from pyro_mmvae.reports.ppc import draw_ppc as draw_ppc
+from pyro_mmvae.reports.readings import draw_matrix as draw_matrix
+from pyro_mmvae.reports.readings import readings_report as readings_report
+from pyro_mmvae.reports.readings import write_readings_report as write_readings_report
+from pyro_mmvae.reports.sweep import draw_sweep as draw_sweep

@@ -138,15 +138,17 @@ def summarise(values: Mapping[Key, Mapping[int, float]]) -> list[dict[str, Any]]
     """Return one row per aggregation, variant, metric, protocol and number of modalities given.
 
     ``se`` is the standard error over seeds. ``se_items``, which only log likelihoods have, is that over the test items;
-    all seeds are evaluated on the same items, so it does not shrink with their number.
+    all seeds are evaluated on the same items, so it does not shrink with their number. ``stands`` is the share of log
+    likelihoods that stand, see :func:`pyro_mmvae.evaluation.held_out_log_likelihood`, and NaN for other metrics.
 
     Args:
         values: The figures by position and seed.
     """
     rows = []
     for key, replicates in values.items():
-        if key.metric.endswith("_se"):
+        if key.metric.endswith(("_se", "_stands")):
             continue
+        standing = values.get(key._replace(metric=f"{key.metric}_stands"), {})
         over_items = values.get(key._replace(metric=f"{key.metric}_se"), {})
         rows.append(
             {
@@ -155,6 +157,7 @@ def summarise(values: Mapping[Key, Mapping[int, float]]) -> list[dict[str, Any]]
                 "se": standard_error(list(replicates.values())),
                 "se_items": float(np.mean(list(over_items.values()))) if over_items else math.nan,
                 "seeds": len(replicates),
+                "stands": float(np.mean(list(standing.values()))) if standing else math.nan,
             }
         )
     return rows

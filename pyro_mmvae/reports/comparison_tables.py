@@ -12,6 +12,7 @@ import pandas as pd
 
 from pyro_mmvae.reports.comparison_rows import Cell, Key, key_of, table_keys
 from pyro_mmvae.reports.paired import LEVEL, Difference, other_data, pairs_phrase
+from pyro_mmvae.reports.texts import protocol_label
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Tables: TypeAlias = dict[tuple[str, str], pd.DataFrame]
@@ -82,11 +83,11 @@ def _digits(metric: str) -> int:
 
 
 def _mean(row: Mapping[str, Any]) -> str:
-    """Return a mean with its standard errors over seeds and, in brackets, over items."""
+    """Return a mean with its standard errors over seeds and, in brackets, over items, and a mark at bounds."""
     digits = _digits(row["metric"])
     error = "" if math.isnan(row["se"]) else f" ± {row['se']:.{digits}f}"
     items = "" if math.isnan(row["se_items"]) else f" (± {row['se_items']:.{digits}f})"
-    return f"{row['mean']:.{digits}f}{error}{items}"
+    return f"{'≥ ' if row['stands'] < 1 else ''}{row['mean']:.{digits}f}{error}{items}"
 
 
 def _difference(metric: str, difference: Difference) -> str:
@@ -120,6 +121,8 @@ def as_markdown(
         lines += _markdown_table(name, table)
     if any(not math.isnan(row["se_items"]) for row in rows):
         lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
+    if any(row["stands"] < 1 for row in rows):
+        lines += ["≥: estimates that do not stand with the samples they had, bounds that do not rank the rows.", ""]
     if baseline:
         lines += _difference_section(rows, cells, baseline, differences or {})
     return "\n".join([*lines, *_notes(cells)]) + "\n"
@@ -127,7 +130,7 @@ def as_markdown(
 
 def _markdown_table(name: tuple[str, str], table: pd.DataFrame) -> list[str]:
     """Return the lines of a table with its title."""
-    metric, protocol = name
+    metric, protocol = name[0], protocol_label(*name)
     lines = [f"**{metric}**" + (f" ({protocol})" if protocol else ""), ""]
     lines += ["| | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
     return [*lines, *(f"| {label} | " + " | ".join(texts) + " |" for label, *texts in table.itertuples()), ""]
@@ -143,6 +146,9 @@ def _difference_section(
     lines += [_describe_differences(baseline, differences), ""]
     for name, table in difference_tables(rows, differences).items():
         lines += _markdown_table(name, table)
+    compared = [row for row in rows if row["metric"] == "log_likelihood" and key_of(row) in differences]
+    if any(math.isnan(row["stands"]) for row in compared):  # of an evaluation by an earlier version
+        lines += ["Log likelihoods may be bounds of different tightness: then differences do not rank the rows.", ""]
     if others := other_data(cells, baseline):
         lines += [f"Trained with other settings of the data than {baseline}: {'; '.join(others)}.", ""]
     return lines
@@ -199,9 +205,9 @@ def as_latex(rows: Rows, *, baseline: str = "", differences: Mapping[Key, Differ
 
 def _latex_table(name: tuple[str, str], table: pd.DataFrame, more: str) -> str:
     """Return one table as LaTeX."""
-    metric, protocol = name
+    metric, protocol = name[0], protocol_label(*name)
     caption = _escape(metric + (f" ({protocol})" if protocol else "") + more).replace("±", r"$\pm$")
-    special = {"±": r"$\pm$", "-": "$-$", "+": "$+$", _STAR: "$^{*}$"}
+    special = {"±": r"$\pm$", "≥": r"$\geq$", "-": "$-$", "+": "$+$", _STAR: "$^{*}$"}
     escaped = table.map(lambda text: "".join(special.get(letter, letter) for letter in text)).rename(index=_escape)
     latex: str = escaped.to_latex(
         escape=False, caption=caption.replace("<", "$<$"), column_format="l" + "r" * len(table.columns)

@@ -15,7 +15,7 @@ from pyro_mmvae.reports.latent_map import plot_latent
 from pyro_mmvae.reports.metric_names import metric_label
 from pyro_mmvae.reports.panels import RunLike, make_panels, run_path
 from pyro_mmvae.reports.styles import OKABE_ITO, line_style, styled
-from pyro_mmvae.reports.texts import break_lines, legend_label
+from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label
 from pyro_mmvae.run_files import RunFiles, split_names
 
 _PLOTTED = ("probe", "coherence", "log_likelihood", "ess")  # the metrics that are plotted by number of modalities
@@ -23,8 +23,10 @@ _PANEL = (3.6, 2.9)  # the width and the height of a panel in inches
 _LEGEND_LETTERS = 42  # the number of letters in a line of a legend
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
-    "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess", "khat", "khat_share",
-    "mse", "ssim", "exact_match", "frechet_classifier", "frechet_conditional", "diversity", "fid", "kl", "active_units",
+    "probe", "coherence", "agreement", "agreement_pairs", "agreement_label", "joint_coherence", "log_likelihood",
+    "log_likelihood_se", "ess", "log_likelihood_samples", "khat", "khat_share", "mse", "ssim", "exact_match",
+    "frechet_classifier", "frechet_conditional", "precision", "recall", "density", "coverage", "diversity", "fid", "kl",
+    "active_units",
     "expert_kl",
 )  # fmt: skip
 
@@ -61,20 +63,26 @@ def table(path: Path) -> str:
     """
     summary = read_summary(path)
     rows, notes, max_views = [], list[str](), 0
+    stands = summary["means_by_views"].get("log_likelihood_stands", {})
     for metric in _TABLE:
         for protocol, means in summary["means_by_views"].get(metric, {}).items():
             values = {int(views): value for views, value in means.items()}
             max_views = max(max_views, *values)
-            notes += [] if protocol in notes else [protocol]
-            rows.append((f"{metric} [{notes.index(protocol) + 1}]", values))
+            note = protocol_label(metric, protocol)
+            notes += [] if note in notes else [note]
+            open_ends = stands.get(protocol, {}) if metric == "log_likelihood" else {}
+            texts = {v: "≥ " * (open_ends.get(str(v), 1) < 1) + f"{value:.3f}" for v, value in values.items()}
+            rows.append((f"{metric} [{notes.index(note) + 1}]", texts))
     first = max((len(name) for name, _ in rows), default=0)
     lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(max_views + 1))]
     for name, values in rows:
-        cells = "".join(f"{values[v]:>11.3f}" if v in values else " " * 11 for v in range(max_views + 1))
+        cells = "".join(f"{values.get(v, ''):>11}" for v in range(max_views + 1))
         lines.append(f"{name:<{first}}{cells}".rstrip())
     lines += [f"[{number}] {protocol}" for number, protocol in enumerate(notes, 1)]
     if any(name.startswith("log_likelihood ") for name, _ in rows):
         lines.append("log_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in their own units")
+    if any("≥" in value for _, values in rows for value in values.values()):
+        lines.append("≥: does not stand with --max-samples for some subset; such bounds do not rank models")
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
     if any(name.startswith("log_likelihood_se ") for name, _ in rows):
@@ -178,7 +186,7 @@ def plot_views(run: RunLike) -> Figure:
     for metric in (metric for metric in _PLOTTED if metric in means):
         for label, values in means[metric].items():
             protocol, _, target = label.partition(", of ") if metric == "log_likelihood" else (label, "", "")
-            panels.setdefault((metric, target), {})[protocol] = values
+            panels.setdefault((metric, target), {})[protocol_label(metric, protocol)] = values
     figure, axes = make_panels(max(len(panels), 1), _PANEL)
     for axis, ((metric, target), protocols) in zip(axes, panels.items(), strict=False):
         for number, (protocol, values) in enumerate(protocols.items()):

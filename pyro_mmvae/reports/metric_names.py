@@ -5,6 +5,9 @@ from __future__ import annotations
 _LABELS = {
     "probe": "accuracy of a linear probe",
     "coherence": "share of coherent items",
+    "agreement": "share of items that agree",
+    "agreement_pairs": "share of pairs that agree",
+    "agreement_label": "share of coherent items",
     "joint_coherence": "share of coherent draws",
     "log_likelihood": "nats per item",
     "ess": "effective sample size",
@@ -15,6 +18,7 @@ _LABELS = {
 _ATTRIBUTE_LABELS = {
     "probe": "average precision of a probe",
     "coherence": "average precision of scores",
+    "agreement": "Fleiss' kappa",
     "joint_coherence": "Fleiss' kappa",
 }
 

@@ -14,6 +14,8 @@ from pyro_mmvae.reports.comparison_rows import Cell, Key, row_name, standard_err
 LEVEL = 0.05
 """The significance level, and one minus the coverage of the intervals."""
 
+_NOT_COMPARED = {"train_seconds", "log_likelihood_samples"}
+
 _ROUNDING = 1e-12  # the standard error, relative to the values, below which differences vary by rounding alone
 
 
@@ -98,16 +100,20 @@ def differences_from(values: Mapping[Key, Mapping[int, float]], baseline: str) -
     """Return the differences of all rows from the baseline, for every metric that both have.
 
     The p-values of a row, metric and protocol are one family for Holm's correction, with one member per number of
-    modalities given. Training times are left out, since they depend on what else the machine does.
+    modalities given. Training times are left out, since they depend on what else the machine does, and so are log
+    likelihoods of which one does not stand, since bounds of different tightness do not rank models.
 
     Args:
         values: The figures by position and seed.
         baseline: The name of the row that the others are compared with.
     """
-    reference = {key[2:]: figures for key, figures in values.items() if key.label == baseline}
+    baseline_key = {key[2:]: key for key in values if key.label == baseline}
+    reference = {position: values[key] for position, key in baseline_key.items()}
     families: dict[tuple[str, str, str, str], dict[Key, Difference]] = {}
     for key, figures in values.items():
-        if key.label == baseline or key.metric == "train_seconds" or key.metric.endswith("_se"):
+        if key.label == baseline or key.metric in _NOT_COMPARED or key.metric.endswith(("_se", "_stands")):
+            continue
+        if not (_all_stand(values, key) and _all_stand(values, baseline_key.get(key[2:], key))):
             continue
         difference = paired_difference(figures, reference.get(key[2:], {}))
         if difference is not None:
@@ -118,6 +124,12 @@ def differences_from(values: Mapping[Key, Mapping[int, float]], baseline: str) -
         for (key, difference), p in zip(family.items(), p_values, strict=True):
             corrected[key] = difference._replace(p_holm=p)
     return corrected
+
+
+def _all_stand(values: Mapping[Key, Mapping[int, float]], key: Key) -> bool:
+    """Return True unless the figures of some seed are bounds that do not stand; other metrics always do."""
+    standing = values.get(key._replace(metric=f"{key.metric}_stands"), {})
+    return all(share == 1 for share in standing.values())
 
 
 def other_data(cells: Sequence[Cell], baseline: str) -> list[str]:

@@ -33,6 +33,17 @@ def legend_label(name: str, letters: int = 40) -> str:
     return f"\u200b{lines}" if lines.startswith("_") else lines  # a space of no width
 
 
+def protocol_label(metric: str, protocol: str) -> str:
+    """Return a protocol for readers, which also names the read-out ``mean`` of a probe.
+
+    Args:
+        metric: The name of the metric.
+        protocol: The protocol as tables for programs have it, where the first read-out of the probe has no name.
+    """
+    is_mean = metric == "probe" and protocol.startswith(("per-subset, ", "joint, "))
+    return f"mean, {protocol}" if is_mean else protocol
+
+
 def cell_size(texts: Iterable[str], width: float) -> tuple[float, int]:
     """Return the width of the cells of a grid: that of its images, or more if a text is long.
 

@@ -10,11 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from pyro_mmvae import experiments, load, reports
 from pyro_mmvae.cli import main
-from pyro_mmvae.cli.check import _label
+from pyro_mmvae.cli.check import _dependence, _label
+from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation import EvaluationOptions, masking
 from pyro_mmvae.evaluation.inference_data import read_inference_data
 from pyro_mmvae.experiments.compare import Cell, parse_variants
@@ -63,7 +65,11 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
     assert "\nlog_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in" in result.output
     kinds = {row["metric"] for row in rows}
     assert {"khat", "khat_share", "mse", "ssim", "frechet_classifier", "kl", "active_units", "w2_experts"} <= kinds
-    assert {row["given"] for row in rows if row["metric"] == "frechet_conditional"} == {"m0", "m1", "m2"}
+    for metric in ("frechet_conditional", "precision", "recall", "density", "coverage"):
+        pairs = {(row["given"], row["target"]) for row in rows if row["metric"] == metric}
+        assert pairs == coherence
+    for metric in ("agreement", "agreement_pairs", "agreement_label"):
+        assert {row["given"] for row in rows if row["metric"] == metric} == {"m0", "m1", "m2"}
     assert {row["given"] for row in rows if row["metric"] == "diversity"} == {"", "m0", "m1", "m2"}
     assert {row["given"] for row in rows if row["metric"] == "khat"} == {"m0", "m1", "m2", "m0+m1+m2"}
     draws = {row["protocol"].split(",")[0] for row in rows if row["metric"] == "coherence"}
@@ -120,6 +126,7 @@ def test_evaluate_options_leave_parts_out(toy_config: Callable[..., Config], els
     rows = rows_of(run)
     assert {row["metric"] for row in rows} == {
         "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess",
+        "log_likelihood_samples", "log_likelihood_stands",
     }  # fmt: skip
     assert len({row["given"] for row in rows if row["metric"] == "log_likelihood"}) == 7
     assert not (run / "plots" / "khat.png").exists()
@@ -190,6 +197,8 @@ def test_ppc_given_raw_and_sbc_are_stored(
         metrics = {row["metric"] for row in csv.DictReader(file)}
     assert {"sbc_overall_p_value", "posterior_sbc_overall_p_value", "lc2st_p_value", "ppc_pit_p_value"} <= metrics
     assert all((run / "plots" / f"ppc-{name}.png").exists() for name in ("sbc", "posterior-sbc"))
+    grouped = CliRunner().invoke(main, [*words, "--given", "m0", "--groups", "donor"])
+    assert grouped.stderr.strip().endswith("--groups must be a covariate (none), got 'donor'")
     useless = CliRunner().invoke(main, [*words, "--given", "all", "--posterior-sbc"])
     assert (useless.exit_code, useless.stderr.count("\n")) == (2, 1)
     assert "--posterior-sbc must have a --given that names some modalities and leaves others" in useless.stderr
@@ -197,6 +206,16 @@ def test_ppc_given_raw_and_sbc_are_stored(
     assert (wrong.exit_code, wrong.stderr.count("\n")) == (2, 1)
     assert "--given must name modalities of the run (m0, m1, m2), got 'm9'" in wrong.stderr
     assert "unknown statistic 'skew'" in CliRunner().invoke(main, [*words[:-2], "skew"]).stderr
+
+
+def test_dependence_of_groups_counts_unknown_categories_as_groups_of_one() -> None:
+    donors = torch.tensor([1, 0, 1, -1, -1])
+    data = MultimodalDataset(
+        {"a": torch.zeros(5, 1)}, None, torch.ones(5, 1, dtype=torch.bool), "toy", "test",
+        covariates={"donor": donors}, covariate_names={"donor": ("A", "B")},
+    )  # fmt: skip
+    assert _dependence(data, None) == {}
+    assert _dependence(data, "donor")[""].tolist() == [1, 0, 1, -4, -5]
 
 
 def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) -> None:
@@ -227,6 +246,10 @@ def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) ->
     assert row["seeds"] == "2"
     assert "± " in (elsewhere / "grid" / "comparison.md").read_text()
     assert (elsewhere / "grid" / "comparison.png").exists()
+    drawn = CliRunner().invoke(main, [*words, "--baseline", "wb", "--format", "svg"], catch_exceptions=False)
+    assert "4 cells, 4 already finished" in drawn.output
+    assert "## Differences from wb" in drawn.output
+    assert {file.name for file in (elsewhere / "grid").glob("*.svg")} == {"comparison.svg", "differences.svg"}
 
 
 def test_compare_generated_items_judges_quality_on_that_many_items(config: Path, elsewhere: Path) -> None:
@@ -239,11 +262,12 @@ def test_compare_generated_items_judges_quality_on_that_many_items(config: Path,
     for metric in ("coherence", "frechet_conditional", "mse"):
         assert {row["n"] for row in rows if row["metric"] == metric} == {"20"}
     frechet = [row for row in rows if row["metric"] == "frechet_conditional"]
-    assert {(row["given"], row["target"]) for row in frechet} == {
-        (f"m{one}", f"m{other}") for one in range(3) for other in range(3) if one != other
-    }
-    mean = sum(float(row["value"]) for row in frechet) / 6
-    assert f"| wb | {mean:.2f} |" in (out / "comparison.md").read_text()
+    means = []
+    for views in ("1", "2"):
+        values = [float(row["value"]) for row in frechet if row["views"] == views]
+        assert len(values) == {"1": 6, "2": 3}[views]
+        means.append(f"{sum(values) / len(values):.2f}")
+    assert f"| wb | {means[0]} | {means[1]} |" in (out / "comparison.md").read_text()
     without = CliRunner().invoke(main, [*words, "--no-quality"], catch_exceptions=False)
     assert "1 cells were evaluated with other options" in without.stderr
     kinds = {row["metric"] for row in rows_of(out / "wb-seed0")}
@@ -311,6 +335,28 @@ def test_compare_variants_trains_each_with_its_settings(config: Path, elsewhere:
     assert "| wb, warm | " in result.output
     again = CliRunner().invoke(main, words, catch_exceptions=False)
     assert "2 cells, 2 already finished" in again.stderr
+
+
+def test_compare_sweep_trains_each_value_and_draws_the_front(config: Path, elsewhere: Path) -> None:
+    out = elsewhere / "sweep"
+    words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(out), "--quiet"]
+    words += ["--likelihood-items", "0", "--sweep", "model.beta=0.5,2"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    betas = {path.name: load(path).config.model.beta for path in sorted(out.iterdir()) if path.is_dir()}
+    assert betas == {"wb-beta_0.5-seed0": 0.5, "wb-beta_2-seed0": 2.0}
+    with (out / "sweep.csv").open(newline="") as file:
+        table = {row["model.beta"]: row for row in csv.DictReader(file)}
+    rows = rows_of(out / "wb-beta_2-seed0")
+    singles = [float(r["value"]) for r in rows if r["metric"] == "frechet_conditional" and r["views"] == "1"]
+    assert float(table["2"]["frechet_conditional"]) == pytest.approx(sum(singles) / len(singles))
+    assert "True" in {row["pareto"] for row in table.values()}
+    assert (out / "sweep.png").exists()
+    assert (out / "sweep.md").read_text(encoding="utf-8") in result.output
+    wrong = CliRunner().invoke(main, [*words, "--no-quality"])
+    assert (wrong.exit_code, "--sweep must have figures of quality" in wrong.output) == (2, True)
+    unknown = CliRunner().invoke(main, [*words[:-1], "model.gamma=1,2"])
+    assert (unknown.exit_code, "gamma" in unknown.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -287,3 +287,4 @@ def test_calibrate_modalities_that_are_neither_given_nor_checked_do_not_matter()
     other = replace(check, shared={"other": codes})
     assert calibrate(other)[0].independent.all()
     assert calibrate(replace(other, given=("other",)))[0].independent.sum() == 1
+    assert calibrate(replace(other, shared={"": codes}))[0].independent.sum() == 1  # groups matter everywhere

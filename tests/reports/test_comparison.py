@@ -14,6 +14,22 @@ from pyro_mmvae.run_files import RunFiles
 from tests.reports.comparison_files import write_cell
 
 
+def test_draw_comparison_marks_log_likelihoods_that_do_not_stand(tmp_path: Path) -> None:
+    paths = []
+    for name, shares in (("wb", (1.0, 0.5)), ("mwb", (1.0, 1.0))):
+        for seed, share in enumerate(shares):
+            means = {"log_likelihood": {"K": {"1": -10.0 - seed}}, "log_likelihood_stands": {"K": {"1": share}}}
+            paths.append(write_cell(tmp_path / f"{name}-{seed}", name, seed, means))
+    draw_comparison(tmp_path, paths)
+    assert [float(row["stands"]) for row in rows_of(tmp_path, "log_likelihood")] == [0.75, 1.0]
+    assert not rows_of(tmp_path, "log_likelihood_stands")
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert "| wb | ≥ -10.5 ± 0.5 |" in text
+    assert "| mwb | -10.5 ± 0.5 |" in text
+    assert "≥: estimates that do not stand" in text
+    assert r"$\geq$ $-$10.5 $\pm$ 0.5" in (tmp_path / "comparison.tex").read_text(encoding="utf-8")
+
+
 def rows_of(out: Path, metric: str) -> list[dict[str, str]]:
     with (out / "comparison.csv").open(newline="") as file:
         return [row for row in csv.DictReader(file) if row["metric"] == metric]
@@ -132,6 +148,15 @@ def test_draw_comparison_baseline_of_one_seed_says_that_there_is_no_error(tmp_pa
     assert "| wb_x | +0.100 | -0.125 |" in text
     assert "A star" not in text
     assert "*" not in text.partition("## Differences")[2].replace("**probe**", "")
+
+
+def test_draw_comparison_baseline_says_that_bounds_do_not_rank_models(tmp_path: Path) -> None:
+    metrics = [{"log_likelihood": {"K = 64": {"1": value}}} for value in (-5.0, -4.0)]
+    paths = [write_cell(tmp_path / name, name, 0, means) for name, means in zip("ab", metrics, strict=True)]
+    draw_comparison(tmp_path, paths, baseline="a")
+    assert "then differences do not rank the rows" in (tmp_path / "comparison.md").read_text()
+    draw_comparison(tmp_path, compared(tmp_path / "probes", 1), baseline="mopoe")
+    assert "do not rank the rows" not in (tmp_path / "comparison.md").read_text()
 
 
 def test_draw_comparison_without_baseline_has_no_differences(tmp_path: Path) -> None:

@@ -117,3 +117,23 @@ def test_subset_label_many_or_long_names_are_short() -> None:
     assert evaluation._subset_label("m0+m1") == "m0\nm1"
     assert evaluation._subset_label("a rather long name of it") == "a rather long\nname of it"
     assert evaluation._subset_label("+".join("abcdef")) == "6 modalities"
+
+
+def test_table_marks_log_likelihoods_that_do_not_stand_and_names_the_readout(tmp_path: Path) -> None:
+    protocol = "importance-weighted, K=64 to 512, of given"
+    means = {
+        "probe": {"per-subset, 10 points": {"1": 0.5}, "draw, per-subset, 10 points": {"1": 0.25}},
+        "log_likelihood": {protocol: {"1": -12.5, "2": -3.25}},
+        "log_likelihood_stands": {protocol: {"1": 0.8, "2": 1.0}},
+    }
+    summary = {"means_by_views": means, "options": {"seed": 0}, "classifier_accuracy": {}}
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    lines = evaluation.table(tmp_path).splitlines()
+    [row] = [line for line in lines if line.startswith("log_likelihood [")]
+    assert row.split() == ["log_likelihood", "[3]", "≥", "-12.500", "-3.250"]
+    assert "≥: does not stand with --max-samples for some subset; such bounds do not rank models" in lines
+    assert lines[lines.index("[1] mean, per-subset, 10 points") + 1] == "[2] draw, per-subset, 10 points"
+    means["log_likelihood_stands"][protocol]["1"] = 1.0
+    (tmp_path / "evaluation" / "summary.json").write_text(json.dumps(summary))
+    assert "≥" not in evaluation.table(tmp_path)
