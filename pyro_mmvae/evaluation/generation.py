@@ -31,7 +31,7 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 class Generated(NamedTuple):
-    """What the classifier of a modality computes of the items generated.
+    """The features and scores of the generated items of a modality.
 
     Attributes:
         features: The inputs of the last layer, `(item, feature)`.
@@ -96,8 +96,8 @@ class Generation:
                 choice of :func:`~pyro_mmvae.inference.posteriors.density_of`.
 
         Returns:
-            A mapping from modality to what its classifier computes of the items that have the subset, on the device of
-            the experts; empty if there are no such modalities or items.
+            A mapping from modality to the features and scores of the items that have the subset, on the device of the
+            experts; empty if there are no such modalities or items.
         """
         # An aggregation that does not define the component of everything given has only the whole posterior.
         if type(self.vae.guide.aggregation).joint is Aggregation.joint:
