@@ -31,7 +31,7 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 class Generated(NamedTuple):
-    """The features and scores of the generated items of a modality.
+    """The outputs of the classifier of a modality for generated items.
 
     Attributes:
         features: The inputs of the last layer, `(item, feature)`.

@@ -165,9 +165,12 @@ def _texts(rows: list[dict[str, Any]], panel: tuple[str, str, int]) -> dict[str,
     }
 
 
+def _name(panel: tuple[str, str, int]) -> str:
+    return f"{panel[0]} ({protocol_label(*panel[:2])})"
+
+
 def _title(panel: tuple[str, str, int]) -> str:
-    metric, protocol, views = panel
-    return f"{metric} ({protocol_label(metric, protocol)}), {views} given"
+    return f"{_name(panel)}, {panel[2]} given"
 
 
 def _table(columns: Sequence[str], texts: Mapping[str, Sequence[str]]) -> list[str]:
@@ -216,7 +219,7 @@ def _plot(rows: list[dict[str, Any]], panels: list[tuple[str, str, int]]) -> Fig
         limits = min(np.nanmin(t) for t in tables), max(np.nanmax(t) for t in tables)
         for axis, panel, table in zip(row, line, tables, strict=False):
             image = _heat_map(axis, table, limits)
-            axis.set_title("\n".join(textwrap.wrap(_title(panel), 44)), fontsize=7)
+            axis.set_title("\n".join([*textwrap.wrap(f"{_name(panel)},", 48), f"{panel[2]} given"]), fontsize=7)
         for axis in row[len(line) :]:
             axis.axis("off")
         figure.colorbar(image, ax=row.tolist(), fraction=0.04).ax.tick_params(labelsize=6)

@@ -15,7 +15,6 @@ from pyro_mmvae.runs.data_record import check_splits as check_splits
 from pyro_mmvae.runs.data_record import make_record as make_record
 from pyro_mmvae.runs.layout import RunError as RunError
 from pyro_mmvae.runs.layout import RunWriter as RunWriter
-from pyro_mmvae.runs.layout import append_metrics as append_metrics
 from pyro_mmvae.runs.layout import check_new as check_new
 from pyro_mmvae.runs.layout import create as create
 from pyro_mmvae.runs.layout import read_config as read_config
@@ -32,5 +31,6 @@ from pyro_mmvae.runs.resolution import resolve_modalities as resolve_modalities
 from pyro_mmvae.runs.run import Run as Run
 from pyro_mmvae.runs.run import build_vae as build_vae
 from pyro_mmvae.runs.run import load_run as load_run
+from pyro_mmvae.runs.upkeep import append_metrics as append_metrics
 
 load = load_run  # the public name, pyro_mmvae.load

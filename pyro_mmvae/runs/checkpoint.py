@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -66,8 +67,22 @@ def save_checkpoint(
     independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(metadata)
     sums = {_TEXT: zlib.crc32(text.encode()), **checksums(independent)}
-    write_atomically(path, save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums)}), verify=True)
+    content = save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums, sort_keys=True)})
+    write_atomically(path, _with_sorted_metadata(content), verify=True)
     _logger.debug("saved %s", path)
+
+
+def _with_sorted_metadata(content: bytes) -> bytes:
+    """Return a safetensors file with sorted metadata, whose order the library leaves to chance."""
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    metadata = header["__metadata__"]
+    if list(metadata) == sorted(metadata):
+        return content
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([struct.pack("<Q", len(text)), text, memoryview(content)[8 + length :]])
 
 
 def read_state(path: Path) -> dict[str, Any]:

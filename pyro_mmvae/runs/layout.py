@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import csv
 import errno
-import glob
 import hashlib
 import io
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyro_mmvae._bounded import read_json
-from pyro_mmvae.files import naming, npz_bytes, write_npz, write_text, write_together
-from pyro_mmvae.run_files import CHECKPOINTS, RunFiles, read_metrics
+from pyro_mmvae.files import npz_bytes, write_npz, write_text, write_together
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import FORMAT_VERSION, check_format, save_checkpoint
 from pyro_mmvae.runs.config import RUN_FOLDER, Config, DataConfig, dump_config, make_config
+from pyro_mmvae.runs.upkeep import append_metrics, cut_metrics, record_resumption, remove_leftovers
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -274,76 +272,6 @@ def _check_environment(files: RunFiles) -> None:
         raise RunError(f"{files.environment}: format_version must be an integer, got {number!r}")
     version = versions.get("pyro_mmvae") if isinstance(versions, dict) else None
     check_format(files.path, number, version, RunError)
-
-
-def append_metrics(path: Path, row: Mapping[str, Any]) -> None:
-    """Append the metrics of one epoch to those of a run, all of the line or nothing.
-
-    Args:
-        path: The path of the run directory.
-        row: Metrics by name, as JSON can hold them; ``epoch`` must be among them.
-
-    Raises:
-        ValueError: If a number is NaN or infinite, which JSON does not have.
-        OSError: If the line cannot be written as a whole.
-    """
-    line, metrics = (json.dumps(row, allow_nan=False) + "\n").encode(), RunFiles(path).metrics
-    with naming(metrics), metrics.open("ab", buffering=0) as file:
-        before = file.seek(0, os.SEEK_END)
-        try:
-            if file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(before)
-            raise
-
-
-def cut_metrics(path: Path, epochs: int) -> None:
-    """Keep one line of metrics per epoch, of the first epochs only; nothing is written if that is so already.
-
-    Args:
-        path: The path of the run directory.
-        epochs: The number of epochs that the last checkpoint has completed.
-    """
-    file = RunFiles(path).metrics
-    if file.exists():
-        kept = "".join(json.dumps(row) + "\n" for row in read_metrics(path) if row["epoch"] < epochs)
-        if kept.encode() != file.read_bytes():
-            write_text(file, kept)
-
-
-def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files that a process has left which was killed while it trained a run.
-
-    Other commands may be writing other files to the directory.
-
-    Args:
-        path: The path of the run directory, whose lock this process holds.
-    """
-    files = RunFiles(path)
-    written = [files.config, files.environment, files.data_record, files.metrics, files.samples]
-    for file in [*written, *map(files.checkpoint, CHECKPOINTS)]:
-        for temporary in path.glob(f".{glob.escape(file.name)}.*.tmp"):
-            temporary.unlink(missing_ok=True)
-    shutil.rmtree(files.unfinished, ignore_errors=True)
-
-
-def record_resumption(path: Path, entry: Mapping[str, Any]) -> None:
-    """Add an entry to the list ``resumed`` of the environment of a run.
-
-    Args:
-        path: The path of the run directory.
-        entry: The time, the step and what has changed, as JSON can hold them.
-    """
-    file = RunFiles(path).environment
-    try:
-        environment = read_json(file)
-    except (OSError, ValueError):  # a run can be used without it
-        return
-    earlier = environment.get("resumed")
-    environment["resumed"] = [*(earlier if isinstance(earlier, list) else []), dict(entry)]
-    write_text(file, json.dumps(environment, indent=1) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

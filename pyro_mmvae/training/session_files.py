@@ -124,7 +124,8 @@ class SessionFiles:
         changes: tuple[str, ...] = ()
         try:
             runs.check_splits(self.files.path, {"train": self.data, "val": self.val})
-            changes = changed_values(state.get("checksums", {}), self.checksums)
+            if self.files.data_record.exists():  # without it a run goes on with any data
+                changes = changed_values(state.get("checksums", {}), self.checksums)
             if changes:
                 raise runs.DataChangedError(self.files.path, changes)
         except runs.DataChangedError as error:

@@ -140,9 +140,10 @@ def resume(
         config, changes = choose_settings(path, config, state, epochs=epochs, force=force)
         is_stopped = state.get("stopped") is not None and epochs is None
         is_trained = (is_stopped or state["epoch"] == config.train.epochs) and not state["batch"] and not changes
-        finished = finished_run(path, config, is_trained=is_trained)
-        if finished is not None:
-            return finished
+        if data is labels is present is covariates is None:
+            finished = finished_run(path, config, is_trained=is_trained)
+            if finished is not None:
+                return finished
         splits = resumed_splits(path, config, data, labels, present, covariates)
         session = Session(config, path, progress, callbacks, splits)
         changes += session.check_data(state, allow_changed_data or force)

@@ -204,7 +204,7 @@ def test_load_run_with_partial_configuration_fills_in_defaults(toy_config: Any, 
     other = toy_config(train__epochs=1, data__seed=1, model__likelihood="laplace", model__scale=0.75)
     with pytest.raises(runs.RunError, match="must have the settings of this comparison"):
         make_cells(tmp_path, {("wb", "", 0): other})
-    resume(tmp_path / "wb-seed0", epochs=2, progress=False)
+    resume(tmp_path / "wb-seed0", epochs=2, progress=False, force=True)
     assert make_config(file).data == resolved.data
 
 

@@ -214,7 +214,7 @@ def test_write_atomically_creates_the_file_after_its_content(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "fsync", look)
     write_atomically(path, b"content")
-    assert seen == [False]
+    assert seen == [False, True]  # before the renaming, and after it for the folder
     assert path.read_bytes() == b"content"
 
 
@@ -224,3 +224,11 @@ def test_save_checkpoint_writes_no_pickle(tmp_path: Path) -> None:
     steps(module, optimizer, 1)
     save_checkpoint(tmp_path / "a", module, optimizer)
     assert {name.split(".")[0] for name in load_file(tmp_path / "a")} == {"model", "optimizer", "rng"}
+
+
+def test_save_checkpoint_writes_equal_bytes_each_time(tmp_path: Path) -> None:
+    module = nn.Linear(2, 2)
+    for number in range(8):
+        save_checkpoint(tmp_path / str(number), module, note='a "quoted" é \n text', epoch=number // 100)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert read_state(tmp_path / "7")["note"] == 'a "quoted" é \n text'

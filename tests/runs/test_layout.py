@@ -171,11 +171,20 @@ def test_run_writer_cut_metrics_leaves_one_line_per_finished_epoch(tmp_path: Pat
     assert (tmp_path / "metrics.jsonl").read_text() == '{"epoch": 0, "loss": 3}\n{"epoch": 1, "loss": 2}\n'
 
 
-def test_run_writer_remove_leftovers_keeps_files_of_other_commands(tmp_path: Path) -> None:
-    for name in (".checkpoint.safetensors.12.tmp", ".best.safetensors.7.tmp", ".prior.npz.9.tmp", "mine.tmp"):
+def test_run_writer_remove_leftovers_keeps_files_of_others(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    dead, alive = child, os.getpid()
+    kept = {f".prior.npz.{alive}.tmp", "mine.tmp", f".mine.{dead}.temporary"}
+    removed = {f".prior.npz.{dead}.tmp", f".best.safetensors.{alive}.tmp", ".checkpoint.safetensors.12.tmp"}
+    (tmp_path / "plots").mkdir()
+    for name in (*kept, *removed, f"plots/.curves.{dead}.tmp.png", f"plots/.curves.{alive}.tmp.png"):
         (tmp_path / name).touch()
     RunWriter(tmp_path).remove_leftovers()
-    assert {file.name for file in tmp_path.iterdir()} == {".prior.npz.9.tmp", "mine.tmp"}
+    assert {file.name for file in tmp_path.iterdir()} == kept | {"plots"}
+    assert [file.name for file in (tmp_path / "plots").iterdir()] == [f".curves.{alive}.tmp.png"]
 
 
 def test_run_writer_in_a_directory_that_was_removed_says_so(tmp_path: Path) -> None:

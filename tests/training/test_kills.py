@@ -98,6 +98,7 @@ def assert_same(path: Path, reference: Path) -> None:
         ours, theirs = load_file(path / name), load_file(reference / name)
         assert ours.keys() == theirs.keys()
         assert [key for key in ours if not torch.equal(ours[key], theirs[key])] == []
+        assert (path / name).read_bytes() == (reference / name).read_bytes()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/fd").exists(), reason="needs fork and /proc")

@@ -106,8 +106,8 @@ def test_resume_given_data_that_do_not_fit_says_why(run: Path) -> None:
 
 def test_resume_without_data_asks_for_them(run: Path) -> None:
     with pytest.raises(ValueError, match="data must be those that the run was trained on.*got none: pass data=… to"):
-        pyro_mmvae.resume(run, progress=False)
-    result = CliRunner().invoke(main, ["train", "--resume", str(run)])
+        pyro_mmvae.resume(run, epochs=2, progress=False)
+    result = CliRunner().invoke(main, ["train", "--resume", str(run), "--epochs", "2"])
     assert result.exit_code == 2
     assert "pass data=… to pyro_mmvae.resume" in result.output
     assert "\n" not in result.output.strip()
