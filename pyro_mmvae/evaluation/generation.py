@@ -30,7 +30,7 @@ from pyro_mmvae.vae.vae import MultimodalVAE
 
 
 class Generated(NamedTuple):
-    """What the classifier of a modality computes of the items generated.
+    """The outputs of the classifier of a modality for generated items.
 
     Attributes:
         features: The inputs of the last layer, `(item, feature)`.

@@ -25,14 +25,18 @@ from pyro_mmvae.reports.comparison_rows import (
 )
 from pyro_mmvae.reports.metric_names import metric_label
 from pyro_mmvae.reports.paired import LEVEL, Difference, differences_from, pairs_phrase
-from pyro_mmvae.reports.panels import label_line_ends, make_panels, shared_legend
+from pyro_mmvae.reports.panels import LABEL_POINTS, label_line_ends, make_panels, shared_legend
 from pyro_mmvae.reports.styles import line_style, styled
-from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label
+from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label, text_width
 
-_MAX_LABELLED = 12  # the largest number of lines with names beside them; more have a legend
-_TITLE_LETTERS = 42
+_MAX_LABELLED = 8  # the largest number of lines with names beside them; more have a legend
+_TITLE_LETTERS = 34  # which are about as wide as a panel without its labels
+_WIDTH = 2.8  # the width of a panel without the names of rows in inches
+_SINGLE = 4.0  # the least width of a figure of one panel in inches
 _SUPTITLE_LETTERS_PER_INCH = 12
+_SUPTITLE_LINE = 0.17  # the height of a line of the title of a figure in inches
 _ROW = 0.17  # the height of a difference in inches
+_LEGEND = 0.6  # the height of the legend of many lines in inches
 _SHIFT = 0.06  # the horizontal distance of two lines, in modalities given
 
 Row = Mapping[str, Any]
@@ -43,7 +47,7 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     """Plot means over seeds with standard errors, by number of modalities given, one line per row of the comparison.
 
     A metric with one value per row, such as the coherence of draws from the prior, is drawn as dots. The name of a line
-    is beside its end; more than twelve lines have a legend instead.
+    is beside its end; more than eight lines have a legend instead.
 
     Args:
         runs: The runs or their directories, or the folder of a comparison. A dictionary from names to runs makes one
@@ -70,7 +74,9 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     panels = {key: [row for row in rows if (row["metric"], row["protocol"]) == key] for key in keys}
     dots = [key for key in keys if len({row["views"] for row in panels[key]}) == 1]
     keys = [key for key in keys if key not in dots] + dots
-    figure, axes = make_panels(len(keys), (3.3, max(2.6, 0.9 + _ROW * len(names) if dots else 0)))
+    has_legend = len(names) > _MAX_LABELLED
+    height = max(2.6, 0.9 + _ROW * len(names) if dots else 0) + (_LEGEND if has_legend else 0)
+    figure, axes = make_panels(len(keys), (_panel_width(names, len(keys)), height))
     for axis, key in zip(axes, keys, strict=True):
         label = metric_label(key[0], attributes=_has_attributes(cells))
         if key in dots:
@@ -78,10 +84,16 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
         else:
             _plot_lines(axis, panels[key], names, label)
         axis.set_title(_title(key, panels[key][0]["views"] if key in dots else 0))
-    if len(names) > _MAX_LABELLED:
+    if has_legend:
         shared_legend(figure, axes)
     _set_suptitle(figure, _describe_bars(rows))
     return figure
+
+
+def _panel_width(names: Sequence[str], panels: int) -> float:
+    """Return the width of each of some panels with the names of the rows beside it, in inches."""
+    width = _WIDTH + max(text_width(name, LABEL_POINTS) for name in names)
+    return max(width, _SINGLE) if panels == 1 else width
 
 
 def _chosen(keys: Sequence[tuple[str, str]], metric: str | None, protocol: str | None) -> list[tuple[str, str]]:
@@ -112,9 +124,10 @@ def _title(key: tuple[str, str], views: int = 0) -> str:
 
 
 def _set_suptitle(figure: Figure, text: str) -> None:
-    """Set the title of a figure, in lines that are not wider than the figure."""
-    letters = int(_SUPTITLE_LETTERS_PER_INCH * figure.get_figwidth())
-    figure.suptitle("\n".join(break_lines(text, letters)))
+    """Set the title of a figure, in lines that are not wider than the figure, which is made higher by them."""
+    lines = break_lines(text, int(_SUPTITLE_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle("\n".join(lines))
+    figure.set_figheight(figure.get_figheight() + _SUPTITLE_LINE * len(lines))
 
 
 def _describe_bars(rows: Sequence[Row]) -> str:
@@ -195,11 +208,13 @@ def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, pr
     # Every row has the style of the plot of means, in which the baseline has one, too.
     styles = {label: line_style(number) for number, label in enumerate(every_name) if label in compared}
     groups = max(len({key.views for key in differences if key[2:4] == panel}) for panel in keys)
-    figure, axes = make_panels(len(keys), (3.3, max(1.9, 1.0 + _ROW * groups * (len(styles) + 1))))
+    size = _panel_width(list(styles), len(keys)), max(1.9, 1.0 + _ROW * groups * (len(styles) + 1))
+    figure, axes = make_panels(len(keys), size)
     for axis, panel in zip(axes, keys, strict=True):
         shown = {key: difference for key, difference in differences.items() if key[2:4] == panel}
-        _plot_forest(axis, shown, styles)
-        axis.set_title(_title(panel))
+        views = sorted({key.views for key in shown})
+        _plot_forest(axis, shown, views, styles)
+        axis.set_title(_title(panel, views[0] if len(views) == 1 else 0))
         axis.set_xlabel(f"difference, {metric_label(panel[0], attributes=_has_attributes(cells))}")
     handles = [Line2D([], [], **{**style, "linestyle": "none"}) for style in styles.values()]
     labels = [legend_label(label) for label in styles]
@@ -218,9 +233,10 @@ def _describe_intervals(baseline: str, differences: Mapping[Key, Difference]) ->
     )
 
 
-def _plot_forest(axis: Axes, differences: Mapping[Key, Difference], styles: Mapping[str, dict[str, Any]]) -> None:
+def _plot_forest(
+    axis: Axes, differences: Mapping[Key, Difference], views: Sequence[int], styles: Mapping[str, dict[str, Any]]
+) -> None:
     """Plot the differences of one metric, grouped by the number of modalities given."""
-    views = sorted({key.views for key in differences})
     group = len(styles) + 1  # one place between groups
     axis.axvline(0, color="0.3", lw=0.8)
     for number, (name, style) in enumerate(styles.items()):
@@ -232,11 +248,12 @@ def _plot_forest(axis: Axes, differences: Mapping[Key, Difference], styles: Mapp
                 color=style["color"], marker=style["marker"], linestyle="none", markersize=5,
                 markerfacecolor=style["color"] if difference.is_significant else "white",
             )  # fmt: skip
-    if any(views):
+    if len(views) > 1:
         centres = [index * group + (len(styles) - 1) / 2 for index in range(len(views))]
         axis.set_yticks(centres, list(map(str, views)))
         axis.set_ylabel("modalities given")
     else:
         axis.set_yticks(range(len(styles)), list(styles))
     axis.set_ylim(len(views) * group - 1.0, -1.0)
+    axis.xaxis.set_major_locator(MaxNLocator(5))  # the labels of small differences are long
     axis.grid(visible=False, axis="y")

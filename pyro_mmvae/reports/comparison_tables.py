@@ -146,6 +146,9 @@ def _difference_section(
     lines += [_describe_differences(baseline, differences), ""]
     for name, table in difference_tables(rows, differences).items():
         lines += _markdown_table(name, table)
+    compared = [row for row in rows if row["metric"] == "log_likelihood" and key_of(row) in differences]
+    if any(math.isnan(row["stands"]) for row in compared):  # of an evaluation by an earlier version
+        lines += ["Log likelihoods may be bounds of different tightness: then differences do not rank the rows.", ""]
     if others := other_data(cells, baseline):
         lines += [f"Trained with other settings of the data than {baseline}: {'; '.join(others)}.", ""]
     return lines

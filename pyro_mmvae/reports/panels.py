@@ -123,12 +123,13 @@ def spread(heights: Mapping[str, float], step: float) -> dict[str, float]:
         step: The least distance of two labels, as a fraction of the height of the panel.
 
     Returns:
-        The height of each label, at least ``step`` from the next one.
+        The height of each label, at least ``step`` from the next one and between 0 and 1, unless there are too many.
     """
     clusters: list[list[str]] = []
 
     def bottom(cluster: list[str]) -> float:
-        return sum(heights[name] for name in cluster) / len(cluster) - step * (len(cluster) - 1) / 2
+        span = step * (len(cluster) - 1)
+        return max(min(sum(heights[name] for name in cluster) / len(cluster) - span / 2, 1 - span), 0.0)
 
     for name in sorted(heights, key=lambda name: heights[name]):
         clusters.append([name])

@@ -112,7 +112,7 @@ def _title(data: Any, key: str) -> str:
         return f"{key}\n{p_value}; in-sample: conservative, not judged"
     uniform = pit_p_value(data, key)
     if uniform is None:
-        return f"{key}\n{p_value}; determined by the conditioning, not judged"
+        return f"{key}\n{p_value}; fixed by the conditioning, not judged"
     return f"{key}\n{p_value}, PIT p = {uniform:.2g}; not given"
 
 

@@ -246,6 +246,10 @@ def test_compare_resumes_unfinished_cells_only(config: Path, elsewhere: Path) ->
     assert row["seeds"] == "2"
     assert "± " in (elsewhere / "grid" / "comparison.md").read_text()
     assert (elsewhere / "grid" / "comparison.png").exists()
+    drawn = CliRunner().invoke(main, [*words, "--baseline", "wb", "--format", "svg"], catch_exceptions=False)
+    assert "4 cells, 4 already finished" in drawn.output
+    assert "## Differences from wb" in drawn.output
+    assert {file.name for file in (elsewhere / "grid").glob("*.svg")} == {"comparison.svg", "differences.svg"}
 
 
 def test_compare_generated_items_judges_quality_on_that_many_items(config: Path, elsewhere: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from pyro_mmvae import train
 from pyro_mmvae.cli import main
 from pyro_mmvae.cli.common import picture_options
+from pyro_mmvae.runs.config import Config
 
 
 @pytest.mark.parametrize(
@@ -53,6 +56,19 @@ def test_sample_format_of_arrays_is_refused(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["sample", "run", "--out", str(tmp_path / "a.npz"), "--format", "pdf"])
     assert result.exit_code == 2
     assert "--format must come with an --out for pictures" in result.output
+
+
+def test_sample_writes_every_format_in_place_of_the_suffix(toy_config: Callable[..., Config], tmp_path: Path) -> None:
+    run = train(toy_config(), tmp_path / "run", progress=False).path
+    words = ["sample", str(run), "--given", "m0", "-n", "2", "--device", "cpu", "--out", str(tmp_path / "a.png")]
+    words += ["--format", "pdf", "--format", "svg", "--dpi", "50"]
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert {file.name for file in tmp_path.glob("a.*")} == {"a.pdf", "a.svg"}
+    assert (tmp_path / "a.pdf").read_bytes().startswith(b"%PDF")
+    again = CliRunner().invoke(main, words)
+    assert again.exit_code == 2
+    assert "a.pdf" in again.output
 
 
 def test_compare_unknown_baseline_is_reported_before_anything_is_trained(tmp_path: Path) -> None:

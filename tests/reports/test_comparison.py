@@ -150,6 +150,15 @@ def test_draw_comparison_baseline_of_one_seed_says_that_there_is_no_error(tmp_pa
     assert "*" not in text.partition("## Differences")[2].replace("**probe**", "")
 
 
+def test_draw_comparison_baseline_says_that_bounds_do_not_rank_models(tmp_path: Path) -> None:
+    metrics = [{"log_likelihood": {"K = 64": {"1": value}}} for value in (-5.0, -4.0)]
+    paths = [write_cell(tmp_path / name, name, 0, means) for name, means in zip("ab", metrics, strict=True)]
+    draw_comparison(tmp_path, paths, baseline="a")
+    assert "then differences do not rank the rows" in (tmp_path / "comparison.md").read_text()
+    draw_comparison(tmp_path, compared(tmp_path / "probes", 1), baseline="mopoe")
+    assert "do not rank the rows" not in (tmp_path / "comparison.md").read_text()
+
+
 def test_draw_comparison_without_baseline_has_no_differences(tmp_path: Path) -> None:
     files = draw_comparison(tmp_path, compared(tmp_path / "runs", seeds=2))
     assert "difference" not in "".join(file.read_text() for file in files[:3]).lower()
