@@ -57,7 +57,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of importance samples per item for log likelihoods to begin with.",
 )  # fmt: skip
 @click.option(
-    "--max-samples", type=click.IntRange(1), default=512, show_default=True,
+    "--max-samples", type=click.IntRange(1), default=256, show_default=True,
     help="Largest number of importance samples per item, up to which --samples is doubled until the log likelihood "
     "stands.",
 )  # fmt: skip

@@ -58,7 +58,7 @@ class EvaluationOptions:
     probe_draws: int = 5
     likelihood_items: int = 500
     samples: int = 64
-    max_samples: int = 512
+    max_samples: int = 256
     likelihood_subsets: str = "ends"
     khat_items: int = 100
     khat_samples: int = 1000
