@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pyro_mmvae.likelihoods import LIKELIHOODS
 from pyro_mmvae.modality_spec import ModalitySpec, resolve_modality
 from pyro_mmvae.runs.config import Config, DataConfig
 from pyro_mmvae.runs.model_settings import ModelConfig
+from pyro_mmvae.runs.recipes import PLAIN, RECIPES
 from pyro_mmvae.vae.custom_networks import check_names
 
 UNKEPT_DATA = "(not kept)"
@@ -59,7 +61,8 @@ def resolve_modalities(config: Config, specs: Mapping[str, ModalitySpec]) -> dic
 
     ``model.modalities`` takes precedence over ``model.reconstruction_weights``, ``model.likelihood``, ``model.scale``,
     ``model.private_size`` and ``model.network.name``, and these over the data. ``model.likelihood`` and ``model.scale``
-    apply to images and vectors only, ``model.scale`` to those whose likelihood takes a scale.
+    apply to images and vectors only, ``model.scale`` to those whose likelihood takes a scale. The private size of a
+    recipe does not apply to modalities with a custom encoder.
 
     Args:
         config: The configuration of a run, whose plugins have been imported.
@@ -77,6 +80,7 @@ def resolve_modalities(config: Config, specs: Mapping[str, ModalitySpec]) -> dic
     if model.likelihood != "auto" and model.likelihood not in LIKELIHOODS:
         raise ValueError(f"model.likelihood: {LIKELIHOODS.unknown(model.likelihood)}")
     check_names(ModalitySpec(network=model.network.name), "model.network.name")
+    recipe = RECIPES.get(config.recipe, RECIPES[PLAIN]).settings
     for name, spec in specs.items():
         where, override = f"model.modalities.{name}", model.modalities.get(name, ModalitySpec())
         if override.classes is not None and override.classes < (spec.classes or 0):
@@ -86,7 +90,10 @@ def resolve_modalities(config: Config, specs: Mapping[str, ModalitySpec]) -> dic
                 f"{where}: tokenizer must be set where the data come from, got {override.tokenizer[:40]!r}: use the "
                 f"option data.tokenizer={{{name}: …}}, or in Python the argument tokenizer"
             )
-        result[name] = resolve_modality(spec, _shared_settings(model, name, spec, override), override, where=where)
+        shared = _shared_settings(model, name, spec, override)
+        if (override.encoder or spec.encoder) and shared.private_size == recipe.get("model.private_size"):
+            shared = replace(shared, private_size=0)  # a custom encoder may have no output for private latents
+        result[name] = resolve_modality(spec, shared, override, where=where)
         check_names(result[name], where)
     return result
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pydantic import ValidationError
 
+from pyro_mmvae import register_encoder
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import (
     Config,
@@ -20,6 +22,7 @@ from pyro_mmvae.runs.config import (
 )
 from pyro_mmvae.runs.recipes import RECIPES, Recipe
 from pyro_mmvae.runs.resolution import resolve_modalities
+from pyro_mmvae.vae.custom_networks import ENCODERS
 
 
 def test_make_config_without_file_has_the_defaults() -> None:
@@ -295,3 +298,23 @@ def test_resolve_modalities_negative_weight_names_the_modality() -> None:
     config = make_config(None, {"model.reconstruction_weights.b": -1})
     with pytest.raises(ValueError, match=r"^model\.reconstruction_weights\.b: reconstruction_weight must be finite"):
         resolve_modalities(config, {"a": ModalitySpec(data_type="vector"), "b": ModalitySpec(data_type="vector")})
+
+
+def test_resolve_modalities_recipe_gives_no_private_latent_to_a_custom_encoder() -> None:
+    @register_encoder("plain_encoder")
+    class PlainEncoder(torch.nn.Module):
+        def __init__(self, shape: Any, latent_size: int, options: Any, *, private_size: int = 0) -> None:
+            super().__init__()
+
+    def sizes(**settings: Any) -> list[int | None]:
+        config = make_config(None, {"model.modalities": {"a": {"encoder": "plain_encoder"}}} | settings)
+        specs = {name: ModalitySpec(data_type="vector") for name in "ab"}
+        return [spec.private_size for spec in resolve_modalities(config, specs).values()]
+
+    try:
+        assert sizes() == [0, 8]
+        assert sizes(**{"model.private_size": 3}) == [3, 3]
+        assert sizes(**{"model.modalities": {"a": {"encoder": "plain_encoder", "private_size": 2}}}) == [2, 8]
+        assert sizes(**{"recipe": "plain", "model.private_size": 8}) == [8, 8]
+    finally:
+        ENCODERS.unregister("plain_encoder")
