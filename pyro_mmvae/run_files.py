@@ -166,17 +166,17 @@ class RunFiles:
     @property
     def readings_table(self) -> Path:
         """The table of the metrics of readings with other aggregations."""
-        return self.evaluation / "readings.csv"
+        return self.place(_EVALUATION, "readings.csv")
 
     @property
     def readings_report(self) -> Path:
         """The report that compares readings with other aggregations, as Markdown."""
-        return self.evaluation / "readings.md"
+        return self.place(_EVALUATION, "readings.md")
 
     @property
     def readings_summary(self) -> Path:
         """The means and options of readings with other aggregations, written last."""
-        return self.evaluation / "readings.json"
+        return self.place(_EVALUATION, "readings.json")
 
     @property
     def evaluation_arrays(self) -> Path:

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from pyro_mmvae import runs
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions
@@ -36,7 +37,7 @@ def is_read(cell: Cell, names: Sequence[str], options: EvaluationOptions) -> boo
     """
     try:
         # The summary is the last file written.
-        summary = json.loads(RunFiles(cell.path).readings_summary.read_text(encoding="utf-8"))
+        summary = read_json(RunFiles(cell.path).readings_summary)
     except (OSError, ValueError):
         return False
     has_options = summary.get("options") == json.loads(json.dumps(asdict(options)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.styles import styled
@@ -31,7 +31,7 @@ def readings_report(path: Path) -> str:
     Args:
         path: The path of the run directory.
     """
-    summary = json.loads(RunFiles(path).readings_summary.read_text(encoding="utf-8"))
+    summary = read_json(RunFiles(path).readings_summary)
     tables: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
     for name, reading in summary["readings"].items():
         for metric, protocol, means in _means(reading, _SHOWN):
@@ -109,7 +109,7 @@ def _rows(paths: Sequence[Path]) -> list[dict[str, Any]]:
         file = RunFiles(path).readings_summary
         if not file.exists():
             continue
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        summary = read_json(file)
         trained = ", ".join(part for part in (summary["aggregation"], summary.get("variant", "")) if part)
         for read, reading in summary["readings"].items():
             for metric, protocol, means in _means(reading, _MATRIX):
