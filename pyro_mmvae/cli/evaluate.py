@@ -74,6 +74,20 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of importance samples per item for PSIS k-hat.",
 )  # fmt: skip
 @click.option(
+    "--refine", type=click.IntRange(0), default=0, metavar="STEPS", show_default="no refinement",
+    help="Refine the posterior of some items by STEPS gradient steps each, such as 400, and compare log likelihoods "
+    "and k-hat of the guide with those of the refined posteriors.",
+)  # fmt: skip
+@click.option(
+    "--refine-items", type=click.IntRange(1), default=20, show_default=True,
+    help="Number of test items for --refine.",
+)  # fmt: skip
+@click.option(
+    "--reference-items", type=click.IntRange(0), default=0, show_default=True,
+    help="Number of the items of --refine whose exact posterior is sampled by Hamiltonian Monte Carlo (NUTS), which "
+    "takes about a minute per item and subset.",
+)  # fmt: skip
+@click.option(
     "--quality/--no-quality", default=True, show_default=True,
     help="Compare generated items with real ones: MSE, SSIM, Frechet distances, precision, recall, density, coverage "
     "and diversity.",

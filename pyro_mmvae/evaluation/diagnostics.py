@@ -12,6 +12,7 @@ from pyro_mmvae.evaluation.finding import Finding
 from pyro_mmvae.evaluation.latent import ACTIVE_VARIANCE
 from pyro_mmvae.evaluation.learning import diverged, lost_pairing, others, shared_residuals, short_training
 from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.evaluation.pareto import draws_needed
 
 FAR_APART = 3.0
 """The distance of two experts, in multiples of the expected one, above which they count as far apart. Two calibrated
@@ -85,7 +86,7 @@ def diagnose(
     figures = {metric: {key: float(np.mean(v)) for key, v in cells.items()} for metric, cells in values.items()}
     alone = {metric: {key[0][0]: v for key, v in c.items() if len(key[0]) == 1} for metric, c in figures.items()}
     whole = {metric: c[tuple(names), "z"] for metric, c in figures.items() if (tuple(names), "z") in c}
-    unfit = _unfit(figures.get("khat_share", {}))
+    unfit = _unfit(figures.get("khat_share", {}), figures.get("khat", {}))
     by_target = {metric: {key[1]: value for key, value in cells.items()} for metric, cells in figures.items()}
     if failed := diverged(by_target.get("residual_share", {})):
         return [*failed, *unfit]
@@ -121,7 +122,11 @@ def _far_apart(pairs: dict[tuple[tuple[str, ...], str], float], scales: dict[str
         f"scales, and neither has mass between them{others(len(far))}"
     )
     # More epochs do not help: nothing trains the experts of a single barycenter one by one.
-    return [Finding("experts far apart", what, "a mixture over subsets (--agg mwb or --agg mopoe)")]
+    advice = (
+        "a mixture over subsets (--agg mwb or --agg mopoe), which mends what is generated from single modalities but "
+        "does not lower k-hat"
+    )
+    return [Finding("experts far apart", what, advice)]
 
 
 def _collapsed_names(kls: dict[str, float], spreads: dict[str, float]) -> set[str]:
@@ -166,18 +171,32 @@ def _dominating(distances: dict[str, float], scales: dict[str, float]) -> list[F
     ]
 
 
-def _unfit(shares: dict[tuple[tuple[str, ...], str], float]) -> list[Finding]:
+def _unfit(
+    shares: dict[tuple[tuple[str, ...], str], float], medians: dict[tuple[tuple[str, ...], str], float]
+) -> list[Finding]:
     """Find subsets given which the guide does not cover the posterior, so that log likelihoods are lower bounds."""
     return [
         Finding(
             "unfit guide",
-            f"log likelihoods given {', '.join(given) or 'nothing'} are lower bounds: k-hat is above its threshold for "
-            f"{share:.0%} of the items",
+            f"log likelihoods given {', '.join(key[0]) or 'nothing'} are lower bounds: k-hat is above its threshold "
+            f"for {share:.0%} of the items{_median(medians.get(key))}; pyro-mmvae evaluate RUN --refine 400 compares "
+            "them with those of refined posteriors",
+            # No setting is advised: in a latent of many dimensions mixtures have larger k-hat than single barycenters.
             "",
         )
-        for (given, _), share in sorted(shares.items(), key=lambda item: -item[1])
+        for key, share in sorted(shares.items(), key=lambda item: -item[1])
         if share > BAD_KHAT_SHARE
     ]
+
+
+def _median(khat: float | None) -> str:
+    """Return what the median k̂ says about the number of draws, as the end of a clause."""
+    if khat is None:
+        return ""
+    draws = draws_needed(khat)
+    return f", and its median is {khat:.2g}, " + (
+        "at which no number of draws suffices" if math.isinf(draws) else f"which asks for {draws:.2g} draws per item"
+    )
 
 
 def _inactive(whole: dict[str, float]) -> list[Finding]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Bool, Float, Tensor
+from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation.classifiers import Classifiers
 from pyro_mmvae.evaluation.frechet import real_features
@@ -95,9 +96,12 @@ class Generation:
                 choice of :func:`~pyro_mmvae.inference.posteriors.density_of`.
 
         Returns:
-            A mapping from modality to what its classifier computes of the items that have the subset, on the device of
-            the experts; empty if there are no such modalities or items.
+            A mapping from modality to the features and scores of the items that have the subset, on the device of the
+            experts; empty if there are no such modalities or items.
         """
+        # An aggregation that does not define the component of everything given has only the whole posterior.
+        if type(self.vae.guide.aggregation).joint is Aggregation.joint:
+            density = None
         key = tuple(subset), density or density_of(self.vae, self.experts.num_modalities)
         if self._last is None or self._last[0] != key:
             self._last = key, self._generate(*key)

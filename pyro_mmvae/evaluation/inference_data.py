@@ -1,17 +1,24 @@
-"""Conversion of posterior predictive checks to ArviZ's InferenceData, and netCDF files of them."""
+"""Conversion of posterior predictive checks to the format of ArviZ, and netCDF files of them.
+
+This is the only module that knows ArviZ. Version 0.23 holds groups in an ``InferenceData``, versions from 1 on, which
+need Python 3.12, in xarray's ``DataTree``; the files are the same.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import tempfile
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import arviz
 import numpy as np
+import platformdirs
 from numpy.typing import NDArray
 
 from pyro_mmvae.evaluation.calibration import LEVELS, calibrate
@@ -30,8 +37,8 @@ def to_inference_data(
     class_names: Sequence[str] = (),
     posterior_sbc: SimulationCalibration | None = None,
     local: LocalTest | None = None,
-) -> arviz.InferenceData:
-    """Convert a check to InferenceData with a single chain.
+) -> Any:
+    """Convert a check to the format of ArviZ, with a single chain.
 
     Draws of a guide are independent, so that R-hat and the effective sample size of a chain do not apply.
 
@@ -61,7 +68,7 @@ def to_inference_data(
         local: The local two-sample test at the items of the check; left out by default.
 
     Returns:
-        The check in ArviZ's format.
+        An ``arviz.InferenceData``, or an ``xarray.DataTree`` from version 1 of ArviZ on.
     """
     check = _without_slashes(check)
     names = tuple(check.present)
@@ -85,25 +92,57 @@ def to_inference_data(
     if class_names:
         attributes["class_names"] = json.dumps(list(class_names))
     attributes |= calibration.attributes
-    groups = ("posterior", "posterior_predictive", "log_likelihood", "observed_data", "constant_data")
-    return arviz.from_dict(
-        posterior={"z": check.z[None]},
-        posterior_predictive={key: array[None] for key, array in (check.replicated | raw).items()},
-        log_likelihood={likelihood_names[name]: array[None] for name, array in check.log_likelihood.items()},
-        observed_data=check.observed | {f"{name}.raw": array for name, array in check.observed_raw.items()},
-        constant_data=constant,
-        coords={**coords, "item": check.ids, "latent": np.arange(check.z.shape[-1]), "modality": list(names)},
-        dims=dims,
-        attrs=attributes,
-        **{f"{group}_attrs": attributes for group in groups},
-    )
+    groups = {
+        "posterior": {"z": check.z[None]},
+        "posterior_predictive": {key: array[None] for key, array in (check.replicated | raw).items()},
+        "log_likelihood": {likelihood_names[name]: array[None] for name, array in check.log_likelihood.items()},
+        "observed_data": check.observed | {f"{name}.raw": array for name, array in check.observed_raw.items()},
+        "constant_data": constant,
+    }
+    coords |= {"item": check.ids, "latent": np.arange(check.z.shape[-1]), "modality": list(names)}
+    return _from_groups(groups, coords, dims, attributes)
 
 
-def write_inference_data(data: arviz.InferenceData, path: Path) -> Path:
-    """Write InferenceData to a netCDF file atomically: to a temporary file beside it, which is then renamed.
+def _from_groups(
+    groups: dict[str, dict[str, NDArray[Any]]],
+    coords: dict[str, Any],
+    dims: dict[str, list[str]],
+    attributes: dict[str, Any],
+) -> Any:
+    """Return the groups in the format of the installed version of ArviZ, each with the attributes of the whole."""
+    arviz = import_arviz()
+    if arviz.__version__.startswith("0."):
+        options = {f"{group}_attrs": attributes for group in groups}
+        return arviz.from_dict(**groups, coords=coords, dims=dims, attrs=attributes, **options)
+    return arviz.from_dict(groups, coords=coords, dims=dims, attrs=dict.fromkeys(("/", *groups), attributes))
+
+
+@cache
+def import_arviz() -> Any:
+    """Import ArviZ, without its announcement of version 1 and without files in the user's cache.
+
+    Version 0.23 remembers in a file of the user's cache that it announced version 1 today, and cannot be imported where
+    that folder is not writable or the user does not have a home.
+
+    Returns:
+        The module ``arviz``.
+    """
+    original = platformdirs.user_cache_dir
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"\s*ArviZ is undergoing", category=FutureWarning)
+        platformdirs.user_cache_dir = lambda *_, **__: folder
+        try:
+            import arviz  # noqa: PLC0415  (takes seconds, and only these files need it)
+        finally:
+            platformdirs.user_cache_dir = original
+    return arviz
+
+
+def write_inference_data(data: Any, path: Path) -> Path:
+    """Write a check to a netCDF file atomically: to a temporary file beside it, which is then renamed.
 
     Args:
-        data: The InferenceData to write.
+        data: The check in the format of ArviZ, see :func:`to_inference_data`.
         path: The path of the file; its folder is created if needed.
 
     Returns:
@@ -122,18 +161,25 @@ def write_inference_data(data: arviz.InferenceData, path: Path) -> Path:
     return path
 
 
-def read_inference_data(path: Path) -> arviz.InferenceData:
+def read_inference_data(path: Path) -> Any:
     """Read a netCDF file of a check into memory and close the file.
 
     ``arviz.from_netcdf`` opens such files as well, but reads them lazily.
+
+    Returns:
+        An ``arviz.InferenceData``, or an ``xarray.DataTree`` from version 1 of ArviZ on.
 
     Raises:
         FileNotFoundError: If the file does not exist.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    with arviz.rc_context({"data.load": "eager"}):
-        return arviz.from_netcdf(str(path))
+    arviz = import_arviz()
+    if arviz.__version__.startswith("0."):
+        with arviz.rc_context({"data.load": "eager"}):
+            return arviz.from_netcdf(str(path))
+    with arviz.from_netcdf(path, engine="h5netcdf") as data:
+        return data.load()
 
 
 def _constants(

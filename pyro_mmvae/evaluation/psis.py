@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import arviz
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,6 +14,7 @@ from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.data import MultimodalDataset, make_batch
 from pyro_mmvae.evaluation.metrics import Metric
+from pyro_mmvae.evaluation.pareto import draws_needed, pareto_shape
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.inference.importance import sample_importance
 from pyro_mmvae.inference.posteriors import density_of, draws_at_once, indices_with_all, select, subset_names
@@ -28,6 +28,8 @@ MIN_DRAWS = 1000
 """The smallest number of draws. Fewer would leave fewer than 95 draws (3 √S) in the tail that the Pareto shape is
 fitted to, and k̂ would be noise."""
 
+_DENSITIES = {"mixture": "mixture density", "joint": "joint component"}
+
 
 @dataclass(frozen=True, eq=False)
 class KHat:
@@ -37,7 +39,9 @@ class KHat:
         values: k̂ of each item, of shape `(item,)`; infinite if a weight is NaN or infinite.
         items: The indices of the items in the data, of shape `(item,)`.
         threshold: The value of k̂ above which the draws do not suffice.
-        rows: The figures ``khat``, the median, and ``khat_share``, the share of items above the threshold.
+        rows: The figures ``khat``, the median, ``khat_share``, the share of items above the threshold, and
+            ``khat_draws``, the number of draws that the median asks for, infinite if no number suffices. Those of the
+            joint component have names that start with ``khat_joint`` instead.
     """
 
     values: NDArray[np.float64]
@@ -47,10 +51,10 @@ class KHat:
 
 
 def psis_khat(log_weights: Float[Tensor, "sample item"]) -> NDArray[np.float64]:
-    """Return the Pareto shape k̂ of the importance weights of each item, as fitted by ArviZ.
+    """Return the Pareto shape k̂ of the importance weights of each item, see :func:`~.pareto.pareto_shape`.
 
-    k̂ is 0 if the weights are nearly equal, since there is no tail to fit then (ArviZ would return infinity), and
-    infinity if a weight is NaN or infinite.
+    k̂ is 0 if the weights are nearly equal, since there is no tail to fit then, and infinity if a weight is NaN or
+    infinite.
 
     References:
         Vehtari, Simpson, Gelman, Yao and Gabry, 2024. Pareto smoothed importance sampling. JMLR 25(72).
@@ -68,7 +72,7 @@ def psis_khat(log_weights: Float[Tensor, "sample item"]) -> NDArray[np.float64]:
         if not (column < np.inf).all() or not np.isfinite(column).any():
             result[i] = np.inf
         elif column.max() - column.min() > FLAT:
-            result[i] = float(arviz.psislw(column)[1])
+            result[i] = pareto_shape(column)
     return result
 
 
@@ -83,15 +87,15 @@ def khat(
     data: MultimodalDataset,
     *,
     subset: Sequence[int],
+    density: str | None = None,
     samples: int = MIN_DRAWS,
     items: int = 100,
     seed: int = 0,
 ) -> KHat:
     """Compute PSIS k̂ of p(x_S, z) / q(z | x_S) per item: does the guide given S fit the posterior given S?
 
-    Both densities see the same modalities, with the mixture density of the guide and β = w_m = 1. (As a proposal for
-    *all* observed modalities, which ``ess`` with target ``all`` measures, even the exact posterior given S would look
-    bad.)
+    Both densities see the same modalities, with β = w_m = 1. (As a proposal for *all* observed modalities, which
+    ``ess`` with target ``all`` measures, even the exact posterior given S would look bad.)
 
     References:
         Yao, Vehtari, Simpson and Gelman, 2018. Yes, but did it work? Evaluating variational inference. ICML.
@@ -101,6 +105,8 @@ def khat(
         experts: Experts of the items of ``data``.
         data: The items to choose from.
         subset: Indices of the modalities S to condition on.
+        density: ``mixture`` for the whole posterior of the guide, or ``joint`` for its component of all modalities
+            given; by default the mixture, unless it has too many components.
         samples: The number of draws per item, at least ``MIN_DRAWS``.
         items: The largest number of items, 100 by default, chosen at random among those with every modality of the
             subset.
@@ -125,12 +131,15 @@ def khat(
     with seeded(seed, device):
         for part in rows.split(size):
             batch = make_batch(data, part.to(data.present.device)).to(device)
-            drawn = sample_importance(vae, select(experts, part.to(device)), batch, subset, samples, names=given)
+            of_part = select(experts, part.to(device))
+            drawn = sample_importance(vae, of_part, batch, subset, samples, names=given, density=density)
             weights.append(drawn.log_weights(given))
     values = psis_khat(torch.cat(weights, 1))
     threshold = khat_threshold(samples)
-    density = "mixture density" if density_of(vae, experts.num_modalities) == "mixture" else "joint component"
-    protocol = f"PSIS of p(x_S, z) / q(z | x_S), S={samples}, {density}, {len(chosen)} of {len(index)} items"
-    figures = {"khat": float(np.median(values)), "khat_share": float((values > threshold).mean())}
-    metrics = [Metric(name, protocol, given, "", value, len(chosen), seed) for name, value in figures.items()]
+    used = density or density_of(vae, experts.num_modalities)
+    protocol = f"PSIS of p(x_S, z) / q(z | x_S), S={samples}, {_DENSITIES[used]}, {len(chosen)} of {len(index)} items"
+    median = float(np.median(values))
+    figures = {"": median, "_share": float((values > threshold).mean()), "_draws": draws_needed(median)}
+    metric = "khat_joint" if density == "joint" else "khat"
+    metrics = [Metric(metric + end, protocol, given, "", value, len(chosen), seed) for end, value in figures.items()]
     return KHat(values, chosen.astype(np.int64), threshold, metrics)

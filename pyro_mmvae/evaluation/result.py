@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from pyro_mmvae.evaluation.finding import Finding
 from pyro_mmvae.evaluation.masked_result import MaskedEvaluation
 from pyro_mmvae.evaluation.metrics import Metric, mean_by_views
+
+_COUNTS = ("khat_draws", "khat_joint_draws")
+_NO_NUMBER = "no number"
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class EvaluationOptions:
         khat_items: The number of test items for PSIS k̂ given each modality alone and all of them; with 0 it is left
             out.
         khat_samples: The number of draws per item for PSIS k̂.
+        refine: The number of gradient steps by which a Gaussian is refined for each of ``refine_items``, to tell how
+            much a better proposal changes; with 0 nothing is refined.
+        refine_items: The number of test items to refine.
+        reference_items: The number of these items whose exact posterior is sampled by NUTS; with 0 none is.
         coherence_items: The largest number of labelled test items for coherence, agreement and ``frechet_items``,
             chosen at random; all of them by default.
         quality: If True, reconstructions and generated images are compared with real ones.
@@ -54,6 +62,9 @@ class EvaluationOptions:
     likelihood_subsets: str = "ends"
     khat_items: int = 100
     khat_samples: int = 1000
+    refine: int = 0
+    refine_items: int = 20
+    reference_items: int = 0
     coherence_items: int | None = None
     quality: bool = True
     reconstruction_items: int | None = None
@@ -70,8 +81,13 @@ class EvaluationOptions:
 
         Raises:
             ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, there are fewer than two draws for
-                the diversity, or none for the probe.
+                the diversity, none for the probe, or items for a reference without a refinement.
         """
+        if self.reference_items and not self.refine:
+            raise ValueError(
+                f"refine must be at least 1 for reference_items, whose chains start from the refined posterior, got "
+                f"{self.refine} with reference_items={self.reference_items}"
+            )
         if self.probe_draws < 1:
             raise ValueError(f"probe_draws must be at least 1, got {self.probe_draws}")
         if self.likelihood_subsets not in {"ends", "all"}:
@@ -81,7 +97,7 @@ class EvaluationOptions:
 
     def count_parts(self, labelled: bool) -> int:
         """Return the number of parts of an evaluation, for progress bars."""
-        optional = (self.likelihood_items > 0, self.khat_items > 0, self.quality, self.diagnostics)
+        optional = (self.likelihood_items > 0, self.khat_items > 0, self.refine > 0, self.quality, self.diagnostics)
         return 1 + 6 * labelled + sum(optional)
 
 
@@ -114,14 +130,20 @@ class Evaluation:
     masked: MaskedEvaluation | None = None
 
     def summary(self) -> dict[str, Any]:
-        """Return means over subsets and targets by number of modalities given, with protocols and context."""
+        """Return means over subsets and targets by number of modalities given, with protocols and context.
+
+        A number of draws is ``"no number"`` if none suffices for a subset.
+        """
         means: dict[str, Any] = {}
         # A probe of attributes already has a row for their mean, so the rows of single attributes would count twice.
         rows = [row for row in self.rows if row.metric != "probe" or not row.target]
         for metric, protocol, target in dict.fromkeys((r.metric, r.protocol, _separate_target(r)) for r in rows):
             by_views = mean_by_views(rows, metric, protocol, target or None)
             label = f"{protocol}, of {target}" if target else protocol
-            means.setdefault(metric, {})[label] = {str(views): value for views, value in by_views.items()}
+            means.setdefault(metric, {})[label] = {
+                str(views): _NO_NUMBER if metric in _COUNTS and math.isinf(value) else value
+                for views, value in by_views.items()
+            }
         return {
             "means_by_views": means,
             "classifier_accuracy": self.classifier_accuracy,

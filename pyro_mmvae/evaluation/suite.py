@@ -29,15 +29,14 @@ from pyro_mmvae.evaluation.likelihood import held_out_log_likelihood
 from pyro_mmvae.evaluation.masked_result import MaskOptions
 from pyro_mmvae.evaluation.masking import check_maskable, evaluate_masked
 from pyro_mmvae.evaluation.metrics import Metric, choose_items, choose_subsets
+from pyro_mmvae.evaluation.posterior_fit import khat_part, refinement_part
 from pyro_mmvae.evaluation.probe import PROBES, linear_probe
-from pyro_mmvae.evaluation.psis import khat, khat_threshold
 from pyro_mmvae.evaluation.quality import reconstruction
 from pyro_mmvae.evaluation.residuals import residuals
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.inference.fitted_prior import FittedPrior
 from pyro_mmvae.inference.posteriors import encode_dataset, has_all, posterior_means, select, subset_family
-from pyro_mmvae.run_files import join_names
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 
@@ -128,8 +127,7 @@ class Suite:
             self.evaluate_labels(self.train.labels, self.test.labels, cache)
         if options.likelihood_items:
             self.likelihoods()
-        if options.khat_items:
-            self.pareto_k()
+        self.posterior_fit()
         if options.quality:
             self.quality()
         if options.diagnostics:
@@ -207,20 +205,17 @@ class Suite:
                 max_samples=options.max_samples, seed=options.seed,
             )  # fmt: skip
 
-    def pareto_k(self) -> None:
-        """Compute PSIS k̂ given each modality alone and given all of them."""
-        options = self.options
-        with self.parts("PSIS k-hat"):
-            for subset in self.ends:
-                if not has_all(self.experts, subset).any():
-                    continue
-                result = khat(
-                    self.vae, self.experts, self.test, subset=subset, samples=options.khat_samples,
-                    items=options.khat_items, seed=options.seed,
-                )  # fmt: skip
-                self.rows += result.rows
-                self.arrays["khat." + join_names(result.rows[0].given)] = result.values
-            self.arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
+    def posterior_fit(self) -> None:
+        """Measure the fit of the guide, and of refined posteriors, given each modality alone and given all of them."""
+        parts = (
+            ("PSIS k-hat", khat_part, self.options.khat_items),
+            ("refinement", refinement_part, self.options.refine),
+        )
+        for name, part, extent in parts:
+            if extent:
+                with self.parts(name):
+                    rows, arrays = part(self.vae, self.experts, self.test, self.ends, self.options)
+                    self.rows, self.arrays = self.rows + rows, self.arrays | arrays
 
     def quality(self) -> None:
         """Compare generated items with real ones."""

@@ -132,8 +132,9 @@ def sample_importance(
     *,
     names: Sequence[str] | None = None,
     at_once: int | None = None,
+    density: str | None = None,
 ) -> ImportanceSamples:
-    """Draw from the posterior given a subset and evaluate all log densities, with β = w_m = 1 and the mixture density.
+    """Draw from the posterior given a subset and evaluate all log densities, with β = w_m = 1.
 
     Private latents of the subset's modalities are part of z. Those of other modalities are drawn from their priors, so
     that their densities cancel.
@@ -146,14 +147,16 @@ def sample_importance(
         samples: The number of draws per item.
         names: The modalities whose likelihoods to evaluate; all modalities of the batch by default.
         at_once: The number of latents to decode at once; by default it depends on the device.
+        density: ``mixture`` to draw from the whole posterior or ``joint`` from the component of all modalities given;
+            by default the choice of :func:`~pyro_mmvae.inference.posteriors.density_of`.
 
     Returns:
         The log densities of the draws.
     """
-    posterior = subset_posterior(vae, experts, subset)
+    posterior = subset_posterior(vae, experts, subset, density)
     prior = vae.model.prior()
     at_once = at_once or draws_at_once(experts.loc.device)
-    chunk = max(min(at_once, items_at_once(vae, experts, subset)) // max(len(batch), 1), 1)
+    chunk = max(min(at_once, items_at_once(vae, experts, subset, density)) // max(len(batch), 1), 1)
     proposal, priors = [], []
     values = {name: value for name, value in batch.values.items() if names is None or name in names}
     likelihoods: dict[str, list[Tensor]] = {name: [] for name in values}

@@ -122,6 +122,20 @@ def subset_posterior(
         )
 
 
+def has_several_components(vae: MultimodalVAE, experts: Experts, subset: Sequence[int]) -> bool:
+    """Return True if the posterior given a subset mixes several components, of which one is of all modalities given.
+
+    Args:
+        vae: The model whose guide aggregates the experts.
+        experts: Experts of one item or more.
+        subset: Indices of the modalities to condition on.
+    """
+    if len(subset) < 2 or density_of(vae, experts.num_modalities) != "mixture" or subset_family(vae) != "powerset":
+        return False
+    first = subset_posterior(vae, select(experts, slice(0, 1)), subset)
+    return getattr(first, "num_components", 1) > 1
+
+
 def items_at_once(vae: MultimodalVAE, experts: Experts, subset: Sequence[int], density: str | None = None) -> int:
     """Return the number of items whose mixture components fit into memory at once."""
     first = subset_posterior(vae, select(experts, slice(0, 1)), subset, density)

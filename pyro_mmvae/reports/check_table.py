@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import arviz
 import numpy as np
 
+from pyro_mmvae.reports.check_files import CheckFile, read_check
 from pyro_mmvae.reports.ecdf import pit_p_value, sbc_summary
 from pyro_mmvae.run_files import split_key
 
@@ -30,8 +29,7 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     Returns:
         The table as several lines.
     """
-    with arviz.rc_context({"data.load": "eager"}):
-        data = arviz.from_netcdf(str(file))
+    data = read_check(file)
     constants, attributes = data.constant_data, data.attrs
     cells: dict[str, dict[str, str]] = {}
     for key in (str(key) for key in constants["statistic"].values):
@@ -69,7 +67,7 @@ def ppc_table(file: Path, *, level: float = 0.9, alpha: float = 0.01, every_stat
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _dependence(data: Any) -> list[str]:
+def _dependence(data: CheckFile) -> list[str]:
     """Return a line about items that share observations, if there are any."""
     constants = data.constant_data
     if "independent" not in constants or bool(constants["in_sample"].all()):
@@ -85,7 +83,7 @@ def _dependence(data: Any) -> list[str]:
     ]
 
 
-def modality_names(data: Any) -> list[str]:
+def modality_names(data: CheckFile) -> list[str]:
     """Return the names of the modalities of a check."""
     return [str(name) for name in data.constant_data["modality"].values]
 
@@ -106,7 +104,7 @@ def _blocks(cells: dict[str, dict[str, str]], labels: list[str]) -> list[str]:
     return lines
 
 
-def _noisier(data: Any) -> list[str]:
+def _noisier(data: CheckFile) -> list[str]:
     """Return a line about modalities of which every replicate has more contrast than any observation.
 
     Their likelihood is wider than the data, as a fixed scale may make it.

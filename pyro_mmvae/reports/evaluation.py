@@ -24,9 +24,10 @@ _LEGEND_LETTERS = 42  # the number of letters in a line of a legend
 _NAME_LETTERS, _MAX_NAMES = 15, 5  # the letters in a line below a column, and the largest number of names there
 _TABLE = (
     "probe", "coherence", "agreement", "agreement_pairs", "agreement_label", "joint_coherence", "log_likelihood",
-    "log_likelihood_se", "ess", "log_likelihood_samples", "khat", "khat_share", "mse", "ssim", "exact_match",
-    "frechet_classifier", "frechet_conditional", "precision", "recall", "density", "coverage", "diversity", "fid", "kl",
-    "active_units",
+    "log_likelihood_se", "ess", "log_likelihood_samples", "khat", "khat_share", "khat_draws", "khat_joint",
+    "khat_joint_share", "khat_joint_draws", "proposal_log_likelihood", "proposal_elbo", "proposal_ess", "proposal_khat",
+    "proposal_khat_share", "proposal_kl", "reference_rhat", "mse", "ssim", "exact_match", "frechet_classifier",
+    "frechet_conditional", "precision", "recall", "density", "coverage", "diversity", "fid", "kl", "active_units",
     "expert_kl",
 )  # fmt: skip
 
@@ -71,7 +72,7 @@ def table(path: Path) -> str:
             note = protocol_label(metric, protocol)
             notes += [] if note in notes else [note]
             open_ends = stands.get(protocol, {}) if metric == "log_likelihood" else {}
-            texts = {v: "≥ " * (open_ends.get(str(v), 1) < 1) + f"{value:.3f}" for v, value in values.items()}
+            texts = {v: "≥ " * (open_ends.get(str(v), 1) < 1) + _cell(value) for v, value in values.items()}
             rows.append((f"{metric} [{notes.index(note) + 1}]", texts))
     first = max((len(name) for name, _ in rows), default=0)
     lines = [f"{'modalities given':<{first}}" + "".join(f"{views:>11}" for views in range(max_views + 1))]
@@ -83,6 +84,8 @@ def table(path: Path) -> str:
         lines.append("log_likelihood: nats per item; pixels in [0, 1], not dequantised; vectors in their own units")
     if any("≥" in value for _, values in rows for value in values.values()):
         lines.append("≥: does not stand with --max-samples for some subset; such bounds do not rank models")
+    if any(name.startswith("khat_draws ") for name, _ in rows):
+        lines.append("khat_draws: draws per item that the median k-hat asks for; no number suffices from k-hat = 1 on")
     options = summary["options"]
     lines.append(f"seed {options['seed']}; means over subsets and targets, whose single rows are in metrics.csv")
     if any(name.startswith("log_likelihood_se ") for name, _ in rows):
@@ -100,6 +103,11 @@ def table(path: Path) -> str:
             f"uninformative score is {sum(frequency) / len(frequency):.3f}"
         )
     return "\n".join([*lines, *_warnings(summary.get("warnings", []))])
+
+
+def _cell(value: float | str) -> str:
+    """Return the text of a cell of the table; large numbers, such as numbers of draws, have an exponent."""
+    return value if isinstance(value, str) else f"{value:.3g}" if value >= 1e7 else f"{value:.3f}"
 
 
 def _warnings(warnings: list[dict[str, str]]) -> list[str]:

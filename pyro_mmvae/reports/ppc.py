@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import arviz
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from pyro_mmvae.reports.check_files import CheckFile, read_check
 from pyro_mmvae.reports.check_table import modality_names
+from pyro_mmvae.reports.densities import draw_densities, draw_mean_density
 from pyro_mmvae.reports.ecdf import (
     CELL,
     COLUMNS,
@@ -48,8 +47,8 @@ def draw_ppc(
         dpi: The number of pixels per inch, 150 by default.
 
     Returns:
-        The files drawn: for each check ``NAME.png`` (:func:`arviz.plot_ppc`), ``NAME-bpv.png``
-        (:func:`arviz.plot_bpv`), ``NAME-pit.png`` and, if there is calibration by simulation, ``NAME-sbc.png`` and
+        The files drawn: for each check ``NAME.png``, the densities of replicates and observations, ``NAME-bpv.png``,
+        the means over items, ``NAME-pit.png`` and, if there is calibration by simulation, ``NAME-sbc.png`` and
         ``NAME-posterior-sbc.png``. At most six statistics per modality are drawn; the title says if there are more.
 
     Raises:
@@ -63,8 +62,7 @@ def draw_ppc(
     where.mkdir(parents=True, exist_ok=True)
     drawn = list[Path]()
     for file in files:
-        with arviz.rc_context({"data.load": "eager"}):
-            data = arviz.from_netcdf(str(file))
+        data = read_check(file)
         for suffix, (draw, title) in _GRIDS.items():
             drawn += save_pictures(_grid(data, draw, title), where / f"{file.stem}{suffix}", formats, dpi)
         for prefix in ("sbc", "posterior_sbc"):
@@ -74,7 +72,7 @@ def draw_ppc(
     return drawn
 
 
-def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figure:
+def _grid(data: CheckFile, draw: Callable[[CheckFile, str, Axes], None], title: str) -> Figure:
     """Draw one row per modality and one column per statistic."""
     keys = [str(key) for key in data.constant_data["statistic"].values]
     rows: dict[str, list[str]] = {}
@@ -103,7 +101,7 @@ def _grid(data: Any, draw: Callable[[Any, str, Axes], None], title: str) -> Figu
     return figure
 
 
-def _title(data: Any, key: str) -> str:
+def _title(data: CheckFile, key: str) -> str:
     """Return the title of a panel: the key of the statistic and its p-values."""
     row = data.constant_data.sel(statistic=key)
     value, smallest = float(row["p_value"]), 2 / int(data.attrs["samples"])
@@ -116,25 +114,21 @@ def _title(data: Any, key: str) -> str:
     return f"{key}\n{p_value}, PIT p = {uniform:.2g}; not given"
 
 
-def _pair(data: Any, key: str) -> Any:
-    """Return the draws and observations of one statistic for the items that have it."""
-    kept = np.isfinite(data.observed_data[key].values)
-    groups = {name: data[name][[key]].isel(item=kept) for name in ("posterior_predictive", "observed_data")}
-    return arviz.InferenceData(**groups)
+def _pair(data: CheckFile, key: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the draws `(sample, item)` and observations `(item,)` of one statistic for the items that have it."""
+    draws, observed = data.posterior_predictive[key].values[0], data.observed_data[key].values
+    kept = np.isfinite(observed)
+    return draws[:, kept], observed[kept]
 
 
-def _class_shares(pair: Any, key: str) -> Any:
+def _class_shares(draws: NDArray[Any], observed: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Replace classes by their shares among the draws and the observation of an item, since a mean of codes is void.
 
     The p-values of the check are those of these shares, too.
     """
-    draws, observed = pair.posterior_predictive[key], pair.observed_data[key]
-    pool = np.concatenate([draws.values[0], observed.values[None]])
+    pool = np.concatenate([draws, observed[None]])
     shares = np.stack([(pool == row).mean(0) for row in pool])
-    return arviz.InferenceData(
-        posterior_predictive=draws.copy(data=shares[None, :-1]).to_dataset(),
-        observed_data=observed.copy(data=shares[-1]).to_dataset(),
-    )
+    return shares[:-1], shares[-1]
 
 
 def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
@@ -146,27 +140,14 @@ def _constant(axis: Axes, *arrays: NDArray[Any]) -> bool:
     return True
 
 
-@contextmanager
-def _arviz_behind_matplotlib() -> Iterator[None]:
-    """Silence a warning of matplotlib 3.11 about ArviZ 0.23, whose call will stop working with matplotlib 3.13."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Passing a dict or None as alias_mapping to normalize_kwargs")
-        yield
-
-
-def _draw_ppc(data: Any, key: str, axis: Axes) -> None:
+def _draw_ppc(data: CheckFile, key: str, axis: Axes) -> None:
     """Draw the densities of replicated and observed statistics, of classes their shares."""
-    pair = _pair(data, key)
-    draws, observed = pair.posterior_predictive[key].values, pair.observed_data[key].values
+    draws, observed = _pair(data, key)
     if bool(data.constant_data["nominal"].sel(statistic=key)):
         names = json.loads(data.attrs.get("class_names", "[]")) if key.endswith(".predicted_class") else []
-        _draw_classes(axis, draws[0], observed, names)
-    elif not _constant(axis, observed, *draws[0]):
-        with _arviz_behind_matplotlib():
-            arviz.plot_ppc(
-                pair, ax=axis, num_pp_samples=min(draws.shape[1], 25), random_seed=0, legend=False, textsize=7
-            )
-        axis.set_xlabel("")
+        _draw_classes(axis, draws, observed, names)
+    elif not _constant(axis, observed, *draws):
+        draw_densities(axis, draws, observed)
 
 
 def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names: Sequence[str]) -> None:
@@ -195,18 +176,17 @@ def _draw_classes(axis: Axes, draws: NDArray[Any], observed: NDArray[Any], names
     axis.yaxis.label.set_fontsize(6)
 
 
-def _draw_bpv(data: Any, key: str, axis: Axes) -> None:
+def _draw_bpv(data: CheckFile, key: str, axis: Axes) -> None:
     """Draw the density of the replicated mean over items beside the observed mean, of classes that of their shares."""
-    pair = _pair(data, key)
+    draws, observed = _pair(data, key)
     if bool(data.constant_data["nominal"].sel(statistic=key)):
-        pair = _class_shares(pair, key)
+        draws, observed = _class_shares(draws, observed)
         axis.set_xlabel("share of its class among draws and observation", fontsize=6)
-    if not _constant(axis, pair.posterior_predictive[key].values.mean(-1)):
-        with _arviz_behind_matplotlib():
-            arviz.plot_bpv(pair, ax=axis, kind="t_stat", t_stat="mean", bpv=False, textsize=7)
+    if not _constant(axis, draws.mean(-1)):
+        draw_mean_density(axis, draws, observed)
 
 
-def _draw_pit(data: Any, key: str, axis: Axes) -> None:
+def _draw_pit(data: CheckFile, key: str, axis: Axes) -> None:
     """Draw the ECDF of the PIT values of items that do not share observations, minus the diagonal."""
     in_sample = bool(data.constant_data["in_sample"].sel(statistic=key))
     draw_ecdf_difference(axis, independent_values(data, key), color="0.5" if in_sample else OKABE_ITO[0])

@@ -158,10 +158,11 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 color=style["color"],
             )  # fmt: skip
     keys = [key for key in rows[0] if key not in _COLUMNS]
+    seeds = "" if all(row["seeds"] < 2 for row in rows) else "; bars: ± standard error over seeds"
     axis.set(
         xlabel="conditional Fréchet distance given one modality (lower is better)",
         ylabel="coherence given one modality (higher is better)",
-        title=f"labels: {', '.join(keys)}; bars: standard error over seeds",
+        title=f"labels: {', '.join(keys)}{seeds}",
     )
     shared_legend(figure, [axis], ncols=4)
     return figure

@@ -43,7 +43,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Config], elsewhere: Path) -> None:
     run = train(toy_config(train__epochs=1, model__aggregation="mwb"), elsewhere / "run", progress=False).path
     words = ["evaluate", str(run), "--quiet", "--device", "cpu", "--threads", "1", "--samples", "4", "--seed", "3"]
-    words += ["--likelihood-items", "8", "--khat-items", "4"]
+    words += ["--likelihood-items", "8", "--khat-items", "4", "--refine", "2", "--refine-items", "2"]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     rows = rows_of(run)
@@ -71,7 +71,10 @@ def test_evaluate_writes_table_summary_and_pictures(toy_config: Callable[..., Co
     for metric in ("agreement", "agreement_pairs", "agreement_label"):
         assert {row["given"] for row in rows if row["metric"] == metric} == {"m0", "m1", "m2"}
     assert {row["given"] for row in rows if row["metric"] == "diversity"} == {"", "m0", "m1", "m2"}
-    assert {row["given"] for row in rows if row["metric"] == "khat"} == {"m0", "m1", "m2", "m0+m1+m2"}
+    for metric in ("khat", "khat_draws", "proposal_khat"):
+        assert {row["given"] for row in rows if row["metric"] == metric} == {"m0", "m1", "m2", "m0+m1+m2"}
+    assert {row["given"] for row in rows if row["metric"] == "khat_joint"} == {"m0+m1+m2"}
+    assert "khat_draws: draws per item that the median k-hat asks for" in result.output
     draws = {row["protocol"].split(",")[0] for row in rows if row["metric"] == "coherence"}
     assert draws == {"one draw of the joint component", "one draw of the posterior"}
     cases: dict[str, list[str]] = {}

@@ -143,6 +143,19 @@ def test_diagnose_sampled_kl_counts_unless_saturated() -> None:
     assert diagnose(rows(10.5), NAMES) == []
 
 
+@pytest.mark.parametrize(
+    ("khat", "said"),
+    [
+        (18.6, "90% of the items, and its median is 19, at which no number of draws suffices; pyro-mmvae evaluate"),
+        (0.75, "90% of the items, and its median is 0.75, which asks for 1e+04 draws per item; pyro-mmvae evaluate"),
+    ],
+)
+def test_diagnose_unfit_guide_says_how_many_draws_it_would_take(khat: float, said: str) -> None:
+    rows = [Metric(name, "", NAMES, "", value, 9, 0) for name, value in (("khat_share", 0.9), ("khat", khat))]
+    (finding,) = diagnose([*rows, Metric("khat_joint", "", NAMES, "", 0.1, 9, 0)], NAMES)
+    assert said in finding.what
+
+
 def test_diagnose_averages_seeds_and_needs_figures() -> None:
     assert diagnose([], NAMES) == []
     rows = [Metric("khat_share", "", NAMES, "", value, 100, seed) for seed, value in enumerate((0.0, 0.3))]

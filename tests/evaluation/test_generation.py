@@ -46,6 +46,19 @@ def test_generation_metrics_of_one_subset_share_one_decoding(monkeypatch: pytest
     assert shared == alone
 
 
+@pytest.mark.parametrize(("aggregation", "decodings"), [("wb", 1), ("mwb", 2)])
+def test_generation_equal_densities_are_decoded_once(
+    aggregation: str, decodings: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vae, calls = stub(aggregation=aggregation), []
+    decode = vae.decode
+    monkeypatch.setattr(vae, "decode", lambda z, *rest: calls.append(len(z)) or decode(z, *rest))
+    generation = Generation(vae, telling(LABELS), readers(), batch_size=40)
+    for density in ("joint", "mixture"):
+        generation.from_subset((0, 1), density)
+    assert len(calls) == decodings
+
+
 def test_generated_agreement_one_uncertain_draw_agrees_with_itself() -> None:
     labels = torch.arange(800) % 4
     loc = labels.float()[:, None, None].expand(-1, 3, 2)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from pyro_mmvae import Modality, MultimodalDataset, MultimodalVAE
+from pyro_mmvae import Experts, Modality, MultimodalDataset, MultimodalVAE
+from pyro_mmvae.data import make_batch
 from pyro_mmvae.evaluation import psis
 from pyro_mmvae.evaluation.diagnostics import diagnose
+from pyro_mmvae.evaluation.pareto import draws_needed
 from pyro_mmvae.evaluation.psis import KHat, khat, khat_threshold, psis_khat
-from pyro_mmvae.inference.importance import effective_sample_size, importance_weights
-from pyro_mmvae.inference.posteriors import encode_dataset
+from pyro_mmvae.inference.importance import effective_sample_size, importance_weights, sample_importance
+from pyro_mmvae.inference.posteriors import encode_dataset, has_several_components
 from pyro_mmvae.networks import NetworkOptions
 from tests.evaluation.exact_models import X, guide_of, model
 
@@ -57,10 +59,12 @@ def test_khat_threshold_matches_the_formula() -> None:
     assert khat_threshold(10**6) == 0.7
 
 
-def linear(shift: float = 0.0, factor: float = 1.0, items: int = 40) -> tuple[MultimodalVAE, MultimodalDataset]:
+def linear(
+    shift: float = 0.0, factor: float = 1.0, items: int = 40, aggregation: str = "poe"
+) -> tuple[MultimodalVAE, MultimodalDataset]:
     """Return a model x = z + noise in two modalities with the exact posterior as guide, or one shifted or scaled."""
     modalities = [Modality(n, (LATENT,), likelihood="normal", scale=NOISE) for n in "ab"]
-    vae = MultimodalVAE(modalities, LATENT, "poe", network=NetworkOptions(depth=0)).eval()
+    vae = MultimodalVAE(modalities, LATENT, aggregation, network=NetworkOptions(depth=0)).eval()
     networks: Any = vae.guide.encode.networks
     decoders: Any = vae.model.decoders.networks
     with torch.no_grad():
@@ -84,9 +88,10 @@ def test_khat_exact_posterior_is_small() -> None:
     result = khat_of(*linear(), items=25)
     assert result.values.shape == result.items.shape == (25,)
     assert (result.values < 0.5).all()
-    median, share = result.rows
+    median, share, draws = result.rows
     assert (median.metric, median.given, median.target, median.n) == ("khat", ("a", "b"), "", 25)
     assert (share.metric, share.value) == ("khat_share", 0.0)
+    assert (draws.metric, draws.value) == ("khat_draws", draws_needed(median.value))
     assert result.threshold == khat_threshold(1000)
     assert "S=1000" in median.protocol
     assert "25 of 40 items" in median.protocol
@@ -110,6 +115,28 @@ def test_khat_single_modality_judges_the_posterior_given_it() -> None:
     assert result.rows[0].given == ("a",)
     wrong, data = linear(shift=0.6, factor=0.4)
     assert khat_of(wrong, data, subset=(0,), items=25).rows[1].value > 0.5
+
+
+@pytest.mark.parametrize(("aggregation", "several"), [("mwb", True), ("poe", False), ("moe", False)])
+def test_has_several_components_of_mixtures_over_subsets_only(aggregation: str, several: bool) -> None:
+    vae = MultimodalVAE([Modality(n, (2,)) for n in "ab"], LATENT, aggregation).eval()
+    experts = Experts(torch.zeros(3, 2, LATENT), torch.ones(3, 2, LATENT))
+    assert has_several_components(vae, experts, (0, 1)) == several
+    assert not has_several_components(vae, experts, (0,))
+
+
+def test_khat_of_the_joint_component_differs_from_that_of_the_mixture() -> None:
+    """The joint component is the exact posterior here, and the mixture with wide single experts is not."""
+    vae, data = linear(aggregation="mopoe")
+    joint, mixture = khat_of(vae, data, density="joint", items=25), khat_of(vae, data, items=25)
+    assert [row.metric for row in joint.rows] == ["khat_joint", "khat_joint_share", "khat_joint_draws"]
+    assert "joint component" in joint.rows[0].protocol
+    assert "mixture density" in mixture.rows[0].protocol
+    weights = [sample_importance(vae, encode_dataset(vae, data), make_batch(data, slice(None)), (0, 1), 500, density=d)
+               for d in ("joint", "mixture")]  # fmt: skip
+    exact, mixed = (effective_sample_size(w.log_weights(("a", "b"))) for w in weights)
+    assert (exact > 495).all()
+    assert (mixed < 450).all()
 
 
 def test_khat_chooses_items_with_the_subset() -> None:

@@ -7,12 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
-import arviz
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-import xarray
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 
@@ -21,7 +19,9 @@ from pyro_mmvae.evaluation.inference_data import read_inference_data, to_inferen
 from pyro_mmvae.evaluation.ppc import posterior_predictive
 from pyro_mmvae.evaluation.sbc import simulation_calibration
 from pyro_mmvae.reports import ppc as pictures
+from pyro_mmvae.reports.check_files import read_check
 from pyro_mmvae.reports.check_table import _blocks, ppc_table
+from pyro_mmvae.reports.densities import draw_densities, draw_mean_density
 from pyro_mmvae.reports.files import save_pictures
 from pyro_mmvae.reports.ppc import draw_ppc
 from pyro_mmvae.runs.config import Config
@@ -171,13 +171,9 @@ def test_ppc_table_headers_do_not_collide(run: Path) -> None:
 
 def test_class_shares_match_hand_values() -> None:
     draws = np.array([[3.0, 0.0], [3.0, 1.0], [7.0, 1.0]])
-    pair = arviz.InferenceData(
-        posterior_predictive=xarray.Dataset({"m.c": (("chain", "draw", "item"), draws[None])}),
-        observed_data=xarray.Dataset({"m.c": (("item",), np.array([7.0, 2.0]))}),
-    )
-    shares = pictures._class_shares(pair, "m.c")
-    np.testing.assert_allclose(shares.posterior_predictive["m.c"].values[0], [[0.5, 0.25], [0.5, 0.5], [0.5, 0.5]])
-    np.testing.assert_allclose(shares.observed_data["m.c"].values, [0.5, 0.25])
+    shares, observed = pictures._class_shares(draws, np.array([7.0, 2.0]))
+    np.testing.assert_allclose(shares, [[0.5, 0.25], [0.5, 0.5], [0.5, 0.5]])
+    np.testing.assert_allclose(observed, [0.5, 0.25])
 
 
 def test_draw_classes_draws_shares_and_names() -> None:
@@ -209,6 +205,31 @@ def test_draw_ppc_names_predicted_classes(
     write_inference_data(to_inference_data(check, class_names=["negative", "positive"]), file)
     draw_ppc(file)
     assert [text.get_text() for text in figures["named.png"].axes[0].get_xticklabels()] == ["negative", "positive"]
+
+
+def test_read_check_of_a_missing_file_raises(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing.nc: no such file"):
+        read_check(tmp_path / "nothing.nc")
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-200, 1e200])
+def test_draw_densities_integrate_to_one_in_any_unit(unit: float) -> None:
+    draws, observed = np.random.default_rng(0).normal(size=(30, 40)) * unit, np.linspace(-1, 1, 40) * unit
+    axis = Figure().subplots()
+    draw_densities(axis, draws, observed)
+    assert len(axis.lines) == 25 + 2
+    for line, mass in ((axis.lines[-2], 1.0), (axis.lines[-1], 1.0)):
+        x, y = np.asarray(line.get_xdata()) / unit, np.asarray(line.get_ydata()) * unit
+        assert ((y[1:] + y[:-1]) / 2 * np.diff(x)).sum() == pytest.approx(mass, abs=0.02)
+
+
+def test_draw_mean_density_marks_the_observed_mean() -> None:
+    axis = Figure().subplots()
+    draw_mean_density(axis, np.arange(60.0).reshape(6, 10), np.full(10, 7.0))
+    density, dot = axis.lines
+    assert dot.get_xdata()[0] == 7.0
+    peak = np.asarray(density.get_xdata())[np.asarray(density.get_ydata()).argmax()]
+    assert peak == pytest.approx(29.5, abs=5)
 
 
 def test_reports_ppc_does_not_import_torch_or_pyro() -> None:

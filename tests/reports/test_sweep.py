@@ -70,7 +70,7 @@ def test_draw_sweep_one_seed_has_no_error_bars(tmp_path: Path) -> None:
     rows = sweep_rows(write(tmp_path, seeds=1), {**POINTS, "other": ("warm", {"model.beta": "9"})})
     (axis,) = _plot(rows).axes
     assert [text.get_text() for text in axis.texts] == ["0.5", "1", "5"] * 2
-    assert axis.get_title().startswith("labels: model.beta;")
+    assert axis.get_title() == "labels: model.beta"
     lines = {container.get_label(): container.lines[0] for container in axis.containers}
     assert list(lines["wb"].get_xdata()) == [2.0, 5.0, 8.0]  # type: ignore[attr-defined]
     assert list(lines["poe"].get_ydata()) == [0.2, 0.5, 0.4]  # type: ignore[attr-defined]
