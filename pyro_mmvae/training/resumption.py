@@ -11,12 +11,14 @@ from typing import Any
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, read_state
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
-from pyro_mmvae.runs.data_record import read_record
 from pyro_mmvae.runs.layout import RunError, with_relative_data
 from pyro_mmvae.runs.verification import check_types
 
-_FREE = ("plugins", "train.callbacks", "train.device", "train.fit_prior", "train.threads")
-"""Settings that do not change what is trained, or of which :func:`warn_of_arithmetic` says what they change."""
+_FREE = ("data.name", "plugins", "train.callbacks", "train.device", "train.fit_prior", "train.threads")
+"""Settings that do not change what is trained, or of which :func:`warn_of_arithmetic` says what they change.
+
+The content of the data is compared, not their place.
+"""
 
 _EPOCHS = "train.epochs"
 _MAX_LISTED = 5  # changes in a message
@@ -168,10 +170,8 @@ def _differences(path: Path, recorded: Mapping[str, Any], config: Config) -> Ite
     """Yield key and line of each setting that differs from the recorded one and matters to the result."""
     before = dict(_leaves(plain_settings(_parse(path, recorded, config), path)))
     now = dict(_leaves(plain_settings(config, path)))
-    # The content of the data is compared wherever it is recorded.
-    free = (*_FREE, "data.name") if read_record(path) is not None else _FREE
     for key in dict.fromkeys([*before, *now]):
-        is_free = any(key == name or key.startswith(f"{name}.") for name in free)
+        is_free = any(key == name or key.startswith(f"{name}.") for name in _FREE)
         if before.get(key) != now.get(key) and not is_free:
             yield key, f"{key}: {json.dumps(before.get(key))} → {json.dumps(now.get(key))}"
 
