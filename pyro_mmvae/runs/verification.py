@@ -40,7 +40,11 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 def _checksum(tensor: Tensor) -> int:
     about = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return zlib.crc32(tensor.reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(about))
+    # A tensor of one value may have any stride, of which the view of its bytes takes 1 only.
+    flat = (
+        tensor.reshape(-1).clone(memory_format=torch.contiguous_format) if tensor.numel() == 1 else tensor.reshape(-1)
+    )
+    return zlib.crc32(flat.view(torch.uint8).numpy().data, zlib.crc32(about))
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

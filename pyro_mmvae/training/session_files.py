@@ -156,7 +156,7 @@ class SessionFiles:
             # The checkpoint comes first, and says what the file held before: a kill between the two is seen.
             self._save(state["epoch"], state["batch"], config_before=before)
         if before != plain_settings(self.config, self.files.path):
-            self.writer.write_config(self.config)
+            self.writer.write_config(runs.resolve(self.config))
         self.writer.record_resumption(
             {
                 "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "step": self.trainer.steps, "changes": list(changes),

@@ -129,7 +129,7 @@ def test_evaluate_options_leave_parts_out(toy_config: Callable[..., Config], els
     rows = rows_of(run)
     assert {row["metric"] for row in rows} == {
         "probe", "coherence", "joint_coherence", "log_likelihood", "log_likelihood_se", "ess",
-        "log_likelihood_samples", "log_likelihood_stands",
+        "log_likelihood_samples", "log_likelihood_stands", "agreement", "agreement_pairs", "agreement_label",
     }  # fmt: skip
     assert len({row["given"] for row in rows if row["metric"] == "log_likelihood"}) == 7
     assert not (run / "plots" / "khat.png").exists()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -104,8 +106,14 @@ def assert_same(path: Path, reference: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork") or not Path("/proc/self/fd").exists(), reason="needs fork and /proc")
 @pytest.mark.parametrize("during", ["any moment", "a save"])
 def test_train_killed_at_random_moments_ends_with_the_weights_of_a_whole_training(
-    toy_config: Callable[..., Config], tmp_path: Path, during: str
+    toy_config: Callable[..., Config], tmp_path: Path, during: str, request: pytest.FixtureRequest
 ) -> None:
+    if "PYRO_MMVAE_KILLS_ALONE" not in os.environ:  # a process that other tests have used may not train after a fork
+        words = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider", request.node.nodeid]
+        alone = {**os.environ, "PYRO_MMVAE_KILLS_ALONE": "1"}
+        run = subprocess.run(words, cwd=request.config.rootpath, env=alone, capture_output=True, text=True, check=False)
+        assert run.returncode == 0, run.stdout
+        return
     config = toy_config(
         data__modalities=2, data__train_size=40, train__batch_size=16, train__epochs=3, train__fit_prior=0,
         model__scale="learned",

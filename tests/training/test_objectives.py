@@ -30,6 +30,7 @@ from pyro_mmvae.training import (
     Interrupted,
     NonFiniteError,
     Objective,
+    SettingsChangedError,
     Terms,
     Trainer,
     TrainingError,
@@ -257,8 +258,10 @@ def test_resume_with_parameters_of_the_objective_equals_the_uninterrupted_traini
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     text = (tmp_path / "cut" / "config.yaml").read_text().replace("learned_scale: true", "learned_scale: false")
     (tmp_path / "cut" / "config.yaml").write_text(text)
-    with pytest.raises(CheckpointError, match=r"the parameters of the objective must be \[\], got \['log_scale'\]"):
+    with pytest.raises(SettingsChangedError, match="learned_scale: true → false"):
         resume(tmp_path / "cut", progress=False)
+    with pytest.raises(CheckpointError, match=r"the parameters of the objective must be \[\], got \['log_scale'\]"):
+        resume(tmp_path / "cut", progress=False, force=True)
 
 
 def test_train_command_with_a_plugin_uses_its_objective(plugin: str, toy_config: MakeConfig, tmp_path: Path) -> None:

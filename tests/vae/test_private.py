@@ -311,7 +311,7 @@ def test_calibrate_by_simulation_uses_all_latents_of_the_guide() -> None:
 def test_simulation_calibration_private_latents_give_ranks() -> None:
     vae = make_vae("wb").float()
     found = simulation_calibration(vae, ("a", "b"), simulations=100, draws=19)
-    assert found.ranks.shape == (100, 4)
+    assert found.ranks.shape == (100, len(found.quantities)) == (100, 5)
 
 
 def test_private_latents_wrong_size_is_refused() -> None:

@@ -221,7 +221,7 @@ def test_load_folder_with_an_unfit_array_raises_in_one_line(
         ),
         ("modalities: [1", "meta.yaml, line 1: not valid YAML"),
         ("- a", "meta.yaml: the whole: "),
-        ("a: 2001-99-99", "meta.yaml: cannot be read (month must be in 1..12)"),
+        ("a: 2001-99-99", "meta.yaml: not a valid value of YAML (month must be in 1..12)"),
         ("!!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
