@@ -37,7 +37,7 @@ _RECONSTRUCTED, _VARIED = 300, 50
 )  # fmt: skip
 @click.option(
     "--variant", "variants", multiple=True, metavar="'NAME: KEY=VALUE …'",
-    help="Name and settings of a variant, which is trained with each aggregation, as in --variant plain --variant "
+    help="Name and settings of a variant, which is trained with each aggregation, as in --variant default --variant "
     "'warm: model.beta=2'; may be repeated. Its settings are added to those of --set.",
 )  # fmt: skip
 @click.option(
@@ -130,6 +130,7 @@ def compare(
         for variant, words in settings.items()
         for seed in range(seeds)
     }
+    _note_recipes(configs)
     if baseline is not None:  # a wrong name is reported before anything is trained
         rows = {reports.row_name(str(c.model.aggregation), variant): None for (_, variant, _), c in configs.items()}
         reports.find_row(baseline, list(rows))
@@ -176,6 +177,16 @@ def compare(
         for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
             echo(f"  {file}")
         echo((out / "matrix.md").read_text(encoding="utf-8"))
+
+
+def _note_recipes(configs: Mapping[tuple[str, str, int], Any]) -> None:
+    """Print which aggregations are trained with which recipe, if they differ and no variant names them."""
+    from pyro_mmvae import reports
+
+    recipes = {name: config.recipe for (name, variant, _), config in configs.items() if not variant}
+    if text := reports.describe_recipes(recipes):
+        note = "--set recipe=plain or --set recipe=contrastive compares aggregations on equal terms"
+        echo(f"note: recipes differ, {text}; {note}", err=True)
 
 
 def _draw_sweep(

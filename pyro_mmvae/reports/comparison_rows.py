@@ -57,6 +57,22 @@ def row_name(aggregation: str, variant: str = "") -> str:
     return ", ".join(part for part in (aggregation, variant) if part)
 
 
+def describe_recipes(recipes: Mapping[str, str]) -> str:
+    """Return which rows of a comparison were trained with which recipe, empty if it is the same for all.
+
+    Args:
+        recipes: The recipe of each row, by the name of the row.
+
+    Example:
+        >>> describe_recipes({"poe": "plain", "wb": "contrastive", "mwb": "contrastive"})
+        'plain: poe; contrastive: wb, mwb'
+    """
+    rows: dict[str, list[str]] = {}
+    for name, recipe in recipes.items():
+        rows.setdefault(recipe, []).append(name)
+    return "; ".join(f"{recipe}: {', '.join(names)}" for recipe, names in rows.items()) if len(rows) > 1 else ""
+
+
 def read_cells(runs: Runs) -> list[Cell]:
     """Read the evaluations of runs; runs without an evaluation are left out.
 
@@ -112,6 +128,7 @@ def _read(path: Path) -> Cell | None:
     return summary | {
         "path": str(path),
         "data": config.get("data"),
+        "recipe": config.get("recipe", ""),  # none in runs of an earlier version
         "train_seconds": sum(row["seconds"] for row in epochs),
         "epochs": len(epochs),
     }

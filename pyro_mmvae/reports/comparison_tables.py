@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from pyro_mmvae.reports.comparison_rows import Cell, Key, key_of, table_keys
+from pyro_mmvae.reports.comparison_rows import Cell, Key, describe_recipes, key_of, table_keys
 from pyro_mmvae.reports.paired import LEVEL, Difference, other_data, pairs_phrase
 from pyro_mmvae.reports.texts import protocol_label
 
@@ -171,8 +171,11 @@ def _describe_differences(baseline: str, differences: Mapping[Key, Difference]) 
 
 
 def _notes(cells: Sequence[Cell]) -> list[str]:
-    """Return the lines on variants, seeds, options and classifiers."""
+    """Return the lines on recipes, variants, seeds, options and classifiers."""
     lines = []
+    recipes = {c["aggregation"]: c["recipe"] for c in cells if c.get("recipe") and not c.get("variant")}
+    if text := describe_recipes(recipes):
+        lines.append(f"Recipes differ, {text}.  ")
     for name, words in {c["variant"]: c["variant_settings"] for c in cells if "variant_settings" in c}.items():
         lines.append(f"Variant {name}: {'`' + shlex.join(words) + '`' if words else 'no further settings'}.  ")
     seeds = sorted({cell["train_seed"] for cell in cells})

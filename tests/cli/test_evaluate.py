@@ -393,3 +393,11 @@ def test_compare_on_changed_data_asks_for_another_folder(config: Path, monkeypat
         "error: c/poe-seed0: the data have changed since the run used them: split 'train': the labels differ: restore "
         "them, or choose another --out"
     )
+
+
+def test_compare_of_other_recipes_says_so_before_training(elsewhere: Path) -> None:
+    words = ["compare", "--agg", "poe,wb", "--seeds", "1", "--baseline", "nothing", "--out", str(elsewhere / "grid")]
+    result = CliRunner().invoke(main, words)  # the unknown baseline ends it
+    assert result.exit_code == 2
+    assert "note: recipes differ, plain: poe; contrastive: wb; --set recipe=plain" in result.output
+    assert "note" not in CliRunner().invoke(main, [*words, "--set", "recipe=plain"]).output

@@ -178,3 +178,24 @@ def test_draw_comparison_baseline_names_rows_with_other_data(tmp_path: Path) -> 
     draw_comparison(tmp_path, paths, baseline="mopoe")
     text = (tmp_path / "comparison.md").read_text()
     assert "Trained with other settings of the data than mopoe: wb_x." in text
+
+
+@pytest.mark.parametrize(
+    ("recipes", "line"),
+    [
+        (
+            {"poe": "plain", "wb": "contrastive", "mwb": "contrastive"},
+            "Recipes differ, plain: poe; contrastive: wb, mwb.",
+        ),
+        ({"poe": "plain", "wb": "plain"}, None),
+    ],
+)
+def test_draw_comparison_names_recipes_that_differ(tmp_path: Path, recipes: dict[str, str], line: str | None) -> None:
+    paths = []
+    for name, recipe in recipes.items():
+        paths.append(write_cell(tmp_path / name, name, 0, {"probe": {"per-subset": {"1": 0.5}}}))
+        RunFiles(paths[-1]).config.write_text(f"recipe: {recipe}\n")
+    draw_comparison(tmp_path, paths)
+    text = (tmp_path / "comparison.md").read_text(encoding="utf-8")
+    assert ("Recipes differ" in text) == (line is not None)
+    assert line is None or line in text
