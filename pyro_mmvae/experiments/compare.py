@@ -112,7 +112,9 @@ def make_cells(
     for (name, variant, seed), config in sorted(configs.items(), key=lambda item: item[0][2]):
         path = out / "-".join([name.replace(":", "-"), *([variant] if variant else []), f"seed{seed}"])
         file = RunFiles(path).config
-        if file.exists() and runs.resolve(runs.read_config(path)) != runs.resolve(config):
+        # A run whose data do not suit the recipe of the configuration was trained without it.
+        same = (runs.resolve(config), runs.resolve(runs.without_recipe(config)))
+        if file.exists() and runs.resolve(runs.read_config(path)) not in same:
             raise runs.RunError(
                 f"{path} must have the settings of this comparison, got others in its {file.name}: choose another "
                 "--out or use those settings"

@@ -7,6 +7,7 @@ from pyro_mmvae.run_files import read_metrics as read_metrics
 from pyro_mmvae.runs.config import adapt_recipe as adapt_recipe
 from pyro_mmvae.runs.config import dump_config as dump_config
 from pyro_mmvae.runs.config import make_config as make_config
+from pyro_mmvae.runs.config import without_recipe as without_recipe
 from pyro_mmvae.runs.creation import NewRun as NewRun
 from pyro_mmvae.runs.creation import locked_run as locked_run
 from pyro_mmvae.runs.creation import new_run as new_run

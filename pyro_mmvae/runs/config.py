@@ -15,7 +15,7 @@ from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.model_settings import ModelConfig
-from pyro_mmvae.runs.recipes import AUTO, PLAIN, RECIPES, choose_recipe
+from pyro_mmvae.runs.recipes import AUTO, LEFT_OUT, PLAIN, RECIPES, choose_recipe
 from pyro_mmvae.runs.setting_values import Section, frozen
 from pyro_mmvae.runs.train_settings import TrainConfig
 
@@ -168,21 +168,25 @@ def adapt_recipe(config: Config, data: MultimodalDataset) -> Config:
         config: The configuration of a run.
         data: The data to train on.
     """
-    suits = len(data.names) > 1 and not data.covariate_names
-    return config if suits or config.recipe == PLAIN else without_recipe(config)
+    return config if len(data.names) > 1 and not data.covariate_names else without_recipe(config)
 
 
 def without_recipe(config: Config) -> Config:
     """Return a configuration whose settings by its recipe have their defaults; those that were changed stay.
 
     Args:
-        config: The configuration, whose recipe becomes ``plain``.
+        config: The configuration. Its recipe becomes the name with the end ``", left out"``; one that is ``plain``, or
+            was left out before, stays.
     """
+    if config.recipe == PLAIN or config.recipe.endswith(LEFT_OUT):
+        return config
     settings = RECIPES.lookup(config.recipe).settings
     tree, default = _flat(config.model_dump(mode="json")), _flat(Config().model_dump(mode="json"))
     by_recipe = _flat(Config.model_validate(_override({}, settings)).model_dump(mode="json"))
     plain = {key: default[key] for key in settings if tree[key] == by_recipe[key]}
-    return Config.model_validate(_override(config.model_dump(mode="json"), {**plain, "recipe": PLAIN}))
+    return Config.model_validate(
+        _override(config.model_dump(mode="json"), {**plain, "recipe": config.recipe + LEFT_OUT})
+    )
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:

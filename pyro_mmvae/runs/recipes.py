@@ -36,6 +36,9 @@ RECIPES: Registry[Recipe] = Registry("recipe")
 PLAIN = "plain"
 """The name of the recipe without settings of its own."""
 
+LEFT_OUT = ", left out"
+"""The end of the name of a recipe that did not suit the data of a run, which has the settings of ``plain`` instead."""
+
 RECIPES.register(PLAIN, Recipe("The ELBO alone: the method as published."), built_in=True)
 RECIPES.register(
     "contrastive",
@@ -61,7 +64,7 @@ def choose_recipe(name: str, aggregation: str, settings: Mapping[str, Any] | Non
     """Return the name of a recipe; ``auto`` is that of the aggregation, if it is meant for the other settings.
 
     Args:
-        name: The name of a recipe, or ``auto``.
+        name: The name of a recipe, ``auto``, or the name of a recipe that was left out, for ``plain``.
         aggregation: The name of the aggregation.
         settings: The settings that the configuration sets, by dotted key; none by default.
 
@@ -77,5 +80,7 @@ def choose_recipe(name: str, aggregation: str, settings: Mapping[str, Any] | Non
             and all(known.get(setting, value) == value for setting, value in recipe.only_with.items())
         )
         return next(fitting, PLAIN)
+    if name.endswith(LEFT_OUT):
+        return PLAIN
     RECIPES.lookup(name)
     return name

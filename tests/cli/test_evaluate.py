@@ -19,9 +19,9 @@ from pyro_mmvae.cli.check import _dependence, _label
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.evaluation import EvaluationOptions, masking
 from pyro_mmvae.evaluation.inference_data import read_inference_data
-from pyro_mmvae.experiments.compare import Cell, parse_variants
+from pyro_mmvae.experiments.compare import Cell, make_cells, parse_variants
 from pyro_mmvae.reports import ppc as pictures
-from pyro_mmvae.runs import DataChangedError
+from pyro_mmvae.runs import DataChangedError, RunError
 from pyro_mmvae.runs.config import Config, dump_config
 from pyro_mmvae.training import train
 
@@ -401,3 +401,15 @@ def test_compare_of_other_recipes_says_so_before_training(elsewhere: Path) -> No
     assert result.exit_code == 2
     assert "note: recipes differ, plain: poe; contrastive: wb; --set recipe=plain" in result.output
     assert "note" not in CliRunner().invoke(main, [*words, "--set", "recipe=plain"]).output
+
+
+def test_compare_of_data_that_do_not_suit_the_recipe_goes_on_with_its_own_cells(
+    toy_config: Callable[..., Config], elsewhere: Path
+) -> None:
+    config = toy_config(recipe="contrastive", data__modalities=1, train__epochs=1, train__fit_prior=0)
+    path = elsewhere / "grid" / "wb-seed0"
+    train(config, path, progress=False)
+    assert make_cells(elsewhere / "grid", {("wb", "", 0): config})[0].path == path
+    plain = toy_config(data__modalities=1, train__epochs=1, train__fit_prior=0)
+    with pytest.raises(RunError, match="must have the settings of this comparison"):
+        make_cells(elsewhere / "grid", {("wb", "", 0): plain})

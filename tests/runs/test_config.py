@@ -108,8 +108,11 @@ def test_make_config_named_recipe_is_taken_with_any_settings() -> None:
 def test_without_recipe_keeps_settings_that_were_changed() -> None:
     config = make_config(None, {"model.private_size": 3, "train.lr": 0.5, "model.beta": 2.0})
     plain = without_recipe(config)
-    assert plain == make_config(None, {"model.private_size": 3, "train.lr": 0.5, "model.beta": 2.0, "recipe": "plain"})
+    settings = {"model.private_size": 3, "train.lr": 0.5, "model.beta": 2.0}
+    assert plain.recipe == "contrastive, left out"
+    assert plain.model_copy(update={"recipe": "plain"}) == make_config(None, {**settings, "recipe": "plain"})
     assert without_recipe(plain) == plain
+    assert make_config(None, {"recipe": plain.recipe}) == make_config(None, {"recipe": "plain"})
 
 
 def test_make_config_of_a_run_without_recipe_and_newer_settings_keeps_its_meaning(tmp_path: Path) -> None:

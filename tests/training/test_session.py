@@ -421,7 +421,7 @@ def test_train_one_modality_leaves_out_a_recipe_that_compares_modalities(
     config = toy_config(recipe="contrastive", data__modalities=1, train__epochs=1, train__fit_prior=0)
     run = train(config, elsewhere / "run", progress=False)
     stored = read_config(run.path)
-    assert (stored.recipe, stored.train.penalties, stored.model.private_size) == ("plain", (), 0)
+    assert (stored.recipe, stored.train.penalties, stored.model.private_size) == ("contrastive, left out", (), 0)
     assert resume(run.path, epochs=2, progress=False).state["epoch"] == 2
 
 
@@ -443,5 +443,5 @@ def test_train_data_with_covariates_leaves_the_recipe_out(elsewhere: Path) -> No
         )
         for name, given in (("without", None), ("with", donors))
     ]
-    assert [config.recipe for config in recipes] == ["contrastive", "plain"]
+    assert [config.recipe for config in recipes] == ["contrastive", "contrastive, left out"]
     assert [config.model.private_size for config in recipes] == [8, 0]
