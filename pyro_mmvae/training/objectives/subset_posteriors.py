@@ -11,8 +11,7 @@ from torch.distributions import kl_divergence
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation import Aggregation
 from pyro_mmvae.aggregation.kinds import distribution_of
-from pyro_mmvae.aggregation.subsets import draw_subset
-from pyro_mmvae.aggregation.values import in_one_dtype, weighted_mask
+from pyro_mmvae.aggregation.values import in_one_dtype
 from pyro_mmvae.distributions import SubsetMixture
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.vae.encoders_decoders import Encoders
@@ -56,10 +55,7 @@ class SubsetPosteriors:
         Raises:
             ValueError: If the weights of the subsets require a gradient, which would be lost in the draw.
         """
-        if self._has_family:
-            return self.aggregation.draw(experts)
-        mask = weighted_mask(experts, self.aggregation.expert_weights_for(experts))
-        return draw_subset("powerset", mask, self.aggregation.subset_weights)
+        return self._over_subsets.draw(experts)
 
     def given(self, experts: Experts, members: Bool[Tensor, "*batch modality"]) -> TorchDistribution:
         """Return the posterior of one subset per item; the prior where the subset is empty.
@@ -68,9 +64,7 @@ class SubsetPosteriors:
             experts: The unimodal posteriors of the items.
             members: The subset of each item.
         """
-        if self.aggregation.subsets is None:
-            return self.aggregation(experts.condition_on(members))
-        return self.aggregation.component(experts, members)
+        return self._over_subsets.component(experts, members)
 
     def given_all(self, experts: Experts) -> TorchDistribution:
         """Return the posterior of everything present: the joint component, or else the whole mixture.
@@ -81,9 +75,8 @@ class SubsetPosteriors:
         return self.aggregation.joint(experts) if self.has_joint else self.aggregation(experts)
 
     @property
-    def _has_family(self) -> bool:
-        subsets = self.aggregation.subsets
-        return not (subsets is None or (isinstance(subsets, str) and subsets == "all"))
+    def _over_subsets(self) -> Aggregation:
+        return self.vae.guide.subset_aggregation("subsets")
 
 
 def expert_distributions(experts: Experts) -> TorchDistribution:
