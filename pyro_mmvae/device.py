@@ -73,6 +73,16 @@ def autocast(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
+def share_of_processors(processes: int = 1) -> int:
+    """Return the number of processors that each of several processes may use.
+
+    Args:
+        processes: The number of processes that share the processors of this one, 1 by default.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // processes)
+
+
 @contextmanager
 def threads(count: int | str | None) -> Iterator[int]:
     """Set the number of threads and flush denormal numbers inside the context, and restore both after it.
@@ -87,7 +97,7 @@ def threads(count: int | str | None) -> Iterator[int]:
     """
     before = torch.get_num_threads()
     if not isinstance(count, int):
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = share_of_processors()
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)
     try:

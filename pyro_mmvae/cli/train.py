@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -106,6 +107,7 @@ def train(
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
     metrics.jsonl, samples.npz, and pictures in plots/. The command 'settings' lists what --set and --config can set.
+    Several processes train together with 'torchrun --nproc-per-node N -m pyro_mmvae train …'.
     """
     from pyro_mmvae import reports, training
     from pyro_mmvae.run_files import read_metrics
@@ -127,16 +129,14 @@ def train(
                 resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data,
                 force=force, plugins=options["plugins"],
             )  # fmt: skip
-            if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
+            is_first = training.is_first_process()
+            if is_first and len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
                 echo(f"note: {note}")
-    except training.Interrupted as stop:
-        words = ["pyro-mmvae", "train", "--resume", str(stop.path), *plugin_words(options["plugins"])]
-        echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
-        sys.exit(128 + stop.number)
-    except training.TrainingError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(1)
+    except (training.Interrupted, training.TrainingError) as error:
+        _end(error, options["plugins"])
+    if not training.is_first_process():
+        return
     words = ["pyro-mmvae", "train", "--resume", str(run.path), *plugin_words(run.config.plugins)]
     resume_command = shlex.join(words)
     try:
@@ -149,6 +149,24 @@ def train(
         echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
         sys.exit(1)
     _echo_result(run, drawn)
+
+
+def _end(error: Exception, plugins: tuple[str, ...]) -> NoReturn:
+    """End the command after a training that did not finish; of several processes the first one says why."""
+    from pyro_mmvae import training
+
+    if isinstance(error, training.Interrupted):
+        words = [*training.launch_words(), "train", "--resume", str(error.path), *plugin_words(plugins)]
+        if training.is_first_process():
+            echo(f"{error}\ncontinue with: {shlex.join(words)}", err=True)
+        sys.exit(128 + error.number)
+    if training.is_first_process() or isinstance(error, training.ProcessLostError):
+        echo(f"error: {error}", err=True)
+    if isinstance(error, training.ProcessLostError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)  # threads of torch would wait for the lost process
+    sys.exit(1)
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
