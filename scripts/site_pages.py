@@ -153,5 +153,5 @@ def _command_sections(context: click.Context) -> Iterator[str]:
 
 def command_line_page() -> str:
     """Return the Markdown of the page that describes every command with its arguments and options."""
-    start = "# Command line\n\nEvery command with its options, as `pyro-mmvae COMMAND --help` prints them."
+    start = "# All commands and options\n\nEvery command with its options, as `pyro-mmvae COMMAND --help` prints them."
     return "\n\n".join([start, *_command_sections(click.Context(main, info_name="pyro-mmvae"))]) + "\n"
