@@ -25,11 +25,12 @@ _FETCHED = re.compile(
 )
 
 
-def _made_pages() -> dict[str, str]:
-    """Return the Markdown of all pages that are made, by their path in the site."""
+def _made_pages() -> dict[str, str | bytes]:
+    """Return the content of all pages and pictures that are made, by their path in the site."""
     return {
         **dict(site_pages.root_pages()),
         **dict(site_pages.example_pages()),
+        **dict(site_pages.notebook_pages()),
         "examples/index.md": site_pages.examples_index(),
         **dict(site_pages.api_pages()),
         "reference/api/index.md": site_pages.api_index(),
@@ -42,6 +43,9 @@ def on_config(config: Any) -> Any:
     """Put the pages of the API and of the examples into the navigation, after the pages that list them."""
     listed = {
         "reference/api/index.md": [{room: f"reference/api/{room}.md"} for room in site_pages.rooms()],
+        "notebooks/index.md": [
+            {site_pages.notebook_title(path): f"notebooks/{path.stem}.md"} for path in site_pages.notebooks()
+        ],
         "examples/index.md": [{Path(uri).stem: uri} for uri, _ in site_pages.example_pages()],
     }
 

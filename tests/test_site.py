@@ -39,6 +39,7 @@ def made_pages() -> dict[str, str]:
         **dict(site_pages.root_pages()),
         **dict(site_pages.example_pages()),
         **dict(site_pages.api_pages()),
+        **{uri: text for uri, text in site_pages.notebook_pages() if isinstance(text, str)},
         "examples/index.md": site_pages.examples_index(),
         "reference/api/index.md": site_pages.api_index(),
     }
