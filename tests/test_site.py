@@ -11,10 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import pyro_mmvae
-from scripts import site_links, site_pages
+from scripts import draw_barycenters, site_links, site_pages
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -130,3 +131,21 @@ def test_to_markdown_sphinx_markup_becomes_mathml_links_and_examples() -> None:
     assert "Examples:\n    >>> 1" in text
     with pytest.raises(ValueError, match="latex2mathml knows"):
         to_markdown(r":math:`\unknowncommand x`", scope)
+
+
+@pytest.mark.parametrize("name", pyro_mmvae.aggregations())
+def test_density_of_each_aggregation_that_is_drawn_has_its_moments(name: str) -> None:
+    curve = draw_barycenters.density(name)
+    posterior = pyro_mmvae.aggregate(draw_barycenters.experts(), name)
+    assert float(torch.trapezoid(curve, draw_barycenters.GRID)) == pytest.approx(1, abs=2e-3)
+    if name in {"holder", "helvae"}:  # the former has no moments in closed form, the latter has its moments
+        posterior = pyro_mmvae.aggregate(draw_barycenters.experts(), "helvae")
+    expected = (posterior.mean.item(), posterior.variance.sqrt().item())
+    assert draw_barycenters.moments(curve) == pytest.approx(expected, abs=0.02)
+
+
+def test_pictures_of_the_page_on_barycenters_are_those_that_are_drawn() -> None:
+    page = (ROOT / "docs" / "learn" / "barycenters.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\((\w+)\.png\)", page)) == set(draw_barycenters.FIGURES)
+    assert all((ROOT / "docs" / "learn" / f"{name}.png").is_file() for name in draw_barycenters.FIGURES)
+    assert [name for name in pyro_mmvae.aggregations() if f"`{name}`" not in page] == []
