@@ -71,7 +71,7 @@ class Page:
 
     Args:
         explorer: The run and its items.
-        panel: The module ``panel``.
+        panel: The module ``panel``, which :func:`import_panel` returns.
 
     Attributes:
         layout: The page, for Panel to show.
