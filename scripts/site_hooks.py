@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:  # the command mkdocs does not look for modules in
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 from scripts import site_pages  # noqa: E402
-from scripts.site_links import FILES, for_site, site_path, targets  # noqa: E402
+from scripts.site_links import FILES, ROOT_PAGES, for_site, site_path, targets  # noqa: E402
 
 _LOG = logging.getLogger("mkdocs.hooks.site")  # a warning of this logger fails a strict build
 _FETCHED = re.compile(
@@ -68,8 +68,8 @@ def on_files(files: Files, config: Any) -> Files:
     for page in files.documentation_pages():
         text = Path(str(page.abs_src_path)).read_text(encoding="utf-8")
         outside |= set(targets(text, posixpath.dirname(f"docs/{page.src_uri}")))
-    for name, page in (("CONTRIBUTING.md", ""), ("CHANGELOG.md", ""), ("SECURITY.md", "")):
-        outside |= set(targets((ROOT / name).read_text(encoding="utf-8"), page))
+    for name in ROOT_PAGES:
+        outside |= set(targets((ROOT / name).read_text(encoding="utf-8"), ""))
     for path in sorted(outside):
         if site_path(path).startswith(f"{FILES}/") and (ROOT / path).is_file():
             files.append(File.generated(config, site_path(path), abs_src_path=str(ROOT / path)))

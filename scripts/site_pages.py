@@ -180,7 +180,8 @@ def _command_section(context: click.Context) -> str:
     command, name = context.command, context.command_path
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     paragraphs = [_escaped(part) for part in (command.help or "").replace("\b\n", "").split("\n\n")]
-    records = [record for parameter in command.params if (record := parameter.get_help_record(context))]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
     rows = [f"| `{names}` | {_escaped(meaning)} |" for names, meaning in records]
     table = ["| option | meaning |\n|---|---|\n" + "\n".join(rows)] if rows else []
     return "\n\n".join([f"## {name}", *paragraphs, f"```text\n{usage}\n```", *table])
