@@ -159,14 +159,21 @@ def _end(error: Exception, plugins: tuple[str, ...]) -> NoReturn:
         words = [*training.launch_words(), "train", "--resume", str(error.path), *plugin_words(plugins)]
         if training.is_first_process():
             echo(f"{error}\ncontinue with: {shlex.join(words)}", err=True)
-        sys.exit(128 + error.number)
+        _exit(128 + error.number)
     if training.is_first_process() or isinstance(error, training.ProcessLostError):
         echo(f"error: {error}", err=True)
-    if isinstance(error, training.ProcessLostError):
+    _exit(1)
+
+
+def _exit(status: int) -> NoReturn:
+    """End this process; one of several at once, since threads of torch may wait for a process that is lost."""
+    from pyro_mmvae import training
+
+    if training.launch_words()[0] == "torchrun":
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(1)  # threads of torch would wait for the lost process
-    sys.exit(1)
+        os._exit(status)
+    sys.exit(status)
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:

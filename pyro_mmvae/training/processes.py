@@ -84,15 +84,11 @@ class Several(Team):
         )
         # A loss is a sum over items and not a mean. The hook may not have annotations that are strings.
         parallel.register_comm_hook(None, lambda state, bucket: _sum_gradients(bucket))
+        return cast("LossFunction", parallel)
 
-        def loss_of(batch: Batch) -> tuple[Tensor, Terms]:
-            loss, terms = parallel(batch)
-            return loss * loss_weight(), terms
-
-        return loss_of
-
-    def after_backward(self) -> None:
-        """Exchange the residuals of calibrated scales."""
+    def backward(self, loss: Tensor) -> None:
+        """Compute gradients, and exchange the residuals of calibrated scales, see :meth:`Team.backward`."""
+        (loss * loss_weight()).backward()
         for scale in self._scales:
             scale.update_together(self.sum)
 

@@ -58,14 +58,19 @@ class Team:
         """
         return objective
 
-    def after_backward(self) -> None:
-        """Exchange what a backward pass has collected beside gradients."""
+    def backward(self, loss: Tensor) -> None:
+        """Compute the gradients of the loss of the whole batch, inside the context of its shard.
+
+        Args:
+            loss: The loss of the own items.
+        """
+        loss.backward()
 
     def add_up(self, loss: Tensor, terms: Terms) -> tuple[Tensor, Terms]:
         """Return the loss and the terms of the whole batch, inside the context of its shard.
 
         Args:
-            loss: The loss of the own items, detached and without the weight of the shard.
+            loss: The loss of the own items, detached.
             terms: The terms of the own items.
         """
         return loss, terms

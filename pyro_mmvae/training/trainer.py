@@ -155,8 +155,7 @@ class Trainer:
         with autocast(self.precision, self.device):
             loss = self.loss(batch)
         self.optimizer.zero_grad()
-        loss.backward()
-        self.team.after_backward()
+        self.team.backward(loss)
         total, self.terms = self.team.add_up(loss.detach(), self.terms)
         self._watch(total)
         if self.config.clip_norm is not None:
