@@ -14,6 +14,7 @@ from pyro_mmvae.cli.evaluate import evaluate
 from pyro_mmvae.cli.fit_prior import fit_prior
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score
+from pyro_mmvae.cli.report import report
 from pyro_mmvae.cli.settings import settings
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
@@ -36,6 +37,7 @@ for _command in (
     ppc,
     calibrate,
     compare,
+    report,
     data,
     settings,
     list_aggregations,
