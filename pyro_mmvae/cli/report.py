@@ -70,6 +70,7 @@ _NAME = "report.html"
 @click.pass_context
 def report(
     context: click.Context,
+    /,
     runs: tuple[Path, ...],
     out: Path | None,
     evaluates: bool,

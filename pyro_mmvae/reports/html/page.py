@@ -90,7 +90,7 @@ def comparison_page(paths: Sequence[Path], *, title: str = "", baseline: str | N
     """Return the report of several runs as HTML, side by side.
 
     Args:
-        paths: The run directories.
+        paths: The run directories, in the order of the page.
         title: The title of the page; by default the number of runs.
         baseline: The name of the row that the others are compared with, paired by seed; by default the first one.
 

@@ -73,7 +73,7 @@ def read_runs(paths: Sequence[Path]) -> list[Cell]:
     with it if these agree too.
 
     Args:
-        paths: The run directories.
+        paths: The run directories, in the order of the page.
 
     Raises:
         ValueError: If two runs cannot be told apart by their directories either.
@@ -198,7 +198,7 @@ def run_rows(paths: Sequence[Path], cells: Sequence[Cell]) -> list[dict[str, Any
     """Return one row per run: where it is, what it was trained with, and what was found.
 
     Args:
-        paths: The run directories.
+        paths: The run directories, in the order of the page.
         cells: The evaluations of those that were evaluated.
     """
     by_path = {cell["path"]: cell for cell in cells}

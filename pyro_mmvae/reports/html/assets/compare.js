@@ -26,7 +26,9 @@ function dotFigure(title, subtitle, rows, zero) {
   var box = h("div", {});
   var label = title + ", " + subtitle + ". " + rows.map(function (row) { return row.label + ": " + short(row.mean); }).join("; ");
   onWidth(box, function (width) {
-    var step = 26, height = rows.length * step + 42, left = Math.min(width * 0.42, 14 + 6.3 * Math.max.apply(null, rows.map(function (row) { return row.label.length; })));
+    // Labels that are too long for the left side stand above their dots.
+    var letters = 14 + 6.3 * Math.max.apply(null, rows.map(function (row) { return row.label.length; })), above = letters > width * 0.42;
+    var step = above ? 42 : 26, left = above ? 14 : letters, height = rows.length * step + 42;
     var values = zero ? [0] : [];
     rows.forEach(function (row) { [row.mean, row.low, row.high].forEach(function (v) { if (isNumber(v)) { values.push(v); } }); });
     var low = Math.min.apply(null, values), high = Math.max.apply(null, values), pad = (high - low || Math.abs(high) || 1) * 0.08;
@@ -37,8 +39,8 @@ function dotFigure(title, subtitle, rows, zero) {
     });
     if (zero) { svg.appendChild(s("line", { x1: x(0), x2: x(0), y1: 4, y2: height - 32, style: { stroke: "var(--ink)", "stroke-dasharray": "4 3" } })); }
     rows.forEach(function (row, index) {
-      var y = index * step + 18, most = Math.max(3, Math.floor((left - 12) / 6.2));
-      svg.appendChild(s("text", { x: left - 9, y: y + 4, "text-anchor": "end", style: { fill: "var(--ink)" } }, row.label.length > most ? row.label.slice(0, most - 1) + "…" : row.label));
+      var y = index * step + (above ? 32 : 18), most = Math.max(3, Math.floor(((above ? width : left) - 12) / 6.2));
+      svg.appendChild(s("text", { x: above ? left : left - 9, y: above ? y - 13 : y + 4, "text-anchor": above ? "start" : "end", style: { fill: "var(--ink)" } }, row.label.length > most ? row.label.slice(0, most - 1) + "…" : row.label));
       if (isNumber(row.low)) { svg.appendChild(s("line", { x1: x(row.low), x2: x(row.high), y1: y, y2: y, style: { stroke: color(row.number), "stroke-width": 2 } })); }
       var dot = marker(row.number, x(row.mean), y, row.filled), lines = [row.label, short(row.mean) + (isNumber(row.low) ? " (" + short(row.low) + " to " + short(row.high) + ")" : ""), row.note].filter(Boolean);
       dot.addEventListener("pointerenter", function (event) { showTip(lines, event.clientX, event.clientY); });

@@ -36,14 +36,14 @@ function heatCell(value, low, high, reversed, attributes, text) {
   return cell;
 }
 
-// The letters of a cell are black or white, whichever has the larger contrast with its colour.
+// The letters of a cell are white where that has a contrast of 4.5 with its colour, else black, which then has more.
 function paint(cell) {
   var from = computed("--heat-base").split(",").map(Number), to = computed("--heat").split(",").map(Number);
   var mixed = from.map(function (v, i) { return Math.round(v + (to[i] - v) * cell.heatShare); });
   var light = mixed.map(function (v) { v /= 255; return v <= 0.03928 ? v / 12.92 : Math.pow((v + 0.055) / 1.055, 2.4); });
   var luminance = 0.2126 * light[0] + 0.7152 * light[1] + 0.0722 * light[2];
   cell.style.background = "rgb(" + mixed.join(",") + ")";
-  cell.style.color = (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) ? "#000" : "#fff";
+  cell.style.color = 1.05 / (luminance + 0.05) >= 4.5 ? "#fff" : "#000";
   cell.classList.add("painted");
 }
 function repaint() { document.querySelectorAll(".painted").forEach(paint); }
