@@ -1,4 +1,4 @@
-"""What is done to the cells of a comparison, each of which fails alone."""
+"""The tasks that are done to the cells of a comparison, each of which fails alone."""
 
 from __future__ import annotations
 
