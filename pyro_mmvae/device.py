@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
+_THREADS = "PYRO_MMVAE_THREADS"
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device of a name.
@@ -73,31 +75,26 @@ def autocast(precision: str, device: torch.device) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
-def share_of_processors(processes: int = 1) -> int:
-    """Return the number of processors that each of several processes may use.
-
-    Args:
-        processes: The number of processes that share the processors of this one, 1 by default.
-    """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, count // processes)
-
-
 @contextmanager
-def threads(count: int | str | None) -> Iterator[int]:
+def threads(count: int | str | None, processes: int = 1) -> Iterator[int]:
     """Set the number of threads and flush denormal numbers inside the context, and restore both after it.
 
     Memory that is freed inside is kept for the next step, see :func:`kept_heap`.
 
     Args:
-        count: The number of threads; None or ``"auto"`` for the number of processors that this process may use.
+        count: The number of threads; ``"auto"`` for the number of processors that this process may use, and None for
+            the number in the environment variable ``PYRO_MMVAE_THREADS`` or, without it, that of the processors.
+        processes: The number of processes that share the processors, 1 by default; each takes its part.
 
     Yields:
         The number of threads in use.
+
+    Raises:
+        ValueError: If the environment variable is not a positive integer.
     """
     before = torch.get_num_threads()
     if not isinstance(count, int):
-        count = share_of_processors()
+        count = _count_processors(processes) if count == "auto" else _default_threads(processes)
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)
     try:
@@ -106,6 +103,22 @@ def threads(count: int | str | None) -> Iterator[int]:
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
+
+
+def _count_processors(processes: int) -> int:
+    """Return the number of processors that each of some processes may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // processes)
+
+
+def _default_threads(processes: int) -> int:
+    """Return the number of threads that the environment sets, by default that of the processors."""
+    text = os.environ.get(_THREADS, "")
+    if not text:
+        return _count_processors(processes)
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"the environment variable {_THREADS} must be a positive integer, got {text!r}")
+    return int(text)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 from pyro_mmvae import runs
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset
-from pyro_mmvae.device import share_of_processors, threads
+from pyro_mmvae.device import threads
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import load_checkpoint, read_extra
@@ -144,10 +144,7 @@ class SessionFiles:
     def _settings(self) -> Iterator[int]:
         """Set threads, seeds and determinism, and yield the number of threads."""
         settings = self.config.train
-        wanted = share_of_processors(self.team.size_here) if self.team.size_here > 1 else settings.threads
-        if isinstance(settings.threads, int):
-            wanted = settings.threads
-        with deterministic(settings.deterministic), threads(wanted) as count:
+        with deterministic(settings.deterministic), threads(settings.threads, self.team.size_here) as count:
             named = "auto" if settings.threads == "auto" else count
             self.arithmetic = describe_arithmetic(self.device, self.precision, named, self.team.size)
             with seeded(settings.seed, self.device), self.team.common_draws(), local_pyro():
