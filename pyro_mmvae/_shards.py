@@ -56,11 +56,19 @@ class SharedShard(Shard):
         rank: The rank of this process, from 0 on.
         processes: The number of processes.
         generators: The common generators by type of device, which are in equal states on all processes.
+        group: The process group that values are gathered in, by default that of all processes.
     """
 
-    def __init__(self, count: int, rank: int, processes: int, generators: Mapping[str, torch.Generator]) -> None:
+    def __init__(
+        self,
+        count: int,
+        rank: int,
+        processes: int,
+        generators: Mapping[str, torch.Generator],
+        group: torch.distributed.ProcessGroup | None = None,
+    ) -> None:
         super().__init__(count)
-        self.rank, self.generators = rank, generators
+        self.rank, self.generators, self.group = rank, generators, group
         self.sizes = [count * (r + 1) // processes - count * r // processes for r in range(processes)]
         self.is_divided = count >= processes
         if self.is_divided:
@@ -177,7 +185,7 @@ def gather_items(values: Tensor, dim: int = 0) -> Tensor:
     padded = own.new_zeros(max(shard.sizes), *own.shape[1:])
     padded[: len(own)] = own.detach()
     parts = [torch.empty_like(padded) for _ in shard.sizes]
-    torch.distributed.all_gather(parts, padded)
+    torch.distributed.all_gather(parts, padded, group=shard.group)
     kept = [part[:size] for part, size in zip(parts, shard.sizes, strict=True)]
     kept[shard.rank] = own
     return torch.cat(kept).movedim(0, dim)

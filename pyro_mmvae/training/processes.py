@@ -43,14 +43,17 @@ class Several(Team):
 
     Args:
         device: The device of this process.
+        backend: The backend of what is exchanged in steps, by default that of the process group that exists.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, backend: str | None = None) -> None:
         self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
         self.size_here = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
-        self.device, self.backend = device, distributed.get_backend()
+        self.device, self.backend = device, backend or distributed.get_backend()
         # What is not part of a step may take long, and goes over the CPU, so that it does not wait for a GPU.
         self.slow = cast("distributed.ProcessGroup", distributed.new_group(backend="gloo", timeout=_PATIENCE))
+        seconds = timedelta(seconds=_timeout())
+        self.steps = cast("distributed.ProcessGroup", distributed.new_group(backend=self.backend, timeout=seconds))
         self.generators = {"cpu": torch.Generator()}
         if device.type == "cuda":
             self.generators["cuda"] = torch.Generator(device)
@@ -68,7 +71,7 @@ class Several(Team):
 
     def shard(self, count: int) -> Shard:
         """Return the part of a batch that this process computes, see :meth:`Team.shard`."""
-        return SharedShard(count, self.rank, self.size, self.generators)
+        return SharedShard(count, self.rank, self.size, self.generators, self.steps)
 
     def wrap(self, objective: nn.Module) -> LossFunction:
         """Return a function to the loss with ``DistributedDataParallel``, see :meth:`Team.wrap`."""
@@ -80,10 +83,10 @@ class Several(Team):
         options: dict[str, Any] = {sync: normalized}
         # The items of one process may lack a modality.
         parallel = nn.parallel.DistributedDataParallel(
-            _Differentiable(objective), find_unused_parameters=True, **options
+            _Differentiable(objective), process_group=self.steps, find_unused_parameters=True, **options
         )
         # A loss is a sum over items and not a mean. The hook may not have annotations that are strings.
-        parallel.register_comm_hook(None, lambda state, bucket: _sum_gradients(bucket))
+        parallel.register_comm_hook(None, lambda state, bucket: self._sum_gradients(bucket))
         return cast("LossFunction", parallel)
 
     def backward(self, loss: Tensor) -> None:
@@ -117,8 +120,13 @@ class Several(Team):
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes, see :meth:`Team.sum`."""
         values = values.clone()
-        distributed.all_reduce(values)
+        distributed.all_reduce(values, group=self.steps)
         return values
+
+    def _sum_gradients(self, bucket: Any) -> torch.futures.Future[Tensor]:
+        """Add up the gradients of one bucket over the processes."""
+        work = distributed.all_reduce(bucket.buffer(), group=self.steps, async_op=True)
+        return work.get_future().then(lambda done: done.value()[0])
 
     def largest(self, number: int) -> int:
         """Return the largest of the numbers that the processes have, see :meth:`Team.largest`."""
@@ -255,12 +263,6 @@ class _Differentiable(nn.Module):
         return loss, terms
 
 
-def _sum_gradients(bucket: Any) -> torch.futures.Future[Tensor]:
-    """Add up the gradients of one bucket over the processes."""
-    work = distributed.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda done: done.value()[0])
-
-
 def is_first_process() -> bool:
     """Return True unless ``torchrun`` has started this process as another one than the first."""
     return os.environ.get("RANK", "0") == "0" or "WORLD_SIZE" not in os.environ
@@ -324,10 +326,10 @@ def joined(device: str) -> Iterator[Team]:
     backend = "nccl" if name.startswith("cuda") and name != device and distributed.is_nccl_available() else "gloo"
     if name.startswith("cuda"):
         torch.cuda.set_device(torch.device(name))
-    timeout = timedelta(seconds=_timeout())
+    _timeout()  # a wrong one is an error before the processes meet
     try:
-        distributed.init_process_group(backend, timeout=timeout)
-        team = Several(torch.device(name))
+        distributed.init_process_group("gloo", timeout=_PATIENCE)
+        team = Several(torch.device(name), backend)
     except RuntimeError as error:
         raise ProcessLostError(
             f"the processes must find each other, got an error: {str(error).splitlines()[0][:200]}"
