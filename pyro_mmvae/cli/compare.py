@@ -97,7 +97,7 @@ def compare(
     baseline: str | None,
     pictures: dict[str, Any],
     quiet: bool,
-) -> None:
+) -> dict[str, Any]:
     """Train and evaluate several aggregations, and variants of the settings, over several seeds.
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
@@ -177,6 +177,7 @@ def compare(
         for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
             echo(f"  {file}")
         echo((out / "matrix.md").read_text(encoding="utf-8"))
+    return {"folder": out, "runs": [cell.path for cell in cells]}
 
 
 def _note_recipes(configs: Mapping[tuple[str, str, int], Any]) -> None:
