@@ -201,8 +201,9 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
     overrides = {}
     for item in items:
         key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{item!r} is not of the form section.key=value, such as train.lr=1e-3")
+        if not equals or not key.strip() or not key.isprintable():
+            shown = repr(item if len(item) <= _SHOWN else f"{item[:_SHOWN]}…")
+            raise ConfigError(f"{shown} is not of the form section.key=value, such as train.lr=1e-3")
         try:
             overrides[key.strip()] = load_yaml(text)
         except TextError as error:
