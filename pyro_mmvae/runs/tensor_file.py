@@ -27,7 +27,7 @@ def tensor_bytes(tensor: Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # A tensor of one value may have any stride, of which the view of its bytes takes 1 only.
     flat = flat.clone(memory_format=torch.contiguous_format) if flat.numel() == 1 else flat
-    return memoryview(flat.view(torch.uint8).numpy())
+    return flat.view(torch.uint8).numpy().data
 
 
 class TensorFile:
