@@ -54,7 +54,7 @@ def check_finite(name: str, experts: Experts, leaves: list[Tensor]) -> None:
         loss = (q.log_prob(z) - dist.Normal(torch.zeros_like(z), 1.0).to_event(1).log_prob(z)).sum()
         assert loss.isfinite(), way
         if loss.requires_grad:
-            for gradient in torch.autograd.grad(loss, leaves, allow_unused=True):
+            for gradient in torch.autograd.grad(loss, leaves, allow_unused=True, retain_graph=True):
                 assert gradient is None or gradient.isfinite().all(), way
 
 
