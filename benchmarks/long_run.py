@@ -10,7 +10,7 @@ import gc
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,13 +89,16 @@ def describe(what: str, seen: list[Usage]) -> str:
     return f"{what}: memory {memory} MiB, open files {' → '.join(str(entry.files) for entry in chosen)}"
 
 
-def measure(folder: Path, steps: int, evaluations: int) -> dict[str, list[Usage]]:
+def measure(folder: Path, steps: int, evaluations: int) -> Iterator[tuple[str, list[Usage]]]:
     """Train a small model with a checkpoint every 50 steps, and evaluate it again and again.
 
     Args:
         folder: An empty folder for the data and the run.
         steps: The number of training steps.
         evaluations: The number of times that the run is opened and evaluated.
+
+    Yields:
+        The name of a part, and what was measured in it.
     """
     rng, items = np.random.default_rng(0), STEPS_PER_EPOCH * BATCH * 10 // 8  # of which 8 of 10 are for training
     (folder / "data").mkdir()
@@ -108,12 +111,13 @@ def measure(folder: Path, steps: int, evaluations: int) -> dict[str, list[Usage]
     }  # fmt: skip
     watch = Watch()
     run = pyro_mmvae.train(make_config(None, settings), folder / "run", progress=False, callbacks=[watch])
+    yield f"{steps} steps", watch.seen
     seen = []
     for _ in range(evaluations):
         opened = pyro_mmvae.load(run.path)  # as every command does
         evaluate(opened.vae, opened.data("train"), opened.data("test"), options=EVALUATION)
         seen.append(usage())
-    return {f"{steps} steps": watch.seen, f"{evaluations} evaluations": seen}
+    yield f"{evaluations} evaluations", seen
 
 
 @click.command()
@@ -126,14 +130,14 @@ def measure(folder: Path, steps: int, evaluations: int) -> dict[str, list[Usage]
 )
 def main(steps: int, evaluations: int, limit: float) -> None:
     """Measure memory and open files over a long training and many evaluations."""
-    with tempfile.TemporaryDirectory() as folder:
-        measured = measure(Path(folder), steps, evaluations)
     failed = False
-    for what, seen in measured.items():
-        memory, files = growth(seen)
-        grew = memory > limit or files > 0
-        failed = failed or grew
-        print(f"{describe(what, seen)}{f'; grew by {memory:.1f} MiB and {files} files' if grew else ''}")
+    with tempfile.TemporaryDirectory() as folder:
+        for what, seen in measure(Path(folder), steps, evaluations):
+            memory, files = growth(seen)
+            grew = memory > limit or files > 0
+            failed = failed or grew
+            words = f"; grew by {memory:.1f} MiB and {files} files" if grew else ""
+            print(f"{describe(what, seen)}{words}", flush=True)
     sys.exit(1 if failed else 0)
 
 
