@@ -63,7 +63,7 @@ from pyro_mmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 
 def resident():
     fields = dict(line.split(":") for line in open("/proc/self/status"))
-    return int(fields["RssAnon"].split()[0]) * 1024
+    return int(fields["VmRSS"].split()[0]) * 1024
 
 def peak_of(function):
     gc.collect()
