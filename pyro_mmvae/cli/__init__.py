@@ -17,6 +17,7 @@ from pyro_mmvae.cli.hub import pull, push
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.json_output import JsonGroup, add_json
 from pyro_mmvae.cli.predict import predict, score
+from pyro_mmvae.cli.report import report
 from pyro_mmvae.cli.settings import settings
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
@@ -39,6 +40,7 @@ for _command in (
     ppc,
     calibrate,
     compare,
+    report,
     push,
     pull,
     data,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyro_mmvae.cli.common import echo, picture_options, plain_errors, plugin_option, set_option
+from pyro_mmvae.cli.data_cache import cache
 
 if TYPE_CHECKING:
     from pyro_mmvae.data.inspection import SplitSummary
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 @click.group()
 def data() -> None:
     """List, describe, check and build data sets."""
+
+
+data.add_command(cache)
 
 
 @data.command()
