@@ -1,4 +1,4 @@
-"""The commands of ``data``, which list, describe, check and build data sets."""
+"""The commands of ``data``, which list, describe, check, build and export data sets."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyro_mmvae.cli.common import echo, picture_options, plain_errors, plugin_option, set_option
+from pyro_mmvae.cli.data_export import export
 
 if TYPE_CHECKING:
     from pyro_mmvae.data.inspection import SplitSummary
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """List, describe, check and build data sets."""
+    """List, describe, check, build and export data sets."""
+
+
+data.add_command(export)
 
 
 @data.command()
