@@ -78,8 +78,7 @@ class Shards:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
         order = torch.randperm(len(self.sizes), generator=generator).tolist()
         count = -(-sum(self.sizes) // size)
-        own = order[rank::world]
-        items = sum(self.sizes[shard] for shard in own)
+        own, items = self._deal(order, world)[rank]
         if items < count:
             raise ValueError(
                 f"shards: each of {world} processes must have at least {count} items per epoch, one per batch, got "
@@ -102,6 +101,15 @@ class Shards:
                     yield left[start : start + length]
                 start, done, number = start + length, end(number), number + 1
             left = left[start:]
+
+    def _deal(self, order: list[int], world: int) -> list[tuple[list[int], int]]:
+        """Return the shards of each process, and their number of items, which are as equal as the shards allow."""
+        parts, items = [list[int]() for _ in range(world)], [0] * world
+        for shard in order:
+            least = items.index(min(items))
+            parts[least].append(shard)
+            items[least] += self.sizes[shard]
+        return list(zip(parts, items, strict=True))
 
     def _chosen(self, own: list[int], generator: torch.Generator) -> Iterator[tuple[list[int], Tensor]]:
         """Yield the shard that enters the pool, and the items that leave it, in order."""

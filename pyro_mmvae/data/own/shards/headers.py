@@ -62,11 +62,11 @@ def read_members(path: Path) -> Iterator[Member]:
                 return
             info = _parse(path, block, last)
             start, extent = position + BLOCK, info.size if size is None else size
-            last = info.name if name is None else name
+            current = info.name if name is None else name
             if extent < 0 or start + extent > end:
                 raise ValueError(
-                    f"{path}: member {last!r} must end within the file, got {extent:,} bytes at {start:,} of {end:,}: "
-                    "the file is cut off or damaged"
+                    f"{path}: member {current!r} must end within the file of {end:,} bytes, got {extent:,} bytes at "
+                    f"{start:,}: the file is cut off or damaged"
                 )
             position = start + -(-extent // BLOCK) * BLOCK
             if info.type in {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME}:
@@ -82,10 +82,10 @@ def read_members(path: Path) -> Iterator[Member]:
                 continue
             if info.type in {tarfile.XGLTYPE, tarfile.GNUTYPE_LONGLINK}:
                 continue
-            _check(path, last, info.type, extent)
+            _check(path, current, info.type, extent)
             if info.type in _REGULAR:
-                yield Member(last, start, extent)
-            name = size = None
+                yield Member(current, start, extent)
+            last, name, size = current, None, None
 
 
 def read_member(descriptor: int, offset: int, size: int) -> tuple[str, bytes]:

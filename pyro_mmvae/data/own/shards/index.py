@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from pyro_mmvae._bounded import load_json
+
 SUFFIX = ".index"
 """The suffix of the index beside a shard, in place of ``.tar``."""
 
 _COVARIATE = "covariate."
+_FACTS = "index"  # the key of the metadata
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +69,8 @@ class ShardIndex:
             arrays["ids"] = np.frombuffer(json.dumps(self.ids).encode(), dtype=np.uint8)
         arrays |= {_COVARIATE + name: codes for name, codes in self.covariates.items()}
         arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-        metadata = {"modalities": json.dumps(self.modalities), "about": json.dumps(self.about), "crc": _crc(arrays)}
-        return save(arrays, metadata=metadata)
+        facts = {"modalities": self.modalities, "about": self.about, "crc": _crc(arrays)}
+        return save(arrays, metadata={_FACTS: json.dumps(facts)})  # one entry, as the order of several is random
 
 
 def read_index(path: Path) -> ShardIndex:
@@ -82,11 +85,11 @@ def read_index(path: Path) -> ShardIndex:
     """
     try:
         with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
+            facts = load_json((file.metadata() or {})[_FACTS])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-        if metadata.get("crc") != _crc(arrays):
+        if facts["crc"] != _crc(arrays):
             raise ValueError("its checksum differs")
-        return _make_index(arrays, metadata)
+        return _make_index(arrays, facts)
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
@@ -94,12 +97,12 @@ def read_index(path: Path) -> ShardIndex:
         raise ValueError(f"{path}: must be the index of a shard, got a damaged one ({reason}): export again") from None
 
 
-def _make_index(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> ShardIndex:
-    modalities = tuple(str(name) for name in json.loads(metadata["modalities"]))
+def _make_index(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> ShardIndex:
+    modalities = tuple(str(name) for name in facts["modalities"])
     offsets, sizes = arrays["offsets"], arrays["sizes"].astype(np.int64)
     shape = (len(offsets), len(modalities))
     checksums, labels = arrays.get("checksums"), arrays.get("labels")
-    ids = None if "ids" not in arrays else tuple(map(str, json.loads(arrays["ids"].tobytes())))
+    ids = None if "ids" not in arrays else tuple(map(str, load_json(arrays["ids"].tobytes().decode())))
     covariates = {name.removeprefix(_COVARIATE): a for name, a in arrays.items() if name.startswith(_COVARIATE)}
     if checksums is not None:
         checksums = checksums.view(np.uint32).astype(np.int64)
@@ -111,9 +114,7 @@ def _make_index(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str])
     columns: Sequence[Any] = (labels, ids, *covariates.values())
     if offsets.shape != shape or any(column is not None and len(column) != len(offsets) for column in columns):
         raise ValueError("its parts have different lengths")
-    return ShardIndex(
-        modalities, offsets, sizes, checksums, labels, ids, covariates, json.loads(metadata.get("about", "{}"))
-    )
+    return ShardIndex(modalities, offsets, sizes, checksums, labels, ids, covariates, facts["about"])
 
 
 def _crc(arrays: Mapping[str, NDArray[Any]]) -> str:
