@@ -11,9 +11,15 @@ from pyro_mmvae.reports.evaluation import plot_khat, plot_views
 from pyro_mmvae.reports.grid import plot_grid
 from pyro_mmvae.reports.imputation import plot_imputation
 from pyro_mmvae.reports.latent_map import plot_latent
+from pyro_mmvae.reports.panels import fit_width
 from pyro_mmvae.reports.plots import plot_cross_generation, plot_reconstructions, plot_training, plot_weights
+from pyro_mmvae.reports.ppc import plot_calibration, plot_ppc
+from pyro_mmvae.reports.readings import plot_matrix
+from pyro_mmvae.reports.sweep import plot_sweep
 
 __all__ = [
+    "fit_width",
+    "plot_calibration",
     "plot_comparison",
     "plot_cross_generation",
     "plot_differences",
@@ -21,7 +27,10 @@ __all__ = [
     "plot_imputation",
     "plot_khat",
     "plot_latent",
+    "plot_matrix",
+    "plot_ppc",
     "plot_reconstructions",
+    "plot_sweep",
     "plot_training",
     "plot_views",
     "plot_weights",

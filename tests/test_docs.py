@@ -251,7 +251,7 @@ def test_settings_of_page_exist(page: Path) -> None:
         overrides += [f"model.aggregation={name}" for name in options_of(words, "--agg") if "," not in name]
         overrides += options_of(words, "--set")
         for path in options_of(words, "--config") or [None]:
-            config = make_config(None if path is None else ROOT / path, parse_overrides(overrides))
+            config = make_config(ROOT / path if path and Path(path).suffix else path, parse_overrides(overrides))
             if config.data.name in data_names():
                 resolve_options(config.data.name, config.data.options())
 

@@ -11,6 +11,7 @@ from pyro_mmvae.cli.compare import compare
 from pyro_mmvae.cli.data import data
 from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import evaluate
+from pyro_mmvae.cli.explore import explore
 from pyro_mmvae.cli.fit_prior import fit_prior
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score
@@ -37,6 +38,7 @@ for _command in (
     calibrate,
     compare,
     data,
+    explore,
     settings,
     list_aggregations,
 ):

@@ -155,8 +155,9 @@ def recipe_option(command: Command) -> Command:
 
 _CONFIG_OPTIONS = (
     click.option(
-        "--config", type=click.Path(path_type=Path), metavar="FILE.yaml", show_default="the built-in settings",
-        help="Configuration file with the sections data, model and train.",
+        "--config", type=click.Path(path_type=Path), metavar="FILE.yaml|NAME", show_default="the built-in settings",
+        help="Configuration file with the sections data, model and train, or the name of one that comes with the "
+        "package, such as polymnist-cpu.",
     ),
     set_option,
     click.option(

@@ -25,7 +25,7 @@ from pyro_mmvae.reports.comparison_rows import (
 )
 from pyro_mmvae.reports.metric_names import metric_label
 from pyro_mmvae.reports.paired import LEVEL, Difference, differences_from, pairs_phrase
-from pyro_mmvae.reports.panels import LABEL_POINTS, label_line_ends, make_panels, shared_legend
+from pyro_mmvae.reports.panels import LABEL_POINTS, label_line_ends, make_panels, set_title, shared_legend
 from pyro_mmvae.reports.styles import line_style, styled
 from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label, text_width
 
@@ -33,8 +33,6 @@ _MAX_LABELLED = 8  # the largest number of lines with names beside them; more ha
 _TITLE_LETTERS = 34  # which are about as wide as a panel without its labels
 _WIDTH = 2.8  # the width of a panel without the names of rows in inches
 _SINGLE = 4.0  # the least width of a figure of one panel in inches
-_SUPTITLE_LETTERS_PER_INCH = 12
-_SUPTITLE_LINE = 0.17  # the height of a line of the title of a figure in inches
 _ROW = 0.17  # the height of a difference in inches
 _LEGEND = 0.6  # the height of the legend of many lines in inches
 _SHIFT = 0.06  # the horizontal distance of two lines, in modalities given
@@ -86,7 +84,7 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
         axis.set_title(_title(key, panels[key][0]["views"] if key in dots else 0))
     if has_legend:
         shared_legend(figure, axes)
-    _set_suptitle(figure, _describe_bars(rows))
+    set_title(figure, _describe_bars(rows))
     return figure
 
 
@@ -121,13 +119,6 @@ def _title(key: tuple[str, str], views: int = 0) -> str:
     return "\n".join(
         [key[0].replace("_", " ") + given, *(break_lines(protocol_label(*key), _TITLE_LETTERS) if key[1] else [])]
     )
-
-
-def _set_suptitle(figure: Figure, text: str) -> None:
-    """Set the title of a figure, in lines that are not wider than the figure, which is made higher by them."""
-    lines = break_lines(text, int(_SUPTITLE_LETTERS_PER_INCH * figure.get_figwidth()))
-    figure.suptitle("\n".join(lines))
-    figure.set_figheight(figure.get_figheight() + _SUPTITLE_LINE * len(lines))
 
 
 def _describe_bars(rows: Sequence[Row]) -> str:
@@ -219,7 +210,7 @@ def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, pr
     handles = [Line2D([], [], **{**style, "linestyle": "none"}) for style in styles.values()]
     labels = [legend_label(label) for label in styles]
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
-    _set_suptitle(figure, _describe_intervals(name, differences))
+    set_title(figure, _describe_intervals(name, differences))
     return figure
 
 

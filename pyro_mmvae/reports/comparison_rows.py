@@ -83,9 +83,9 @@ def read_cells(runs: Runs) -> list[Cell]:
         ValueError: If no run has an evaluation, or two runs have the same aggregation, variant and seed.
     """
     if isinstance(runs, Mapping):
-        named = [(name, path) for name, some in runs.items() for path in _directories(some)]
+        named = [(name, path) for name, some in runs.items() for path in run_directories(some)]
     else:
-        named = [("", path) for path in _directories(runs)]
+        named = [("", path) for path in run_directories(runs)]
     cells: dict[tuple[str, str, int], Cell] = {}
     for name, path in named:
         if (cell := _read(path)) is None:
@@ -104,15 +104,24 @@ def read_cells(runs: Runs) -> list[Cell]:
     return list(cells.values())
 
 
-def _directories(runs: Sequence[RunLike] | RunLike) -> list[Path]:
-    """Return the run directories, those inside of the folder of a comparison included."""
+def run_directories(runs: Sequence[RunLike] | RunLike) -> list[Path]:
+    """Return the run directories, those inside of the folder of a comparison included.
+
+    Args:
+        runs: The runs or their directories, or the folder of a comparison, whose evaluated runs are taken.
+    """
     paths = [run_path(run) for run in (runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs])]
     found = []
     for path in paths:
         is_run = RunFiles(path).evaluation_summary.exists() or RunFiles(path).config.exists() or not path.is_dir()
-        inside = [] if is_run else [p for p in sorted(path.iterdir()) if RunFiles(p).evaluation_summary.exists()]
+        inside = [] if is_run else [p for p in sorted(path.iterdir()) if _is_evaluated(RunFiles(p))]
         found += inside or [path]
     return found
+
+
+def _is_evaluated(files: RunFiles) -> bool:
+    """Return True if a folder has the results of an evaluation, or of readings with other aggregations."""
+    return files.evaluation_summary.exists() or files.readings_summary.exists()
 
 
 def _read(path: Path) -> Cell | None:

@@ -57,7 +57,7 @@ def plot_latent(run: RunLike, *, color: ArrayLike | None = None, label: str = ""
         _draw_classes(figure, axis, points, values, names, title or ("class" if color is None else ""))
     first, second = (100 * share for share in arrays["explained"])
     axis.set(
-        title="posterior means given all modalities, test items",
+        title="posterior means given all modalities,\ntest items",
         xlabel=f"principal component 1 ({first:.0f} % of the variance)",
         ylabel=f"principal component 2 ({second:.0f} %)",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,12 +25,14 @@ from pyro_mmvae.reports.ecdf import (
     sbc_figure,
 )
 from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.panels import RunLike, run_path
 from pyro_mmvae.reports.styles import OKABE_ITO, styled
 from pyro_mmvae.reports.texts import break_lines
 from pyro_mmvae.run_files import RunFiles, split_key
 
 _MAX_STATISTICS = COLUMNS  # the largest number of statistics per modality in a picture
 _MAX_TICKS = 25  # the largest number of classes that are named below a panel
+_SIMULATED = ("sbc", "posterior_sbc")
 _NAME_LETTERS = 20  # the number of letters of a class name in a line below a panel
 
 
@@ -65,11 +67,94 @@ def draw_ppc(
         data = read_check(file)
         for suffix, (draw, title) in _GRIDS.items():
             drawn += save_pictures(_grid(data, draw, title), where / f"{file.stem}{suffix}", formats, dpi)
-        for prefix in ("sbc", "posterior_sbc"):
+        for prefix in _SIMULATED:
             if f"{prefix}_rank" in data.constant_data:
                 name = f"{file.stem}-{prefix.replace('_', '-')}"
                 drawn += save_pictures(sbc_figure(data, prefix), where / name, formats, dpi)
     return drawn
+
+
+@styled
+def plot_ppc(
+    run: RunLike, *, given: Sequence[str] | None = None, kind: Literal["density", "mean", "pit"] = "density"
+) -> Figure:
+    """Plot a posterior predictive check, one row of panels per modality and one panel per statistic.
+
+    At most six statistics per modality are drawn; the title says if there are more.
+
+    Args:
+        run: The run or its directory, or the path of one netCDF file of a check.
+        given: The names of the modalities that the guide saw in the check, empty for the check of the prior; by default
+            the first check of the posterior.
+        kind: The plot: ``"density"`` (default) has the densities of replicated and observed statistics, ``"mean"`` the
+            replicated and the observed mean over items, and ``"pit"`` the ECDF of PIT values minus the diagonal, with
+            its simultaneous band.
+
+    Returns:
+        The figure.
+
+    Raises:
+        FileNotFoundError: If the run has no check.
+        ValueError: If no check has these modalities given, or the kind is unknown.
+    """
+    kinds = {"density": "", "mean": "-bpv", "pit": "-pit"}
+    if kind not in kinds:
+        raise ValueError(f"kind must be one of {', '.join(kinds)}, got {kind!r}")
+    draw, title = _GRIDS[kinds[kind]]
+    return _grid(_find_check(run_path(run), given), draw, title)
+
+
+@styled
+def plot_calibration(
+    run: RunLike, *, given: Sequence[str] | None = None, kind: Literal["sbc", "posterior_sbc"] = "sbc"
+) -> Figure:
+    """Plot the ECDF of the ranks of a calibration by simulation minus the diagonal, one panel per quantity.
+
+    Args:
+        run: The run or its directory, or the path of one netCDF file of a check.
+        given: The names of the modalities that the guide saw in the check; by default the first check of the posterior.
+        kind: The calibration: ``"sbc"`` (default) simulates from the prior, ``"posterior_sbc"`` around observed items.
+
+    Returns:
+        The figure. Of more than 24 quantities the first ones are drawn, and ``log_p`` and ``tarp``.
+
+    Raises:
+        FileNotFoundError: If the run has no check.
+        ValueError: If no check has these modalities given, or the check was made without this calibration.
+    """
+    if kind not in _SIMULATED:
+        raise ValueError(f"kind must be one of {', '.join(_SIMULATED)}, got {kind!r}")
+    data = _find_check(run_path(run), given)
+    if f"{kind}_rank" not in data.constant_data:
+        flag = f"--{kind.replace('_', '-')}"
+        raise ValueError(f"{run_path(run)}: the check must have been made with {flag}, got one without: repeat 'ppc'")
+    return sbc_figure(data, kind)
+
+
+def _find_check(path: Path, given: Sequence[str] | None) -> CheckFile:
+    """Return the check of a run with some modalities given, by default the first one of the posterior."""
+    if isinstance(given, str):
+        raise ValueError(f"given must be a sequence of names, as in [{given!r}], got the text {given!r}")
+    files = RunFiles(path).checks() if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise FileNotFoundError(f"{path}: a run must be checked, got no check: 'pyro-mmvae ppc' writes one")
+    if given is None:  # the file without a label is that of the first check of the posterior
+        return read_check(min(files, key=lambda file: len(file.stem)))
+    found = {}
+    for file in files:
+        check = read_check(file)
+        found[str(check.attrs["given"])] = check
+        if sorted(given) == sorted(_given_names(check)):
+            return check
+    listed = "; ".join(names or "none" for names in found)
+    raise ValueError(f"given must be the modalities of a check ({listed}), got {list(given)!r}")
+
+
+def _given_names(check: CheckFile) -> list[str]:
+    """Return the names of the modalities that the guide saw in a check."""
+    mask = check.constant_data["given"]
+    names = mask[mask.dims[0]].values
+    return [str(name) for name, is_given in zip(names, mask.values, strict=True) if is_given]
 
 
 def _grid(data: CheckFile, draw: Callable[[CheckFile, str, Axes], None], title: str) -> Figure:

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import write_text
+from pyro_mmvae.reports.comparison_rows import Runs, run_directories
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.styles import styled
 from pyro_mmvae.reports.texts import protocol_label
@@ -91,6 +92,33 @@ def draw_matrix(
     write_text(files[1], _markdown(rows, panels, command))
     write_text(files[2], _latex(rows, panels))
     return [*files, *save_pictures(_plot(rows, panels), out / "matrix", formats, dpi)]
+
+
+def plot_matrix(runs: Runs, *, metric: str | None = None) -> Figure:
+    """Plot the train × test matrix of a comparison as heat maps: rows are trained with, columns are read with.
+
+    The left map of each metric has the smallest number of modalities given, the right one the largest.
+
+    Args:
+        runs: The runs or their directories, or the folder of a comparison that was made with ``--read-with``.
+        metric: The metric to plot, ``"probe"`` or ``"coherence"``; both by default.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If no run has readings, or none of them has the metric.
+    """
+    if isinstance(runs, Mapping):
+        raise ValueError("runs must be runs or the folder of a comparison, got a dictionary: rows are aggregations")
+    rows = _rows(run_directories(runs))
+    if not rows:
+        raise ValueError("at least one run must have readings, got none: 'pyro-mmvae compare --read-with' writes them")
+    names = list(dict.fromkeys(row["metric"] for row in rows))
+    if metric is not None and metric not in names:
+        raise ValueError(f"metric must be one of {', '.join(names)}, got {metric!r}")
+    chosen = [row for row in rows if metric in {None, row["metric"]}]
+    return _plot(chosen, _panels(chosen))
 
 
 def _means(reading: Mapping[str, Any], metrics: Iterable[str]) -> list[tuple[str, str, dict[int, float]]]:

@@ -89,6 +89,31 @@ def sweep_rows(paths: Sequence[Path], points: Mapping[str, tuple[str, Mapping[st
     return [row | {"pareto": not any(_dominates(other, row) for other in rows)} for row in rows]
 
 
+def plot_sweep(folder: Path | str) -> Figure:
+    """Plot coherence against quality of each point of a sweep, with the Pareto front of all of them.
+
+    Args:
+        folder: The folder of a comparison that was made with ``--sweep``, whose ``sweep.csv`` is read.
+
+    Returns:
+        The figure, with one line per aggregation through its points, whose labels are the values of the settings.
+
+    Raises:
+        FileNotFoundError: If the folder does not have the table of a sweep.
+        ValueError: If the table lacks columns.
+    """
+    file = Path(folder) / "sweep.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: a sweep must have its table, got none: 'compare --sweep' writes it")
+    numbers = (_COHERENCE, _QUALITY, f"{_COHERENCE}_se", f"{_QUALITY}_se", "seeds")
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if missing := sorted(_COLUMNS - set(table)):
+        raise ValueError(f"{file}: the table of a sweep must have the columns of sweep.csv, got none of {missing}")
+    table = table.astype({**dict.fromkeys(numbers, float), "seeds": int})
+    table["pareto"] = table["pareto"] == "True"
+    return _plot([{str(name): value for name, value in row.items()} for row in table.to_dict("records")])
+
+
 def _figures(
     values: Mapping[Key, Mapping[int, float]], aggregation: str, variant: str
 ) -> tuple[list[float], list[float]] | None:
@@ -158,10 +183,10 @@ def _plot(rows: Sequence[Mapping[str, Any]]) -> Figure:
                 color=style["color"],
             )  # fmt: skip
     keys = [key for key in rows[0] if key not in _COLUMNS]
-    seeds = "" if all(row["seeds"] < 2 for row in rows) else "; bars: ± standard error over seeds"
+    seeds = "" if all(row["seeds"] < 2 for row in rows) else "\nbars: ± standard error over seeds"
     axis.set(
-        xlabel="conditional Fréchet distance given one modality (lower is better)",
-        ylabel="coherence given one modality (higher is better)",
+        xlabel="conditional Fréchet distance\ngiven one modality (lower is better)",
+        ylabel="coherence\ngiven one modality (higher is better)",
         title=f"labels: {', '.join(keys)}{seeds}",
     )
     shared_legend(figure, [axis], ncols=4)

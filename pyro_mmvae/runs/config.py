@@ -14,6 +14,7 @@ from pyro_mmvae._bounded import TextError, load_yaml, read_text, refuse_links
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config_errors import describe_error
+from pyro_mmvae.runs.config_files import find_config
 from pyro_mmvae.runs.model_settings import ModelConfig
 from pyro_mmvae.runs.recipes import AUTO, LEFT_OUT, PLAIN, RECIPES, choose_recipe
 from pyro_mmvae.runs.setting_values import Section, frozen
@@ -81,7 +82,8 @@ def make_config(
     """Return a configuration of defaults, a recipe, a file and overrides, each with precedence over those before.
 
     Args:
-        path: YAML file with any part of the sections ``data``, ``model`` and ``train``; no file by default.
+        path: YAML file with any part of the sections ``data``, ``model`` and ``train``, or the name of one that comes
+            with the package, such as ``"polymnist-cpu"``; no file by default.
         overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
         use_recipe: If True, the default, the settings of the recipe replace the defaults. False is for the files of
             runs, which have every setting that there was when they were written.
@@ -90,7 +92,8 @@ def make_config(
         ConfigError: If the file cannot be read or does not hold a mapping, or a key or value is wrong; the message
             names the key. Names of registered parts are looked up later, when plugins have been imported.
     """
-    file = {} if path is None else _with_absolute_data(_read(Path(path)), Path(path))
+    path = _find(path)
+    file = {} if path is None else _with_absolute_data(_read(path), path)
     tree = _override(copy.deepcopy(file), overrides or {})
     if use_recipe:
         name = _recipe_of(tree)
@@ -102,6 +105,14 @@ def make_config(
         return Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(describe_error(error, Config, path)) from None
+
+
+def _find(path: Path | str | None) -> Path | None:
+    """Return the path of a configuration, which may be a name."""
+    try:
+        return None if path is None else find_config(path)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _override(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

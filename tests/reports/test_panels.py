@@ -9,7 +9,16 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pyro_mmvae.reports.panels import label_line_ends, make_panels, panel_columns, run_path, shared_legend, spread
+from pyro_mmvae.reports.panels import (
+    fit_width,
+    label_line_ends,
+    make_panels,
+    panel_columns,
+    run_path,
+    set_title,
+    shared_legend,
+    spread,
+)
 
 
 @pytest.mark.parametrize(
@@ -57,3 +66,46 @@ def test_spread_keeps_order_and_distance_within_the_panel(heights: list[float]) 
 
 def test_run_path_takes_paths_and_runs() -> None:
     assert run_path("a") == run_path(Path("a")) == run_path(SimpleNamespace(path=Path("a"))) == Path("a")
+
+
+def test_fit_width_arranges_panels_in_fewer_columns_of_equal_height() -> None:
+    figure, axes = make_panels(6, (2.8, 2.0))
+    axes[0].plot([0, 1], label="a")
+    shared_legend(figure, axes)
+    assert tuple(figure.get_size_inches()) == pytest.approx((8.4, 4.0))
+    set_title(figure, "mean over five seeds; bars: standard errors over seeds " * 2)
+    assert fit_width(figure, "single") is figure
+    width, height = figure.get_size_inches()
+    lines = figure.get_suptitle().splitlines()
+    assert width == 3.5
+    assert height == pytest.approx(6 * 2.0 + 0.17 * len(lines))
+    assert max(map(len, lines)) <= 42
+    figure.draw_without_rendering()
+    places = [axis.get_window_extent() for axis in figure.axes]
+    assert len({round(place.x0) for place in places}) == 1
+    assert [place.y0 for place in places] == sorted((place.y0 for place in places), reverse=True)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a"]
+
+
+def test_fit_width_of_one_panel_keeps_the_letters(tmp_path: Path) -> None:
+    figure = Figure(figsize=(5.0, 4.0), layout="constrained")
+    axis = figure.subplots()
+    axis.set_title("title", fontsize=9)
+    fit_width(figure, 2.5)
+    assert tuple(figure.get_size_inches()) == pytest.approx((2.5, 3.2))
+    assert axis.title.get_fontsize() == 9
+
+
+@pytest.mark.parametrize("width", ["triple", 0, -1.0, float("nan"), float("inf")])
+def test_fit_width_bad_width_is_refused(width: float | str) -> None:
+    figure, _ = make_panels(1, (2.0, 2.0))
+    with pytest.raises(ValueError, match="width must be 'single', 'double' or a positive number of inches"):
+        fit_width(figure, width)
+
+
+def test_fit_width_of_a_table_of_panels_is_refused() -> None:
+    table = Figure(layout="constrained")
+    table.subplots(2, 2)
+    for figure in (table, Figure()):
+        with pytest.raises(ValueError, match="got a table or a grid"):
+            fit_width(figure)

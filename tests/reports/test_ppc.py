@@ -23,7 +23,7 @@ from pyro_mmvae.reports.check_files import read_check
 from pyro_mmvae.reports.check_table import _blocks, ppc_table
 from pyro_mmvae.reports.densities import draw_densities, draw_mean_density
 from pyro_mmvae.reports.files import save_pictures
-from pyro_mmvae.reports.ppc import draw_ppc
+from pyro_mmvae.reports.ppc import draw_ppc, plot_calibration, plot_ppc
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 
@@ -104,6 +104,37 @@ def test_draw_ppc_titles_name_the_protocol_and_bars_match_the_data(run: Path, fi
     assert curve[5, 1] == pytest.approx((ranks < 5).mean() - 0.25)
     constant = {axis.get_title().split("\n")[0]: axis for axis in figures["ppc.png"].axes}["one.contrast"]
     assert [text.get_text() for text in constant.texts] == ["constant"]
+
+
+def test_plot_ppc_returns_the_figures_that_draw_ppc_writes(run: Path, figures: dict[str, Figure]) -> None:
+    draw_ppc(run)
+    for name, figure in (
+        ("ppc.png", plot_ppc(run)),
+        ("ppc-bpv.png", plot_ppc(run, kind="mean")),
+        ("ppc-pit.png", plot_ppc(run, given=["m0"], kind="pit")),
+        ("ppc-sbc.png", plot_calibration(run / "evaluation" / "ppc.nc")),
+    ):
+        drawn = figures[name]
+        assert figure.get_suptitle() == drawn.get_suptitle()
+        for axis, other in zip(figure.axes, drawn.axes, strict=True):
+            assert axis.get_title() == other.get_title()
+            assert [line.get_xydata().tolist() for line in axis.lines] == [  # type: ignore[attr-defined]
+                line.get_xydata().tolist()
+                for line in other.lines  # type: ignore[attr-defined]
+            ]
+
+
+def test_plot_ppc_bad_choices_are_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"given must be the modalities of a check \(m0\), got \['t'\]"):
+        plot_ppc(run, given=["t"])
+    with pytest.raises(ValueError, match="given must be a sequence of names"):
+        plot_ppc(run, given="m0")
+    with pytest.raises(ValueError, match="kind must be one of density, mean, pit, got 'sbc'"):
+        plot_ppc(run, kind="sbc")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="made with --posterior-sbc"):
+        plot_calibration(run, kind="posterior_sbc")
+    with pytest.raises(FileNotFoundError, match="must be checked"):
+        plot_ppc(tmp_path / "plots")
 
 
 def test_draw_ppc_draws_every_check_and_raises_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from pyro_mmvae.reports import draw_matrix, readings, readings_report, write_readings_report
+from pyro_mmvae.reports.readings import plot_matrix
 from pyro_mmvae.run_files import RunFiles
 
 PROBE, COHERENCE = "per-subset, 10 points", "one draw of the posterior"
@@ -108,3 +109,23 @@ def test_readings_report_has_a_row_per_aggregation(paths: list[Path]) -> None:
     ]
     assert lines[0].startswith("Trained with wb, read with other aggregations")
     assert write_readings_report(paths[0]).read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_plot_matrix_of_a_folder_shows_one_metric_with_the_means_over_seeds(paths: list[Path], tmp_path: Path) -> None:
+    figure = plot_matrix(tmp_path, metric="coherence")
+    first, second = figure.axes[:2]
+    assert [first.get_title().splitlines()[-1], second.get_title().splitlines()[-1]] == ["1 given", "2 given"]
+    assert len(figure.axes) == 3  # with one colour bar
+    shown = {(round(text.get_position()[1]), round(text.get_position()[0])): text.get_text() for text in first.texts}
+    trained, read = (
+        [label.get_text() for label in axis] for axis in (first.get_yticklabels(), first.get_xticklabels())
+    )
+    assert shown[trained.index("wb"), read.index("wb")] == "0.500"
+    assert shown[trained.index("moe"), read.index("wb")] == "0.125"
+
+
+def test_plot_matrix_without_readings_or_metric_is_refused(paths: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least one run must have readings"):
+        plot_matrix(tmp_path / "unread")
+    with pytest.raises(ValueError, match="metric must be one of probe, coherence, got 'khat'"):
+        plot_matrix(paths, metric="khat")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pyro_mmvae.reports import draw_sweep
-from pyro_mmvae.reports.sweep import _plot, sweep_rows
+from pyro_mmvae.reports.sweep import _plot, plot_sweep, sweep_rows
 from pyro_mmvae.run_files import RunFiles
 from tests.reports.comparison_files import write_cell
 
@@ -80,3 +80,21 @@ def test_draw_sweep_without_quality_is_refused(tmp_path: Path) -> None:
     path = write_cell(tmp_path / "run", "wb", 0, {"coherence": {DRAW: {"1": 0.5}}})
     with pytest.raises(ValueError, match="a sweep must have runs with coherence and frechet_conditional, which need"):
         draw_sweep(tmp_path, [path], POINTS)
+
+
+def test_plot_sweep_reads_the_table_of_draw_sweep(tmp_path: Path) -> None:
+    paths = write(tmp_path)
+    draw_sweep(tmp_path, paths, POINTS)
+    (axis,), (expected,) = plot_sweep(tmp_path).axes, _plot(sweep_rows(paths, POINTS)).axes
+    assert axis.get_title() == expected.get_title()
+    assert [text.get_text() for text in axis.texts] == [text.get_text() for text in expected.texts]
+    for line, other in zip(axis.lines, expected.lines, strict=True):
+        assert line.get_xydata().tolist() == other.get_xydata().tolist()  # type: ignore[attr-defined]
+
+
+def test_plot_sweep_without_a_table_of_a_sweep_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="'compare --sweep' writes it"):
+        plot_sweep(tmp_path)
+    (tmp_path / "sweep.csv").write_text("aggregation,coherence\nwb,0.5\n")
+    with pytest.raises(ValueError, match=r"must have the columns of sweep.csv, got none of \['coherence_se'"):
+        plot_sweep(tmp_path)

@@ -1,0 +1,157 @@
+"""The pages of the site that are made and not written: the API, the command line, all settings and the examples."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from pyro_mmvae.cli import main
+from pyro_mmvae.runs.settings import list_settings
+from scripts.site_links import ROOT_PAGES, for_site
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pyro_mmvae"
+INTERNAL = (
+    "chunks", "cli", "device", "files", "locks", "reports", "run_files", "signatures", "streams", "uniformity",
+)  # fmt: skip
+"""The rooms without an API for users: the command line has a page, and ``plots`` has the functions of reports."""
+
+
+def _source(room: str) -> Path:
+    """Return the file of a room: that of its module, or the ``__init__.py`` of its package."""
+    package = PACKAGE / room / "__init__.py"
+    return package if package.exists() else PACKAGE / f"{room}.py"
+
+
+def rooms() -> list[str]:
+    """Return the names of the public rooms and modules, sorted."""
+    found = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
+    found += [path.stem for path in PACKAGE.glob("*.py") if not path.name.startswith("_")]
+    return sorted(name for name in found if name not in INTERNAL and public_names(name))
+
+
+def public_names(room: str) -> list[str]:
+    """Return what a room offers to users: its ``__all__``, what it re-exports by ``as``, or what it defines.
+
+    Args:
+        room: Name of a package or module in ``pyro_mmvae``, or ``""`` for the package itself.
+    """
+    tree = ast.parse(_source(room).read_text(encoding="utf-8"))
+    for node in tree.body if room else ():
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return sorted(ast.literal_eval(node.value))
+    if _source(room).name != "__init__.py":
+        kinds = (ast.ClassDef, ast.FunctionDef)
+        return sorted(node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = {alias.asname for node in imports for alias in node.names if alias.asname}
+    second = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)]
+    names |= {ast.unparse(node.targets[0]) for node in second}  # second names, as in load = load_run
+    return sorted(name for name in names if not name.startswith("_"))
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def api_pages() -> Iterator[tuple[str, str]]:
+    """Yield path and Markdown of a page per public room, with the documentation of all its names."""
+    for room in rooms():
+        parts = [f"# pyro_mmvae.{room}", _docstring(_source(room))]
+        parts += [f"::: pyro_mmvae.{room}.{name}" for name in public_names(room)]
+        yield f"reference/api/{room}.md", "\n\n".join(parts) + "\n"
+
+
+def api_index() -> str:
+    """Return the Markdown of the list of rooms and of the names that ``pyro_mmvae`` itself has."""
+    homes = {name: room for room in reversed(rooms()) for name in public_names(room)}
+    top = [name for name in public_names("") if name in homes]
+    lines = ["# API", "", "Every public name, by the room of the package that it belongs to. The names in the last",
+             "column can be imported from `pyro_mmvae` itself.", "", "| room | content | from `pyro_mmvae` |",
+             "|---|---|---|"]  # fmt: skip
+    for room in rooms():
+        summary = _docstring(_source(room)).split("\n\n")[0]
+        names = ", ".join(f"[`{name}`]({room}.md#pyro_mmvae.{room}.{name})" for name in top if homes[name] == room)
+        lines.append(f"| [`{room}`]({room}.md) | {' '.join(summary.split())} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def root_pages() -> Iterator[tuple[str, str]]:
+    """Yield path and Markdown of the pages in the root of the repository, but the README."""
+    for name, page in ROOT_PAGES.items():
+        if page != "index.md":
+            yield page, for_site((ROOT / name).read_text(encoding="utf-8"), "", page)
+
+
+def example_pages() -> Iterator[tuple[str, str]]:
+    """Yield path and Markdown of a page per example: the words of its docstring, and the script."""
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        code = path.read_text(encoding="utf-8")
+        title, _, rest = _docstring(path).partition("\n")
+        lines = [f"# {path.name}", title + rest, "", "```sh", f"python examples/{path.name}", "```", "", "```python"]
+        yield f"examples/{path.stem}.md", "\n".join([*lines, code.rstrip(), "```", ""])
+
+
+def examples_index() -> str:
+    """Return the Markdown of the list of examples."""
+    lines = ["# Examples", "", "Scripts of the folder `examples`, which run in seconds and are run by the",
+             "tests. [Guides, aggregations and models](../guides.md) says what they show.", "", "| script | content |",
+             "|---|---|"]  # fmt: skip
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        summary = " ".join(_docstring(path).split("\n\n")[0].split())
+        lines.append(f"| [`{path.name}`]({path.stem}.md) | {summary} |")
+    return "\n".join(lines) + "\n"
+
+
+def settings_page() -> str:
+    """Return the Markdown of the page that lists every setting with its default, type and meaning."""
+    lines = ["# All settings", "", "Each is set in a configuration file, or by `--set KEY=VALUE`.",
+             "[Settings](../settings.md) explains how they combine. `pyro-mmvae settings` prints this list, with the",
+             "options of a data set after `--data`."]  # fmt: skip
+    section = ""
+    for setting in list_settings():
+        head = setting.key.rpartition(".")[0] or "recipe"
+        if head != section:
+            section = head
+            lines += ["", f"## {section}", "", "| key | default | type | meaning |", "|---|---|---|---|"]
+        cells = (f"`{setting.key}`", f"`{setting.default_text}`", setting.type, setting.meaning)
+        lines.append("| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _escaped(text: str) -> str:
+    """Return words of a help text as Markdown that shows them as they are, on one line."""
+    return re.sub(r"([\\`*_<>\[\]|])", r"\\\1", " ".join(text.split()))
+
+
+def _command_section(context: click.Context) -> str:
+    """Return heading, meaning, usage and options of a command."""
+    command, name = context.command, context.command_path
+    usage = " ".join([name, *command.collect_usage_pieces(context)])
+    paragraphs = [_escaped(part) for part in (command.help or "").replace("\b\n", "").split("\n\n")]
+    records = [record for parameter in command.params if (record := parameter.get_help_record(context))]
+    rows = [f"| `{names}` | {_escaped(meaning)} |" for names, meaning in records]
+    table = ["| option | meaning |\n|---|---|\n" + "\n".join(rows)] if rows else []
+    return "\n\n".join([f"## {name}", *paragraphs, f"```text\n{usage}\n```", *table])
+
+
+def _command_sections(context: click.Context) -> Iterator[str]:
+    """Yield the section of each command below a group, and of the commands of groups in it."""
+    group = context.command
+    assert isinstance(group, click.Group)
+    for name in sorted(group.commands):
+        child = click.Context(group.commands[name], info_name=name, parent=context, max_content_width=10_000)
+        if isinstance(child.command, click.Group):
+            yield from _command_sections(child)
+        else:
+            yield _command_section(child)
+
+
+def command_line_page() -> str:
+    """Return the Markdown of the page that describes every command with its arguments and options."""
+    start = "# All commands and options\n\nEvery command with its options, as `pyro-mmvae COMMAND --help` prints them."
+    return "\n\n".join([start, *_command_sections(click.Context(main, info_name="pyro-mmvae"))]) + "\n"
