@@ -57,9 +57,7 @@ def values_html(values: Any, *, is_image: bool, alt: str) -> str:
     return _vector_svg(array.reshape(-1).astype(np.float64), alt)
 
 
-def cards_html(
-    view: View, observed: Mapping[str, Any], images: Mapping[str, bool], texts: Mapping[str, Any]
-) -> str:
+def cards_html(view: View, observed: Mapping[str, Any], images: Mapping[str, bool], texts: Mapping[str, Any]) -> str:
     """Return one card per modality with its observation and its draws.
 
     Args:

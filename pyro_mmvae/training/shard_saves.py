@@ -23,7 +23,7 @@ class ShardSaves:
         self._batches = None
         if shards is not None:
             self._total = -(-sum(shards.sizes) // size)
-            self._batches = max(sum(shards.sizes) // len(shards) // size, 1)
+            self._batches = -(-sum(shards.sizes) // (len(shards) * size))
         self._last, self._time = batches_done, time.monotonic()
 
     def are_due(self, batches_done: int) -> bool:

@@ -302,6 +302,7 @@ def test_load_shards_of_too_few_shards_raises_with_advice(tmp_path: Path) -> Non
         load_data(str(tmp_path), "train", cache=False)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves the file open
 def test_write_shards_writes_what_webdataset_reads(exported: Path, made: dict[str, MultimodalDataset]) -> None:
     webdataset = pytest.importorskip("webdataset")
     items = list(webdataset.WebDataset(str(exported / "train-000000.tar"), shardshuffle=False).decode("rgb8"))
