@@ -23,7 +23,7 @@ SUFFIXES: dict[str, Encoding] = {
     "txt": "txt",
     "text": "txt",
 }
-"""How the members of each suffix are encoded; members of other suffixes cannot be read."""
+"""The encoding of the members of each suffix; members of other suffixes cannot be read."""
 
 _MAGIC = b"\x93NUMPY"
 _MAX_ITEM = 2**31  # bytes of an item in memory

@@ -86,7 +86,7 @@ def load_shards(
     if shards.record is not None:
         specs = shards.record.specs(Path(str(shards.folder), FILE))
         forms = {name: modality.form for name, modality in shards.record.modalities.items()}
-        _refuse_options(path, kinds, image_size)
+        _refuse_options(path, specs, kinds, image_size)
     else:
         every = dict.fromkeys([*shards.files, *files])
         specs, forms = foreign_formats(path, {file: shards.index(file) for file in every}, modalities, image_size)
@@ -95,9 +95,13 @@ def load_shards(
     return _assemble(shards, files, split, {name: forms[name] for name in names}, specs, buffer)
 
 
-def _refuse_options(path: Path, kinds: object, image_size: object) -> None:
-    for option, value in (("kinds", kinds), ("image_size", image_size)):
-        if value is not None:
+def _refuse_options(
+    path: Path, specs: Mapping[str, ModalitySpec], kinds: Mapping[str, str] | None, image_size: ImageSize | None
+) -> None:
+    """Refuse options that contradict the description of exported shards."""
+    others = {name: kind for name, kind in (kinds or {}).items() if name in specs and specs[name].data_type != kind}
+    for option, value in (("kinds", others), ("image_size", image_size)):
+        if value:
             raise ValueError(f"{path}: {option} must be left out, as {FILE} describes the shards, got {value!r}")
 
 
@@ -187,7 +191,7 @@ def _assemble(
 
 
 class _Facts:
-    """What the index of a shard says of its items, without the places of their members.
+    """The content of the index of a shard without the places of the members.
 
     Attributes:
         present: True where an item has a modality, bool `(item, modality)`, with columns in the order asked for.
@@ -219,7 +223,7 @@ class _Indices:
         return index
 
     def read_facts(self, file: Path, names: tuple[str, ...]) -> _Facts:
-        """Return what the index of a shard says of its items."""
+        """Return the content of the index of a shard without the places of the members."""
         index = self.read(file)
         described = self.shards.described.get(file.name)
         if described is not None and len(index) != described.items:
