@@ -17,7 +17,7 @@ if str(ROOT) not in sys.path:  # the command mkdocs does not look for modules in
 from mkdocs.structure.files import File, Files  # noqa: E402
 
 from scripts import site_pages  # noqa: E402
-from scripts.site_links import FILES, for_site, site_path, targets  # noqa: E402
+from scripts.site_links import FILES, ROOT_PAGES, for_site, site_path, targets  # noqa: E402
 
 _LOG = logging.getLogger("mkdocs.hooks.site")  # a warning of this logger fails a strict build
 _FETCHED = re.compile(
@@ -25,11 +25,12 @@ _FETCHED = re.compile(
 )
 
 
-def _made_pages() -> dict[str, str]:
-    """Return the Markdown of all pages that are made, by their path in the site."""
+def _made_pages() -> dict[str, str | bytes]:
+    """Return the content of all pages and pictures that are made, by their path in the site."""
     return {
         **dict(site_pages.root_pages()),
         **dict(site_pages.example_pages()),
+        **dict(site_pages.notebook_pages()),
         "examples/index.md": site_pages.examples_index(),
         **dict(site_pages.api_pages()),
         "reference/api/index.md": site_pages.api_index(),
@@ -42,6 +43,9 @@ def on_config(config: Any) -> Any:
     """Put the pages of the API and of the examples into the navigation, after the pages that list them."""
     listed = {
         "reference/api/index.md": [{room: f"reference/api/{room}.md"} for room in site_pages.rooms()],
+        "notebooks/index.md": [
+            {site_pages.notebook_title(path): f"notebooks/{path.stem}.md"} for path in site_pages.notebooks()
+        ],
         "examples/index.md": [{Path(uri).stem: uri} for uri, _ in site_pages.example_pages()],
     }
 
@@ -64,8 +68,8 @@ def on_files(files: Files, config: Any) -> Files:
     for page in files.documentation_pages():
         text = Path(str(page.abs_src_path)).read_text(encoding="utf-8")
         outside |= set(targets(text, posixpath.dirname(f"docs/{page.src_uri}")))
-    for name, page in (("CONTRIBUTING.md", ""), ("CHANGELOG.md", ""), ("SECURITY.md", "")):
-        outside |= set(targets((ROOT / name).read_text(encoding="utf-8"), page))
+    for name in ROOT_PAGES:
+        outside |= set(targets((ROOT / name).read_text(encoding="utf-8"), ""))
     for path in sorted(outside):
         if site_path(path).startswith(f"{FILES}/") and (ROOT / path).is_file():
             files.append(File.generated(config, site_path(path), abs_src_path=str(ROOT / path)))

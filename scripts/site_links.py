@@ -10,6 +10,7 @@ ROOT_PAGES = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "about/contributing.md",
     "CHANGELOG.md": "about/changelog.md",
+    "CODE_OF_CONDUCT.md": "about/code-of-conduct.md",
     "SECURITY.md": "about/security.md",
 }
 """The site's page of each page in the root of the repository; the home page stands for the README."""

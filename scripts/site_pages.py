@@ -1,11 +1,14 @@
-"""The pages of the site that are made and not written: the API, the command line, all settings and the examples."""
+"""The pages of the site that are made and not written: the API, commands, settings, examples and notebooks."""
 
 from __future__ import annotations
 
 import ast
+import base64
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -107,6 +110,50 @@ def examples_index() -> str:
     return "\n".join(lines) + "\n"
 
 
+def notebooks() -> list[Path]:
+    """Return the paths of all notebooks, in the order in which they are read."""
+    order = ["five-minutes", "own-table", "cite-seq", "swapping-guides"]
+    found = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    return sorted(found, key=lambda path: order.index(path.stem) if path.stem in order else len(order))
+
+
+def notebook_title(path: Path) -> str:
+    """Return the heading of a notebook."""
+    first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]
+    return "".join(first["source"]).splitlines()[0].removeprefix("# ")
+
+
+def _cell(cell: dict[str, Any], name: str, pictures: dict[str, bytes]) -> Iterator[str]:
+    """Yield the Markdown of a cell and of its outputs, and add their pictures to ``pictures``."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        yield source
+        return
+    yield f"```python\n{source}\n```"
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if "image/png" in data:
+            picture = f"{name}-{len(pictures) + 1}.png"
+            pictures[f"notebooks/{picture}"] = base64.b64decode("".join(data["image/png"]))
+            yield f"![Output of the cell above]({picture})"
+        else:
+            yield "```text\n" + "".join(output.get("text", data.get("text/plain", ""))).rstrip() + "\n```"
+
+
+def notebook_pages() -> Iterator[tuple[str, str | bytes]]:
+    """Yield path and content of a page per notebook, with the outputs that it stores, and of their pictures."""
+    lines = ["# Notebooks", "", "Each runs in minutes, also in a hosted notebook, where its first cell installs",
+             "the package. The files are in the folder `notebooks` of the repository.", ""]  # fmt: skip
+    for path in notebooks():
+        pictures: dict[str, bytes] = {}
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        parts = [part for cell in cells for part in _cell(cell, path.stem, pictures)]
+        yield f"notebooks/{path.stem}.md", "\n\n".join(parts) + "\n"
+        yield from pictures.items()
+        lines.append(f"- [{notebook_title(path)}]({path.stem}.md)")
+    yield "notebooks/index.md", "\n".join(lines) + "\n"
+
+
 def settings_page() -> str:
     """Return the Markdown of the page that lists every setting with its default, type and meaning."""
     lines = ["# All settings", "", "Each is set in a configuration file, or by `--set KEY=VALUE`.",
@@ -133,7 +180,8 @@ def _command_section(context: click.Context) -> str:
     command, name = context.command, context.command_path
     usage = " ".join([name, *command.collect_usage_pieces(context)])
     paragraphs = [_escaped(part) for part in (command.help or "").replace("\b\n", "").split("\n\n")]
-    records = [record for parameter in command.params if (record := parameter.get_help_record(context))]
+    options = [parameter for parameter in command.params if isinstance(parameter, click.Option)]
+    records = [record for option in options if (record := option.get_help_record(context))]
     rows = [f"| `{names}` | {_escaped(meaning)} |" for names, meaning in records]
     table = ["| option | meaning |\n|---|---|\n" + "\n".join(rows)] if rows else []
     return "\n\n".join([f"## {name}", *paragraphs, f"```text\n{usage}\n```", *table])

@@ -21,14 +21,14 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
-def navigation() -> set[str]:
-    """Return the pages that ``mkdocs.yml`` names."""
+def navigation() -> list[str]:
+    """Return the pages that ``mkdocs.yml`` names, in their order."""
     text = re.sub(r"!!python/\S+", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
-    def leaves(entry: Any) -> set[str]:
+    def leaves(entry: Any) -> list[str]:
         if isinstance(entry, str):
-            return {entry}
-        return set().union(*map(leaves, entry.values() if isinstance(entry, dict) else entry))
+            return [entry]
+        return [page for part in (entry.values() if isinstance(entry, dict) else entry) for page in leaves(part)]
 
     return leaves(yaml.safe_load(text)["nav"])
 
@@ -39,6 +39,7 @@ def made_pages() -> dict[str, str]:
         **dict(site_pages.root_pages()),
         **dict(site_pages.example_pages()),
         **dict(site_pages.api_pages()),
+        **{uri: text for uri, text in site_pages.notebook_pages() if isinstance(text, str)},
         "examples/index.md": site_pages.examples_index(),
         "reference/api/index.md": site_pages.api_index(),
     }
@@ -80,10 +81,12 @@ def test_for_site_every_link_of_a_page_leads_to_a_page_or_file(page: Path) -> No
         assert path in made or (ROOT / "docs" / path).exists() or (path != place and (ROOT / place).exists()), path
 
 
-def test_navigation_names_pages_that_exist() -> None:
+def test_navigation_names_pages_that_exist_once() -> None:
     made = made_pages().keys() | {"reference/command-line.md", "reference/all-settings.md"}
-    assert {page for page in navigation() if page not in made and not (ROOT / "docs" / page).exists()} == set()
-    assert "index.md" in navigation()
+    pages = navigation()
+    assert [page for page in pages if page not in made and not (ROOT / "docs" / page).exists()] == []
+    assert [page for page in pages if pages.count(page) > 1] == []
+    assert pages[0] == "index.md"
 
 
 @pytest.mark.parametrize("room", site_pages.rooms())

@@ -13,8 +13,10 @@ from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import evaluate
 from pyro_mmvae.cli.explore import explore
 from pyro_mmvae.cli.fit_prior import fit_prior
+from pyro_mmvae.cli.hub import pull, push
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score
+from pyro_mmvae.cli.report import report
 from pyro_mmvae.cli.settings import settings
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
@@ -37,6 +39,9 @@ for _command in (
     ppc,
     calibrate,
     compare,
+    report,
+    push,
+    pull,
     data,
     explore,
     settings,
