@@ -131,7 +131,6 @@ def ppc(
         out = out or folder_for(run, test, is_other=is_other)
         run_files, ids = runs.RunFiles(out), _choose_rows(test, items, seed)
         shared = {name: codes[ids] for name, codes in _dependence(test, options.pop("groups")).items()}
-        run_files.evaluation.mkdir(parents=True, exist_ok=True)
         batch = make_batch(test.subset(ids), slice(None)).to(opened.device)
         classifiers = _classifiers(opened, test, seed)
         files, rows = [], []
@@ -139,6 +138,7 @@ def ppc(
             data, metrics = _check(
                 opened, batch, names, ids, classifiers, test.class_names, shared, seed=seed, **options
             )
+            run_files.evaluation.mkdir(parents=True, exist_ok=True)  # not before there is something to write
             files.append(write_inference_data(data, run_files.check(_label(names, given))))
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)

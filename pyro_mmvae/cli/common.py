@@ -19,6 +19,8 @@ from pyro_mmvae.cli.process import describe_stop, signals_raise, streams_survive
 
 Command = Callable[..., Any]
 
+_LONGEST = 2000  # the number of characters of a message
+
 
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
     """Print a line in which control characters are escaped, since names in it may come from data of anyone.
@@ -222,8 +224,13 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if os.environ.get("PYRO_MMVAE_DEBUG"):
             raise
         text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
-        echo("error: " + " ".join(text.split()), err=True)
+        echo("error: " + _abridged(" ".join(text.split())), err=True)
         sys.exit(2)
+
+
+def _abridged(text: str) -> str:
+    """Return a message without its middle if it is so long that the terminal would show nothing else."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
 
 
 def read_config(

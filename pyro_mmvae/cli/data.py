@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pyro_mmvae.cli.common import echo, picture_options, plain_errors, plugin_option, set_option
+from pyro_mmvae.cli.data_cache import cache
 from pyro_mmvae.cli.data_export import export
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def data() -> None:
     """List, describe, check, build and export data sets."""
 
 
+data.add_command(cache)
 data.add_command(export)
 
 

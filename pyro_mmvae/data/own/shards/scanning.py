@@ -18,6 +18,7 @@ from pyro_mmvae.data.own.shards.decoding import SUFFIXES, read_text
 from pyro_mmvae.data.own.shards.headers import Member, read_member, read_members
 from pyro_mmvae.data.own.shards.index import ShardIndex, read_index
 from pyro_mmvae.data.storage.cache import cache_folder
+from pyro_mmvae.data.storage.cache_entries import mark_used
 from pyro_mmvae.files import write_atomically
 
 _VERSION = 1  # of the content of the cached index
@@ -53,10 +54,12 @@ def scan_shard(path: Path, *, cache: bool) -> ShardIndex:
     """
     stat = path.stat()
     key = f"{_VERSION}:{path.resolve()}:{stat.st_size}:{stat.st_mtime_ns}"
-    file = cache_folder() / f"shard-{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+    file = cache_folder() / f"shard-v{_VERSION}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.safetensors"
     if cache:
         with suppress(OSError, ValueError):  # it is made again
-            return read_index(file)
+            index = read_index(file)
+            mark_used(file)
+            return index
     index = _scan(path)
     if cache:
         with suppress(OSError):  # a cache that cannot be written costs time only

@@ -26,6 +26,8 @@ from pyro_mmvae.data import (
 )
 from pyro_mmvae.data.fingerprint import find_changes, take_fingerprint
 from pyro_mmvae.data.infer import complete_specs
+from pyro_mmvae.data.storage.cache import cache_folder
+from pyro_mmvae.data.storage.cache_entries import list_entries
 from pyro_mmvae.modality_spec import ModalitySpec
 from tests.data.own.shards.test_headers import write_tar
 
@@ -260,6 +262,7 @@ def test_load_shards_of_other_programs_holds_out_shards(foreign: Path) -> None:
 
 def test_load_shards_of_other_programs_keeps_the_first_pass(foreign: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load_data(str(foreign), "train")
+    assert len(list_entries(cache_folder())) == 10  # which data cache lists and removes
     monkeypatch.setattr("pyro_mmvae.data.own.shards.scanning._scan", None)
     again = load_data(str(foreign), "train")
     assert torch.equal(first.present, again.present)
