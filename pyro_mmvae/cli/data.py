@@ -1,4 +1,4 @@
-"""The commands of ``data``, which list, describe, check and build data sets."""
+"""The commands of ``data``, which list, describe, check, build and export data sets."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 
 from pyro_mmvae.cli.common import echo, picture_options, plain_errors, plugin_option, set_option
 from pyro_mmvae.cli.data_cache import cache
+from pyro_mmvae.cli.data_export import export
 
 if TYPE_CHECKING:
     from pyro_mmvae.data.inspection import SplitSummary
@@ -21,10 +22,11 @@ if TYPE_CHECKING:
 
 @click.group()
 def data() -> None:
-    """List, describe, check and build data sets."""
+    """List, describe, check, build and export data sets."""
 
 
 data.add_command(cache)
+data.add_command(export)
 
 
 @data.command()
