@@ -35,6 +35,7 @@ from pyro_mmvae.training.processes import ProcessLostError
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.resumed_data import value_checksums
 from pyro_mmvae.training.session_files import SessionFiles
+from pyro_mmvae.training.shard_saves import ShardSaves
 from pyro_mmvae.training.team import Team
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
@@ -171,28 +172,23 @@ class Session(SessionFiles):
         """Train for one epoch, evaluate on the validation data, record and save."""
         size, count = self.config.train.batch_size, len(self.data)
         started, averages = time.perf_counter() - self.elapsed, self.averages
+        saves = ShardSaves(self.data.shards, size, skip)
         title = f"epoch {epoch + 1}/{self.config.train.epochs}"
         bar = make_progress(title, count, skip * size, sys.stderr, show=self.progress)
         if self.thread_choice is not None:
             self.thread_choice.start_epoch()
-
         done = skip
-
-        def save_here() -> None:
-            if done * size < count and self.trainer.steps:
-                self.trainer.check()
-                check_weights(self.objective, self.trainer.steps)
-                self.elapsed = time.perf_counter() - started
-                self._save(epoch, done)
 
         def after_step(batches_done: int, averages: Averages) -> None:
             nonlocal done
             done = batches_done
             number = self._signal(interrupted) if batches_done * size < count else 0
             if number:
-                save_here()
+                self._save_inside(epoch, done, started)
                 raise Interrupted(self.files.path, epoch, number)
             items = min(size, count - (batches_done - 1) * size)
+            if saves.are_due(batches_done):
+                self._save_inside(epoch, done, started)
             bar.update(items)
             if batches_done % _STEPS_PER_SUMMARY == 0:
                 left = self.time_left(self.trainer.steps)
@@ -216,10 +212,18 @@ class Session(SessionFiles):
             left = self.time_left(self.trainer.steps)
             bar.set_postfix({**summarize(means), "val_elbo": f"{val['elbo']:.1f}", "left": left})
         except ProcessLostError:
-            save_here()  # the steps up to here are those of all processes
+            self._save_inside(epoch, done, started)  # the steps up to here are those of all processes
             raise
         finally:
             bar.close()
+
+    def _save_inside(self, epoch: int, batches_done: int, started: float) -> None:
+        """Save inside of an epoch, unless that is complete or nothing has been trained."""
+        if batches_done * self.config.train.batch_size < len(self.data) and self.trainer.steps:
+            self.trainer.check()
+            check_weights(self.objective, self.trainer.steps)
+            self.elapsed = time.perf_counter() - started
+            self._save(epoch, batches_done)
 
     def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
         """Return the validation figure that chooses the best checkpoint, which ``val`` is unless another is set."""

@@ -205,6 +205,7 @@ def _free_path(config: Config) -> Path:
 def _stem(config: Config) -> str:
     """Return the name of the run directory of a configuration, without a number."""
     data = Path(config.data.name)
+    data = data.parent if "{" in data.name else data  # a pattern of shards
     name = data.stem if data.is_absolute() else config.data.name
     aggregation = config.model.aggregation
     label = aggregation if isinstance(aggregation, str) else aggregation.name
