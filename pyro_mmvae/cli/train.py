@@ -136,7 +136,7 @@ def train(
     except (training.Interrupted, training.TrainingError) as error:
         _end(error, options["plugins"])
     if not training.is_first_process():
-        return None
+        sys.exit(0)  # the first one draws and says the rest
     words = ["pyro-mmvae", "train", "--resume", str(run.path), *plugin_words(run.config.plugins)]
     resume_command = shlex.join(words)
     try:
