@@ -41,7 +41,7 @@ def test_conda_recipe_requires_what_the_project_requires() -> None:
     recipe = yaml.safe_load(text.replace("{{ version }}", RELEASE).replace("{{ PYTHON }}", "python"))
     expected = {"python": PROJECT["requires-python"]}
     for requirement in PROJECT["dependencies"]:
-        name, bound = re.match(r"([\w-]+)(>=[\d.]+)", requirement).groups()  # type: ignore[union-attr]
+        name, bound = re.match(r"([\w-]+)(?:\[\w+\])?(>=[\d.]+)", requirement).groups()  # type: ignore[union-attr]
         expected[CONDA_NAMES.get(name, name)] = bound
     assert dict(line.split(" ") for line in recipe["requirements"]["run"]) == expected
     version = re.search(r'set version = "(.*)"', (ROOT / "packaging" / "conda" / "meta.yaml").read_text())

@@ -13,6 +13,7 @@ from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import evaluate
 from pyro_mmvae.cli.explore import explore
 from pyro_mmvae.cli.fit_prior import fit_prior
+from pyro_mmvae.cli.hub import pull, push
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score
 from pyro_mmvae.cli.settings import settings
@@ -37,6 +38,8 @@ for _command in (
     ppc,
     calibrate,
     compare,
+    push,
+    pull,
     data,
     explore,
     settings,
