@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
+_THREADS = "PYRO_MMVAE_THREADS"
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device of a name.
@@ -80,14 +82,18 @@ def threads(count: int | str | None) -> Iterator[int]:
     Memory that is freed inside is kept for the next step, see :func:`kept_heap`.
 
     Args:
-        count: The number of threads; None or ``"auto"`` for the number of processors that this process may use.
+        count: The number of threads; ``"auto"`` for the number of processors that this process may use, and None for
+            the number in the environment variable ``PYRO_MMVAE_THREADS`` or, without it, that of the processors.
 
     Yields:
         The number of threads in use.
+
+    Raises:
+        ValueError: If the environment variable is not a positive integer.
     """
     before = torch.get_num_threads()
     if not isinstance(count, int):
-        count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        count = _count_processors() if count == "auto" else _default_threads()
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)
     try:
@@ -96,6 +102,21 @@ def threads(count: int | str | None) -> Iterator[int]:
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
+
+
+def _count_processors() -> int:
+    """Return the number of processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_threads() -> int:
+    """Return the number of threads that the environment sets, by default that of the processors."""
+    text = os.environ.get(_THREADS, "")
+    if not text:
+        return _count_processors()
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"the environment variable {_THREADS} must be a positive integer, got {text!r}")
+    return int(text)
 
 
 @contextmanager

@@ -321,3 +321,21 @@ def test_kept_heap_reuses_freed_memory() -> None:
     kept, faults = first_touches(MALLOC_ARENA_MAX="2")  # the environment configures malloc
     assert not kept
     assert faults > 1000
+
+
+def test_threads_without_a_number_takes_that_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRO_MMVAE_THREADS", "3")
+    with threads(None) as count:
+        assert count == torch.get_num_threads() == 3
+    with threads(2) as count:
+        assert count == 2
+
+
+@pytest.mark.parametrize("text", ["0", "two", "-1"])
+def test_threads_of_a_wrong_environment_raises(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYRO_MMVAE_THREADS", text)
+    with (
+        pytest.raises(ValueError, match=f"PYRO_MMVAE_THREADS must be a positive integer, got '{text}'"),
+        threads(None),
+    ):
+        pass

@@ -16,6 +16,7 @@ from pyro_mmvae.cli.fit_prior import fit_prior
 from pyro_mmvae.cli.hub import pull, push
 from pyro_mmvae.cli.impute import impute
 from pyro_mmvae.cli.predict import predict, score
+from pyro_mmvae.cli.report import report
 from pyro_mmvae.cli.settings import settings
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
@@ -38,6 +39,7 @@ for _command in (
     ppc,
     calibrate,
     compare,
+    report,
     push,
     pull,
     data,

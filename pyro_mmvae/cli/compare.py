@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from pyro_mmvae.cli.cells import CellRunner, engine_options
 from pyro_mmvae.cli.common import (
     config_options,
     echo,
@@ -76,6 +76,7 @@ _RECONSTRUCTED, _VARIED = 300, 50
     help="Row of the tables to compare the others with, paired by seed: an aggregation such as mopoe, or, "
     "with --variant, an aggregation and a variant, as in 'mopoe, warm'.",
 )  # fmt: skip
+@engine_options
 @picture_options()
 @quiet_option
 @plain_errors
@@ -95,6 +96,7 @@ def compare(
     read_with: str,
     out: Path,
     baseline: str | None,
+    engine: dict[str, Any],
     pictures: dict[str, Any],
     quiet: bool,
 ) -> None:
@@ -105,20 +107,13 @@ def compare(
     --baseline the tables contain paired differences, which differences.png shows. --sweep adds sweep.csv, sweep.md and
     sweep.png, the Pareto front of coherence and quality. With --read-with also writes matrix.csv, matrix.md, matrix.tex
     and matrix.png. Finished runs are not repeated; those that were evaluated with other options are evaluated again,
-    without training.
+    without training. A run that fails does not stop the others: failures.json and the end of the output list it, the
+    tables say that it is missing, and the exit status is 1.
     """
-    from pyro_mmvae import reports, runs, training
+    from pyro_mmvae import reports
     from pyro_mmvae.aggregation import make_aggregation
     from pyro_mmvae.evaluation import EvaluationOptions
-    from pyro_mmvae.experiments import (
-        claim_cells,
-        make_cells,
-        parse_sweeps,
-        parse_variants,
-        run_cell,
-        sweep_variants,
-    )
-    from pyro_mmvae.run_files import RunFiles
+    from pyro_mmvae.experiments import Evaluating, make_cells, parse_sweeps, parse_variants, sweep_variants
 
     shared: dict[str, Any] = {"data": data, "epochs": epochs, "plugins": plugins, "config": config}
     settings, points = sweep_variants(parse_sweeps(sweeps), parse_variants(variants))
@@ -142,41 +137,45 @@ def compare(
     columns = tuple(dict.fromkeys(split_names(read_with)))
     for name in columns:
         make_aggregation(name)  # an unknown name is an error before hours of training
+    runner = CellRunner(out, quiet=quiet, **engine)
     cells = make_cells(out, configs, settings)
-    unfinished = [cell for cell in cells if not cell.is_finished(options)]
-    echo(f"{len(cells)} cells, {len(cells) - len(unfinished)} already finished: {out}", err=True)
-    outdated = sum(RunFiles(cell.path).evaluation_summary.exists() for cell in unfinished)
-    if outdated:
-        echo(f"{outdated} cells were evaluated with other options, and are evaluated again", err=True)
-
-    def waits(cell: Any) -> None:
-        echo(f"{cell.path} is run by another process: waiting for it", err=True)
-
-    started = time.monotonic()
-    try:
-        for number, cell in enumerate(claim_cells(unfinished, options, waits)):
-            run_cell(cell, options, progress=not quiet)
-            remaining = (time.monotonic() - started) / (number + 1) * (len(unfinished) - number - 1)
-            echo(f"{cell.path} done, about {remaining / 60:.0f} minutes left", err=True)
-    except training.Interrupted as stop:
-        echo(f"{stop}\nrepeat the command to continue", err=True)
-        sys.exit(128 + stop.number)
-    except training.TrainingError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except runs.DataChangedError as error:  # cells that were trained on other data cannot be compared
-        raise runs.DataChangedError(error.path, error.changes, "restore them, or choose another --out") from None
+    runner.run(Evaluating(options), cells)
+    finished = [cell for cell in cells if cell.path.name not in runner.missing]
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
-    for file in reports.draw_comparison(out, [cell.path for cell in cells], command, baseline=baseline, **pictures):
+    if finished:
+        _draw(out, finished, command, _present(baseline, finished), runner.missing, pictures)
+        if sweeps:
+            _draw_sweep(out, finished, points, command, pictures)
+        if columns:
+            _read_cells(runner, finished, columns, options, command, pictures)
+    runner.report()
+
+
+def _present(baseline: str | None, cells: Sequence[Any]) -> str | None:
+    """Return the baseline if a cell of its row is there, and say so if there is none."""
+    from pyro_mmvae import reports
+
+    if baseline is None:
+        return None
+    rows = {reports.row_name(str(cell.config.model.aggregation), cell.variant): None for cell in cells}
+    try:
+        return reports.find_row(baseline, list(rows))
+    except ValueError:
+        echo(f"no run of the baseline {baseline!r} is finished: the tables have no differences from it", err=True)
+        return None
+
+
+def _draw(
+    out: Path, cells: Sequence[Any], command: str, baseline: str | None, missing: Mapping[str, str],
+    pictures: dict[str, Any],
+) -> None:  # fmt: skip
+    """Write the tables and plots of the cells that are finished, and print the table."""
+    from pyro_mmvae import reports
+
+    paths = [cell.path for cell in cells]
+    for file in reports.draw_comparison(out, paths, command, baseline=baseline, missing=missing, **pictures):
         echo(f"  {file}")
-    if sweeps:
-        _draw_sweep(out, cells, points, command, pictures)
     echo((out / "comparison.md").read_text(encoding="utf-8"))
-    if columns:
-        _read_cells(out, cells, columns, options)
-        for file in reports.draw_matrix(out, [cell.path for cell in cells], command, **pictures):
-            echo(f"  {file}")
-        echo((out / "matrix.md").read_text(encoding="utf-8"))
 
 
 def _note_recipes(configs: Mapping[tuple[str, str, int], Any]) -> None:
@@ -201,12 +200,18 @@ def _draw_sweep(
     echo((out / "sweep.md").read_text(encoding="utf-8"))
 
 
-def _read_cells(out: Path, cells: Sequence[Any], names: tuple[str, ...], options: Any) -> None:
-    """Read the cells that were not read with all of the aggregations yet."""
-    from pyro_mmvae.experiments import is_read, read_cell, reading_options
+def _read_cells(
+    runner: CellRunner, cells: Sequence[Any], names: tuple[str, ...], options: Any, command: str,
+    pictures: dict[str, Any],
+) -> None:  # fmt: skip
+    """Read the cells that were not read with all of the aggregations yet, and draw the matrix of those that are."""
+    from pyro_mmvae import reports
+    from pyro_mmvae.experiments import Reading
 
-    unread = [cell for cell in cells if not is_read(cell, names, reading_options(options))]
-    echo(f"{len(cells)} cells to read, {len(cells) - len(unread)} already read: {out}", err=True)
-    for cell in unread:
-        read_cell(cell, names, reading_options(options))
-        echo(f"{cell.path} read with {', '.join(names)}", err=True)
+    task = Reading(options, names)
+    runner.run(task, cells)
+    paths = [cell.path for cell in cells if task.is_done(cell)]
+    if paths:
+        for file in reports.draw_matrix(runner.out, paths, command, **pictures):
+            echo(f"  {file}")
+        echo((runner.out / "matrix.md").read_text(encoding="utf-8"))

@@ -152,7 +152,7 @@ def train(
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
-    """Print the end of a training: its best checkpoint, its files, notes on its data, and a command to go on with."""
+    """Print the end of a training: its best checkpoint, its files, notes on its data, and commands to go on with."""
     from pyro_mmvae._bounded import read_json
     from pyro_mmvae.run_files import RunFiles, read_metrics
 
@@ -174,7 +174,8 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
     data = read_json(RunFiles(run.path).environment).get("data")
     for note in data.get("notes", ()) if isinstance(data, dict) else ():
         echo(f"note: {note}")
-    echo(f"next: {shlex.join(_next_command(run))}")
+    for command in _next_commands(run):
+        echo(f"next: {shlex.join(command)}")
 
 
 def _echo_prior(run: Any) -> None:
@@ -195,21 +196,25 @@ def _echo_prior(run: Any) -> None:
     )
 
 
-def _next_command(run: Any) -> list[str]:
-    """Return a command that draws samples: given the first modality that a test item has, else from the prior."""
+def _next_commands(run: Any) -> list[list[str]]:
+    """Return a command that draws samples and one that writes a report, which can be run as they are.
+
+    Samples are drawn given the first modality that a test item has, or else from the prior.
+    """
     # A file that exists is not replaced without --force, so that a command that names it would fail.
     names = (f"grid{number}.png" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
     out = ["--out", next(n for n in names if not any(Path(n).with_suffix(s).exists() for s in (".png", ".npz")))]
-    command = ["pyro-mmvae", "sample", str(run.path), *plugin_words(run.config.plugins)]
+    words = [str(run.path), *plugin_words(run.config.plugins)]
+    command, report = ["pyro-mmvae", "sample", *words], ["pyro-mmvae", "report", *words]
     try:
         present = run.data("test").present
     except (OSError, ValueError):  # training needs no test items, so that they may be missing
-        return [*command, *out]
+        return [[*command, *out], [*report, "--files-only"]]
     given = next((name for m, name in enumerate(run.names) if bool(present[:, m].any())), None)
     if given is None:
-        return [*command, *out]
+        return [[*command, *out], report]
     targets = ",".join([name for name in run.names if name != given] or [given])
-    return [*command, "--given", given, "--generate", targets, *out]
+    return [[*command, "--given", given, "--generate", targets, *out], report]
 
 
 def _describe_best(run: Any, best: float) -> str:

@@ -15,6 +15,7 @@ from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import cache_folder
 from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions, evaluate
+from pyro_mmvae.reports import is_complete
 from pyro_mmvae.run_files import RunFiles, read_metrics
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import resume, train
@@ -46,13 +47,18 @@ class Cell:
         try:
             # The summary is the last file written.
             summary = read_json(RunFiles(self.path).evaluation_summary)
+            runs.read_config(self.path)  # which the tables state
         except (OSError, ValueError):
             return False
         # The command evaluate, which may use another checkpoint, does not write the seed of the training; a cell of an
         # earlier version was evaluated without the prior that is now fitted after it.
-        if "train_seed" not in summary or (self.config.train.fit_prior and "prior" not in summary):
+        if self.config.train.fit_prior and "prior" not in summary:
             return False
-        return bool(summary.get("options") == json.loads(json.dumps(asdict(options))))
+        own = {"aggregation": str(self.config.model.aggregation), "train_seed": self.config.train.seed}
+        if summary.get("variant", "") != self.variant or any(summary.get(key) != own[key] for key in own):
+            return False
+        has_options = summary.get("options") == json.loads(json.dumps(asdict(options)))
+        return bool(has_options and is_complete(summary))
 
 
 def parse_variants(texts: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -106,21 +112,30 @@ def make_cells(
         The cells, finished ones included.
 
     Raises:
-        RunError: If the run directory of a cell exists with another configuration.
+        RunError: If the run directory of a cell exists with another configuration. One whose configuration cannot be
+            read fails when the cell is run, without the others.
     """
     cells = []
     for (name, variant, seed), config in sorted(configs.items(), key=lambda item: item[0][2]):
         path = out / "-".join([name.replace(":", "-"), *([variant] if variant else []), f"seed{seed}"])
-        file = RunFiles(path).config
         # A run whose data do not suit the recipe of the configuration was trained without it.
         same = (runs.resolve(config), runs.resolve(runs.without_recipe(config)))
-        if file.exists() and runs.resolve(runs.read_config(path)) not in same:
+        found = _read_settings(path)
+        if found is not None and found not in same:
             raise runs.RunError(
-                f"{path} must have the settings of this comparison, got others in its {file.name}: choose another "
-                "--out or use those settings"
+                f"{path} must have the settings of this comparison, got others in its config.yaml: choose "
+                "another --out or use those settings"
             )
         cells.append(Cell(path, config, variant, (variants or {}).get(variant, ())))
     return cells
+
+
+def _read_settings(path: Path) -> Config | None:
+    """Return the configuration of a run directory, None if it has none that can be read."""
+    try:
+        return runs.resolve(runs.read_config(path))
+    except (OSError, ValueError):
+        return None
 
 
 def run_cell(cell: Cell, options: EvaluationOptions, *, progress: bool = True) -> None:

@@ -14,6 +14,7 @@ from pyro_mmvae.device import threads
 from pyro_mmvae.evaluation import EvaluationOptions
 from pyro_mmvae.evaluation.readings import evaluate_readings, reading_rows
 from pyro_mmvae.experiments.compare import Cell
+from pyro_mmvae.reports import has_means
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.readings import write_readings
 
@@ -40,8 +41,18 @@ def is_read(cell: Cell, names: Sequence[str], options: EvaluationOptions) -> boo
         summary = read_json(RunFiles(cell.path).readings_summary)
     except (OSError, ValueError):
         return False
+    own = {"aggregation": str(cell.config.model.aggregation), "train_seed": cell.config.train.seed}
+    if summary.get("variant", "") != cell.variant or any(summary.get(key) != own[key] for key in own):
+        return False
     has_options = summary.get("options") == json.loads(json.dumps(asdict(options)))
-    return has_options and set(names) <= set(summary["readings"]) and "train_seed" in summary
+    readings = summary.get("readings")
+    return has_options and isinstance(readings, dict) and all(_is_reading(readings.get(name)) for name in names)
+
+
+def _is_reading(reading: Any) -> bool:
+    """Return True if the summary of one reading holds what the matrix shows."""
+    means = reading.get("means_by_views") if isinstance(reading, dict) else None
+    return isinstance(means, dict) and all(map(has_means, means.values()))
 
 
 def read_cell(cell: Cell, names: Sequence[str], options: EvaluationOptions) -> None:

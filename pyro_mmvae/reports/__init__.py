@@ -4,6 +4,8 @@ from pyro_mmvae.reports.check_table import ppc_table as ppc_table
 from pyro_mmvae.reports.comparison import draw_comparison as draw_comparison
 from pyro_mmvae.reports.comparison_rows import describe_recipes as describe_recipes
 from pyro_mmvae.reports.comparison_rows import find_row as find_row
+from pyro_mmvae.reports.comparison_rows import has_means as has_means
+from pyro_mmvae.reports.comparison_rows import is_complete as is_complete
 from pyro_mmvae.reports.comparison_rows import row_name as row_name
 from pyro_mmvae.reports.evaluation import draw_evaluation as draw_evaluation
 from pyro_mmvae.reports.evaluation import table as table

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyro_mmvae.files import write_text
@@ -19,6 +19,7 @@ def draw_comparison(
     command: str = "",
     *,
     baseline: str | None = None,
+    missing: Mapping[str, str] | None = None,
     formats: Sequence[str] = ("png",),
     dpi: int = DPI,
 ) -> list[Path]:
@@ -33,6 +34,8 @@ def draw_comparison(
         command: The command line that made the runs, quoted in the table; left out by default.
         baseline: The name of the row that the others are compared with, paired by seed, such as ``"mopoe"`` or
             ``"mopoe, warm"``; by default there is no such comparison.
+        missing: The reasons for which runs of the comparison are not in the tables, by the names of their run
+            directories; by default none are missing.
         formats: The formats of the pictures, such as ``("pdf", "png")``; PNG by default.
         dpi: The number of pixels per inch, 150 by default.
 
@@ -49,8 +52,8 @@ def draw_comparison(
     differences = differences_from(values, name) if name else {}
     texts = {
         "csv": as_csv(rows, differences),
-        "md": as_markdown(rows, cells, command=command, baseline=name, differences=differences),
-        "tex": as_latex(rows, baseline=name, differences=differences),
+        "md": as_markdown(rows, cells, command=command, baseline=name, differences=differences, missing=missing),
+        "tex": as_latex(rows, baseline=name, differences=differences, missing=missing),
     }
     files = [out / f"comparison.{suffix}" for suffix in texts]
     for file, text in zip(files, texts.values(), strict=True):

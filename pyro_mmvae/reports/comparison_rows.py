@@ -104,6 +104,40 @@ def read_cells(runs: Runs) -> list[Cell]:
     return list(cells.values())
 
 
+def is_complete(summary: Mapping[str, Any]) -> bool:
+    """Return True if the summary of an evaluation holds everything that the tables of a comparison show.
+
+    Args:
+        summary: The summary of an evaluation, which may come from anyone.
+    """
+    means, accuracy = summary.get("means_by_views"), summary.get("classifier_accuracy")
+    words = summary.get("variant_settings", [])
+    return (
+        isinstance(summary.get("aggregation"), str)
+        and isinstance(summary.get("train_seed"), int)
+        and isinstance(summary.get("options"), dict)
+        and isinstance(words, list)
+        and all(isinstance(word, str) for word in words)
+        and isinstance(accuracy, dict)
+        and all(isinstance(value, (int, float)) for value in accuracy.values())
+        and isinstance(means, dict)
+        and all(has_means(protocols) for protocols in means.values())
+    )
+
+
+def has_means(protocols: Any) -> bool:
+    """Return True if a value holds means by protocol and number of modalities given.
+
+    Args:
+        protocols: The value of one metric in a summary.
+    """
+    return isinstance(protocols, dict) and all(
+        isinstance(by_views, dict)
+        and all(views.isdecimal() and isinstance(value, (int, float)) for views, value in by_views.items())
+        for by_views in protocols.values()
+    )
+
+
 def run_directories(runs: Sequence[RunLike] | RunLike) -> list[Path]:
     """Return the run directories, those inside of the folder of a comparison included.
 
@@ -138,7 +172,7 @@ def _read(path: Path) -> Cell | None:
         "path": str(path),
         "data": config.get("data"),
         "recipe": config.get("recipe", ""),  # none in runs of an earlier version
-        "train_seconds": sum(row["seconds"] for row in epochs),
+        "train_seconds": sum(s for row in epochs if isinstance(s := row.get("seconds"), (int, float))),
         "epochs": len(epochs),
     }
 

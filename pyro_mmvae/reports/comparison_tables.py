@@ -103,7 +103,7 @@ def _difference(metric: str, difference: Difference) -> str:
 
 def as_markdown(
     rows: Rows, cells: Sequence[Cell], *, command: str = "", baseline: str = "",
-    differences: Mapping[Key, Difference] | None = None,
+    differences: Mapping[Key, Difference] | None = None, missing: Mapping[str, str] | None = None,
 ) -> str:  # fmt: skip
     """Return the tables and the notes below them as Markdown.
 
@@ -113,10 +113,14 @@ def as_markdown(
         command: The command line that made the runs; left out by default.
         baseline: The name of the row that the others are compared with; no comparison by default.
         differences: The differences from the baseline by position; none by default.
+        missing: The reasons for which runs are not in the tables, by their names; by default none are missing.
     """
     lines = ["Mean ± standard error over seeds, by number of modalities given.", ""]
     if command:
         lines += [f"`{command}`", ""]
+    if missing:
+        lines += ["Missing, hence means over the other seeds:", ""]
+        lines += [*(f"- {name}: {reason}" for name, reason in missing.items()), ""]
     for name, table in mean_tables(rows).items():
         lines += _markdown_table(name, table)
     if any(not math.isnan(row["se_items"]) for row in rows):
@@ -187,14 +191,21 @@ def _notes(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def as_latex(rows: Rows, *, baseline: str = "", differences: Mapping[Key, Difference] | None = None) -> str:
+def as_latex(
+    rows: Rows, *, baseline: str = "", differences: Mapping[Key, Difference] | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> str:  # fmt: skip
     """Return the tables as LaTeX for the package booktabs, one ``table`` each, those of the differences last.
+
+    Runs that are missing are named in comments above the tables.
 
     Args:
         rows: The rows of the comparison.
         baseline: The name of the row that the others are compared with; no comparison by default.
         differences: The differences from the baseline by position; none by default.
+        missing: The reasons for which runs are not in the tables, by their names; by default none are missing.
     """
+    comments = [f"% missing: {name}: {reason}" for name, reason in (missing or {}).items()]
     texts = [_latex_table(name, table, "") for name, table in mean_tables(rows).items()]
     if differences:
         only_one = all(difference.pairs == 1 for difference in differences.values())
@@ -203,7 +214,7 @@ def as_latex(rows: Rows, *, baseline: str = "", differences: Mapping[Key, Differ
         caption = f": row minus {baseline}, {how}{star}"
         tables = difference_tables(rows, differences)
         texts += [_latex_table(name, table, caption) for name, table in tables.items()]
-    return "\n".join(texts)
+    return "\n".join([*comments, *texts])
 
 
 def _latex_table(name: tuple[str, str], table: pd.DataFrame, more: str) -> str:

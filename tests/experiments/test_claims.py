@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from pyro_mmvae.evaluation import EvaluationOptions
 from pyro_mmvae.experiments.claims import claim_cells
 
 
@@ -17,12 +16,9 @@ class StubCell:
     path: Path
     finished: bool = False
 
-    def is_finished(self, options: EvaluationOptions) -> bool:
-        return self.finished
-
 
 def claims(cells: list[StubCell], waits: Any = None) -> Any:
-    return claim_cells(cast("Any", cells), EvaluationOptions(), waits)
+    return claim_cells(cast("Any", cells), lambda cell: cast("Any", cell).finished, waits)
 
 
 def test_claim_cells_of_two_processes_yields_each_cell_once(tmp_path: Path) -> None:
