@@ -301,7 +301,7 @@ def joined(device: str) -> Iterator[Team]:
     GPUs of their own, and Gloo all others.
 
     Args:
-        device: The setting ``train.device``.
+        device: The device that ``train.device`` names.
 
     Yields:
         The processes.

@@ -38,7 +38,7 @@ class Team:
         """Return the name of the device of this process.
 
         Args:
-            name: The setting ``train.device``.
+            name: The device that ``train.device`` names.
         """
         return name
 
@@ -95,7 +95,7 @@ class Team:
         """Call a function on all processes, and go on only if it raised an error on none.
 
         Args:
-            function: The function.
+            function: The function without arguments, which all processes call.
 
         Raises:
             SystemExit: On all processes but the first, if there was an error, which the first one raises.
