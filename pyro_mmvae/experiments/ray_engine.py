@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -21,7 +22,7 @@ from pyro_mmvae.experiments.tasks import Task, append_log, attempt_locked, is_se
 from pyro_mmvae.training import Interrupted
 
 _RETRIES = 3  # of a cell whose worker was killed
-_POLL = 1.0  # seconds
+_POLL = 0.5  # seconds between two looks at the results
 _GRACE = 60.0  # seconds in which cells that are cancelled may save
 
 
@@ -67,12 +68,15 @@ def run_on_ray(
                 while left and (jobs is None or len(running) < jobs):
                     cell = left.pop(0)
                     running[_submit(ray, task, cell, book)] = cell
-                for ended in ray.wait(list(running), num_returns=1, timeout=_POLL)[0]:
+                # Ray's own waiting would lose which signal has interrupted it.
+                for ended in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:
                     cell = running.pop(ended)
                     failure = _result(ray, ended, task, cell, book)
                     display.clear()
                     yield own[cell.path], failure
                 display.update(list(running.values()))
+                if running:
+                    time.sleep(_POLL)
         finally:
             display.close()
             _cancel(ray, list(running))
