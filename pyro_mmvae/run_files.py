@@ -27,7 +27,7 @@ _EVALUATION = "evaluation"
 
 _NAMES = (
     "config.yaml", "environment.json", "data", "data.json", "metrics.jsonl", "samples.npz", "prior.npz", "plots",
-    "calibration.json", "predictors", "tensorboard", _EVALUATION,
+    "calibration.json", "predictors", "tensorboard", "report.html", _EVALUATION,
 )  # fmt: skip
 
 _CHECK = "ppc"  # the stem of the files of posterior predictive checks

@@ -101,7 +101,7 @@ def train(
     allow_changed_data: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Train a model on a data set.
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
@@ -149,10 +149,13 @@ def train(
         echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
         sys.exit(1)
     _echo_result(run, drawn)
+    rows = read_metrics(run.path)
+    best = {"best": run.state.get("best"), "epoch": run.state["epoch"]}
+    return {"run": run.path, **best, "pictures": drawn, "metrics": rows[-1] if rows else None}
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
-    """Print the end of a training: its best checkpoint, its files, notes on its data, and a command to go on with."""
+    """Print the end of a training: its best checkpoint, its files, notes on its data, and commands to go on with."""
     from pyro_mmvae._bounded import read_json
     from pyro_mmvae.run_files import RunFiles, read_metrics
 
@@ -174,7 +177,8 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
     data = read_json(RunFiles(run.path).environment).get("data")
     for note in data.get("notes", ()) if isinstance(data, dict) else ():
         echo(f"note: {note}")
-    echo(f"next: {shlex.join(_next_command(run))}")
+    for command in _next_commands(run):
+        echo(f"next: {shlex.join(command)}")
 
 
 def _echo_prior(run: Any) -> None:
@@ -195,21 +199,25 @@ def _echo_prior(run: Any) -> None:
     )
 
 
-def _next_command(run: Any) -> list[str]:
-    """Return a command that draws samples: given the first modality that a test item has, else from the prior."""
+def _next_commands(run: Any) -> list[list[str]]:
+    """Return a command that draws samples and one that writes a report, which can be run as they are.
+
+    Samples are drawn given the first modality that a test item has, or else from the prior.
+    """
     # A file that exists is not replaced without --force, so that a command that names it would fail.
     names = (f"grid{number}.png" for number in itertools.chain([""], (f"-{n}" for n in itertools.count(2))))
     out = ["--out", next(n for n in names if not any(Path(n).with_suffix(s).exists() for s in (".png", ".npz")))]
-    command = ["pyro-mmvae", "sample", str(run.path), *plugin_words(run.config.plugins)]
+    words = [str(run.path), *plugin_words(run.config.plugins)]
+    command, report = ["pyro-mmvae", "sample", *words], ["pyro-mmvae", "report", *words]
     try:
         present = run.data("test").present
     except (OSError, ValueError):  # training needs no test items, so that they may be missing
-        return [*command, *out]
+        return [[*command, *out], [*report, "--files-only"]]
     given = next((name for m, name in enumerate(run.names) if bool(present[:, m].any())), None)
     if given is None:
-        return [*command, *out]
+        return [[*command, *out], report]
     targets = ",".join([name for name in run.names if name != given] or [given])
-    return [*command, "--given", given, "--generate", targets, *out]
+    return [[*command, "--given", given, "--generate", targets, *out], report]
 
 
 def _describe_best(run: Any, best: float) -> str:
@@ -281,7 +289,7 @@ def sample(
     pictures: dict[str, Any],
     force: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Generate modalities from a trained model.
 
     They are generated given other modalities of test items, or from draws of a prior. Reads the run directory RUN
@@ -338,6 +346,9 @@ def sample(
     if arrays:
         runs.write_arrays(array_file, arrays)
         echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+    written = [*([] if is_array else files), *([array_file] if arrays else [])]
+    texts_only = {label: list(row) for label, row in texts}
+    return {"files": written, "draws": count, "source": source, "seed": seed, "texts": texts_only}
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
@@ -361,7 +372,7 @@ def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
 @click.command("aggregations")
 @plugin_option("aggregations")
 @plain_errors
-def list_aggregations(plugins: tuple[str, ...]) -> None:
+def list_aggregations(plugins: tuple[str, ...]) -> dict[str, str]:
     """List all aggregations with a one-line summary each.
 
     Reads nothing but the plugins, and writes to the terminal only.
@@ -373,3 +384,4 @@ def list_aggregations(plugins: tuple[str, ...]) -> None:
     width = max(map(len, names))
     for name in names:
         echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")
+    return {name: aggregation.describe_aggregation(name) for name in names}

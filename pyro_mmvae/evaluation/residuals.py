@@ -114,7 +114,7 @@ def _residuals(
             positions[name] += index[present].tolist()
     result = {}
     for name, pairs in parts.items():
-        if not pairs:
+        if not positions[name]:
             continue
         mean, observed = (torch.cat(tensors).cpu() for tensors in zip(*pairs, strict=True))
         likelihood = cast("Likelihood", vae.model.likelihoods[name])

@@ -125,12 +125,12 @@ def draw_samples(
         chosen = rows[torch.randperm(len(rows))[:count]] if items is None else rows[:count]
         subset = data.subset(chosen)
         observed = {name: subset.tensors[name] for name in given}
-        values = {**observed, **_indicators(subset)}
+        values = {**observed, **indicators(subset)}
         # One drawn subset per item gives draws of the same distribution where the mixture has too many components.
         density = "mixture" if run.guide.has_mixture(len(run.names)) else "component"
         z = run.posterior(values, given, density=density).sample()
         private = {name: posterior.sample() for name, posterior in run.private_posterior(values, given, z).items()}
-        shown = _indicators(set_categories(subset, covariates or {}))
+        shown = indicators(set_categories(subset, covariates or {}))
         samples = _to_samples(run, observed, run.decode(z, private, **shown), generate)
         classes = class_strings(subset)
         samples.rows[:0] = [] if classes is None else [("class", classes)]
@@ -160,18 +160,18 @@ def training_samples(
         standard deviation by which the model standardizes the modality, if it does. ``classes`` are the names of the
         classes `(item,)`, if there are classes.
     """
-    subset = data.subset(_one_of_each_class(data, count))
+    subset = data.subset(one_of_each_class(data, count))
     classes = class_strings(subset)
     images = {name for name, value in data.modalities.items() if value.dim() == 4 and value.shape[1] in {1, 3}}
     arrays = {} if classes is None else {"classes": classes}
     arrays |= {f"observed.{name}": _observed(run, subset, name, name in images) for name in data.names}
     arrays |= {f"present.{name}": subset.present[:, column].cpu().numpy() for column, name in enumerate(data.names)}
-    for name, (center, spread) in _moments(run).items():
+    for name, (center, spread) in standard_moments(run).items():
         arrays |= {f"center.{name}": center, f"spread.{name}": spread}
     values = subset.tensors
     if not subset.complete:
         values["present"] = subset.present
-    values |= _indicators(subset)
+    values |= indicators(subset)
     # Private latents are drawn in this order, images and texts first, whatever else the data has.
     order = sorted(data.names, key=lambda name: name not in images and not run.is_text(name))
     with seeded(seed, run.device):
@@ -185,10 +185,14 @@ def training_samples(
     return arrays
 
 
-def _indicators(data: MultimodalDataset) -> dict[str, Tensor]:
-    """Return the indicators of all items' categories under the key of a batch; empty without covariates."""
-    indicators = one_hot(data.covariates, data.covariate_names, slice(None))
-    return {} if indicators is None else {"covariates": indicators}
+def indicators(data: MultimodalDataset) -> dict[str, Tensor]:
+    """Return the indicators of all items' categories under the key of a batch; empty without covariates.
+
+    Args:
+        data: The data set, of which all items are taken.
+    """
+    one_hots = one_hot(data.covariates, data.covariate_names, slice(None))
+    return {} if one_hots is None else {"covariates": one_hots}
 
 
 def class_strings(data: MultimodalDataset) -> NDArray[np.str_] | None:
@@ -226,20 +230,20 @@ def _to_samples(run: Run, observed: dict[str, Tensor], means: dict[str, Tensor],
         _add(run, name, value, samples, "given")
     for name in generate:
         likelihood = cast("Likelihood", run.model.likelihoods[name])
-        _add(run, name, means[name] if _is_image(run, name) else likelihood.point(means[name]), samples, "generated")
+        _add(run, name, means[name] if is_picture(run, name) else likelihood.point(means[name]), samples, "generated")
     return samples
 
 
 def _add(run: Run, name: str, value: Tensor, samples: Samples, part: str) -> None:
     """Add the values of a modality to the samples, with the strings that tokens with an alphabet stand for."""
-    shown = _shown(run, name, value, _is_image(run, name))
+    shown = shown_values(run, name, value, is_picture(run, name))
     label = f"given {name}" if part == "given" else name
-    moments = _moments(run).get(name)
-    if moments is None or _is_image(run, name):
+    moments = standard_moments(run).get(name)
+    if moments is None or is_picture(run, name):
         samples.rows.append((label, shown))
     else:
         samples.rows.append((f"{label} (s.d.)", (shown - moments[0]) / moments[1]))
-    if _is_image(run, name):
+    if is_picture(run, name):
         getattr(samples, part)[name] = shown
         return
     samples.arrays[f"{part}.{name}"] = value.cpu().numpy()
@@ -247,8 +251,18 @@ def _add(run: Run, name: str, value: Tensor, samples: Samples, part: str) -> Non
         getattr(samples, part)[name] = samples.arrays[f"{part}.{name}.string"] = shown
 
 
-def _shown(run: Run, name: str, value: Tensor, is_image: bool) -> NDArray[Any]:
-    """Return values of a modality as a row of a picture: pixels, strings, or numbers."""
+def shown_values(run: Run, name: str, value: Tensor, is_image: bool) -> NDArray[Any]:
+    """Return values of a modality as a row of a picture: pixels, strings, or numbers.
+
+    Args:
+        run: The run, whose alphabets and tokenizers turn tokens into strings.
+        name: The name of the modality.
+        value: Its values `(item, …)`; for tokens the classes.
+        is_image: If True, the values are images, which become uint8 pixels.
+
+    Returns:
+        Pixels `(item, channel, height, width)`, strings `(item,)`, or floats `(item, …)`.
+    """
     if run.is_text(name):
         return run.texts(name, value)
     if is_image:
@@ -259,13 +273,23 @@ def _shown(run: Run, name: str, value: Tensor, is_image: bool) -> NDArray[Any]:
     return value.float().cpu().numpy()
 
 
-def _is_image(run: Run, name: str) -> bool:
+def is_picture(run: Run, name: str) -> bool:
+    """Return True if a modality is shown as images: grey or RGB, with a mean per pixel.
+
+    Args:
+        run: The run that decodes the modality.
+        name: The name of the modality.
+    """
     shape = run.state["shapes"][name]
     return len(shape) == 3 and shape[0] in {1, 3} and run.model.likelihoods[name].parameter_shape == tuple(shape)
 
 
-def _moments(run: Run) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-    """Return mean and standard deviation of the training items by the name of each standardized modality."""
+def standard_moments(run: Run) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+    """Return mean and standard deviation of the training items by the name of each standardized modality.
+
+    Args:
+        run: The run, whose likelihoods hold the moments.
+    """
     likelihoods = {name: run.model.likelihoods[name] for name in run.names}
     return {
         name: (likelihood.center.cpu().numpy(), likelihood.spread.cpu().numpy())
@@ -277,12 +301,12 @@ def _moments(run: Run) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
 def _readout(run: Run, name: str, mean: Tensor, is_image: bool) -> NDArray[Any]:
     """Return the mean of a modality as a row of a picture."""
     likelihood = cast("Likelihood", run.model.likelihoods[name])
-    return _shown(run, name, mean if is_image else likelihood.point(mean), is_image)
+    return shown_values(run, name, mean if is_image else likelihood.point(mean), is_image)
 
 
 def _observed(run: Run, data: MultimodalDataset, name: str, is_image: bool) -> NDArray[Any]:
     """Return the observations of a modality as a row of a picture, black, empty or NaN where it is absent."""
-    shown, present = _shown(run, name, data.tensors[name], is_image), data.present[:, data.names.index(name)]
+    shown, present = shown_values(run, name, data.tensors[name], is_image), data.present[:, data.names.index(name)]
     absent: Any = {"u": np.uint8(0), "U": ""}.get(shown.dtype.kind, np.float32(np.nan))
     return np.where(present.cpu().numpy().reshape(-1, *[1] * (shown.ndim - 1)), shown, absent)
 
@@ -300,8 +324,13 @@ def _posterior_mean(run: Run, values: dict[str, Tensor], given: tuple[str, ...])
         return run.posterior(values, given).mean
 
 
-def _one_of_each_class(data: MultimodalDataset, count: int) -> list[int]:
-    """Return the indices of the first item of each class, then of the first of the other items."""
+def one_of_each_class(data: MultimodalDataset, count: int) -> list[int]:
+    """Return the indices of the first item of each class, then of the first of the other items.
+
+    Args:
+        data: The data set, with classes or not.
+        count: The largest number of indices.
+    """
     if data.labels is None or data.label_names:  # several attributes per item are not classes
         return list(range(min(count, len(data))))
     labels = data.labels.cpu().numpy()

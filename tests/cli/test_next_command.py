@@ -81,7 +81,7 @@ def trained(shape: str, aggregation: str = "mwb") -> Result:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_train_next_command_runs_as_printed(place: Path, shape: str) -> None:
-    last = trained(shape).output.splitlines()[-1]
+    last = trained(shape).output.splitlines()[-2]
     program, *words = shlex.split(last.removeprefix("next: "))
     assert (program, words[:2]) == ("pyro-mmvae", ["sample", shape])
     before = set(place.iterdir())
@@ -93,10 +93,25 @@ def test_train_next_command_runs_as_printed(place: Path, shape: str) -> None:
 def test_train_next_command_names_a_file_that_does_not_exist(place: Path) -> None:
     (place / "grid.png").write_bytes(b"of an earlier run")
     (place / "grid-2.npz").write_bytes(b"of another one")
-    last = trained("one-test-item").output.splitlines()[-1]
+    last = trained("one-test-item").output.splitlines()[-2]
     assert last.endswith("--out grid-3.png")
     invoke(*shlex.split(last.removeprefix("next: "))[1:])
     assert (place / "grid.png").read_bytes() == b"of an earlier run"
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_train_last_command_writes_a_report_as_printed(place: Path, shape: str) -> None:
+    last = trained(shape).output.splitlines()[-1]
+    assert last.startswith("next: pyro-mmvae report ")
+    words = shlex.split(last.removeprefix("next: pyro-mmvae "))
+    assert f"{shape}/report.html" in invoke(*words, "--quiet").output
+    page = (place / shape / "report.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('<script type="application/json" id="data">')[1].split("</script>")[0])
+    kinds = {"image": "image", "table": "numbers", "text": "text"}
+    assert [modality["kind"] for modality in data["items"]["modalities"]] == [
+        kinds[str(kind)] for kind in SHAPES[shape][:-1]
+    ]
+    assert len(data["map"]["ids"]) == len(data["items"]["ids"]) > 0
 
 
 @pytest.mark.parametrize("shape", ["one-test-item", "one-latent-dimension", "two-test-items"])

@@ -107,8 +107,8 @@ def test_train_writes_a_run_that_can_be_sampled() -> None:
     assert (config.model.aggregation, config.model.bound, config.train.seed) == ("mopoe", "mixture", 4)
     assert (config.train.batch_size, config.train.epochs, config.model.latent_size) == (24, 2, 3)
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
-    assert lines[-1].startswith("next: pyro-mmvae ")
-    sampled = invoke(*shlex.split(lines[-1].removeprefix("next: pyro-mmvae ")))  # the suggested command works
+    assert lines[-2].startswith("next: pyro-mmvae sample ")
+    sampled = invoke(*shlex.split(lines[-2].removeprefix("next: pyro-mmvae ")))  # the suggested command works
     assert sampled.stdout == "grid.png: 8 draws given m0, seed 0\n"
     assert Path("grid.png").read_bytes().startswith(b"\x89PNG")
 

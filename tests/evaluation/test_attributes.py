@@ -25,7 +25,7 @@ from pyro_mmvae.evaluation.statistics import StatisticContext, make_statistics
 from pyro_mmvae.networks import NetworkOptions
 from pyro_mmvae.reports import draw_evaluation, table
 from pyro_mmvae.runs import write_evaluation
-from pyro_mmvae.runs.sampling import _one_of_each_class
+from pyro_mmvae.runs.sampling import one_of_each_class
 
 ATTRIBUTES = ("Left", "Right", "Never")
 
@@ -239,7 +239,7 @@ def test_summary_probe_averages_the_mean_rows_only() -> None:
 
 
 def test_parts_that_need_classes_handle_attributes() -> None:
-    assert _one_of_each_class(TRAIN, 4) == [0, 1, 2, 3]
+    assert one_of_each_class(TRAIN, 4) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="data 'marked' must have one class per item, got attributes"):
         Missing(missing_by_label={0: 0.5}).apply(TRAIN)
     context = StatisticContext("a", classifiers=readers())
