@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -21,6 +22,7 @@ from pyro_mmvae.experiments.failures import Failure, FailureBook
 from pyro_mmvae.experiments.tasks import Task, append_log, attempt_locked, is_settled, open_log, record_failure
 from pyro_mmvae.training import Interrupted
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RETRIES = 3  # of a cell whose worker was killed
 _POLL = 0.5  # seconds between two looks at the results
 _GRACE = 60.0  # seconds in which cells that are cancelled may save
@@ -116,7 +118,8 @@ def _result(ray: Any, reference: Any, task: Task, cell: Cell, book: FailureBook)
         failure: Failure | None = ray.get(reference)
     except ray.exceptions.RayError as error:
         append_log(cell, traceback.format_exc())
-        reason = " ".join(str(error).split())[:300]
+        lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+        reason = lines[-1][:300] if lines else ""  # the lines before are a traceback, which the log has
         return record_failure(task, cell, book, f"{type(error).__name__} of Ray, after {_RETRIES} retries: {reason}")
     return failure
 
