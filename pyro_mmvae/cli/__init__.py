@@ -15,13 +15,14 @@ from pyro_mmvae.cli.explore import explore
 from pyro_mmvae.cli.fit_prior import fit_prior
 from pyro_mmvae.cli.hub import pull, push
 from pyro_mmvae.cli.impute import impute
+from pyro_mmvae.cli.json_output import JsonGroup, add_json
 from pyro_mmvae.cli.predict import predict, score
 from pyro_mmvae.cli.report import report
 from pyro_mmvae.cli.settings import settings
 from pyro_mmvae.cli.train import list_aggregations, sample, train
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=JsonGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Train and evaluate multimodal variational autoencoders as barycenters."""
@@ -48,3 +49,4 @@ for _command in (
     list_aggregations,
 ):
     main.add_command(_command)
+add_json(main, leave_out=("explore",))
