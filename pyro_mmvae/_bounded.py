@@ -21,7 +21,7 @@ MAX_DEPTH = 64
 MAX_VALUES = 200_000
 """The largest number of values in YAML, where those behind an anchor count every time that they are repeated."""
 
-_SHORT = 50_000  # the number of characters up to which the parser in Python, whose messages have marks, is fast enough
+_SHORT, _FEW = 50_000, 500  # characters and brackets up to which the parser in Python, whose marks are right, is fast
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -191,7 +191,8 @@ def load_yaml(text: str) -> Any:
         TextError: If it is not valid YAML, or nested deeper or larger than this module allows.
     """
     fast = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    loader = yaml.SafeLoader if len(text) <= _SHORT else fast
+    is_simple = len(text) <= _SHORT and text.count("[") + text.count("{") <= _FEW
+    loader = yaml.SafeLoader if is_simple else fast
     try:
         _check_yaml(text, loader)
         return yaml.load(text, Loader=loader)  # noqa: S506  (a safe loader)
@@ -201,8 +202,10 @@ def load_yaml(text: str) -> Any:
     except TextError:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:100]  # such as the date 2020-13-01
-        raise TextError(f"not a valid value of YAML ({reason or type(error).__name__})") from None
+        # A date such as 2020-13-01 has a reason in words; those of other types are words of Python.
+        words = " ".join(str(error).split())[:100]
+        is_plain = type(error) is ValueError and not words.startswith(("invalid literal", "could not convert"))
+        raise TextError(f"not a valid value of YAML ({words})" if is_plain else "not a valid value of YAML") from None
 
 
 def _check_yaml(text: str, loader: Any) -> None:

@@ -10,10 +10,10 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +30,16 @@ _DAMAGES = (
 
 _BLOCK = 2**24  # bytes that are compared at once
 
+Content: TypeAlias = bytes | Iterable[bytes | memoryview]
+"""The content of a file: bytes, or an iterable of the parts of it, which can be iterated over more than once."""
 
-def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> None:
+
+def write_atomically(path: Path, content: Content, *, verify: bool = False) -> None:
     """Write a file under a temporary name in the same folder and rename it, so that readers see all of it or none.
 
     Args:
         path: The file to write or replace.
-        content: The bytes to write into it.
+        content: The bytes to write into it, as a whole or in parts that need not be in memory at once.
         verify: If True, the file is read back before it replaces the earlier one. False by default.
 
     Raises:
@@ -46,7 +49,7 @@ def write_atomically(path: Path, content: bytes, *, verify: bool = False) -> Non
     write_together({path: content}, verify=verify)
 
 
-def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None:
+def write_together(files: Mapping[Path, Content], *, verify: bool = False) -> None:
     """Write several files as :func:`write_atomically` does, and rename them when all are complete.
 
     Args:
@@ -65,7 +68,8 @@ def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None
             with suppress(FileNotFoundError):
                 temporary[path].unlink()  # of a process that was killed
             with naming(path), temporary[path].open("xb") as file:  # which does not follow a link
-                file.write(content)
+                for part in _parts(content):
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             if verify:
@@ -80,18 +84,18 @@ def write_together(files: Mapping[Path, bytes], *, verify: bool = False) -> None
                 file_left.unlink()
 
 
-def _check_written(file: Path, content: bytes) -> None:
+def _parts(content: Content) -> Iterable[bytes | memoryview]:
+    return (content,) if isinstance(content, bytes) else content
+
+
+def _check_written(file: Path, content: Content) -> None:
     """Raise an error if the content of a file on its disk differs from what was written."""
     with file.open("rb") as opened:
         with suppress(OSError, AttributeError):  # so that the disk is read, not the system's copy in memory
             os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        start = 0
-        while block := opened.read(_BLOCK):
-            if block != content[start : start + len(block)]:
-                break
-            start += len(block)
-    if start != len(content):
-        raise OSError(errno.EIO, "the disk returns other content than was written", str(file))
+        blocks = (part[start : start + _BLOCK] for part in _parts(content) for start in range(0, len(part), _BLOCK))
+        if not all(opened.read(len(block)) == bytes(block) for block in blocks) or opened.read(1):
+            raise OSError(errno.EIO, "the disk returns other content than was written", str(file))
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def ppc(
     quiet: bool,
     every_statistic: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Run posterior predictive checks of a trained model.
 
     Reads the run directory RUN and its test items, or --data. Writes ppc*.nc for ArviZ and ppc.csv to RUN/evaluation,
@@ -131,7 +131,6 @@ def ppc(
         out = out or folder_for(run, test, is_other=is_other)
         run_files, ids = runs.RunFiles(out), _choose_rows(test, items, seed)
         shared = {name: codes[ids] for name, codes in _dependence(test, options.pop("groups")).items()}
-        run_files.evaluation.mkdir(parents=True, exist_ok=True)
         batch = make_batch(test.subset(ids), slice(None)).to(opened.device)
         classifiers = _classifiers(opened, test, seed)
         files, rows = [], []
@@ -139,6 +138,7 @@ def ppc(
             data, metrics = _check(
                 opened, batch, names, ids, classifiers, test.class_names, shared, seed=seed, **options
             )
+            run_files.evaluation.mkdir(parents=True, exist_ok=True)  # not before there is something to write
             files.append(write_inference_data(data, run_files.check(_label(names, given))))
             rows += [row.as_row() for row in metrics]
     runs.write_table(run_files.check_table, rows)
@@ -148,9 +148,12 @@ def ppc(
     for note in _advice(opened, rows):
         echo(f"note: {note}")
     echo(f"  {run_files.check_table}")
+    written = [run_files.check_table]
     for file in files:
         drawn = reports.draw_ppc(file, folder=run_files.plots, **pictures)
+        written += [file, *drawn]
         echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
+    return {"folder": out, "files": written, "metrics": rows}
 
 
 def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:

@@ -15,9 +15,12 @@ from typing import Any
 import click
 
 from pyro_mmvae._printable import printable
+from pyro_mmvae.cli.json_output import collect
 from pyro_mmvae.cli.process import describe_stop, signals_raise, streams_survive
 
 Command = Callable[..., Any]
+
+_LONGEST = 2000  # the number of characters of a message
 
 
 def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
@@ -28,7 +31,9 @@ def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
         err: If True, it is printed to standard error; False by default.
         nl: If True (default), a line break follows.
     """
-    click.echo(printable(str(text)), err=err, nl=nl)
+    line = printable(str(text))
+    if not collect(line, err=err):
+        click.echo(line, err=err, nl=nl)
 
 
 def checkpoint_option(command: Command) -> Command:
@@ -222,8 +227,13 @@ def _call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if os.environ.get("PYRO_MMVAE_DEBUG"):
             raise
         text = str(error).split("Trace Shapes:")[0]  # which Pyro appends to errors inside of models
-        echo("error: " + " ".join(text.split()), err=True)
+        echo("error: " + _abridged(" ".join(text.split())), err=True)
         sys.exit(2)
+
+
+def _abridged(text: str) -> str:
+    """Return a message without its middle if it is so long that the terminal would show nothing else."""
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 4 :]}"
 
 
 def read_config(

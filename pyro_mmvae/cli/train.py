@@ -101,7 +101,7 @@ def train(
     allow_changed_data: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Train a model on a data set.
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
@@ -149,6 +149,9 @@ def train(
         echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
         sys.exit(1)
     _echo_result(run, drawn)
+    rows = read_metrics(run.path)
+    best = {"best": run.state.get("best"), "epoch": run.state["epoch"]}
+    return {"run": run.path, **best, "pictures": drawn, "metrics": rows[-1] if rows else None}
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
@@ -286,7 +289,7 @@ def sample(
     pictures: dict[str, Any],
     force: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Generate modalities from a trained model.
 
     They are generated given other modalities of test items, or from draws of a prior. Reads the run directory RUN
@@ -343,6 +346,9 @@ def sample(
     if arrays:
         runs.write_arrays(array_file, arrays)
         echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+    written = [*([] if is_array else files), *([array_file] if arrays else [])]
+    texts_only = {label: list(row) for label, row in texts}
+    return {"files": written, "draws": count, "source": source, "seed": seed, "texts": texts_only}
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
@@ -366,7 +372,7 @@ def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
 @click.command("aggregations")
 @plugin_option("aggregations")
 @plain_errors
-def list_aggregations(plugins: tuple[str, ...]) -> None:
+def list_aggregations(plugins: tuple[str, ...]) -> dict[str, str]:
     """List all aggregations with a one-line summary each.
 
     Reads nothing but the plugins, and writes to the terminal only.
@@ -378,3 +384,4 @@ def list_aggregations(plugins: tuple[str, ...]) -> None:
     width = max(map(len, names))
     for name in names:
         echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")
+    return {name: aggregation.describe_aggregation(name) for name in names}

@@ -13,6 +13,8 @@ from pyro_mmvae.data.own.image_folders import load_images
 from pyro_mmvae.data.own.items import from_items
 from pyro_mmvae.data.own.manifest import load_manifest
 from pyro_mmvae.data.own.omics import load_omics
+from pyro_mmvae.data.own.shards.loader import load_shards
+from pyro_mmvae.data.own.shards.writing import write_shards
 from pyro_mmvae.data.own.values import to_dataset
 from pyro_mmvae.data.own.writing import write_folder
 from pyro_mmvae.data.registry import (
@@ -34,6 +36,7 @@ from pyro_mmvae.data.sets.polymnist_built import load_polymnist_built
 from pyro_mmvae.data.sets.polymnist_mini import load_polymnist_mini
 from pyro_mmvae.data.sets.polymnist_published import load_polymnist_png, load_polymnist_pt
 from pyro_mmvae.data.sets.polymnist_recipe import make_polymnist
+from pyro_mmvae.data.shard_order import Shards
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
@@ -52,6 +55,7 @@ __all__ = [
     "ModalitySpec",
     "MultimodalDataset",
     "SelectedFeatures",
+    "Shards",
     "build_polymnist",
     "cache_folder",
     "complete_specs",
@@ -77,6 +81,7 @@ __all__ = [
     "load_polymnist_built",
     "load_polymnist_mini",
     "load_polymnist_png",
+    "load_shards",
     "load_polymnist_pt",
     "make_batch",
     "match_data",
@@ -89,4 +94,5 @@ __all__ = [
     "shared_observations",
     "to_dataset",
     "write_folder",
+    "write_shards",
 ]

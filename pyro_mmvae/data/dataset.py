@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pyro_mmvae._typing import Bool, Int, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data.covariates import Categories, Codes, check_covariates, one_hot
+from pyro_mmvae.data.shard_order import Shards
 from pyro_mmvae.data.storage.indexed import IndexedTensor
 from pyro_mmvae.data.storage.mapped import MappedTensor
 from pyro_mmvae.data.storage.selected import SelectedFeatures
@@ -55,6 +56,8 @@ class MultimodalDataset:
             `(item,)`, -1 for an unknown category; empty (default) if there are none.
         covariate_names: Names of the categories of each covariate by its name, in the order of their codes; empty by
             default.
+        shards: The shards that the items are stored in, whose order a training follows; None (default) for data whose
+            items are read in any order.
 
     Raises:
         ValueError: If there is no modality or no item, the modalities differ in their number of items, ``labels`` or
@@ -81,6 +84,7 @@ class MultimodalDataset:
     feature_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     covariates: Codes = field(default_factory=dict)
     covariate_names: Categories = field(default_factory=dict)
+    shards: Shards | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit together."""
@@ -104,6 +108,8 @@ class MultimodalDataset:
             _check_tensor("labels", self.labels, (num_items,), torch.int64, "(item,)")
         self._check_identity()
         check_covariates(self.covariates, self.covariate_names, num_items)
+        if self.shards is not None and sum(self.shards.sizes) != num_items:
+            raise ValueError(f"shards must hold {num_items} items, got {sum(self.shards.sizes)}")
 
     def _check_identity(self) -> None:
         """Check that identifiers and feature names are distinct and as many as the items and features."""
@@ -213,6 +219,7 @@ class MultimodalDataset:
             present=self.present[rows],
             item_ids=None if self.item_ids is None else np.atleast_1d(self.item_ids[rows.cpu().numpy()]),
             covariates={name: codes[rows] for name, codes in self.covariates.items()},
+            shards=None,
         )
 
 
@@ -234,6 +241,7 @@ def select_items(data: MultimodalDataset, rows: NDArray[np.int64]) -> Multimodal
         present=data.present[index],
         item_ids=None if data.item_ids is None else data.item_ids[rows],
         covariates={name: codes[index] for name, codes in data.covariates.items()},
+        shards=None,
     )
 
 

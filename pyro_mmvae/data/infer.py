@@ -75,6 +75,10 @@ def find_moments(train: MultimodalDataset, specs: Mapping[str, ModalitySpec]) ->
     result = {}
     for name, spec in specs.items():
         if spec.standardize:
+            stored = None if train.shards is None else train.shards.moments.get(name)
+            if stored is not None and stored.items == int(train.present[:, train.names.index(name)].sum()):
+                result[name] = (stored.center, stored.spread)
+                continue
             try:
                 result[name] = moments(_present_values(train, name))
             except ValueError as error:

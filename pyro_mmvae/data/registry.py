@@ -18,6 +18,7 @@ from pyro_mmvae._bounded import refuse_special_files
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.missing import Missing
 from pyro_mmvae.data.options import check_split
+from pyro_mmvae.data.storage.patterns import matching_paths
 from pyro_mmvae.registry import Registry
 from pyro_mmvae.signatures import Option, check_options, describe_options
 
@@ -212,7 +213,8 @@ def _lookup_source(name: str) -> _Match:
     if name in DATA_SETS:
         return _Match(DATA_SETS[name])
     path = Path(name).expanduser()
-    if not path.exists():
+    # A pattern such as shards-{0000..0099}.tar stands for several files, which the loader looks for.
+    if not matching_paths(path)[0].exists():
         if path.suffix or len(path.parts) > 1:  # not meant as a name
             raise ValueError(
                 f"{name!r} must be an existing file or folder, or the name of a data set, got neither: check the path; "
@@ -359,7 +361,8 @@ def load_data(
     missing = Missing(**shared)
     loader_options = {option: value for option, value in options.items() if option not in _SHARED_OPTIONS}
     location = () if path is None else (path,)
-    for place in [*location, *_paths_in(loader_options.values())]:
+    places = [place for pattern in location for place in matching_paths(pattern) if place.exists()]
+    for place in [*places, *_paths_in(loader_options.values())]:
         refuse_special_files(place)
     data = entry.loader(*location, None if every else split, cache=cache, **loader_options)
     return missing.apply(replace(data, split="all") if every else data, (*entry.splits, *["all"] * every))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mmvae._seeding import seeded
-from pyro_mmvae.data import IndexedTensor, MultimodalDataset, complete_specs, infer_specs
+from pyro_mmvae.data import IndexedTensor, MultimodalDataset, cache_folder, complete_specs, infer_specs
+from pyro_mmvae.data.storage.cache_entries import keep_limit, mark_used
 from pyro_mmvae.evaluation.attributes import mean_average_precision
 from pyro_mmvae.evaluation.classifier_networks import (
     Standardise,
@@ -222,6 +223,7 @@ def _train(file: Path | None, data: _TrainingData, epochs: int, seed: int) -> nn
             try:
                 file.parent.mkdir(parents=True, exist_ok=True)
                 save_checkpoint(file, network, origin=origin)
+                keep_limit(cache_folder(), file)
             except OSError as error:
                 warnings.warn(f"{file} cannot be written, continuing without a cache: {error}", stacklevel=4)
     return network
@@ -235,9 +237,12 @@ def _floats(images: Tensor) -> Tensor:
 def _restore(file: Path, network: nn.Module, origin: dict[str, Any]) -> bool:
     """Load a classifier if its file is intact and stems from the same data, and return True on success."""
     try:
-        return load_checkpoint(file, network).get("origin") == origin
+        is_known = load_checkpoint(file, network).get("origin") == origin
     except CheckpointError:
         return False
+    if is_known:
+        mark_used(file)
+    return is_known
 
 
 def _fit(network: nn.Sequential, data: _TrainingData, epochs: int) -> None:

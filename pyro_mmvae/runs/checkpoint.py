@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import struct
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from pyro_mmvae._bounded import check_regular, load_json
@@ -20,6 +18,7 @@ from pyro_mmvae._version import __version__
 from pyro_mmvae.files import write_atomically
 from pyro_mmvae.run_files import CHECKPOINTS
 from pyro_mmvae.runs.optimizer_state import load_state, split_state
+from pyro_mmvae.runs.tensor_file import TensorFile
 from pyro_mmvae.runs.verification import check_random_states, check_slots, check_tensors, checksums
 
 _logger = logging.getLogger(__name__)
@@ -63,26 +62,11 @@ def save_checkpoint(
         tensors[_RNG + "cpu"] = torch.get_rng_state()
         if torch.cuda.is_available():
             tensors[_RNG + "cuda"] = torch.cuda.get_rng_state()
-    # safetensors refuses tensors that share memory or are not contiguous.
-    independent = {name: value.cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(metadata)
-    sums = {_TEXT: zlib.crc32(text.encode()), **checksums(independent)}
-    content = save(independent, metadata={_TEXT: text, _SUMS: json.dumps(sums, sort_keys=True)})
-    write_atomically(path, _with_sorted_metadata(content), verify=True)
+    sums = {_TEXT: zlib.crc32(text.encode()), **checksums(tensors)}
+    content = TensorFile(tensors, {_TEXT: text, _SUMS: json.dumps(sums, sort_keys=True)})
+    write_atomically(path, content, verify=True)
     _logger.debug("saved %s", path)
-
-
-def _with_sorted_metadata(content: bytes) -> bytes:
-    """Return a safetensors file with sorted metadata, whose order the library leaves to chance."""
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    metadata = header["__metadata__"]
-    if list(metadata) == sorted(metadata):
-        return content
-    header["__metadata__"] = dict(sorted(metadata.items()))
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([struct.pack("<Q", len(text)), text, memoryview(content)[8 + length :]])
 
 
 def read_state(path: Path) -> dict[str, Any]:

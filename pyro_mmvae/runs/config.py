@@ -17,7 +17,7 @@ from pyro_mmvae.runs.config_errors import describe_error
 from pyro_mmvae.runs.config_files import find_config
 from pyro_mmvae.runs.model_settings import ModelConfig
 from pyro_mmvae.runs.recipes import AUTO, LEFT_OUT, PLAIN, RECIPES, choose_recipe
-from pyro_mmvae.runs.setting_values import Section, frozen
+from pyro_mmvae.runs.setting_values import Section, frozen, plain_values
 from pyro_mmvae.runs.train_settings import TrainConfig
 
 RUN_FOLDER = "./"
@@ -192,12 +192,10 @@ def without_recipe(config: Config) -> Config:
     if config.recipe == PLAIN or config.recipe.endswith(LEFT_OUT):
         return config
     settings = RECIPES.lookup(config.recipe).settings
-    tree, default = _flat(config.model_dump(mode="json")), _flat(Config().model_dump(mode="json"))
-    by_recipe = _flat(Config.model_validate(_override({}, settings)).model_dump(mode="json"))
+    tree, default = _flat(plain_values(config)), _flat(plain_values(Config()))
+    by_recipe = _flat(plain_values(Config.model_validate(_override({}, settings))))
     plain = {key: default[key] for key in settings if tree[key] == by_recipe[key]}
-    return Config.model_validate(
-        _override(config.model_dump(mode="json"), {**plain, "recipe": config.recipe + LEFT_OUT})
-    )
+    return Config.model_validate(_override(plain_values(config), {**plain, "recipe": config.recipe + LEFT_OUT}))
 
 
 def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
@@ -212,8 +210,9 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
     overrides = {}
     for item in items:
         key, equals, text = item.partition("=")
-        if not equals or not key.strip():
-            raise ConfigError(f"{item!r} is not of the form section.key=value, such as train.lr=1e-3")
+        if not equals or not key.strip() or not key.isprintable():
+            shown = repr(item if len(item) <= _SHOWN else f"{item[:_SHOWN]}…")
+            raise ConfigError(f"{shown} is not of the form section.key=value, such as train.lr=1e-3")
         try:
             overrides[key.strip()] = load_yaml(text)
         except TextError as error:
@@ -225,7 +224,7 @@ def parse_overrides(items: tuple[str, ...] | list[str]) -> dict[str, Any]:
 
 def dump_config(config: Config) -> str:
     """Return a configuration as YAML that :func:`make_config` reads."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return yaml.safe_dump(plain_values(config), sort_keys=False)
 
 
 def _with_absolute_data(tree: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from pyro_mmvae.runs.schema import locate, type_in_words
 
+_LONGEST = 200  # the number of characters of a value in a message
+
 _RENAMED = {
     "modality_weights": "reconstruction_weights",
     "weight": "reconstruction_weight",
@@ -38,7 +40,13 @@ def describe_error(error: ValidationError, config: type[BaseModel], path: Path |
     key = ".".join(parts)
     if first["type"] == "value_error":  # which says by itself what it got
         return f"{key}: {first['msg'].removeprefix('Value error, ')}{source}"
-    return f"{key}: must be {type_in_words(schema, root)}, got {first['input']!r}{source}"
+    return f"{key}: must be {type_in_words(schema, root)}, got {_shown(first['input'])}{source}"
+
+
+def _shown(value: Any) -> str:
+    """Return a value as Python writes it, without its end if it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _hint(key: str, location: tuple[int | str, ...], config: type[BaseModel]) -> str:

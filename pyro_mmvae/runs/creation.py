@@ -33,8 +33,10 @@ class NewRun:
         self._inside = path.is_dir()  # such as a mounted volume, which cannot be renamed
         self.folder = RunFiles(path).unfinished if self._inside else path.with_name(f".{path.name or 'run'}.new")
         self._lock = None
+        self._made = list[Path]()  # the folders above it that did not exist, from the inmost
         if rank == 0:
             check_new(path)
+            self._made = [parent for parent in self.folder.parents if not parent.exists()]
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock = take_lock(self._lock_file)
             if self._lock is None:
@@ -78,6 +80,9 @@ class NewRun:
             shutil.rmtree(self.folder, ignore_errors=True)
             if self._inside:
                 self._lock_file.unlink(missing_ok=True)
+            with suppress(OSError):  # a folder that another process uses by now
+                for parent in self._made:
+                    parent.rmdir()
         self._lock.release(force=True)
 
     def _clear(self) -> None:

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import DataDescription, MultimodalDataset, data_names, describe_data
 from pyro_mmvae.data.fingerprint import Fingerprint, find_changes, take_fingerprint
+from pyro_mmvae.data.storage.patterns import matching_paths
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
@@ -171,7 +172,7 @@ def load_checked_split(path: Path, config: Config, split: str, *, train_is_check
         DataChangedError: If the content of the split differs; the message says in what.
     """
     place = Path(config.data.name)
-    if place.is_absolute() and not place.exists():
+    if place.is_absolute() and not matching_paths(place)[0].exists():
         raise FileNotFoundError(
             f"{path}: the data that the run was trained on must exist, got nothing at {place}: put them back, or pass "
             "their new path as --data (data= in Python) to a command that needs no training items"

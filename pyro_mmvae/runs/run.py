@@ -27,7 +27,7 @@ from pyro_mmvae.runs.calibration import CalibrationResult, calibrate_run
 from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_state
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.runs.data_record import DataRecord, load_checked_split, read_record
-from pyro_mmvae.runs.layout import check_run_id, read_config
+from pyro_mmvae.runs.layout import RunError, check_run_id, read_config
 from pyro_mmvae.runs.plugins import require_plugins
 from pyro_mmvae.runs.priors import RunPrior
 from pyro_mmvae.runs.resolution import load_split, read_covariates, read_specs, resolve_modalities
@@ -383,7 +383,7 @@ def load_run(
 
     Raises:
         RunError: If the path is not a run directory, or one that another version wrote in another format, or it needs
-            a plugin that is neither imported nor in ``plugins``.
+            a plugin that is neither imported nor in ``plugins``, or its training ended before anything was trained.
         ConfigError: If its configuration is not valid.
         CheckpointError: If its checkpoint is missing or damaged.
         ValueError: If the name of the checkpoint or of the device is unknown.
@@ -397,6 +397,11 @@ def load_run(
     chosen = resolve_device(device)
     state = read_state(file)
     check_run_id(files, file, state)
+    if checkpoint == "best" and config.train.epochs and state.get("step") == 0:
+        raise RunError(
+            f"{path}: must be a trained run, got one whose training has saved no step: train --resume goes on, and the "
+            "checkpoint 'last' opens the initial weights"
+        )
     vae = _build_saved(file, config, state)
     load_checkpoint(file, vae)
     return Run(files.path, config, vae.to(chosen).eval(), state, allow_changed_data)

@@ -29,3 +29,25 @@ def with_numbers(options: Any) -> Any:
     if not isinstance(options, Mapping):
         return options
     return {key: float(v) if isinstance(v, str) and _EXPONENT.fullmatch(v) else v for key, v in options.items()}
+
+
+def plain_values(section: BaseModel) -> dict[str, Any]:
+    """Return a section as mappings, lists and values that YAML and JSON can hold, with NaN and infinity.
+
+    Pydantic writes None for those in options of parts, whose types it does not know.
+
+    Args:
+        section: The configuration, or a section of it.
+    """
+    values: dict[str, Any] = _with_special_numbers(section.model_dump(mode="json"), section.model_dump())
+    return values
+
+
+def _with_special_numbers(value: Any, original: Any) -> Any:
+    """Return a value of JSON in which None is replaced where the original is a number."""
+    if isinstance(value, dict) and isinstance(original, Mapping):
+        originals = {str(key): item for key, item in original.items()}
+        return {key: _with_special_numbers(item, originals.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(original, (list, tuple)):
+        return [_with_special_numbers(item, other) for item, other in zip(value, original, strict=True)]
+    return original if value is None and isinstance(original, float) else value

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_mmvae.runs.tensor_file import tensor_bytes
+
 _MAX_SIZE = 1 << 40  # of a shape of a modality
 _LARGEST = 1e300  # of an option of an optimizer
 _SLOT = re.compile(r"(\d{1,9})\.(\w+)", re.ASCII)
@@ -33,18 +35,14 @@ def checksums(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     """Return the CRC-32 of the type, the shape and the bytes of each tensor, by name.
 
     Args:
-        tensors: Tensors by name, on the CPU and contiguous.
+        tensors: Tensors by name, of any device, of which one at a time is copied if it is not contiguous on the CPU.
     """
     return {name: _checksum(tensor) for name, tensor in tensors.items()}
 
 
 def _checksum(tensor: Tensor) -> int:
     about = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    # A tensor of one value may have any stride, of which the view of its bytes takes 1 only.
-    flat = (
-        tensor.reshape(-1).clone(memory_format=torch.contiguous_format) if tensor.numel() == 1 else tensor.reshape(-1)
-    )
-    return zlib.crc32(flat.view(torch.uint8).numpy().data, zlib.crc32(about))
+    return zlib.crc32(tensor_bytes(tensor), zlib.crc32(about))
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -78,7 +78,8 @@ def explain(error: NonFiniteError, files: RunFiles, steps_per_epoch: int, lr: fl
 def is_good(file: Path) -> bool:
     """Return True if a checkpoint can be read, and its weights and its validation are finite.
 
-    A checkpoint inside of an epoch has not been validated, and is not good.
+    A checkpoint inside of an epoch has not been validated, and one before the first step has not been trained: neither
+    is good.
 
     Args:
         file: The path of the checkpoint.
@@ -89,7 +90,7 @@ def is_good(file: Path) -> bool:
     except (CheckpointError, OSError):
         return False
     best = state.get("best")
-    validated = not state.get("batch") and (best is None or math.isfinite(best))
+    validated = not state.get("batch") and state.get("step") != 0 and (best is None or math.isfinite(best))
     return validated and all(bool(value.isfinite().all()) for value in weights.values() if value.is_floating_point())
 
 

@@ -12,6 +12,7 @@ from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.checkpoint import CheckpointError, read_state
 from pyro_mmvae.runs.config import Config, ConfigError, make_config
 from pyro_mmvae.runs.layout import RunError, with_relative_data
+from pyro_mmvae.runs.setting_values import plain_values
 from pyro_mmvae.runs.verification import check_types
 
 _FREE = ("data.name", "plugins", "train.callbacks", "train.device", "train.fit_prior", "train.threads")
@@ -75,7 +76,7 @@ def plain_settings(config: Config, path: Path) -> dict[str, Any]:
         config: The resolved configuration of the run.
         path: The path of the run directory.
     """
-    settings: dict[str, Any] = json.loads(json.dumps(with_relative_data(config, path).model_dump(mode="json")))
+    settings: dict[str, Any] = json.loads(json.dumps(plain_values(with_relative_data(config, path))))
     return settings
 
 

@@ -34,6 +34,7 @@ from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.resumed_data import value_checksums
 from pyro_mmvae.training.session_files import SessionFiles
+from pyro_mmvae.training.shard_saves import ShardSaves
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
 from pyro_mmvae.vae.trial import try_custom_parts
@@ -154,6 +155,7 @@ class Session(SessionFiles):
         """Train for one epoch, evaluate on the validation data, record and save."""
         size, count = self.config.train.batch_size, len(self.data)
         started, averages = time.perf_counter() - self.elapsed, self.averages
+        saves = ShardSaves(self.data.shards, size, skip)
         title = f"epoch {epoch + 1}/{self.config.train.epochs}"
         bar = make_progress(title, count, skip * size, sys.stderr, show=self.progress)
         if self.thread_choice is not None:
@@ -167,6 +169,11 @@ class Session(SessionFiles):
                 self._save(epoch, batches_done)
                 raise Interrupted(self.files.path, epoch, interrupted.number)
             items = min(size, count - (batches_done - 1) * size)
+            if saves.are_due(batches_done):
+                self.trainer.check()
+                check_weights(self.objective, self.trainer.steps)
+                self.elapsed = time.perf_counter() - started
+                self._save(epoch, batches_done)
             bar.update(items)
             if batches_done % _STEPS_PER_SUMMARY == 0:
                 left = self.time_left(self.trainer.steps)

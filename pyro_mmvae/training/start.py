@@ -152,6 +152,7 @@ def resume(
 
 def _free_path(config: Config) -> Path:
     data = Path(config.data.name)
+    data = data.parent if "{" in data.name else data  # a pattern of shards
     name = data.stem if data.is_absolute() else config.data.name
     aggregation = config.model.aggregation
     label = aggregation if isinstance(aggregation, str) else aggregation.name

@@ -13,6 +13,7 @@ from typing import Any
 
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import dump_config
+from pyro_mmvae.runs.setting_values import plain_values
 from pyro_mmvae.training.callbacks import CALLBACKS, Callback, Outcome, TrainingInfo
 
 
@@ -103,7 +104,7 @@ class WandB(Callback):
         """Start a run, see :meth:`Callback.on_train_start`."""
         defaults = {"name": info.path.name, "group": info.path.name, "dir": str(info.path)}
         with _starting("wandb"):
-            self._run = self._module.init(**{**defaults, **self.options}, config=info.config.model_dump(mode="json"))
+            self._run = self._module.init(**{**defaults, **self.options}, config=plain_values(info.config))
 
     def on_epoch_end(self, metrics: Mapping[str, Any]) -> None:
         """Record the metrics of an epoch, see :meth:`Callback.on_epoch_end`."""
@@ -163,7 +164,7 @@ class MLflow(Callback):
             return
         run = client.create_run(experiment, tags={self._TAG: path}, run_name=info.path.name)
         self._run_id = run.info.run_id
-        for name, value in flatten(info.config.model_dump(mode="json")):
+        for name, value in flatten(plain_values(info.config)):
             text = value if isinstance(value, str) else json.dumps(value)
             client.log_param(self._run_id, _legal(name), text[: self._LONGEST])
 

@@ -196,17 +196,21 @@ class Trainer:
         """
         averages = Averages() if averages is None else averages
         data = data.at_epoch(epoch)
-        # The order moves to the device once: moving the indices of each batch would wait for the steps before it.
-        order = batches(len(data), self.config.batch_size, self.config.seed, epoch, self.device)
-        for number, index in enumerate(order):
-            if number < skip:
-                continue
+        for number, index in enumerate(self._order(data, epoch, skip), skip):
             loss = self.step(make_batch(data, index))
             averages.add(len(index), loss, self.terms)
             if after_step is not None:
                 after_step(number + 1, averages)
         self.check()
         return averages
+
+    def _order(self, data: MultimodalDataset, epoch: int, skip: int) -> Iterable[Tensor]:
+        """Return the indices of the items of each batch, without those of the batches to leave out."""
+        size, seed = self.config.batch_size, self.config.seed
+        if data.shards is not None:
+            return data.shards.batches(size, seed, epoch, skip=skip)
+        # The order moves to the device once: moving the indices of each batch would wait for the steps before it.
+        return batches(len(data), size, seed, epoch, self.device)[skip:]
 
     def check(self) -> None:
         """Check that every step so far was finite, waiting for the device.

@@ -135,6 +135,10 @@ def test_make_config_empty_file_has_the_defaults(tmp_path: Path, text: str) -> N
         {},
         {"train.lr": "1e-3", "model.scale": "learned", "model.expert_weights": [1, 2], "plugins": ["x"]},
         {"model.reconstruction_weights": {"m0": 2}, "model.prior_expert": "none", "train.threads": 2, "model.scale": 1},
+        {
+            "model.aggregation": {"name": "renyi", "alpha": float("inf")},
+            "train.objective": {"name": "elbo", "x": -1e400},
+        },
         {"data.photographs": ["coffee"], "train.lr": 3.0000000000000004e-05},
         {"data.missing_by_label": {"m0": {3: 0.5}}, "data.missing_rate": 0.25, "data.anything": None},
         {

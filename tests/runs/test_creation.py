@@ -43,9 +43,9 @@ def test_new_run_appears_complete_and_leaves_nothing_else(tmp_path: Path, exists
 
 @pytest.mark.parametrize("exists", [False, True])
 def test_new_run_that_fails_leaves_nothing(tmp_path: Path, exists: bool) -> None:
-    path = tmp_path / "run"
+    path = tmp_path / "new" / "deep" / "run"
     if exists:
-        path.mkdir()
+        path.mkdir(parents=True)
 
     def fail() -> None:
         with new_run(path) as place:
@@ -54,7 +54,7 @@ def test_new_run_that_fails_leaves_nothing(tmp_path: Path, exists: bool) -> None
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert list(tmp_path.rglob("*")) == ([path] if exists else [])
+    assert list(tmp_path.rglob("*")) == ([*list(path.parents)[1::-1], path] if exists else [])
 
 
 def test_new_run_while_another_is_created_raises(tmp_path: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_mmvae import train
+from pyro_mmvae import load, train
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs import append_metrics
+from pyro_mmvae.runs import RunError, append_metrics
 from pyro_mmvae.runs.checkpoint import save_checkpoint
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import TrainingError, evaluate_elbo, session
@@ -33,6 +33,16 @@ def test_train_with_a_validation_that_is_not_a_number_raises_and_names_a_good_ch
     assert f"the last good checkpoint is {files.checkpoint('best')}. Try a lower train.lr" in str(error.value)
     (line,) = files.metrics.read_text().splitlines()
     assert json.loads(line)["epoch"] == 0
+
+
+def test_load_of_a_run_that_diverged_in_its_first_epoch_raises_and_names_the_way_on(
+    toy_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError, match=r"step [1-3] \(epoch 1\): .* not finite; no checkpoint is good"):
+        train(toy_config(train__lr=1e30), tmp_path / "run", progress=False)
+    with pytest.raises(RunError, match="must be a trained run, got one whose training has saved no step"):
+        load(tmp_path / "run")
+    assert load(tmp_path / "run", checkpoint="last").state["step"] == 0
 
 
 def test_append_metrics_of_nan_raises_and_writes_nothing(tmp_path: Path) -> None:
@@ -67,6 +77,7 @@ def test_is_good_of_a_checkpoint_asks_for_finite_weights_and_validation(tmp_path
         ({"best": None, "batch": 0}, True),
         ({"best": float("nan")}, False),
         ({"best": -1.0, "batch": 3}, False),
+        ({"best": None, "step": 0}, False),
     ):
         save_checkpoint(file, module, **state)
         assert is_good(file) == expected

@@ -9,6 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from pyro_mmvae._bounded import load_yaml, read_text
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
@@ -25,6 +27,16 @@ _STEM = "manifest"
 
 Columns = Mapping[str, str | tuple[str, ...]]
 ImageSize = int | tuple[int, int] | Mapping[str, int | tuple[int, int]]
+
+_ROLES: dict[str, tuple[Any, str]] = {
+    "columns": (Columns, "a mapping from modality names to a column or a list of columns"),
+    "ids": (str, "the name of a column"),
+    "labels": (str | tuple[str, ...], "the name of a column, or a list of names"),
+    "split_by": (str, "the name of a column"),
+    "covariates": (str | tuple[str, ...], "the name of a column, or a list of names"),
+    "image_size": (ImageSize, "a size, a list of height and width, or a mapping from modality names to these"),
+}
+"""Type of each key of the YAML file beside a table, and the type in words."""
 
 
 def _find_manifest(path: Path) -> Path | None:
@@ -184,19 +196,28 @@ def read_description(path: Path) -> TableDescription:
         tree = load_yaml(read_text(path)) or {}
     if not isinstance(tree, dict):
         raise ValueError(f"{path}: must be a mapping, got {type(tree).__name__}")
-    keys = ("columns", "ids", "labels", "split_by", "covariates", "image_size")
-    own = {key: tree.pop(key) for key in keys if key in tree}
-    columns, size = own.get("columns"), own.get("image_size")
-    if columns is not None and not isinstance(columns, dict):
-        raise ValueError(f"{path}: columns must map modality names to columns, got {columns!r}")
-    if columns is not None:
-        own["columns"] = {str(n): tuple(map(str, c)) if isinstance(c, list) else str(c) for n, c in columns.items()}
-    for key in ("labels", "covariates"):
-        if isinstance(own.get(key), list):
-            own[key] = tuple(map(str, own[key]))
-    if isinstance(size, list):
-        own["image_size"] = tuple(size)
+    given = {key: tree.pop(key) for key in _ROLES if key in tree}
+    own = {key: _check_role(path, key, value) for key, value in given.items() if value is not None}
     return TableDescription(make_meta(str(path), tree), **own)
+
+
+def _check_role(path: Path, key: str, value: Any) -> Any:
+    """Return the value of a key of the YAML file beside a table, with text for names that YAML takes for numbers."""
+    kind, words = _ROLES[key]
+    try:
+        return TypeAdapter(kind).validate_python(value if key == "image_size" else _as_names(value))
+    except ValidationError:
+        shown = repr(value)
+        shown = shown if len(shown) <= 200 else f"{shown[:200]}…"
+        raise ValueError(f"{path}: {key} must be {words}, got {shown}") from None
+
+
+def _as_names(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _as_names(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return tuple(str(item) if isinstance(item, (int, float)) else item for item in value)
+    return str(value) if isinstance(value, (int, float)) else value
 
 
 def read_table(file: Path) -> Any:

@@ -58,19 +58,40 @@ def _encode(where: str, array: NDArray[np.str_], entry: ModalityMeta) -> tuple[N
     texts: list[str] = array.tolist()
     alphabet, padding = entry.alphabet, entry.padding
     if alphabet is None:
-        characters = "".join(sorted(set("".join(texts))))
-        padding = next((character for character in _PADDINGS if character not in characters), None)
-        if padding is None or not characters.isprintable():
-            raise ValueError(
-                f"{where}: strings must consist of printable characters without one of {_PADDINGS}, got "
-                f"{characters!r}: replace the others, or set alphabet and padding for it in meta.yaml"
-            )
-        alphabet = padding + characters
+        alphabet, padding = choose_alphabet(where, "".join(sorted(set("".join(texts)))))
     elif padding is None:
         raise ValueError(f"{where}: padding must be set to a character of the alphabet, got None: set it in meta.yaml")
-    length = max(_LEAST, -(-max(map(len, texts)) // _MULTIPLE) * _MULTIPLE)
+    length = choose_length(max(map(len, texts)))
     try:
         tokens, _ = encode_texts(texts, length, padding, alphabet)
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
     return tokens, replace(entry, data_type=entry.data_type or "tokens", alphabet=alphabet, padding=padding)
+
+
+def choose_alphabet(where: str, characters: str) -> tuple[str, str]:
+    """Return the alphabet of texts, a character for padding before those that occur, and that character.
+
+    Args:
+        where: File and modality, for messages.
+        characters: The characters that occur, sorted.
+
+    Raises:
+        ValueError: If a character cannot be printed, or all characters for padding occur.
+    """
+    padding = next((character for character in _PADDINGS if character not in characters), None)
+    if padding is None or not characters.isprintable():
+        raise ValueError(
+            f"{where}: strings must consist of printable characters without one of {_PADDINGS}, got "
+            f"{characters!r}: replace the others, or set alphabet and padding for it in meta.yaml"
+        )
+    return padding + characters, padding
+
+
+def choose_length(longest: int) -> int:
+    """Return the number of tokens of texts, which networks for text take: 8, 12, 16, ….
+
+    Args:
+        longest: The number of characters of the longest text.
+    """
+    return max(_LEAST, -(-longest // _MULTIPLE) * _MULTIPLE)

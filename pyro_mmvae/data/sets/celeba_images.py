@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from pyro_mmvae.data.storage.cache import cache_folder
+from pyro_mmvae.data.storage.cache_entries import keep_limit, mark_used
 from pyro_mmvae.data.storage.mapped import LARGE
 from pyro_mmvae.locks import building
 
@@ -136,6 +138,7 @@ def _read_cache(
         images = np.memmap(file, dtype=np.uint8, mode="c", offset=offset, shape=shape)
         if verify and _checksum(images[i : i + _BLOCK_SIZE] for i in range(0, len(images), _BLOCK_SIZE)) != total:
             raise ValueError("its checksum differs from its content")
+        mark_used(file)
         return images
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -166,6 +169,7 @@ def _write_cache(
             content.flush()
             os.fsync(content.fileno())
         temporary.replace(file)
+        keep_limit(cache_folder(), file)
     except OSError as error:
         warnings.warn(f"{file.parent} cannot be written, continuing without a cache: {error}", stacklevel=6)
         return False

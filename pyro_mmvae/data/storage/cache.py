@@ -16,6 +16,7 @@ from platformdirs import user_cache_path
 from safetensors import SafetensorError, safe_open
 
 from pyro_mmvae._typing import Tensor
+from pyro_mmvae.data.storage.cache_entries import keep_limit, mark_used
 from pyro_mmvae.data.storage.safetensors_file import checksums, write_arrays
 
 
@@ -69,6 +70,7 @@ def read_cache(path: Path, names: Sequence[str], provenance: Mapping[str, Any]) 
     except (OSError, ValueError, SafetensorError) as error:
         warnings.warn(f"{path} is damaged and will be rebuilt: {error}", stacklevel=4)
         return None
+    mark_used(path)
     return tensors
 
 
@@ -90,6 +92,7 @@ def write_cache(path: Path, tensors: Mapping[str, Tensor], provenance: Mapping[s
         path.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(temporary, layout, arrays.items(), metadata)
         temporary.replace(path)
+        keep_limit(cache_folder(), path)
     except OSError as error:
         warnings.warn(f"{path.parent} cannot be written, continuing without a cache: {error}", stacklevel=4)
     finally:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,29 +82,60 @@ class ImageFiles:
     def _decode(self, row: int, file: Path) -> NDArray[np.uint8]:
         """Return one image `(channel, height, width)`."""
         where = f"{self.where}: {self.names[row]}"
-        height, width = self.size
-        with open_image(where, file) as image, _one_line(where, file):
-            if self.resize:
-                image.draft(
-                    _MODES[self.channels], (2 * width, 2 * height)
-                )  # a JPEG is decoded at a fraction of its size
-            upright = ImageOps.exif_transpose(image)
-            if self.resize:
-                pixels = ImageOps.fit(_convert(upright, self.channels), (width, height), Image.Resampling.BICUBIC)
-            elif upright.size == (width, height):
-                pixels = _convert(upright, self.channels)
-            else:
-                raise ImageSizeError(
-                    f"{where}: {file} must have height x width {height} x {width} as the first image, got "
-                    f"{upright.height} x {upright.width}: set the option image_size, such as 64, to resize all images"
-                )
-            array = np.asarray(pixels, dtype=np.uint8)
-        return array[None] if self.channels == 1 else np.moveaxis(array, -1, 0)
+        return decode_image(where, file, self.channels, self.size, resize=self.resize)
 
 
 def is_image_files(array: Any) -> bool:
     """Return True for an array of images that are decoded as they are read."""
     return isinstance(array, ImageFiles)
+
+
+def decode_image(
+    where: str, file: Path | IO[bytes], channels: int, size: Size, *, resize: bool, label: str | None = None
+) -> NDArray[np.uint8]:
+    """Return the pixels of an image, `(channel, height, width)`.
+
+    Args:
+        where: Data, modality and item, the beginning of error messages.
+        file: Path of the file, or an open file.
+        channels: Number of channels, 1 for grey and 3 for colours, which the image is converted to.
+        size: Height and width of the result.
+        resize: If True, the image is scaled to cover ``size`` and cropped at the centre; if False, another size is an
+            error.
+        label: Name of the file in messages; by default the path.
+
+    Raises:
+        ValueError: If the file is not an image, or has another size.
+    """
+    label = str(file) if label is None else label
+    height, width = size
+    with open_image(where, file, label) as image, _one_line(where, label):
+        if resize:
+            image.draft(_MODES[channels], (2 * width, 2 * height))  # a JPEG is decoded at a fraction of its size
+        else:
+            _check_size(where, label, image, size)  # before the pixels are decoded, of which there may be many
+        upright = ImageOps.exif_transpose(image)
+        pixels = _convert(upright, channels)
+        if resize:
+            pixels = ImageOps.fit(pixels, (width, height), Image.Resampling.BICUBIC)
+        array = np.asarray(pixels, dtype=np.uint8)
+    return array[None] if channels == 1 else np.moveaxis(array, -1, 0)
+
+
+def _check_size(where: str, label: str, image: Image.Image, size: Size) -> None:
+    # The tag of the orientation of a PNG may stand after its pixels, so that it is looked for last.
+    height, width = image.size[::-1] if sorted(image.size) != sorted(size) else _upright_size(image)
+    if (height, width) != size:
+        raise ImageSizeError(
+            f"{where}: {label} must have height x width {size[0]} x {size[1]} as the first image, got {height} x "
+            f"{width}: set the option image_size, such as 64, to resize all images"
+        )
+
+
+def _upright_size(image: Image.Image) -> Size:
+    is_turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}  # the tag of the orientation
+    width, height = image.size[::-1] if is_turned else image.size
+    return height, width
 
 
 class ImageSizeError(ValueError):
@@ -114,8 +145,8 @@ class ImageSizeError(ValueError):
 class _one_line:  # noqa: N801  (a context manager that reads as a function)
     """A context manager that turns errors of decoding into a ValueError of one line, and suppresses warnings."""
 
-    def __init__(self, where: str, file: Path) -> None:
-        self.where, self.file, self.caught = where, file, warnings.catch_warnings()
+    def __init__(self, where: str, label: str) -> None:
+        self.where, self.label, self.caught = where, label, warnings.catch_warnings()
 
     def __enter__(self) -> None:
         self.caught.__enter__()
@@ -125,40 +156,41 @@ class _one_line:  # noqa: N801  (a context manager that reads as a function)
         self.caught.__exit__(kind, error, trace)
         if isinstance(error, _DECODING_ERRORS) and not isinstance(error, ImageSizeError):
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise ValueError(f"{self.where}: {self.file} must be a readable image, got an error: {reason}") from None
+            raise ValueError(f"{self.where}: {self.label} must be a readable image, got an error: {reason}") from None
 
 
-def open_image(where: str, file: Path) -> Image.Image:
+def open_image(where: str, file: Path | IO[bytes], label: str | None = None) -> Image.Image:
     """Open an image file, reading only its header.
 
     Args:
         where: Data, modality and item, the beginning of error messages.
-        file: Path of the file.
+        file: Path of the file, or an open file.
+        label: Name of the file in messages; by default the path.
 
     Raises:
         ValueError: If there is no such file or it is not an image.
     """
-    if not file.is_file():
-        raise ValueError(f"{where}: {file} must be an existing file, got none")
-    with _one_line(where, file):
+    label = str(file) if label is None else label
+    if isinstance(file, Path) and not file.is_file():
+        raise ValueError(f"{where}: {label} must be an existing file, got none")
+    with _one_line(where, label):
         return Image.open(file)
 
 
-def find_format(where: str, file: Path) -> tuple[Size, int]:
+def find_format(where: str, file: Path | IO[bytes], label: str | None = None) -> tuple[Size, int]:
     """Return height and width of an image, upright, and its number of channels, 1 or 3.
 
     Args:
         where: Data, modality and item, the beginning of error messages.
-        file: Path of the file.
+        file: Path of the file, or an open file.
+        label: Name of the file in messages; by default the path.
 
     Raises:
         ValueError: If there is no such file or it is not an image.
     """
-    with open_image(where, file) as image, _one_line(where, file):
-        channels = 1 if image.mode in _GREY_MODES else 3
-        is_turned = image.getexif().get(0x0112, 1) in {5, 6, 7, 8}  # the tag of the orientation
-        width, height = image.size[::-1] if is_turned else image.size
-    return (height, width), channels
+    label = str(file) if label is None else label
+    with open_image(where, file, label) as image, _one_line(where, label):
+        return _upright_size(image), 1 if image.mode in _GREY_MODES else 3
 
 
 def _convert(image: Image.Image, channels: int) -> Image.Image:

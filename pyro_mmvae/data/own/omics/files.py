@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,27 @@ def open_omics(path: Path, *, backed: bool) -> Any:
         return StoredTables(tables, module.read_elem(file["obs"]), obsm, int(file.attrs.get("axis", 0)))
 
 
+@contextmanager
+def damage_explained(where: str) -> Iterator[None]:
+    """Raise errors of pandas and NumPy about contents that no package would write as a ValueError of one line.
+
+    Args:
+        where: Path or name of the data, the beginning of the message.
+
+    Raises:
+        ValueError: If another error was raised; a ValueError of one line is raised as it is.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except ANY_ERROR as error:
+        if isinstance(error, ValueError) and "\n" not in str(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{where}: must be a readable AnnData or MuData, got an error: {reason}") from None
+
+
 def _open_table(group: Any, read_elem: Any) -> StoredTable:
     """Open one AnnData group of a file."""
     obs, var = read_elem(group["obs"]), read_elem(group["var"])
@@ -147,7 +169,9 @@ def _open_table(group: Any, read_elem: Any) -> StoredTable:
 
 def _open_matrix(element: Any, read_elem: Any) -> Any:
     """Return a matrix that stays in the file, or the matrix in memory if its rows cannot be read one by one."""
-    is_dense = hasattr(element, "dtype") and element.ndim == 2
+    is_dense = hasattr(element, "dtype")
+    if is_dense and (element.ndim != 2 or element.dtype.kind not in "biuf"):
+        raise ValueError(f"{element.name} must be numbers (item, feature), got {element.shape} of {element.dtype}")
     return element if is_dense or element.attrs.get("encoding-type") == "csr_matrix" else read_elem(element)
 
 

@@ -16,7 +16,7 @@ from pyro_mmvae.data.own.covariates import column_names
 from pyro_mmvae.data.own.folder import as_value_error
 from pyro_mmvae.data.own.meta import make_meta
 from pyro_mmvae.data.own.omics.columns import read_classes, read_column, read_covariates, read_flags
-from pyro_mmvae.data.own.omics.files import ANY_ERROR, SUFFIXES, open_omics
+from pyro_mmvae.data.own.omics.files import ANY_ERROR, SUFFIXES, damage_explained, open_omics
 from pyro_mmvae.data.own.omics.kinds import check_kind
 from pyro_mmvae.data.own.omics.matrices import Matrix, choose_matrices
 from pyro_mmvae.data.own.omics.objects import check_axis
@@ -142,6 +142,32 @@ def read_omics(
     Raises:
         ValueError: If a matrix, column or layer is missing, or a value is not allowed.
     """
+    with damage_explained(where):
+        return _read(
+            tree, where, name, labels=labels, covariates=covariates, split_by=split_by, layer=layer, obsm=obsm,
+            modalities_by=modalities_by, highly_variable=highly_variable, kinds=kinds, missing_nan=missing_nan,
+            allow_constant=allow_constant, missing_zero=missing_zero,
+        )  # fmt: skip
+
+
+def _read(
+    tree: Any,
+    where: str,
+    name: str,
+    *,
+    labels: str | tuple[str, ...] | None,
+    covariates: str | tuple[str, ...] | None,
+    split_by: str | None,
+    layer: str | Mapping[str, str] | None,
+    obsm: str | tuple[str, ...] | Mapping[str, str] | None,
+    modalities_by: str | None,
+    highly_variable: bool,
+    kinds: Mapping[str, str] | None,
+    missing_nan: bool | None,
+    allow_constant: bool | None,
+    missing_zero: bool,
+) -> RawArrays:
+    """Return the arrays of an AnnData or MuData, see :func:`read_omics`."""
     matrices, notes = choose_matrices(
         where, tree, layer=layer, obsm=obsm, modalities_by=modalities_by, highly_variable=highly_variable
     )

@@ -139,7 +139,7 @@ def _split_by_type(whole: Matrix, modalities_by: str | None, *, is_only: bool) -
             "modalities_by: feature_types makes one of each"
         )
         return [whole], [note] if len(types) > 1 and modalities_by is None else []
-    values = whole.var[modalities_by].astype(str)
+    values = whole.var[modalities_by].map(str)  # also what is missing, which pandas 3 would leave missing
     distinct = sorted(values.unique().tolist())
     if len(distinct) == 1 and not is_only:  # a modality of MuData, which has a name
         return [whole], []
@@ -159,6 +159,11 @@ def _read_layer(where: str, matrix: Matrix, part: Any, layer: str | Mapping[str,
     values = part.X if key is None else part.layers[key]
     with as_value_error(f"{place}: must be a valid sparse matrix", (ValueError,)):
         check_sparse(values)
+    # The rows of a matrix in a file are looked up by their number.
+    attributes, expected = getattr(values, "attrs", {}), (len(part.obs_names), len(part.var_names))
+    shape = tuple(map(int, attributes.get("shape", getattr(values, "shape", ()))))
+    if shape != expected:
+        raise ValueError(f"{place}: {key or 'X'} must be {expected} as obs and var are, got {shape}")
     return replace(matrix, values=values)
 
 
