@@ -8,6 +8,7 @@ from pyro_mmvae import __version__
 from pyro_mmvae.cli.calibrate import calibrate
 from pyro_mmvae.cli.check import ppc
 from pyro_mmvae.cli.compare import compare
+from pyro_mmvae.cli.completion import add_completion
 from pyro_mmvae.cli.data import data
 from pyro_mmvae.cli.encode import encode
 from pyro_mmvae.cli.evaluate import evaluate
@@ -50,3 +51,4 @@ for _command in (
 ):
     main.add_command(_command)
 add_json(main, leave_out=("explore",))
+add_completion(main)
