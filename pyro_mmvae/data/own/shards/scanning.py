@@ -180,7 +180,7 @@ def read_first(path: Path, index: ShardIndex, column: int) -> bytes | None:
 
     Args:
         path: Path of the shard.
-        index: Its index.
+        index: The index of the shard that is read.
         column: The column of the modality in the index.
 
     Raises:

@@ -27,7 +27,7 @@ class _Shard:
 
     Attributes:
         descriptor: File descriptor of the shard.
-        index: Its index.
+        index: The index of the shard that is read.
     """
 
     descriptor: int
@@ -126,7 +126,7 @@ class ShardValues:
     It can be used as the array of a :class:`~pyro_mmvae.data.storage.mapped.Column`.
 
     Args:
-        reader: The shards.
+        reader: The reader of the shards of the data.
         modality: Name of the modality.
         form: The encoding of its members, and the shape and the type of one item.
     """
@@ -170,7 +170,7 @@ class MemberNames:
     """A lazy sequence of the names of the members of a modality, for messages.
 
     Args:
-        reader: The shards.
+        reader: The reader of the shards of the data.
         modality: Name of the modality.
     """
 
