@@ -76,7 +76,7 @@ def autocast(precision: str, device: torch.device) -> Any:
 
 
 @contextmanager
-def threads(count: int | str | None) -> Iterator[int]:
+def threads(count: int | str | None, processes: int = 1) -> Iterator[int]:
     """Set the number of threads and flush denormal numbers inside the context, and restore both after it.
 
     Memory that is freed inside is kept for the next step, see :func:`kept_heap`.
@@ -84,6 +84,7 @@ def threads(count: int | str | None) -> Iterator[int]:
     Args:
         count: The number of threads; ``"auto"`` for the number of processors that this process may use, and None for
             the number in the environment variable ``PYRO_MMVAE_THREADS`` or, without it, that of the processors.
+        processes: The number of processes that share the processors, 1 by default; each takes its part.
 
     Yields:
         The number of threads in use.
@@ -93,7 +94,7 @@ def threads(count: int | str | None) -> Iterator[int]:
     """
     before = torch.get_num_threads()
     if not isinstance(count, int):
-        count = _count_processors() if count == "auto" else _default_threads()
+        count = _count_processors(processes) if count == "auto" else _default_threads(processes)
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)
     try:
@@ -104,16 +105,17 @@ def threads(count: int | str | None) -> Iterator[int]:
         torch.set_flush_denormal(False)
 
 
-def _count_processors() -> int:
-    """Return the number of processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _count_processors(processes: int) -> int:
+    """Return the number of processors that each of some processes may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, count // processes)
 
 
-def _default_threads() -> int:
+def _default_threads(processes: int) -> int:
     """Return the number of threads that the environment sets, by default that of the processors."""
     text = os.environ.get(_THREADS, "")
     if not text:
-        return _count_processors()
+        return _count_processors(processes)
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"the environment variable {_THREADS} must be a positive integer, got {text!r}")
     return int(text)

@@ -40,7 +40,16 @@ PROGRAMS = {
 }
 """The programs that the pages call, each with the module of its click command ``main``."""
 
-PLUGINS = ("tempered", "heavy_tails", "linear_networks", "noisy_circles", "free_bits", "small_locs", "brightest")
+PLUGINS = (
+    "tempered",
+    "heavy_tails",
+    "linear_networks",
+    "noisy_circles",
+    "free_bits",
+    "small_locs",
+    "spread_out",
+    "brightest",
+)
 SMALL = shlex.split(
     "--quiet --epochs 1 --set model.latent_size=4 --set model.network.width=4 --set model.network.hidden=8 "
     "--set train.batch_size=32 --set train.threads=1 --set train.device=cpu"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def calibrate(
     threads: int | None,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Set the scales of Laplace and Normal likelihoods on validation items.
 
     Reads the run directory RUN and its data set. Trains the guide on with the decoders frozen, and sets scales and
@@ -98,6 +99,8 @@ def calibrate(
     if any(row.split == "val" for row in result.rows):
         echo("note: the run has no test items: the figures are those of the items that the scales were set on")
     echo("nothing was written" if result.path is None else f"run directory: {result.path}")
+    rows = [asdict(row) for row in result.rows]
+    return {"run": result.path, "coverage": rows, "log_likelihood": {"before": first, "after": second}}
 
 
 def _table(result: Any) -> list[str]:

@@ -105,7 +105,7 @@ def ppc(
     quiet: bool,
     every_statistic: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Run posterior predictive checks of a trained model.
 
     Reads the run directory RUN and its test items, or --data. Writes ppc*.nc for ArviZ and ppc.csv to RUN/evaluation,
@@ -148,9 +148,12 @@ def ppc(
     for note in _advice(opened, rows):
         echo(f"note: {note}")
     echo(f"  {run_files.check_table}")
+    written = [run_files.check_table]
     for file in files:
         drawn = reports.draw_ppc(file, folder=run_files.plots, **pictures)
+        written += [file, *drawn]
         echo(f"  {file}  {', '.join(str(picture.relative_to(out)) for picture in drawn)}")
+    return {"folder": out, "files": written, "metrics": rows}
 
 
 def _advice(opened: Any, rows: list[dict[str, Any]]) -> list[str]:

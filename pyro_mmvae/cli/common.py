@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from pyro_mmvae._printable import printable
+from pyro_mmvae.cli.json_output import collect
 from pyro_mmvae.cli.process import describe_stop, signals_raise, streams_survive
 
 Command = Callable[..., Any]
@@ -30,7 +31,9 @@ def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
         err: If True, it is printed to standard error; False by default.
         nl: If True (default), a line break follows.
     """
-    click.echo(printable(str(text)), err=err, nl=nl)
+    line = printable(str(text))
+    if not collect(line, err=err):
+        click.echo(line, err=err, nl=nl)
 
 
 def checkpoint_option(command: Command) -> Command:

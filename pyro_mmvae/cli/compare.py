@@ -99,7 +99,7 @@ def compare(
     engine: dict[str, Any],
     pictures: dict[str, Any],
     quiet: bool,
-) -> None:
+) -> dict[str, Any]:
     """Train and evaluate several aggregations, and variants of the settings, over several seeds.
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
@@ -149,6 +149,7 @@ def compare(
         if columns:
             _read_cells(runner, finished, columns, options, command, pictures)
     runner.report()
+    return {"folder": out, "runs": [cell.path for cell in finished], "missing": runner.missing}
 
 
 def _present(baseline: str | None, cells: Sequence[Any]) -> str | None:

@@ -6,6 +6,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,7 @@ def info(
     pictures: dict[str, Any],
     overrides: tuple[str, ...],
     plugins: tuple[str, ...],
-) -> None:
+) -> dict[str, Any]:
     """List the available data sets, or describe one.
 
     Reads the files of the data set NAME or PATH; without it, lists the names and file formats. Writes to the terminal
@@ -67,7 +68,7 @@ def info(
         runs.import_plugins(plugins)
         echo("by name: " + ", ".join(data_names()))
         echo("by path, formats: " + (", ".join(format_names()) or "none"))
-        return
+        return {"names": data_names(), "formats": format_names()}
     options = _read_options(name, overrides, plugins)[1]
     source = find_data(name)
     echo(f"{name}: {'a name' if source.format is None else 'format ' + source.format}")
@@ -81,6 +82,7 @@ def info(
         if sheet is not None and len(summaries) == 1:
             _draw(contact_sheet(opened, count), sheet, f"{name}, {split_name}", pictures)
     _describe_sources(summaries)
+    return {"name": name, "format": source.format, "splits": {s.split: asdict(s) for s in summaries}}
 
 
 def _describe(summary: SplitSummary) -> None:
@@ -140,7 +142,7 @@ def _draw(rows: Any, sheet: Path, title: str, pictures: dict[str, Any]) -> None:
 @set_option
 @plugin_option("data sets")
 @plain_errors
-def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> None:
+def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> dict[str, Any]:
     """Check the files of a data set, and that a model can be built for it.
 
     Reads every split of the data set NAME or PATH. Writes one line per problem to the terminal, and exits with status 1
@@ -167,6 +169,7 @@ def check(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> No
     for line in [*table, *(f"note: {note}" for note in notes)]:
         echo(line)
     echo(f"{name}: {', '.join(find_data(name).splits)}: no problems")
+    return {"name": name, "splits": find_data(name).splits, "notes": list(notes)}
 
 
 def _read_options(name: str, overrides: tuple[str, ...], plugins: tuple[str, ...]) -> tuple[Any, dict[str, Any]]:

@@ -38,7 +38,7 @@ from pyro_mmvae.cli.common import echo, plain_errors
 def encode(
     run: Path, out: Path, items: str | None, given: str | None, force: bool, threads: int | None, quiet: bool,
     **options: Any,
-) -> None:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Write the latents of items.
 
     Reads the run directory RUN and its data set, or --data. Writes one row per item, with its identifier or row number,
@@ -62,3 +62,4 @@ def encode(
     echo(f"{out}: {len(table)} items, {', '.join(table.arrays)}; given {', '.join(about['given']) or 'nothing'}")
     if about["unobserved"] and about["given"]:
         echo(f"note: {about['unobserved']} items have none of these modalities: their latents are of the prior")
+    return {"file": out, "items": len(table), "columns": list(table.flat()), "summary": about}

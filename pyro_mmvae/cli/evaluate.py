@@ -159,7 +159,7 @@ def evaluate(
     threads: int | None,
     quiet: bool,
     **numbers: Any,
-) -> None:
+) -> dict[str, Any]:
     """Evaluate a trained model on its test items or on other data.
 
     Reads the run directory RUN and its data set, or --data. Writes metrics.csv, summary.json and arrays.npz to
@@ -211,8 +211,7 @@ def evaluate(
                 progress=progress, prior=prior,
             )  # fmt: skip
             bar.update(parts - bar.n)
-            _write_readings(out, readings, about)
-            return
+            return _write_readings(out, readings, about)
         result = run_evaluation(
             opened.vae, train, test, options=options, mask=masking, cache=cache, progress=progress, prior=prior,
             history=read_metrics(run),
@@ -226,16 +225,18 @@ def evaluate(
     echo(reports.table(out))
     if imputation:
         echo("\n" + reports.imputation_report(out))
-    for file in [
+    written = [
         files.evaluation_table,
         files.evaluation_summary,
         *reports.draw_evaluation(out, **pictures),
         *reports.write_imputation(out, **pictures),
-    ]:
+    ]
+    for file in written:
         echo(f"  {file}")
+    return {"folder": out, "files": written, "summary": {**about, **result.summary()}}
 
 
-def _write_readings(out: Path, readings: dict[str, Any], about: dict[str, Any]) -> None:
+def _write_readings(out: Path, readings: dict[str, Any], about: dict[str, Any]) -> dict[str, Any]:
     """Write the readings of a run with other aggregations, and print their tables."""
     from pyro_mmvae import reports
     from pyro_mmvae.evaluation import reading_rows
@@ -247,5 +248,7 @@ def _write_readings(out: Path, readings: dict[str, Any], about: dict[str, Any]) 
     write_readings(out, reading_rows(readings), {**about, "options": options, "readings": summaries})
     echo(reports.readings_report(out))
     files = RunFiles(out)
-    for file in (files.readings_table, files.readings_summary, reports.write_readings_report(out)):
+    written = [files.readings_table, files.readings_summary, reports.write_readings_report(out)]
+    for file in written:
         echo(f"  {file}")
+    return {"folder": out, "files": written, "readings": summaries}

@@ -52,7 +52,7 @@ from pyro_mmvae.cli.common import (
 def fit_prior(
     run: Path, components: int | None, covariance: str | None, flow: bool, plugins: tuple[str, ...], checkpoint: str,
     device: str, allow_changed_data: bool, threads: int | None, **options: Any,
-) -> None:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Fit a prior to the latents of training items.
 
     Draws from the prior of the model reach regions where no item is; draws from a density that is fitted to the latents
@@ -86,3 +86,4 @@ def fit_prior(
             "under the prior of the model"
         )
     echo(f"next: {shlex.join(['pyro-mmvae', 'sample', str(run), '--out', 'prior.png'])}")
+    return {"file": RunFiles(run).prior, "about": about}

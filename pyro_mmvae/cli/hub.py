@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -26,7 +27,7 @@ from pyro_mmvae.cli.common import echo, plain_errors, plugin_words
 @plain_errors
 def push(
     run: Path, repository: str, private: bool, items: bool, license_name: str | None, message: str
-) -> None:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """Push a run to the Hugging Face Hub, with a model card.
 
     Reads the run directory RUN. Writes configuration, metrics, checkpoints, the tables of the evaluation, checksums and
@@ -38,6 +39,7 @@ def push(
 
     url = hub.push(run, repository, private=private, items=items, license_name=license_name, message=message)
     echo(f"{run}: pushed to {url}")
+    return {"run": run, "url": url}
 
 
 @click.command()
@@ -49,7 +51,7 @@ def push(
     "--revision", metavar="NAME", show_default="the main branch", help="Branch, tag or commit of the repository."
 )
 @plain_errors
-def pull(repository: str, out: Path | None, revision: str | None) -> None:
+def pull(repository: str, out: Path | None, revision: str | None) -> dict[str, Any]:
     """Pull a run from the Hugging Face Hub.
 
     Reads the repository USER/NAME, which 'push' has filled. Writes a run directory, whose files have the checksums that
@@ -69,3 +71,4 @@ def pull(repository: str, out: Path | None, revision: str | None) -> None:
             f"note: the run needs plugins, which are code: look at {', '.join(plugins)} before you name them", err=True
         )
     echo(f"next: {shlex.join(['pyro-mmvae', 'sample', str(path), *plugin_words(plugins), '--out', 'samples.png'])}")
+    return {"run": path, "plugins": plugins}

@@ -68,7 +68,7 @@ def impute(
     threads: int | None,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Impute the modalities that items lack, with their uncertainty.
 
     Reads the run directory RUN and its data set, or --data. Writes the folder --out: posterior predictive means,
@@ -112,6 +112,7 @@ def impute(
     echo(f"  {', '.join(table.flat() if is_table else figures)}")
     if left_out:
         echo(f"note: the table leaves out {', '.join(left_out)}, which a folder (--out DIR) holds", err=True)
+    return {"out": out, "items": len(result.ids), "imputed": counts, "left_out": left_out, "summary": result.summary}
 
 
 def _level(text: str) -> float:

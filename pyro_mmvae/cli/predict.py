@@ -45,7 +45,7 @@ def predict(
     quiet: bool,
     seed: int,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Predict labels of items from their latents.
 
     Reads the run directory RUN and its data set, or --data. A logistic regression is fitted to the latents of training
@@ -77,6 +77,8 @@ def predict(
     fitted = f"fitted to {predictor.about['train_items']} training items"
     _echo_figures(f"test items of the run, {fitted}", predictor.about["test"])
     _echo_figures("items of this table", table.summary["figures"])
+    figures = {"test": predictor.about["test"], "items": table.summary["figures"]}
+    return {"file": out, "items": len(table), "columns": list(table.flat()), "figures": figures}
 
 
 def _echo_figures(title: str, figures: dict[str, Any]) -> None:
@@ -115,7 +117,7 @@ def score(
     threads: int | None,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Score items by likelihood, reconstruction error and disagreement of their modalities.
 
     Reads the run directory RUN and its data set, or --data. Writes one row per item to the file --out: the estimate of
@@ -150,3 +152,5 @@ def score(
         for row in np.argsort(-unusual["mismatch"], kind="stable")[:top]:
             if table["mismatch_pair"][row]:
                 echo(f"    {table.ids[row]}  {table['mismatch_pair'][row]}  {table['mismatch'][row]:.2f}")
+    unusual_items = [str(table.ids[row]) for row in np.argsort(-unusual["outlier"], kind="stable")[:top]]
+    return {"file": out, "items": len(table), "columns": list(table.flat()), "most_unusual": unusual_items}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import force_option, item_progress, parse_items
+from pyro_mmvae.cli.answering import force_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -154,18 +155,20 @@ def _with_items(
     opened: Any, data: Any, *, items: str, points: int, subsets: int, seed: int, threads: int | None, quiet: bool
 ) -> str:
     """Return the report of one run with its items."""
+    from tqdm import tqdm
+
     from pyro_mmvae.aggregation import describe_aggregation
+    from pyro_mmvae.device import threads as use_threads
     from pyro_mmvae.evaluation.metrics import choose_subsets
     from pyro_mmvae.evaluation.quick_findings import quick_findings
     from pyro_mmvae.reports.html import run_page
     from pyro_mmvae.run_files import RunFiles, read_metrics
     from pyro_mmvae.runs.exhibits import collect_exhibits
 
-    chosen = choose_subsets(len(opened.names), limit=subsets, seed=seed)
-    with item_progress("subsets", len(chosen), threads, quiet) as progress:
-        exhibits = collect_exhibits(
-            opened, data, chosen, items=parse_items(items), points=points, seed=seed, progress=progress
-        )
+    chosen, shown = choose_subsets(len(opened.names), limit=subsets, seed=seed), parse_items(items)
+    bar = tqdm(total=len(chosen), desc="items", unit=" subsets", disable=quiet, file=sys.stderr)
+    with use_threads(threads), bar:
+        exhibits = collect_exhibits(opened, data, chosen, items=shown, points=points, seed=seed, progress=bar.update)
         findings = []
         if not RunFiles(opened.path).evaluation_summary.exists():
             has_prior = opened.prior_note is None and opened.fitted_prior is not None

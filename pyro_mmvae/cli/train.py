@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -101,11 +102,12 @@ def train(
     allow_changed_data: bool,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Train a model on a data set.
 
     Reads the data set and, if given, a configuration file. Writes the run directory --out: configuration, checkpoints,
     metrics.jsonl, samples.npz, and pictures in plots/. The command 'settings' lists what --set and --config can set.
+    Several processes train together with 'torchrun --nproc-per-node N -m pyro_mmvae train …'.
     """
     from pyro_mmvae import reports, training
     from pyro_mmvae.run_files import read_metrics
@@ -127,16 +129,14 @@ def train(
                 resume, epochs=options["epochs"], progress=not quiet, allow_changed_data=allow_changed_data,
                 force=force, plugins=options["plugins"],
             )  # fmt: skip
-            if len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
+            is_first = training.is_first_process()
+            if is_first and len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
                 note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
                 echo(f"note: {note}")
-    except training.Interrupted as stop:
-        words = ["pyro-mmvae", "train", "--resume", str(stop.path), *plugin_words(options["plugins"])]
-        echo(f"{stop}\ncontinue with: {shlex.join(words)}", err=True)
-        sys.exit(128 + stop.number)
-    except training.TrainingError as error:
-        echo(f"error: {error}", err=True)
-        sys.exit(1)
+    except (training.Interrupted, training.TrainingError) as error:
+        _end(error, options["plugins"])
+    if not training.is_first_process():
+        sys.exit(0)  # the first one draws and says the rest
     words = ["pyro-mmvae", "train", "--resume", str(run.path), *plugin_words(run.config.plugins)]
     resume_command = shlex.join(words)
     try:
@@ -149,6 +149,34 @@ def train(
         echo(f"error: pictures of {run.path} cannot be written: {error}; the run is complete", err=True)
         sys.exit(1)
     _echo_result(run, drawn)
+    rows = read_metrics(run.path)
+    best = {"best": run.state.get("best"), "epoch": run.state["epoch"]}
+    return {"run": run.path, **best, "pictures": drawn, "metrics": rows[-1] if rows else None}
+
+
+def _end(error: Exception, plugins: tuple[str, ...]) -> NoReturn:
+    """End the command after a training that did not finish; of several processes the first one says why."""
+    from pyro_mmvae import training
+
+    if isinstance(error, training.Interrupted):
+        words = [*training.launch_words(), "train", "--resume", str(error.path), *plugin_words(plugins)]
+        if training.is_first_process():
+            echo(f"{error}\ncontinue with: {shlex.join(words)}", err=True)
+        _exit(128 + error.number)
+    if training.is_first_process() or isinstance(error, training.ProcessLostError):
+        echo(f"error: {error}", err=True)
+    _exit(1)
+
+
+def _exit(status: int) -> NoReturn:
+    """End this process; one of several at once, since threads of torch may wait for a process that is lost."""
+    from pyro_mmvae import training
+
+    if training.launch_words()[0] == "torchrun":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _echo_result(run: Any, drawn: list[Path]) -> None:
@@ -286,7 +314,7 @@ def sample(
     pictures: dict[str, Any],
     force: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Generate modalities from a trained model.
 
     They are generated given other modalities of test items, or from draws of a prior. Reads the run directory RUN
@@ -343,6 +371,9 @@ def sample(
     if arrays:
         runs.write_arrays(array_file, arrays)
         echo(f"{array_file}: {', '.join(arrays)}; {count} draws {source}, seed {seed}")
+    written = [*([] if is_array else files), *([array_file] if arrays else [])]
+    texts_only = {label: list(row) for label, row in texts}
+    return {"files": written, "draws": count, "source": source, "seed": seed, "texts": texts_only}
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
@@ -366,7 +397,7 @@ def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:
 @click.command("aggregations")
 @plugin_option("aggregations")
 @plain_errors
-def list_aggregations(plugins: tuple[str, ...]) -> None:
+def list_aggregations(plugins: tuple[str, ...]) -> dict[str, str]:
     """List all aggregations with a one-line summary each.
 
     Reads nothing but the plugins, and writes to the terminal only.
@@ -378,3 +409,4 @@ def list_aggregations(plugins: tuple[str, ...]) -> None:
     width = max(map(len, names))
     for name in names:
         echo(f"{name:<{width}}  {aggregation.describe_aggregation(name)}")
+    return {name: aggregation.describe_aggregation(name) for name in names}

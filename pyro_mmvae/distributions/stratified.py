@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from pyro_mmvae._shards import drawn_over_batch
 from pyro_mmvae._typing import Float, Tensor
 
 
@@ -19,6 +20,10 @@ def stratified_uniform(shape: torch.Size, device: torch.device, dims: int | None
         dims: The number of dimensions on the right that the strata extend over; entries that differ in the other
             dimensions are independent. All dimensions by default.
     """
+    return drawn_over_batch(shape, lambda whole: _stratified(whole, device, dims))
+
+
+def _stratified(shape: torch.Size, device: torch.device, dims: int | None) -> Tensor:
     dtype = torch.float32 if device.type == "mps" else torch.float64
     largest = 1 - torch.finfo(dtype).eps
     inner = len(shape) if dims is None else dims

@@ -1,5 +1,7 @@
 """Pyro guides whose latent follows an aggregation of several encoders, and penalties of such guides."""
 
+from pyro_mmvae._shards import gather_items as gather_items
+from pyro_mmvae._shards import own_items as own_items
 from pyro_mmvae.guides.barycentric import BOUNDS as BOUNDS
 from pyro_mmvae.guides.barycentric import BarycentricGuide as BarycentricGuide
 from pyro_mmvae.guides.penalties import FrechetVariance as FrechetVariance

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -174,6 +175,22 @@ class CalibratedScale(nn.Module):
         self.scale.copy_(torch.where(known, closed_form, self.scale))
         self.exponent.fill_(float(self.power))
         self._is_generalized = False
+
+    @torch.no_grad()
+    def update_together(self, add: Callable[[Tensor], Tensor]) -> None:
+        """Take the residuals of a training step that several processes computed into the running mean of each.
+
+        Args:
+            add: A function that returns the sum of a tensor over the processes, which all of them call.
+        """
+        total, weight = self._pending or (torch.zeros_like(self.average), torch.zeros_like(self.correction))
+        packed = add(torch.cat([total.reshape(-1), weight.reshape(1)]))
+        self._pending = packed[:-1].reshape(self.scale.shape), packed[-1]
+        self.update()
+
+    def drop_pending(self) -> None:
+        """Forget the residuals of a training step that was not completed."""
+        self._pending = None
 
     def _apply(self, *args: Any, **kwargs: Any) -> CalibratedScale:
         self.update()  # what is pending would stay on the old device

@@ -60,7 +60,8 @@ def collect_exhibits(
     others = np.setdiff1d(np.arange(len(data)), rows)
     count = min(max(points - len(rows), 0), len(others))
     more = np.random.default_rng(seed).choice(others, count, replace=False) if count else others[:0]
-    mapped = data.subset([*rows, *np.sort(more).tolist()]).to(run.device)
+    every = [*rows, *np.sort(more).tolist()]
+    mapped = data.subset(every).to(run.device)
     chosen = data.subset(rows).to(run.device)
     experts = encode_dataset(run.vae, mapped)
     density, protocol = _density(run, experts)
@@ -74,9 +75,10 @@ def collect_exhibits(
         if progress is not None:
             progress(1)
     distances, expected = _distances(experts)
-    latent = make_map(mapped, subsets, torch.stack(means), experts.mask, _mean_of_finite(distances))
+    ids = item_names(data, every)
+    latent = make_map(mapped, subsets, torch.stack(means), experts.mask, _mean_of_finite(distances), ids)
     return Exhibits(
-        names=run.names, subsets=tuple(subsets), modalities=decoder.modalities(), ids=item_names(data, rows),
+        names=run.names, subsets=tuple(subsets), modalities=decoder.modalities(), ids=ids[: len(rows)],
         labels=_labels(chosen), present=experts.mask[: len(rows)].cpu().numpy(), distances=distances[: len(rows)],
         expected=expected[: len(rows)], spread=torch.stack(spreads).cpu().numpy(), protocol=protocol, latent=latent,
         notes=tuple(data.provenance.get("matched", ())),

@@ -34,6 +34,7 @@ def make_map(
     means: Float[Tensor, "subset item latent"],
     present: Bool[Tensor, "item modality"],
     disagreement: NDArray[np.float64],
+    ids: NDArray[np.str_],
 ) -> LatentMap:
     """Return the positions of items in the principal components of their means given all modalities.
 
@@ -45,6 +46,7 @@ def make_map(
         means: The posterior means given each subset.
         present: True where an item has a modality.
         disagreement: The mean distance between the experts of each item.
+        ids: The identifier of each item.
     """
     values = means.double().cpu().numpy()
     points, explained = np.zeros((*values.shape[:2], 2)), np.zeros(2)
@@ -57,7 +59,7 @@ def make_map(
     labels, title = _map_labels(data)
     return LatentMap(
         subsets=tuple(subsets), points=points, seen=seen.cpu().numpy(), explained=explained, labels=labels,
-        title=title, disagreement=disagreement, ids=item_names(data, range(len(data))),
+        title=title, disagreement=disagreement, ids=ids,
     )  # fmt: skip
 
 

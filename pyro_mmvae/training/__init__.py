@@ -22,6 +22,9 @@ from pyro_mmvae.training.objectives import objective_names as objective_names
 from pyro_mmvae.training.objectives import objective_options as objective_options
 from pyro_mmvae.training.objectives import register_objective as register_objective
 from pyro_mmvae.training.objectives import unregister_objective as unregister_objective
+from pyro_mmvae.training.processes import ProcessLostError as ProcessLostError
+from pyro_mmvae.training.processes import is_first_process as is_first_process
+from pyro_mmvae.training.processes import launch_words as launch_words
 from pyro_mmvae.training.resumption import SettingsChangedError as SettingsChangedError
 from pyro_mmvae.training.start import resume as resume
 from pyro_mmvae.training.start import train as train

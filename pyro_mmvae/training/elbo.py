@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset, make_batch
+from pyro_mmvae.training.team import Team
 from pyro_mmvae.vae.names import site_modality
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -213,7 +214,13 @@ class ElboEstimate(TypedDict):
 
 @torch.no_grad()
 def evaluate_elbo(
-    vae: MultimodalVAE, data: MultimodalDataset, *, batch_size: int = 500, seed: int = 0, density: str | None = None
+    vae: MultimodalVAE,
+    data: MultimodalDataset,
+    *,
+    batch_size: int = 500,
+    seed: int = 0,
+    density: str | None = None,
+    team: Team | None = None,
 ) -> ElboEstimate:
     r"""Estimate the evidence lower bound on a data set with one draw per item, β = w_m = 1, in float32.
 
@@ -228,6 +235,8 @@ def evaluate_elbo(
         seed: The seed of the draws, 0 by default.
         density: The density of the guide, ``mixture``, ``component`` or ``subsets``; by default the mixture if it can
             be evaluated.
+        team: The processes that share the items, all of which call this function with equal arguments; by default this
+            process alone.
 
     Returns:
         The estimate, a dictionary.
@@ -237,11 +246,13 @@ def evaluate_elbo(
     estimator = RecordingELBO(max_plate_nesting=1)
     averages, started, mode = Averages(), time.perf_counter(), vae.training
     vae.eval()
-    with local_pyro(), seeded(seed, next(vae.parameters()).device):
+    team = team or Team()
+    with local_pyro(), seeded(seed, next(vae.parameters()).device), team.common_draws():
         for start in range(0, len(data), batch_size):
-            batch = make_batch(data, slice(start, start + batch_size))
-            loss = estimator.differentiable_loss(vae.model, vae.guide, batch, weighted=False, bound=density)
-            averages.add(len(batch), loss, estimator.terms)
+            with team.shard(min(batch_size, len(data) - start)) as own:
+                batch = make_batch(data, slice(start + own.start, start + own.stop))
+                loss = estimator.differentiable_loss(vae.model, vae.guide, batch, weighted=False, bound=density)
+                averages.add(own.count, *team.add_up(loss, estimator.terms))
     vae.train(mode)
     means = averages.read()
     return {

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,12 @@ _INSTRUCTION_SETS = ("sse4_1", "sse4_2", "avx", "avx2", "fma", "avx512", "avx_vn
 
 
 def describe_environment(
-    config: Config, device: torch.device, precision: str, data: MultimodalDataset, threads: int
+    config: Config,
+    device: torch.device,
+    precision: str,
+    data: MultimodalDataset,
+    threads: int,
+    processes: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the versions, machine, command and data of a training, as JSON can hold them.
 
@@ -28,7 +34,8 @@ def describe_environment(
         device: The device of the training.
         precision: The precision of the networks' arithmetic, ``"fp32"`` or ``"bf16"``.
         data: The training data, of which the provenance is kept.
-        threads: The number of CPU threads of the training.
+        threads: The number of CPU threads of each process of the training.
+        processes: The number of processes and further facts about them; one process by default.
     """
     gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else None
     return {
@@ -43,6 +50,7 @@ def describe_environment(
             "instruction_sets": _instruction_sets(),
         },
         "threads": threads,
+        "processes": {"count": 1, **(processes or {})},
         "device": str(device),
         "gpu": gpu,
         "precision": precision,
@@ -53,16 +61,18 @@ def describe_environment(
     }
 
 
-def describe_arithmetic(device: torch.device, precision: str, threads: int | str) -> dict[str, Any]:
+def describe_arithmetic(device: torch.device, precision: str, threads: int | str, processes: int = 1) -> dict[str, Any]:
     """Return everything that the rounding of a training depends on, apart from its configuration.
 
     Args:
         device: The device of the training.
         precision: The precision of the networks' arithmetic, ``"fp32"`` or ``"bf16"``.
-        threads: The number of CPU threads of the training, or ``"auto"`` where it changes by itself.
+        threads: The number of CPU threads of each process, or ``"auto"`` where it changes by itself.
+        processes: The number of processes that train together, 1 by default.
     """
     return {
         "threads": threads,
+        "processes": processes,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "precision": precision,
         "cpu": _cpu_model(),

@@ -30,12 +30,13 @@ def finish(
         device: The device to load the model onto.
     """
     run = runs.load_run(writer.files.path, device=str(device))
+    if writer.rank:
+        return run
     with threads(config.train.threads):
         samples = training_samples(run, val)
         if samples:
             writer.write_samples(samples)
-        if writer.rank == 0:
-            fit_final_prior(run, train)
+        fit_final_prior(run, train)
     return run
 
 

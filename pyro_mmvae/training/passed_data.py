@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from pyro_mmvae import runs
 from pyro_mmvae.data import MultimodalDataset, write_folder
 from pyro_mmvae.runs.config import Config, DataConfig
@@ -22,7 +20,7 @@ def passed_data(
     """Return the configuration and the splits of a training on data that were passed.
 
     Data that are kept are written first and then read as any other folder is, so that a resumed training sees exactly
-    what the first one saw.
+    what the first one saw. Of several processes only the first writes, and the others have to wait for it.
 
     Args:
         config: The configuration of the run.
@@ -44,8 +42,6 @@ def passed_data(
     place = runs.RunFiles(folder).data
     if process_rank() == 0:
         write_folder(place, data)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
     return _with_data(config, str(place.resolve())), None
 
 

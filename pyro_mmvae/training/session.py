@@ -18,7 +18,7 @@ from pyro_mmvae.data.covariates import category_frequencies
 from pyro_mmvae.device import resolve_device, resolve_precision
 from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.runs.layout import RunWriter, process_rank
+from pyro_mmvae.runs.layout import RunWriter
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.callbacks import Callback, Outcome, TrainingInfo, make_callbacks
 from pyro_mmvae.training.covariates import check_covariates_of_splits
@@ -31,10 +31,12 @@ from pyro_mmvae.training.learned_weights import learned_weights
 from pyro_mmvae.training.memory import check_memory, memory_errors_explained
 from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.prior_start import start_prior
+from pyro_mmvae.training.processes import ProcessLostError
 from pyro_mmvae.training.progress import TimeLeft, make_progress, summarize
 from pyro_mmvae.training.resumed_data import value_checksums
 from pyro_mmvae.training.session_files import SessionFiles
 from pyro_mmvae.training.shard_saves import ShardSaves
+from pyro_mmvae.training.team import Team
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
 from pyro_mmvae.vae.trial import try_custom_parts
@@ -54,10 +56,12 @@ class Session(SessionFiles):
         progress: bool,
         callbacks: Sequence[Callback],
         splits: Mapping[str, MultimodalDataset] | None = None,
+        team: Team | None = None,
     ) -> None:
-        self.progress = progress
-        self.files, self.writer = RunFiles(path), RunWriter(path, process_rank())
-        self.device = resolve_device(config.train.device)
+        self.team = team = team or Team()
+        self.progress = progress and team.rank == 0
+        self.files, self.writer = RunFiles(path), RunWriter(path, team.rank)
+        self.device = resolve_device(team.device_name(config.train.device))
         self.precision = resolve_precision(config.train.precision, self.device)
         given = {name: splits[name] if splits else runs.load_split(config, name) for name in ("train", "val")}
         # Data that are passed again may have other types or an other order of features, and are matched by name.
@@ -72,7 +76,12 @@ class Session(SessionFiles):
         self.averages, self.elapsed = Averages(), 0.0  # of the epoch that was interrupted
         self.arithmetic: dict[str, Any] = {}
         self.stopping = EarlyStopping(config.train.patience, config.train.min_delta)
-        self.callbacks = make_callbacks(config.train.callbacks, callbacks, seed=config.train.seed, device=self.device)
+        followers = (config.train.callbacks, callbacks) if team.rank == 0 else ((), ())
+        self.callbacks = make_callbacks(*followers, seed=config.train.seed, device=self.device)
+        if config.train.batch_size < team.size:
+            raise ValueError(
+                f"train.batch_size must be at least the number of processes, {team.size}, got {config.train.batch_size}"
+            )
         check_covariates_of_splits(self.data, self.val)
         for problem in range_problems(self.data):
             warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
@@ -89,7 +98,9 @@ class Session(SessionFiles):
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs
-        self.trainer = Trainer(self.objective, config.train, total_steps=total_steps, precision=self.precision)
+        self.trainer = Trainer(
+            self.objective, config.train, total_steps=total_steps, precision=self.precision, team=team
+        )
 
     def run(self, *, resuming: bool, go_on: bool = False, changes: Sequence[str] = ()) -> Run:
         """Train from the start or from the last checkpoint, and open the run.
@@ -100,11 +111,12 @@ class Session(SessionFiles):
             changes: The changes of settings and data since the last checkpoint, which were accepted; none by default.
         """
         settings = self.config.train
-        with self._settings() as count:
+        with self._settings() as count, self.team.losses_explained(self.files.path):
             first_epoch, batches_done = self._resume(go_on, changes) if resuming else (0, 0)
             tunes = settings.threads == "auto" and self.device.type == "cpu"
             self.thread_choice = ThreadChoice(count) if tunes else None
-            _logger.info(
+            _logger.log(
+                logging.INFO if self.team.rank == 0 else logging.DEBUG,
                 "%s %s on %s with %s, %d threads, %d items, epoch %d of %d",
                 "resuming" if resuming else "training", self.files.path, self.device, self.precision, count,
                 len(self.data), first_epoch + 1, settings.epochs,
@@ -148,8 +160,13 @@ class Session(SessionFiles):
             if self.stopped is not None:
                 _logger.info("stopped early after epoch %d of %d: %s", epoch + 1, epochs, self.stopped)
                 return
-            if interrupted.is_set() and epoch + 1 < epochs:
-                raise Interrupted(self.files.path, epoch, interrupted.number)
+            number = self._signal(interrupted)
+            if number and epoch + 1 < epochs:
+                raise Interrupted(self.files.path, epoch, number)
+
+    def _signal(self, interrupted: Interruption) -> int:
+        """Return the number of the signal that has interrupted a process, on all of them; 0 if there was none."""
+        return self.team.largest(interrupted.number if interrupted.is_set() else 0)
 
     def _run_epoch(self, epoch: int, skip: int, interrupted: Interruption) -> None:
         """Train for one epoch, evaluate on the validation data, record and save."""
@@ -160,20 +177,18 @@ class Session(SessionFiles):
         bar = make_progress(title, count, skip * size, sys.stderr, show=self.progress)
         if self.thread_choice is not None:
             self.thread_choice.start_epoch()
+        done = skip
 
         def after_step(batches_done: int, averages: Averages) -> None:
-            if interrupted.is_set() and batches_done * size < count:
-                self.trainer.check()
-                check_weights(self.objective, self.trainer.steps)
-                self.elapsed = time.perf_counter() - started
-                self._save(epoch, batches_done)
-                raise Interrupted(self.files.path, epoch, interrupted.number)
+            nonlocal done
+            done = batches_done
+            number = self._signal(interrupted) if batches_done * size < count else 0
+            if number:
+                self._save_inside(epoch, done, started)
+                raise Interrupted(self.files.path, epoch, number)
             items = min(size, count - (batches_done - 1) * size)
             if saves.are_due(batches_done):
-                self.trainer.check()
-                check_weights(self.objective, self.trainer.steps)
-                self.elapsed = time.perf_counter() - started
-                self._save(epoch, batches_done)
+                self._save_inside(epoch, done, started)
             bar.update(items)
             if batches_done % _STEPS_PER_SUMMARY == 0:
                 left = self.time_left(self.trainer.steps)
@@ -182,11 +197,12 @@ class Session(SessionFiles):
                 self.thread_choice.after_step(items)
 
         try:
-            self.trainer.epoch(self.data, epoch, skip=skip, averages=averages, after_step=after_step)
+            with self.team.losses_explained(self.files.path):
+                self.trainer.epoch(self.data, epoch, skip=skip, averages=averages, after_step=after_step)
             seconds = time.perf_counter() - started
             check_weights(self.objective, self.trainer.steps)
             means = averages.read()
-            val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed)
+            val = evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, team=self.team)
             chosen_by = self._selection_figure(val)
             pace: dict[str, float] = {"items_per_second": averages.items / max(seconds, 1e-9), "seconds": seconds}
             if self.thread_choice is not None:
@@ -195,14 +211,25 @@ class Session(SessionFiles):
             self._record(epoch, means, val, chosen_by, pace)
             left = self.time_left(self.trainer.steps)
             bar.set_postfix({**summarize(means), "val_elbo": f"{val['elbo']:.1f}", "left": left})
+        except ProcessLostError:
+            self._save_inside(epoch, done, started)  # the steps up to here are those of all processes
+            raise
         finally:
             bar.close()
+
+    def _save_inside(self, epoch: int, batches_done: int, started: float) -> None:
+        """Save inside of an epoch, unless that is complete or nothing has been trained."""
+        if batches_done * self.config.train.batch_size < len(self.data) and self.trainer.steps:
+            self.trainer.check()
+            check_weights(self.objective, self.trainer.steps)
+            self.elapsed = time.perf_counter() - started
+            self._save(epoch, batches_done)
 
     def _selection_figure(self, val: ElboEstimate) -> ElboEstimate:
         """Return the validation figure that chooses the best checkpoint, which ``val`` is unless another is set."""
         density = "subsets" if self.config.model.bound == "subsets" else "component"
         if self.config.train.select == "component" and val["density"] != density:
-            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density=density)
+            return evaluate_elbo(self.vae, self.val, seed=self.config.train.seed, density=density, team=self.team)
         return val
 
     def _record(
@@ -223,7 +250,7 @@ class Session(SessionFiles):
             **pace,
             "val": val,
             "select": {"by": "last" if last else chosen_by["density"], "elbo": figure},
-            **learned_weights(self.vae, self.val),
+            **learned_weights(self.vae, self.val, team=self.team),
         }
         check_row(row, self.trainer.steps)
         self.trainer.schedule.after_epoch(figure)
@@ -239,6 +266,7 @@ class Session(SessionFiles):
         finally:  # a callback that fails does not cost the epoch
             self.writer.append_metrics(row)
             self._save(epoch + 1, 0)
+        self.team.together(lambda: None)  # the others wait here, and not in a step, while the first writes
 
     def _reason_to_stop(self, figure: float, row: dict[str, Any]) -> str | None:
         """Count the epoch for early stopping, call the callbacks, and return the reason to stop, if there is one."""
@@ -249,7 +277,7 @@ class Session(SessionFiles):
                 f"the validation ELBO did not improve{gain} on {self.stopping.best:.2f} for {self.stopping.epochs} "
                 f"epoch{'s' if self.stopping.epochs > 1 else ''} (train.patience)"
             )
-        return self.callbacks.on_epoch_end(row) or reason
+        return self.team.share(lambda: self.callbacks.on_epoch_end(row)) or reason
 
 
 def _first_items(data: MultimodalDataset) -> list[int]:

@@ -27,8 +27,10 @@ from pyro_mmvae.training.early_stopping import EarlyStopping
 from pyro_mmvae.training.elbo import Averages, local_pyro
 from pyro_mmvae.training.environment import describe_arithmetic, describe_environment
 from pyro_mmvae.training.objectives import Objective
+from pyro_mmvae.training.processes import launched
 from pyro_mmvae.training.resumed_data import changed_values
 from pyro_mmvae.training.resumption import check_position, plain_settings, read_last, warn_of_arithmetic
+from pyro_mmvae.training.team import Team
 from pyro_mmvae.training.trainer import Trainer
 from pyro_mmvae.vae.vae import MultimodalVAE
 
@@ -39,6 +41,7 @@ class SessionFiles:
     """The state of a training session that its run directory keeps, and the ways to and from it.
 
     Attributes:
+        team: The processes that train together.
         config: The resolved configuration of the run.
         files: The files of the run directory.
         writer: The writer of the run directory.
@@ -62,6 +65,7 @@ class SessionFiles:
         arithmetic: The description of the machine, which the rounding depends on.
     """
 
+    team: Team
     config: Config
     files: RunFiles
     writer: RunWriter
@@ -87,7 +91,8 @@ class SessionFiles:
     def create(self) -> None:
         """Write everything that a training can start from: configuration, environment, data record and checkpoint."""
         with self._settings() as count:
-            about = describe_environment(self.config, self.device, self.precision, self.data, count)
+            processes = self.team.describe() | launched()
+            about = describe_environment(self.config, self.device, self.precision, self.data, count, processes)
             self.writer.create(self.config, about)
             self.write_data_record()
             self._save(0, 0)
@@ -139,19 +144,20 @@ class SessionFiles:
     def _settings(self) -> Iterator[int]:
         """Set threads, seeds and determinism, and yield the number of threads."""
         settings = self.config.train
-        with deterministic(settings.deterministic), threads(settings.threads) as count:
+        with deterministic(settings.deterministic), threads(settings.threads, self.team.size_here) as count:
             named = "auto" if settings.threads == "auto" else count
-            self.arithmetic = describe_arithmetic(self.device, self.precision, named)
-            with seeded(settings.seed, self.device), local_pyro():
+            self.arithmetic = describe_arithmetic(self.device, self.precision, named, self.team.size)
+            with seeded(settings.seed, self.device), self.team.common_draws(), local_pyro():
                 yield count
 
     def _resume(self, go_on: bool, changes: Sequence[str]) -> tuple[int, int]:
         """Load the last checkpoint, record the resumption, and return its epoch and the batches completed in it."""
         state = self._restore(go_on, changes)
+        self.team.together(lambda: None)  # the first process writes what the others have read
         self.writer.remove_leftovers()
         self.writer.cut_metrics(state["epoch"])
         arithmetic = warn_of_arithmetic(self.files.path, state, self.arithmetic)
-        before = plain_settings(runs.read_config(self.files.path), self.files.path)
+        before = self.team.share(lambda: plain_settings(runs.read_config(self.files.path), self.files.path))
         if changes:
             # The checkpoint comes first, and says what the file held before: a kill between the two is seen.
             self._save(state["epoch"], state["batch"], config_before=before)
@@ -178,6 +184,7 @@ class SessionFiles:
         fresh = self.trainer.options()
         # Last, since it restores the states of the random number generators too.
         load_checkpoint(file, self.vae, self.trainer.optimizer)
+        self.team.adopt_draws()
         self.trainer.load(state)
         if is_forced:
             self.trainer.follow_changes(fresh, [change.partition(":")[0] for change in changes])
@@ -219,14 +226,15 @@ class SessionFiles:
     def _save_checkpoint(self, name: str, optimizer: torch.optim.Optimizer | None = None, **state: Any) -> None:
         # Shapes and descriptions of the modalities let a run be opened without its data.
         specs = {modality: spec.settings() for modality, spec in self.modality_specs.items()}
-        self.writer.save_checkpoint(
-            name,
-            self.vae,
-            optimizer,
-            **state,
-            step=self.trainer.steps,
-            best=self.best,
-            shapes=self.shapes,
-            modality_specs=specs,
-            covariate_names=dict(self.data.covariate_names),
-        )
+        with self.team.lent_draws():
+            self.writer.save_checkpoint(
+                name,
+                self.vae,
+                optimizer,
+                **state,
+                step=self.trainer.steps,
+                best=self.best,
+                shapes=self.shapes,
+                modality_specs=specs,
+                covariate_names=dict(self.data.covariate_names),
+            )

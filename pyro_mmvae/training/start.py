@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from pyro_mmvae import runs
+from pyro_mmvae._bounded import read_json
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.runs.layout import process_rank
 from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.callbacks import Callback
 from pyro_mmvae.training.finishing import finished_run
 from pyro_mmvae.training.passed_data import named_after, passed_data
+from pyro_mmvae.training.processes import joined, launch_id, restarts
 from pyro_mmvae.training.resumed_data import resumed_splits
 from pyro_mmvae.training.resumption import choose_settings, read_last
 from pyro_mmvae.training.session import Session
@@ -33,7 +36,9 @@ def train(
     """Train a multimodal variational autoencoder into a new run directory.
 
     Torch's generators are seeded during the training and restored afterwards, so that a result depends on the
-    configuration and on the machine's arithmetic only. The test split is not opened.
+    configuration and on the machine's arithmetic only. The test split is not opened. Several processes that
+    ``torchrun`` has started train together; the result is that of one, up to rounding, and started again after a
+    failure they go on from the last checkpoint.
 
     Args:
         config: The configuration; see :func:`pyro_mmvae.runs.config.make_config`.
@@ -56,28 +61,33 @@ def train(
         RunError: If ``out`` exists already, or a plugin of ``config`` is not imported.
         ValueError: If the configuration does not fit the data or the machine.
         ImportError: If a callback of the configuration needs a package that is not installed.
-        TrainingError: If the loss or a gradient is not finite.
+        TrainingError: If the loss or a gradient is not finite, or another process of the training is lost.
         Interrupted: On Ctrl-C, SIGTERM or SIGHUP, after saving.
     """
     runs.require_plugins("the configuration", config.plugins, plugins)
     config = config.model_copy(update={"plugins": tuple(dict.fromkeys((*config.plugins, *plugins)))})
-    path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
-    if process_rank() == 0:
-        runs.check_new(path)  # before the data are opened, which may take long
-    with ExitStack() as stack:
-        if data is None:
-            # Only now, so that a mistake leaves nothing behind; the lock on it is kept until the end.
-            session = Session(runs.resolve(config), path, progress, callbacks)
-            place = stack.enter_context(runs.new_run(path, process_rank()))
-            session.move(place.folder)
-        else:
-            place = stack.enter_context(runs.new_run(path, process_rank()))
-            named, splits = passed_data(config, place.folder, data, keep_data)
-            session = Session(runs.resolve(named), place.folder, progress, callbacks, splits)
-        session.create()
-        place.commit()
-        session.move(path)
-        return session.run(resuming=False)
+    with joined(config.train.device) as team:
+        begun = team.share(lambda: _begun_before(config, out, data)) if restarts() else None
+        if begun is not None:
+            passed = data if not keep_data else None
+            return resume(begun, progress=progress, callbacks=callbacks, data=passed, plugins=config.plugins)
+        path = team.share(lambda: _new_path(config, out, data))
+        with ExitStack() as stack:
+            if data is None:
+                # Only now, so that a mistake leaves nothing behind; the lock on it is kept until the end.
+                session = team.together(lambda: Session(runs.resolve(config), path, progress, callbacks, team=team))
+                place = team.together(lambda: stack.enter_context(runs.new_run(path, team.rank)))
+                session.move(place.folder)
+            else:
+                place = team.together(lambda: stack.enter_context(runs.new_run(path, team.rank)))
+                named, splits = team.together(lambda: passed_data(config, place.folder, data, keep_data))
+                session = team.together(
+                    lambda: Session(runs.resolve(named), place.folder, progress, callbacks, splits, team)
+                )
+            team.together(session.create)
+            team.together(place.commit)
+            session.move(path)
+            return session.run(resuming=False)
 
 
 def resume(
@@ -131,34 +141,72 @@ def resume(
         TrainingError: If the loss or a gradient is not finite.
         Interrupted: On Ctrl-C, SIGTERM or SIGHUP, after saving.
     """
-    path, rank = Path(path), process_rank()
-    runs.read_config(path)  # before anything is written to what may be another folder
-    with runs.locked_run(path, rank):
-        config = runs.read_config(path)
-        runs.require_plugins(path, config.plugins, plugins)
-        state = read_last(path)
-        config, changes = choose_settings(path, config, state, epochs=epochs, force=force)
-        is_stopped = state.get("stopped") is not None and epochs is None
-        is_trained = (is_stopped or state["epoch"] == config.train.epochs) and not state["batch"] and not changes
-        if data is labels is present is covariates is None:
-            finished = finished_run(path, config, is_trained=is_trained)
-            if finished is not None:
-                return finished
-        splits = resumed_splits(path, config, data, labels, present, covariates)
-        session = Session(config, path, progress, callbacks, splits)
-        changes += session.check_data(state, allow_changed_data or force)
+    path = Path(path)
+    device = runs.read_config(path).train.device  # before anything is written to what may be another folder
+    with joined(device) as team, ExitStack() as stack:
+        team.together(lambda: stack.enter_context(runs.locked_run(path, team.rank)))
+
+        def prepare() -> Run | tuple[Session, tuple[str, ...]]:
+            config = runs.read_config(path)
+            runs.require_plugins(path, config.plugins, plugins)
+            state = read_last(path)
+            config, changes = choose_settings(path, config, state, epochs=epochs, force=force)
+            is_stopped = state.get("stopped") is not None and epochs is None
+            is_trained = (is_stopped or state["epoch"] == config.train.epochs) and not state["batch"] and not changes
+            if data is labels is present is covariates is None:
+                finished = finished_run(path, config, is_trained=is_trained)
+                if finished is not None:
+                    return finished
+            splits = resumed_splits(path, config, data, labels, present, covariates)
+            session = Session(config, path, progress, callbacks, splits, team)
+            return session, (*changes, *session.check_data(state, allow_changed_data or force))
+
+        prepared = team.together(prepare)
+        if isinstance(prepared, Run):
+            return prepared
+        session, changes = prepared
         return session.run(resuming=True, go_on=epochs is not None, changes=changes)
 
 
+def _new_path(config: Config, out: str | Path | None, data: Mapping[str, MultimodalDataset] | None) -> Path:
+    """Return the path of a new run directory, after a check before the data are opened, which may take long."""
+    path = _free_path(config if data is None else named_after(config, data)) if out is None else Path(out)
+    runs.check_new(path)
+    return path
+
+
+def _begun_before(config: Config, out: str | Path | None, data: Mapping[str, MultimodalDataset] | None) -> Path | None:
+    """Return the run directory that this training had begun before ``torchrun`` started it again, or None."""
+    if out is not None:
+        return Path(out) if _is_launched_here(Path(out)) else None
+    stem = _stem(config if data is None else named_after(config, data))
+    found = [path for path in Path("runs").glob(f"{glob.escape(stem)}*") if _is_launched_here(path)]
+    return max(found, key=lambda path: RunFiles(path).environment.stat().st_mtime, default=None)
+
+
+def _is_launched_here(path: Path) -> bool:
+    """Return True if a run was begun by the launcher of this process."""
+    try:
+        processes = read_json(RunFiles(path).environment).get("processes")
+    except (OSError, ValueError):
+        return False
+    return isinstance(processes, dict) and processes.get("launch") == launch_id()
+
+
 def _free_path(config: Config) -> Path:
+    stem = _stem(config)
+    path, number = Path("runs") / stem, 1
+    while path.exists():
+        number += 1
+        path = Path("runs") / f"{stem}-{number}"
+    return path
+
+
+def _stem(config: Config) -> str:
+    """Return the name of the run directory of a configuration, without a number."""
     data = Path(config.data.name)
     data = data.parent if "{" in data.name else data  # a pattern of shards
     name = data.stem if data.is_absolute() else config.data.name
     aggregation = config.model.aggregation
     label = aggregation if isinstance(aggregation, str) else aggregation.name
-    name = f"{name}-{label}-seed{config.train.seed}".replace("/", "_").replace(":", "-")
-    path, number = Path("runs") / name, 1
-    while path.exists():
-        number += 1
-        path = Path("runs") / f"{name}-{number}"
-    return path
+    return f"{name}-{label}-seed{config.train.seed}".replace("/", "_").replace(":", "-")

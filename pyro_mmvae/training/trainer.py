@@ -16,6 +16,7 @@ from pyro_mmvae.runs.train_settings import TrainConfig
 from pyro_mmvae.training.elbo import Averages, Terms
 from pyro_mmvae.training.objectives import Objective, make_objective
 from pyro_mmvae.training.schedule import BetaWarmup, Schedule
+from pyro_mmvae.training.team import LossFunction, Team
 from pyro_mmvae.vae.vae import MultimodalVAE
 
 _CHECK_EVERY = {"cpu": 1}  # steps; a CPU has nothing to wait for
@@ -47,6 +48,8 @@ class Trainer:
         precision: The precision of the networks' arithmetic, ``"fp32"`` (default) or ``"bf16"``.
         optimizer: The optimizer of the objective's parameters, whose learning rate is replaced by that of ``config``;
             by default the one that ``config`` names.
+        team: The processes that train together, of which each computes its share of every batch; by default this one
+            alone.
 
     Attributes:
         terms: The terms of the last loss.
@@ -67,7 +70,10 @@ class Trainer:
         total_steps: int,
         precision: str = "fp32",
         optimizer: torch.optim.Optimizer | None = None,
+        team: Team | None = None,
     ) -> None:
+        self.team = team or Team()
+        self._loss_of: LossFunction | None = None
         if isinstance(objective, MultimodalVAE):
             objective = make_objective(config.objective, objective)
         self.objective, self.vae = objective, objective.vae
@@ -135,11 +141,11 @@ class Trainer:
         """Take one optimization step.
 
         Args:
-            batch: Items on the device of the trainer.
+            batch: Items on the device of the trainer, of several processes its own share of the batch.
 
         Returns:
             The loss, which is the negative objective of the batch, in nats, detached and on the device; its terms are
-            in the attribute ``terms``.
+            in the attribute ``terms``. Several processes return those of the whole batch.
 
         Raises:
             NonFiniteError: If the loss or a gradient is not finite; on a GPU this is checked every 50 steps.
@@ -149,14 +155,15 @@ class Trainer:
         with autocast(self.precision, self.device):
             loss = self.loss(batch)
         self.optimizer.zero_grad()
-        loss.backward()
-        self._watch(loss.detach())
+        self.team.backward(loss)
+        total, self.terms = self.team.add_up(loss.detach(), self.terms)
+        self._watch(total)
         if self.config.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
         self.optimizer.step()
         self.schedule.after_step()
         self.steps += 1
-        return loss.detach()
+        return total
 
     def loss(self, batch: Batch) -> Tensor:
         """Compute the loss of a batch, and record its terms in the attribute ``terms``.
@@ -167,7 +174,9 @@ class Trainer:
         Returns:
             The loss, which is the negative objective, to be differentiated.
         """
-        loss, self.terms = self.objective(batch)
+        if self._loss_of is None:  # only now, since it waits for the other processes
+            self._loss_of = self.team.wrap(self.objective)
+        loss, self.terms = self._loss_of(batch)
         return loss
 
     def epoch(
@@ -197,7 +206,8 @@ class Trainer:
         averages = Averages() if averages is None else averages
         data = data.at_epoch(epoch)
         for number, index in enumerate(self._order(data, epoch, skip), skip):
-            loss = self.step(make_batch(data, index))
+            with self.team.shard(len(index)) as own:
+                loss = self.step(make_batch(data, index[own.start : own.stop]))
             averages.add(len(index), loss, self.terms)
             if after_step is not None:
                 after_step(number + 1, averages)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from pyro_mmvae._shards import gather_items, own_items
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation.base import Aggregation
 from pyro_mmvae.aggregation.mixtures import MixtureOfExperts
@@ -87,9 +88,12 @@ class WassersteinInfoNCE(Penalty):
             rest = present & ~members
             has_pair = (members.any(-1) & rest.any(-1)).movedim(guide.dim, -1)
             one, other = (_points(aggregation, ready, subset).movedim(guide.dim - 1, -2) for subset in (members, rest))
+            # The candidates are the items of the whole batch, which several processes may share.
+            one, other, has_pair = gather_items(one, -2), gather_items(other, -2), gather_items(has_pair, -1)
             # The distances are differences of the points and not of their products, which cancel in float32.
             distance = torch.cdist(one, other, compute_mode="donot_use_mm_for_euclid_dist").square()
-            return self.eta * _contrast(-distance / self.tau, has_pair).movedim(-1, guide.dim)
+            terms = own_items(_contrast(-distance / self.tau, has_pair), -1)
+            return self.eta * terms.movedim(-1, guide.dim)
 
 
 PENALTIES.register(WassersteinInfoNCE.name, WassersteinInfoNCE, built_in=True)

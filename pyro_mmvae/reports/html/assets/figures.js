@@ -93,6 +93,7 @@ function drawMatrix(root, metrics) {
 
 function drawChecks(root, checks) {
   var chosen = 0, modality = "", place = h("div", {}), picker = h("div", {});
+  var first = Math.max(0, checks.findIndex(function (check) { return check.given && check.judged; }));
   function draw() {
     var check = checks[chosen];
     clear(place);
@@ -107,9 +108,9 @@ function drawChecks(root, checks) {
     clear(picker).appendChild(control("modality", [["", "all"]].concat(found.map(function (name) { return [name, name]; })), modality, function (value) { modality = value; draw(); }));
     draw();
   }
-  root.appendChild(h("div", { class: "controls" }, control("given", checks.map(function (check, index) { return [String(index), check.given || "nothing (prior)"]; }), "0", function (value) { choose(Number(value)); }), picker));
+  root.appendChild(h("div", { class: "controls" }, control("given", checks.map(function (check, index) { return [String(index), check.given || "nothing (prior)"]; }), String(first), function (value) { choose(Number(value)); }), picker));
   root.appendChild(place);
-  choose(0);
+  choose(first);
 }
 
 function ecdfFigure(panel) {
@@ -131,7 +132,7 @@ function ecdfFigure(panel) {
     svg.appendChild(s("path", { d: path(band) + "Z", style: { fill: "var(--strong)", "fill-opacity": 0.3 } }));
     svg.appendChild(s("path", { d: path(ends.map(function (p) { return [x(p[0]), y(p[1])]; })), fill: "none", style: { stroke: panel.given ? "var(--muted)" : color(0), "stroke-width": 1.7 } }));
     panel.points.filter(function (p) { return p[1] < p[2] || p[1] > p[3]; }).forEach(function (p) {
-      svg.appendChild(s("circle", { cx: x(p[0]), cy: y(p[1]), r: 2.2, style: { fill: color(1) } }));
+      svg.appendChild(s("circle", { cx: x(p[0]), cy: y(p[1]), r: 2.2, style: { fill: panel.given ? "var(--muted)" : color(1) } }));
     });
     box.appendChild(svg);
   });

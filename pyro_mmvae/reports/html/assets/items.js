@@ -99,7 +99,7 @@ function side(item) {
         h("tbody", {}, DATA.names.map(function (name, row) {
           return h("tr", {}, h("th", { scope: "row", dir: "auto", title: name }, name), DATA.names.map(function (other, column) {
             if (row === column) { return h("td", {}); }
-            return isNumber(matrix[row][column]) ? heatCell(matrix[row][column], 0, largest, false, {}, short(+matrix[row][column].toPrecision(2))) : h("td", { class: "none" }, "–");
+            return isNumber(matrix[row][column]) ? heatCell(matrix[row][column], 0, largest, false, {}, matrix[row][column] < 0.1 ? matrix[row][column].toFixed(2) : short(+matrix[row][column].toPrecision(2))) : h("td", { class: "none" }, "–");
           }));
         }))) : null,
       h("p", { dir: "auto" }, "Farthest apart: ", bdi(DATA.names[top[1]]), " and ", bdi(DATA.names[top[2]]), ", " + short(times) + " times the distance that their scales let expect" + (times > 3 ? ": they contradict each other." : "."))
@@ -139,7 +139,7 @@ function drawItems(root) {
       items.modalities.map(function (modality, m) {
         if (subset < 0 && !items.present[item][m]) { return h("td", { class: "absent" }, "absent"); }
         if (absent.length) { return h("td", { class: "absent" }, m ? "" : "needs " + absent.map(function (k) { return DATA.names[k]; }).join(", ")); }
-        var zoom = Math.min(2, 48 / Math.max(modality.width || 48, 24));
+        var zoom = Math.min(6, 48 / Math.max(modality.width || 48, modality.height || 48));
         return h("td", {}, h("button", { type: "button", class: "cell" + (given.indexOf(m) >= 0 ? " given" : ""), "aria-label": describe(modality, item, subset), click: function () { enlarge(modality, item, subset); } }, shown(modality, item, subset, zoom)));
       }));
   }
@@ -151,10 +151,11 @@ function drawItems(root) {
     clear(panel);
     build(panel, {}, [side(item)]);
   }
-  var legendText = [count <= 8 ? "Dots: " + DATA.names.join(", ") + ", in this order. " : "", "A tinted cell was given itself. ", items.modalities.some(function (m) { return m.kind === "numbers"; }) ? "Bars are values, orange lines the observation." : ""];
+  var order = DATA.names.map(function (name, m) { return [m ? ", " : "", bdi(name)]; });
+  var legendText = [count <= 8 ? ["Dots: ", order, ", in this order. "] : "", "A tinted cell was given itself. ", items.modalities.some(function (m) { return m.kind === "numbers"; }) ? "Bars are values, orange lines the observation." : ""];
   build(root, {}, [picker(), h("div", { class: "item" },
     h("div", {}, h("div", { class: "controls" }, pills("subsets of size", [[0, "all"]].concat(sizes.map(function (k) { return [k, String(k)]; })), 0, function (k) { size = k; draw(selected); })),
-      h("p", { class: "hint", dir: "auto" }, legendText), place),
+      h("p", { class: "hint" }, legendText), place),
     panel)]);
   selection.push(draw);
   selection.push(function (item) { announce("Item " + items.ids[item] + (items.labels ? ", label " + items.labels[item] : "")); });
