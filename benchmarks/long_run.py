@@ -26,7 +26,7 @@ from pyro_mmvae.training.callbacks import Callback
 STEPS_PER_EPOCH = 50
 BATCH = 16
 EVALUATION = EvaluationOptions(
-    subsets=3, probe_points=40, likelihood_items=4, samples=4, max_samples=4, khat_items=4, khat_samples=40,
+    subsets=3, probe_points=40, likelihood_items=4, samples=4, max_samples=4, khat_items=2,
     coherence_items=20, reconstruction_items=20, diversity_items=4, diversity_draws=2, frechet_items=0, draws=20,
 )  # fmt: skip
 

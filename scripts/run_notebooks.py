@@ -28,6 +28,9 @@ TIMEOUT = 3600
 COLORS = 96
 """The number of colours of stored pictures, which makes them a third as large."""
 
+_PROGRESS = re.compile(r"\r?[\w ]+: +\d+%\|[^\r\n]*(?:\r?\n)?")
+"""The bars of commands, which share one stream with their results in a notebook."""
+
 
 def run(notebook: Any, folder: Path, quick: bool) -> None:
     """Execute a notebook, whose cells then have outputs.
@@ -69,13 +72,14 @@ def tidy(notebook: Any, folder: Path) -> None:
         cell.outputs = [item for item in cell.outputs if item.get("name") != "stderr"]
         for item in cell.outputs:
             if "text" in item:
-                item["text"] = item["text"].replace(f"{folder}/", "")
+                item["text"] = _PROGRESS.sub("", item["text"].replace(f"{folder}/", ""))
             if "image/png" in item.get("data", {}):
                 item["data"] = {"image/png": _small(item["data"]["image/png"])}
                 item["metadata"] = {}
             elif "data" in item:
                 plain = re.sub(r" at 0x[0-9a-f]+", "", item["data"].get("text/plain", ""))
                 item["data"] = {"text/plain": plain}
+        cell.outputs = [item for item in cell.outputs if item.get("text") != ""]
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
 

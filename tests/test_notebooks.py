@@ -91,6 +91,7 @@ def test_tidy_notebook_keeps_texts_and_small_pictures_only(tmp_path: Path) -> No
     v4 = nbformat.v4
     outputs = [
         v4.new_output("stream", name="stderr", text="progress"),
+        v4.new_output("stream", name="stdout", text="\rimpute:   0%|     | 0/8 [00:00<?, ? items/s]\r\n"),
         v4.new_output("stream", name="stdout", text=f"{tmp_path}/run\n"),
         v4.new_output("display_data", data={"image/png": picture, "text/plain": "<Figure>"}),
         v4.new_output("execute_result", data={"text/plain": "<Axes at 0x7f00>", "text/html": "<b>"}, execution_count=1),

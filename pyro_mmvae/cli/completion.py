@@ -42,7 +42,7 @@ def _complete(name: str, context: click.Context, incomplete: str) -> list[Comple
     """
     source, is_list, has_files = _SOURCES[name]
     names: Sequence[str] = ()
-    # A message in the middle of a line that somebody types would be of no use.
+    # A message in the middle of a line that is being typed would be of no use.
     with suppress(ValueError, OSError, ImportError, LookupError, TypeError):
         names = source(context)
     before, comma, last = incomplete.rpartition(",") if is_list else ("", "", incomplete)

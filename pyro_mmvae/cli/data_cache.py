@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -19,7 +21,7 @@ from pyro_mmvae.cli.common import echo, plain_errors
     help="Remove the entries that were not used for longest until the rest takes at most SIZE, such as 20GB.",
 )  # fmt: skip
 @plain_errors
-def cache(clear: str | None, limit: str | None) -> None:
+def cache(clear: str | None, limit: str | None) -> dict[str, Any]:
     """List the files of built data sets and of classifiers that are kept on disk, or remove them.
 
     Reads the folder of the cache: the environment variable PYRO_MMVAE_CACHE, or pyro_mmvae in the folder of caches of
@@ -46,7 +48,7 @@ def cache(clear: str | None, limit: str | None) -> None:
         for entry in entries:
             used = datetime.fromtimestamp(entry.last_used).strftime("%Y-%m-%d %H:%M")
             echo(f"  {size_in_words(entry.size):>8}  last used {used}  {entry.name}")
-        return
+        return {"folder": folder, "entries": [asdict(entry) for entry in entries]}
     if limit is None:
         removed, kept = clear_cache(folder, clear or "")
     else:
@@ -62,3 +64,4 @@ def cache(clear: str | None, limit: str | None) -> None:
     left = size_in_words(sum(entry.size for entry in list_entries(folder)))
     freed = size_in_words(sum(entry.size for entry in removed))
     echo(f"{folder}: {len(removed)} removed, {freed}; {left} left")
+    return {"folder": folder, "removed": [entry.name for entry in removed], "kept": [entry.name for entry in kept]}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import re
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -20,8 +22,9 @@ from pyro_mmvae.experiments.failures import Failure, FailureBook
 from pyro_mmvae.experiments.tasks import Task, append_log, attempt_locked, is_settled, open_log, record_failure
 from pyro_mmvae.training import Interrupted
 
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _RETRIES = 3  # of a cell whose worker was killed
-_POLL = 1.0  # seconds
+_POLL = 0.5  # seconds between two looks at the results
 _GRACE = 60.0  # seconds in which cells that are cancelled may save
 
 
@@ -67,12 +70,15 @@ def run_on_ray(
                 while left and (jobs is None or len(running) < jobs):
                     cell = left.pop(0)
                     running[_submit(ray, task, cell, book)] = cell
-                for ended in ray.wait(list(running), num_returns=1, timeout=_POLL)[0]:
+                # Ray's own waiting would lose which signal has interrupted it.
+                for ended in ray.wait(list(running), num_returns=len(running), timeout=0)[0]:
                     cell = running.pop(ended)
                     failure = _result(ray, ended, task, cell, book)
                     display.clear()
                     yield own[cell.path], failure
                 display.update(list(running.values()))
+                if running:
+                    time.sleep(_POLL)
         finally:
             display.close()
             _cancel(ray, list(running))
@@ -112,7 +118,8 @@ def _result(ray: Any, reference: Any, task: Task, cell: Cell, book: FailureBook)
         failure: Failure | None = ray.get(reference)
     except ray.exceptions.RayError as error:
         append_log(cell, traceback.format_exc())
-        reason = " ".join(str(error).split())[:300]
+        lines = [line.strip() for line in _COLOURS.sub("", str(error)).splitlines() if line.strip()]
+        reason = lines[-1][:300] if lines else ""  # the lines before are a traceback, which the log has
         return record_failure(task, cell, book, f"{type(error).__name__} of Ray, after {_RETRIES} retries: {reason}")
     return failure
 

@@ -328,7 +328,11 @@ def joined(device: str) -> Iterator[Team]:
         torch.cuda.set_device(torch.device(name))
     _timeout()  # a wrong one is an error before the processes meet
     try:
-        distributed.init_process_group("gloo", timeout=_PATIENCE)
+        api: Any = distributed  # whose names depend on how torch was built
+        store, rank, size = next(api.rendezvous("env://", timeout=_PATIENCE))
+        # A launcher that starts processes again keeps its store, with the addresses of those that have ended.
+        store = api.PrefixStore(f"pyro_mmvae/{restarts()}", store)
+        distributed.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_PATIENCE)
         team = Several(torch.device(name), backend)
     except RuntimeError as error:
         raise ProcessLostError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from tests.fuzzing import SCALARS, check_message, files_in, fuzz, values
 
 SMALL = ["model.latent_size=2", "model.network.hidden=4", "train.batch_size=8", "train.threads=1", "train.device=cpu"]
 KEYS = [setting.key.replace("NAME", "a") for setting in list_settings()]
-LEFT_OUT = {"calibrate", "compare", "polymnist", "train --resume"}  # which take long if nothing is wrong
+LEFT_OUT = {"calibrate", "compare", "explore", "polymnist", "pull", "push", "report"}  # long if nothing is wrong
 PATHS = [
     "run",
     "data",
@@ -135,7 +136,12 @@ def check_line(place: Path, line: list[str]) -> None:
         if file.is_file() and file.name not in before:
             file.unlink()
     assert result.exit_code in {0, 1, 2}, line
-    if result.exit_code == 2:
+    if result.exit_code == 2 and "--json" in line:
+        found = json.loads(result.stdout)
+        assert found["exit_code"] == 2, line
+        check_message(" ".join(found["error"].split()))
+        assert after == before, line
+    elif result.exit_code == 2:
         errors = [row for row in result.stderr.splitlines() if row.lower().startswith("error: ")]
         assert len(errors) == 1, (line, result.stderr)
         check_message(errors[0])

@@ -85,3 +85,14 @@ def test_command_whose_output_is_lost_ends_its_work_and_says_so(
     assert result.exit_code == 1
     assert "error: standard output cannot be written: [Errno 28] No space left on device" in result.stderr
     assert (tmp_path / "result").exists()
+
+
+def test_command_with_a_message_of_many_characters_prints_its_beginning_and_end() -> None:
+    def body() -> None:
+        raise ValueError(f"start {'x' * 9000} end")
+
+    result = run(body)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: start x")
+    assert result.stderr.endswith("x end\n")
+    assert len(result.stderr) < 2000

@@ -55,6 +55,8 @@ def acting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     (tmp_path / "ray_stub.py").write_text(STUB)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))  # which the workers inherit
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # the workers would starve on a busy machine,
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")  # and be killed on one that is short of memory
     import ray_stub
 
     yield ray_stub.Acting()

@@ -160,7 +160,7 @@ def test_parse_overrides_reads_values_and_refuses_other_words() -> None:
     assert parse_overrides(["train.lr=1e-3", "model.expert_weights=[1, 2]", "a=", "b = x=y", "c=true", "d=null"]) == {
         "train.lr": "1e-3", "model.expert_weights": [1, 2], "a": None, "b": "x=y", "c": True, "d": None
     }  # fmt: skip
-    for word in ("train.lr", "=3", " =3"):
+    for word in ("train.lr", "=3", " =3", "train\n.lr=3", f"={'[' * 9000}"):
         with pytest.raises(ConfigError, match=r"is not of the form section\.key=value"):
             parse_overrides([word])
     with pytest.raises(ConfigError, match=r"train\.lr: cannot read '\[1' as a value"):

@@ -281,6 +281,25 @@ def test_joined_without_torchrun_is_one_process(monkeypatch: pytest.MonkeyPatch)
     assert not distributed.is_initialized()
 
 
+def test_joined_again_after_a_restart_meets_on_the_store_that_the_launcher_keeps(tmp_path: Path) -> None:
+    store = distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    launcher = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for attempt in range(3):
+        children = []
+        for rank in range(2):
+            child = os.fork()
+            if child == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(120)
+                own = {"RANK": str(rank), "WORLD_SIZE": "2", "TORCHELASTIC_RESTART_COUNT": str(attempt)}
+                os.environ.update({**launcher, **own})
+                with joined("cpu") as team:
+                    os._exit(10 * team.size + team.largest(rank))  # without a farewell, as processes that are killed
+                os._exit(1)
+            children.append(child)
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [21, 21]
+
+
 def test_joined_with_a_timeout_that_is_no_number_names_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
     for name, value in {**values, processes.TIMEOUT_VARIABLE: "soon"}.items():

@@ -114,6 +114,25 @@ def test_load_manifest_given_yaml_takes_its_keys_and_notes_unread_columns(tmp_pa
     assert data.provenance["notes"] == [f"{tmp_path / 'manifest.csv'}: columns s2, caption are not read"]
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ids: [[a]]", r"ids must be the name of a column, got \[\['a'\]\]"),
+        ("labels: {a: b}", "labels must be the name of a column, or a list of names, got {'a': 'b'}"),
+        ("columns: [s1]", "columns must be a mapping from modality names to a column or a list of columns, got"),
+        ("columns: {a: [[s1]]}", "columns must be a mapping from modality names"),
+        ("image_size: big", "image_size must be a size, a list of height and width, or a mapping"),
+    ],
+)
+def test_load_manifest_given_yaml_of_other_types_raises_and_names_the_key(
+    tmp_path: Path, text: str, expected: str
+) -> None:
+    path = write(pd.DataFrame({"s1": range(20)}), tmp_path)
+    (tmp_path / "manifest.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"manifest\.yaml: {expected}"):
+        load_data(path, "train")
+
+
 def test_load_manifest_given_several_labels_reads_attributes(tmp_path: Path) -> None:
     table = make_table(tmp_path)
     table["old"], table["ill"] = [True, False] * 5, [0, 1] * 5

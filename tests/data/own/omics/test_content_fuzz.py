@@ -15,7 +15,7 @@ from pyro_mmvae.data import load_data, make_batch
 from tests.fuzzing import returns_or_explains
 
 N = 20
-STRIDE = 1 if int(os.environ.get("PYRO_MMVAE_FUZZ", "1")) > 1 else 7
+STRIDE = 1 if int(os.environ.get("PYRO_MMVAE_FUZZ", "1")) > 1 else 29
 """Every which object is damaged in every way; all of them with PYRO_MMVAE_FUZZ."""
 
 OPTIONS: dict[str, Any] = {
