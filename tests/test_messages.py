@@ -80,7 +80,8 @@ def test_settings_that_messages_name_exist() -> None:
 
 
 def test_options_that_messages_name_exist() -> None:
-    known = options(main) | {"--porcelain", "--untracked-files", "--no-optional-locks"}  # the last three are git's
+    of_git = {"--porcelain", "--untracked-files", "--no-optional-locks"}
+    known = options(main) | of_git | {"--max-restarts", "--nproc-per-node"}  # the last two are torchrun's
     found = names_in_messages(OPTION)
     assert len({name for name, _ in found}) > 20
     assert sorted((name, file) for name, file in found if name not in known) == []

@@ -191,6 +191,9 @@ def test_page_hostile_names_stay_text(opened: Callable[..., Any], tmp_path: Path
     assert page.locator("script").count() == 2
     assert page.locator("img").count() == 0
     assert names[0] in page.locator(".says thead").text_content()
+    assert "[object" not in page.locator("main").text_content()
+    widths = page.locator(".says .phrase").evaluate_all("nodes => nodes.map(node => node.clientWidth)")
+    assert min(widths) >= 80  # a narrow column would break words into letters
     for item in range(6):
         page.locator("[role=option]").nth(item).click()
         page.locator(".cell").first.click()

@@ -10,7 +10,7 @@ function build(node, attributes, children) {
     else if (key === "style") { Object.keys(value).forEach(function (name) { node.style.setProperty(name, value[name]); }); }
     else { node.setAttribute(key, value === true ? "" : String(value)); }
   });
-  children.flat(3).forEach(function (child) {
+  children.flat(Infinity).forEach(function (child) {
     if (child === null || child === undefined || child === false) { return; }
     node.appendChild(child instanceof Node ? child : document.createTextNode(String(child)));
   });

@@ -104,7 +104,7 @@ function drawChecks(root, checks) {
   function choose(index) {
     chosen = index;
     var found = unique(checks[index].panels.map(function (panel) { return panel.modality; }));
-    if (found.indexOf(modality) < 0) { modality = found.length > 2 ? found[0] : ""; }
+    if (found.indexOf(modality) < 0) { modality = found.length > 2 ? (checks[index].panels.find(function (panel) { return !panel.given; }) || checks[index].panels[0]).modality : ""; }
     clear(picker).appendChild(control("modality", [["", "all"]].concat(found.map(function (name) { return [name, name]; })), modality, function (value) { modality = value; draw(); }));
     draw();
   }
