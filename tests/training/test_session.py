@@ -259,7 +259,7 @@ def test_train_on_data_that_are_not_finite_raises_and_names_the_modality(
     assert message.startswith(("step 0 (epoch 1): ", "step 1 (epoch 1): "))
     assert "log p(m1 | z)" in message
     assert "not finite" in message
-    assert "no checkpoint is good. Try" in message
+    assert "; no checkpoint is good. Try a lower train.lr" in message  # the one before the first step is not trained
     assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
 
 

@@ -93,7 +93,8 @@ class Format:
                 array = parse_npy(content)
             except ValueError as error:
                 raise ValueError(f"{name(position)}: {error}") from None
-            if array.shape != self.shape or array.dtype.name != self.dtype:
+            # The name does not tell byte orders apart, and takes longer to find than the comparison of types.
+            if array.shape != self.shape or (array.dtype != values.dtype and array.dtype.name != self.dtype):
                 raise ValueError(
                     f"{name(position)}: must be an array of shape {self.shape} of {self.dtype} as the first item has, "
                     f"got {array.shape} of {array.dtype}"

@@ -88,8 +88,8 @@ def read_members(path: Path) -> Iterator[Member]:
             last, name, size = current, None, None
 
 
-def read_member(descriptor: int, offset: int, size: int) -> tuple[str, bytes]:
-    """Return the name and the content of a member, after a check of its header.
+def read_member(descriptor: int, offset: int, size: int) -> bytes:
+    """Return the content of a member, after a check of its header.
 
     Args:
         descriptor: File descriptor of the tar file.
@@ -104,15 +104,14 @@ def read_member(descriptor: int, offset: int, size: int) -> tuple[str, bytes]:
     content = os.pread(descriptor, BLOCK + size, offset - BLOCK)
     if len(content) < BLOCK + size:
         raise ValueError("is cut off")
-    kind, name = content[156:157], content[:100].rstrip(b"\0").decode("utf-8", "replace")
     try:
         # The size of members of 8 GiB and more, which are not allowed, would not be in octal digits.
         stated = int(content[124:136].strip(b" \0") or b"0", 8)
     except ValueError:
         stated = -1
-    if kind not in _REGULAR or stated != size:
+    if content[156:157] not in _REGULAR or stated != size:
         raise ValueError("must be a member of the tar file, got other bytes: the file was changed or is damaged")
-    return name, content[BLOCK:]
+    return content[BLOCK:]
 
 
 def _after(last: str) -> str:

@@ -161,7 +161,7 @@ def _read(path: Path, descriptor: int, member: Member, limit: int = _MAX_META) -
     if member.size > limit:
         raise ValueError(f"{_name(path, member)()}: must have at most {limit:,} bytes, got {member.size:,}")
     try:
-        return read_member(descriptor, member.offset, member.size)[1]
+        return read_member(descriptor, member.offset, member.size)
     except ValueError as error:
         raise ValueError(f"{_name(path, member)()}: {error}") from None
 
@@ -180,7 +180,7 @@ def read_first(path: Path, index: ShardIndex, column: int) -> bytes | None:
 
     Args:
         path: Path of the shard.
-        index: Its index.
+        index: Index of the shard.
         column: The column of the modality in the index.
 
     Raises:
@@ -192,7 +192,7 @@ def read_first(path: Path, index: ShardIndex, column: int) -> bytes | None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         row = int(rows[0])
-        return read_member(descriptor, int(index.offsets[row, column]), int(index.sizes[row, column]))[1]
+        return read_member(descriptor, int(index.offsets[row, column]), int(index.sizes[row, column]))
     except ValueError as error:
         raise ValueError(f"{path}: the first member of {index.modalities[column]!r} {error}") from None
     finally:

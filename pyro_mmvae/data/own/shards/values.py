@@ -27,7 +27,7 @@ class _Shard:
 
     Attributes:
         descriptor: File descriptor of the shard.
-        index: Its index.
+        index: Index of the shard.
     """
 
     descriptor: int
@@ -67,30 +67,49 @@ class ShardReader:
         number = int(np.searchsorted(self.starts, row, side="right")) - 1
         return number, row - int(self.starts[number])
 
-    def read(self, row: int, modality: str) -> bytes | None:
-        """Return the content of the member of an item; None if it does not have the modality.
+    def read(self, rows: NDArray[np.int64], modality: str) -> tuple[list[int], list[bytes]]:
+        """Return the contents of the members of some items, without those that do not have the modality.
 
         Args:
-            row: Index of the item.
+            rows: Indices of the items.
             modality: Name of the modality.
 
+        Returns:
+            The positions in ``rows`` of the items that have it, and the contents of their members.
+
         Raises:
-            ValueError: If the shard was changed or is damaged; the message names shard and member.
+            ValueError: If a shard was changed or is damaged; the message names shard and member.
         """
-        number, position = self.locate(row)
-        shard = self._shard(number)
-        index = shard.index
-        column = index.modalities.index(modality) if modality in index.modalities else -1
-        if column < 0 or not index.offsets[position, column]:
-            return None
-        offset, size = int(index.offsets[position, column]), int(index.sizes[position, column])
-        try:
-            _, content = read_member(shard.descriptor, offset, size)
-            if index.checksums is not None and zlib.crc32(content) != index.checksums[position, column]:
-                raise ValueError("must be as it was exported, got other bytes: the file was changed or is damaged")
-        except ValueError as error:
-            raise ValueError(f"{self.name(row, modality)} {error}") from None
-        return content
+        places, contents = list[int](), list[bytes]()
+        order = np.argsort(rows, kind="stable")  # in the order of the files
+        numbers = np.searchsorted(self.starts, rows[order], side="right") - 1
+        ends = [*(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(rows)] if len(rows) else []
+        start = 0
+        for end in ends:
+            number = int(numbers[start])
+            shard, part = self._shard(number), order[start:end]
+            start = end
+            if modality not in shard.index.modalities:
+                continue
+            column = shard.index.modalities.index(modality)
+            positions = rows[part] - self.starts[number]
+            offsets, sizes = (array[positions, column].tolist() for array in (shard.index.offsets, shard.index.sizes))
+            sums = shard.index.checksums
+            expected = [None] * len(part) if sums is None else sums[positions, column].tolist()
+            for place, offset, size, checksum in zip(part.tolist(), offsets, sizes, expected, strict=True):
+                if not offset:
+                    continue
+                try:
+                    content = read_member(shard.descriptor, offset, size)
+                    if checksum is not None and zlib.crc32(content) != checksum:
+                        raise ValueError(
+                            "must be as it was exported, got other bytes: the file was changed or is damaged"
+                        )
+                except ValueError as error:
+                    raise ValueError(f"{self.name(int(rows[place]), modality)} {error}") from None
+                places.append(place)
+                contents.append(content)
+        return places, contents
 
     def name(self, row: int, modality: str) -> str:
         """Return the shard and the member of an item, for messages.
@@ -126,7 +145,7 @@ class ShardValues:
     It can be used as the array of a :class:`~pyro_mmvae.data.storage.mapped.Column`.
 
     Args:
-        reader: The shards.
+        reader: Reader of the shards of a split.
         modality: Name of the modality.
         form: The encoding of its members, and the shape and the type of one item.
     """
@@ -155,12 +174,7 @@ class ShardValues:
         """Return the values of some items, chosen by a slice or by an array of indices, as a new array."""
         rows = np.atleast_1d(AllRows(len(self))[index])
         values = np.zeros((len(rows), *self.shape[1:]), dtype=self.dtype)
-        places, contents = list[int](), list[bytes]()
-        for place in np.argsort(rows, kind="stable").tolist():  # in the order of the files
-            content = self.reader.read(int(rows[place]), self.modality)
-            if content is not None:
-                places.append(place)
-                contents.append(content)
+        places, contents = self.reader.read(rows, self.modality)
         if places:
             values[places] = self.form.decode(contents, lambda k: self.reader.name(int(rows[places[k]]), self.modality))
         return values
@@ -170,7 +184,7 @@ class MemberNames:
     """A lazy sequence of the names of the members of a modality, for messages.
 
     Args:
-        reader: The shards.
+        reader: Reader of the shards of a split.
         modality: Name of the modality.
     """
 

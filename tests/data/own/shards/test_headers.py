@@ -30,7 +30,7 @@ def test_read_members_of_each_layout_yields_names_and_contents(tmp_path: Path, l
     members = list(read_members(path))
     assert [member.name for member in members] == list(content)
     with path.open("rb") as file:
-        found = [read_member(file.fileno(), member.offset, member.size)[1] for member in members]
+        found = [read_member(file.fileno(), member.offset, member.size) for member in members]
     assert found == list(content.values())
 
 
