@@ -198,7 +198,10 @@ def load_yaml(text: str) -> Any:
         return yaml.load(text, Loader=loader)  # noqa: S506  (a safe loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        raise TextError("not valid YAML", None if mark is None else mark.line + 1) from None
+        # The parser in C has a limit of its own, which it may reach before the first of the brackets is an event.
+        is_deep = "nesting depth" in str(getattr(error, "problem", ""))
+        reason = f"nested deeper than {MAX_DEPTH} levels" if is_deep else "not valid YAML"
+        raise TextError(reason, None if mark is None else mark.line + 1) from None
     except TextError:
         raise
     except (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError, MemoryError) as error:

@@ -130,7 +130,7 @@ def _with_json(function: Callable[..., Any], name: str, *, has_own: bool) -> Cal
                 _write(_failure(name, stop, messages))
                 sys.exit(_status(stop))
         if has_own:
-            click.echo("\n".join(messages.out))
+            _print("\n".join(messages.out))
         else:
             _write({"command": name, "exit_code": 0, "result": result, **_texts(messages)})
         return None
@@ -171,8 +171,13 @@ def _texts(messages: Messages) -> dict[str, list[str]]:
 
 def _write(value: Mapping[str, Any]) -> None:
     """Print an object as JSON in ASCII, without figures that are not numbers."""
+    _print(json.dumps(as_plain(value), indent=1, allow_nan=False))
+
+
+def _print(text: str) -> None:
+    """Print a text without control characters: JSON in ASCII, or lines that were escaped when they were collected."""
     with suppress(BrokenPipeError):  # the reader has what it wanted
-        click.echo(json.dumps(as_plain(value), indent=1, allow_nan=False))
+        click.echo(text)
 
 
 def as_plain(value: Any) -> Any:

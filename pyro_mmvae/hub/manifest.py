@@ -18,13 +18,14 @@ MAX_TOTAL = 20 * 2**30
 """The largest size of all files of a run that is pulled, in bytes."""
 
 _FORMAT = 1
+_FILES = RunFiles(Path())
+_NEEDED = (str(_FILES.config), str(_FILES.environment))
 _TOP = (
-    "config.yaml", "environment.json", "data.json", "metrics.jsonl", "prior.npz", "calibration.json",
+    *_NEEDED, str(_FILES.data_record), str(_FILES.metrics), str(_FILES.prior), str(_FILES.calibration),
     *CHECKPOINTS.values(),
 )  # fmt: skip
 _EVALUATION = re.compile(r"evaluation/(metrics|imputation|readings|ppc|summary)\.(csv|md|json)")
 _ITEMS = re.compile(r"samples\.npz|evaluation/(arrays\.npz|ppc[^/\\]{0,130}\.nc)|plots/[^/\\]{1,150}\.(png|pdf|svg)")
-_NEEDED = ("config.yaml", "environment.json")
 _MAX_FILES = 2000
 _BLOCK = 2**20
 
@@ -58,7 +59,7 @@ def shared_files(path: Path, *, items: bool) -> list[str]:
                 files.place(folder, entry.name)
                 found.append(name)
     if items and files.samples.is_file():
-        found.append("samples.npz")
+        found.append(files.samples.name)
     missing = [name for name in _NEEDED if name not in found]
     if missing or not set(found) & set(CHECKPOINTS.values()):
         raise ManifestError(f"{path} must be the directory of a trained run, got one without {missing or 'checkpoint'}")

@@ -49,7 +49,7 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
         if RunFiles(path).config.exists():
             found.append(path)
             continue
-        inside = [child for child in sorted(path.iterdir()) if child.is_dir() and (child / "config.yaml").is_file()]
+        inside = [child for child in sorted(path.iterdir()) if child.is_dir() and RunFiles(child).config.is_file()]
         if not inside:
             raise FileNotFoundError(f"{path}: must be a run directory or a folder of runs, got one without config.yaml")
         found += inside
