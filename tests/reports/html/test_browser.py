@@ -102,9 +102,9 @@ def test_page_every_control_changes_its_part(opened: Callable[..., Any], run_tex
     assert page.locator("[role=option][aria-selected=true]").get_attribute("id") == "item-3"
     assert page.locator("aside.side h3").text_content() == f"Item {HOSTILE[3]}"
     page.locator(".cell").first.click()
-    assert page.locator("dialog[open]").count() == 1
+    page.locator("dialog[open]").wait_for()
     page.keyboard.press("Escape")
-    assert page.locator("dialog[open]").count() == 0
+    page.locator("dialog[open]").wait_for(state="detached")
 
     matrix = page.locator("[data-view=matrix]")
     assert matrix.locator("tbody tr").count() == 3
@@ -123,6 +123,7 @@ def test_page_every_control_changes_its_part(opened: Callable[..., Any], run_tex
     assert len(set(pictures)) == 4
 
     page.locator("details.numbers summary").first.click()
+    page.locator("details.numbers tbody tr").first.wait_for()  # the table is made when the browser reports the opening
     assert page.locator("details.numbers tbody tr").count() == 4
     page.locator("#nav a").last.click()
     page.wait_for_selector("#nav a[aria-current]:has-text('Setup')")
@@ -210,7 +211,7 @@ def test_comparison_page_draws_figures_and_differences(opened: Callable[..., Any
     assert page.locator("[data-view=compared] svg[role=img]").count() == 2
     assert page.locator("[data-view=differences] svg[role=img]").count() == 2
     page.locator("[data-view=differences] details.numbers summary").first.click()
-    assert "3 pairs of seeds" in page.locator("[data-view=differences] details.numbers").first.text_content()
+    page.locator("[data-view=differences] details.numbers").first.get_by_text("3 pairs of seeds").first.wait_for()
 
 
 def test_page_of_one_modality_without_labels_works(opened: Callable[..., Any], tmp_path: Path) -> None:
