@@ -25,6 +25,8 @@ RUN_FOLDER = "./"
 
 _SHOWN = 80  # the number of characters of a value in a message
 
+_SECTIONS = ("data", "model", "train")
+
 _NAMED = ("model.aggregation", "model.prior", "train.objective")
 """Settings that are a name, or a mapping with a name and options."""
 
@@ -84,7 +86,8 @@ def make_config(
     Args:
         path: YAML file with any part of the sections ``data``, ``model`` and ``train``, or the name of one that comes
             with the package, such as ``"polymnist-cpu"``; no file by default.
-        overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``. A string is converted to the field's type.
+        overrides: Dotted keys to values, such as ``{"train.lr": "1e-3"}``, or sections of a file with only some of
+            their settings, ``{"train": {"lr": 1e-3}}``. A string is converted to the field's type.
         use_recipe: If True, the default, the settings of the recipe replace the defaults. False is for the files of
             runs, which have every setting that there was when they were written.
 
@@ -94,11 +97,12 @@ def make_config(
     """
     path = _find(path)
     file = {} if path is None else _with_absolute_data(_read(path), path)
-    tree = _override(copy.deepcopy(file), overrides or {})
+    given = _by_dotted_key(overrides or {})
+    tree = _override(copy.deepcopy(file), given)
     if use_recipe:
         name = _recipe_of(tree)
         defaults = _override({}, RECIPES[name].settings)
-        tree = _override(_merge(defaults, file), {**(overrides or {}), "recipe": name})
+        tree = _override(_merge(defaults, file), {**given, "recipe": name})
     else:
         tree = _merge(_override({}, _BEFORE), tree)
     try:
@@ -113,6 +117,15 @@ def _find(path: Path | str | None) -> Path | None:
         return None if path is None else find_config(path)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _by_dotted_key(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings by dotted key, of which those of a section may be nested."""
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        is_section = key in _SECTIONS and isinstance(value, Mapping)
+        result |= {f"{key}.{name}": item for name, item in value.items()} if is_section else {key: value}
+    return result
 
 
 def _override(tree: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,6 @@ from pyro_mmvae.runs.run import Run
 from pyro_mmvae.training.division import split_data, training_rows
 from pyro_mmvae.training.start import train
 
-_SECTIONS = ("model", "train")
-
 
 def fit(
     values: Any,
@@ -90,7 +88,7 @@ def fit(
     overrides = {"model.aggregation": aggregation, "train.epochs": epochs, "train.seed": seed}
     overrides |= {"model.latent_size": latent_size, "data.name": "arrays"}
     overrides = {key: value for key, value in overrides.items() if value is not None}
-    config = make_config(None, {**overrides, **_flatten(settings or {})})
+    config = make_config(None, {**overrides, **_without_data(settings or {})})
     import_plugins(config.plugins)  # which the caller named in settings
     data = make_dataset(
         values, labels=labels, present=present, covariates=covariates, specs=_merge(specs, data_types),
@@ -110,12 +108,9 @@ def _merge(specs: Mapping[str, ModalitySpec] | None, data_types: Mapping[str, st
     return result
 
 
-def _flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings by dotted key, of which those of a section may be nested."""
-    result: dict[str, Any] = {}
-    for key, value in settings.items():
+def _without_data(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the settings, which must not be of the data."""
+    for key in settings:
         if key.partition(".")[0] == "data":
             raise ValueError(f"settings must not hold {key!r}, as the data are passed as values: leave it out")
-        nested = {f"{key}.{name}": item for name, item in value.items()} if key in _SECTIONS else {key: value}
-        result |= nested
-    return result
+    return settings

@@ -43,6 +43,19 @@ def test_make_config_overrides_take_precedence_over_the_file(tmp_path: Path) -> 
     assert config.data.photographs == ("a", "b")
 
 
+def test_make_config_given_sections_equals_one_given_dotted_keys(tmp_path: Path) -> None:
+    nested = make_config(None, {"model": {"aggregation": "wb", "latent_size": 3}, "train": {"epochs": 2}})
+    assert nested == make_config(None, {"model.aggregation": "wb", "model.latent_size": 3, "train.epochs": 2})
+    assert (nested.recipe, nested.model.private_size, nested.train.penalties[0]["name"]) == (
+        "contrastive",
+        8,
+        "infonce",
+    )
+    file = tmp_path / "a.yaml"
+    file.write_text("model: {latent_size: 5}\n")
+    assert make_config(file, {"model": {"beta": 2.0}}).model.latent_size == 5
+
+
 def test_make_config_recipe_is_below_the_file_and_the_overrides(tmp_path: Path) -> None:
     file = tmp_path / "a.yaml"
     file.write_text("recipe: contrastive\nmodel: {subset_weights: by_size}\n")
