@@ -9,24 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mmvae._bounded import load_yaml, read_json, read_text
+from pyro_mmvae._citation import CITATION
 from pyro_mmvae._printable import printable
 from pyro_mmvae._version import __version__
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
 _SHOWN = ("probe", "coherence", "joint_coherence", "log_likelihood", "frechet_conditional", "frechet_classifier")
 _DIGITS = {"log_likelihood": 1, "frechet_conditional": 2, "frechet_classifier": 2}
-_CITATION = """\
-@inproceedings{qiu2025multimodal,
-  title     = {Multimodal Variational Autoencoder: A Barycentric View},
-  author    = {Qiu, Peijie and Zhu, Wenhui and Kumar, Sayantan and Chen, Xiwen and Yang, Jin and Sun, Xiaotong and
-               Razi, Abolfazl and Wang, Yalin and Sotiras, Aristeidis},
-  booktitle = {Proceedings of the AAAI Conference on Artificial Intelligence},
-  volume    = {39},
-  number    = {19},
-  pages     = {20060--20068},
-  year      = {2025},
-  doi       = {10.1609/aaai.v39i19.34209}
-}"""
 
 
 def model_card(path: Path, repository: str, *, license_name: str | None = None) -> str:
@@ -88,7 +77,7 @@ def model_card(path: Path, repository: str, *, license_name: str | None = None) 
         "## Citation",
         "",
         "```bibtex",
-        _CITATION,
+        CITATION,
         "```",
     ]
     return "\n".join(lines) + "\n"

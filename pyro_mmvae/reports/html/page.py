@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from pyro_mmvae._citation import CITATION
 from pyro_mmvae._version import __version__
 from pyro_mmvae.exhibits import Exhibits
 from pyro_mmvae.reports.evaluation_files import read_arrays, read_summary
@@ -164,7 +165,7 @@ def _render(template: str, data: Mapping[str, Any], **values: Any) -> str:
         script=Markup(script),
         digest=digest,
         version=__version__,
-        citation=facts.CITATION,
+        citation=CITATION,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **values,
     )
