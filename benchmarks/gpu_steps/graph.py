@@ -24,6 +24,8 @@ class Graphed:
     def __init__(self, hand: ByHand, images: Tensor) -> None:
         if images.device.type != "cuda":
             raise ValueError(f"Graphed: the batch is on {images.device}, a CUDA graph needs one on a CUDA device")
+        # The graph reads and writes the memory of the model and the optimiser, which must live as long as it does.
+        self.hand = hand
         self.images = images.clone()
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())

@@ -1,4 +1,4 @@
-"""Step 5: PolyMNIST with the full recipe for as many epochs as fit, its evaluation and its pictures."""
+"""Step 6: PolyMNIST with the full recipe for as many epochs as fit, its evaluation and its pictures."""
 
 from __future__ import annotations
 

@@ -89,6 +89,27 @@ def _waits(found: Mapping[str, Any]) -> Lines:
             yield f"- {run['setting']}, {run['aggregation']}, {run['bound']}: `{place}`"
 
 
+def _kinds(found: Mapping[str, Any]) -> Lines:
+    rows = [
+        (r["batch_size"], r["precision"], f"{r['milliseconds']:.3g}", f"{r['items_per_second']:,}")
+        for r in found.get("throughput", [])
+    ]
+    yield "Training with `mwb` and the defaults, by batch size:"
+    yield ""
+    yield from _table(("batch", "precision", "ms per step", "items per second"), rows)
+    yield ""
+    yield "Cases: " + ", ".join(f"{count} {state}" for state, count in found.get("states", {}).items()) + "."
+    waiting: dict[str, list[str]] = {}
+    for case in found.get("cases", []):
+        name = f"{case['aggregation']} {case['setting']}"
+        if case["state"] == "failed":
+            yield f"- `{name}`, {case['precision']}, failed: {case['note']}"
+        for place in case.get("places", []):
+            waiting.setdefault(place, []).append(name)
+    for place, names in waiting.items():
+        yield f"- waits: `{place}` in {', '.join(dict.fromkeys(names))}"
+
+
 def _times(found: Mapping[str, Any]) -> Lines:
     if "note" in found:
         yield from (f"Note: {found['note']}.", "")
@@ -194,6 +215,7 @@ def _polymnist(found: Mapping[str, Any]) -> Lines:
 SECTIONS: dict[str, Callable[[Mapping[str, Any]], Lines]] = {
     "machine": _machine,
     "waits": _waits,
+    "kinds": _kinds,
     "times": _times,
     "commands": _commands,
     "polymnist": _polymnist,

@@ -1,4 +1,4 @@
-"""Step 3: the time of a training step against other implementations in turn, and the share in which the GPU is busy."""
+"""Step 4: the time of a training step against other implementations in turn, and the share in which the GPU is busy."""
 
 from __future__ import annotations
 

@@ -97,7 +97,9 @@ def sync_debug(mode: str, on_gpu: bool = True) -> Iterator[None]:
     if not on_gpu:
         yield
         return
-    torch.cuda.set_sync_debug_mode(mode)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode(mode)
     try:
         yield
     finally:

@@ -75,7 +75,7 @@ def folded_norm(x: Float[Tensor, "*shape"], y: Float[Tensor, "*shape"]) -> Float
     size = y.abs()
     ratio = x / torch.where(size > 0, size, 1.0)
     folded = size * _PEAK * torch.exp(-ratio.square() / 2) + x * torch.erf(ratio / math.sqrt(2))
-    return torch.where(size > 0, folded, x.abs())
+    return torch.where(size == 0, x.abs(), folded)
 
 
 def _norm(x: Tensor, y: Tensor) -> _Norm:
@@ -181,8 +181,8 @@ def _descend(weights: Tensor, x: Tensor, y: Tensor, at_x: Tensor, at_y: Tensor, 
         ways = (
             (extent * way_x)[index],
             (extent * way_y)[index],
-            (newton_x * (here == 0))[index],
-            (newton_y * (here == 0))[index],
+            torch.where(here == 0, newton_x, 0.0)[index],  # where curvature underflows, the step is infinite
+            torch.where(here == 0, newton_y, 0.0)[index],
         )
         step = step_x[index], step_y[index]
         step_x[index], step_y[index] = _search(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal
 
 from pyro_mmvae.barycenters import ConvergenceWarning, get_divergence, implicit, moment, natural, solve, wasserstein
+from pyro_mmvae.barycenters.wasserstein1 import folded_norm
 from tests.gaussians import LOCAL, NATURAL, ORACLES, brute_minimum, objective, problem
 from tests.strategies import few
 
@@ -168,6 +169,32 @@ def test_solve_is_equivariant_to_affine_maps(name: str, seed: int, move: float, 
     unit = stretch * result_scale
     torch.testing.assert_close((moved - move - stretch * result_loc) / unit, torch.zeros_like(unit), rtol=0, atol=1e-6)
     torch.testing.assert_close(wide / unit, torch.ones_like(unit), rtol=0, atol=1e-6)
+
+
+def test_w1_of_experts_with_equal_locs_is_finite_and_the_minimum() -> None:
+    """As bfloat16 gives them; where curvature underflows along a scale, Newton's step is infinite."""
+    locs, scales = [-0.1533203125, 0.08349609375, 0.08349609375], [0.16081462800502777, 0.12141376733, 0.15465775132]
+    generator = torch.Generator().manual_seed(0)
+    loc = torch.randn(1, 3, 2000, generator=generator).bfloat16().double()
+    loc[:, 1] = loc[:, 2]
+    scale = (torch.randn(1, 3, 2000, generator=generator) * 0.3 - 2).exp().bfloat16().double()
+    first = [torch.tensor(values, dtype=torch.float64).view(1, 3, 1) for values in (locs, scales)]
+    for here, there in (first, (loc, scale)):
+        weights = torch.full((1, 3), 1 / 3, dtype=torch.float64)
+        result_loc, result_scale, info = solve(weights, here, there, "w1", return_info=True)
+        assert bool(info.converged.all())
+
+        least, *others = (
+            folded_norm(result_loc + dx - here, result_scale + dy - there).mean(1)
+            for dx, dy in ((0.0, 0.0), (1e-3, 0.0), (-1e-3, 0.0), (0.0, 1e-3), (0.0, -1e-3))
+        )
+        assert all(bool((other >= least - 1e-10).all()) for other in others)
+
+
+def test_folded_norm_of_nan_is_nan() -> None:
+    nan, one = torch.tensor(torch.nan), torch.tensor(1.0)
+    assert bool(folded_norm(nan, one).isnan() & folded_norm(one, nan).isnan())
+    assert float(folded_norm(-one, torch.tensor(0.0))) == 1
 
 
 def test_w1_with_one_outlier_stays_near_other_experts() -> None:
