@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from contextlib import suppress
 from pyro_mmvae.experiments.cell_progress import CellProgress
 from pyro_mmvae.experiments.compare import Cell
 from pyro_mmvae.experiments.failures import Failure, FailureBook
+from pyro_mmvae.experiments.messages import encode_message
 from pyro_mmvae.experiments.tasks import Task, is_settled, lock_file, open_log, record_failure
 from pyro_mmvae.locks import take_lock
 
@@ -45,7 +45,7 @@ class CellProcess:
         assert self.process.stdin is not None
         with suppress(OSError):  # it has ended already, which its status says
             # The pipe stays open: its end tells the process that this one has ended.
-            self.process.stdin.write(pickle.dumps((task, cell, book)))
+            self.process.stdin.write(f"{encode_message(task, cell, book)}\n".encode())
             self.process.stdin.flush()
 
     def has_ended(self) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import sys
 import threading
@@ -12,6 +11,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pyro_mmvae import runs
+from pyro_mmvae.experiments.messages import decode_message
 from pyro_mmvae.experiments.tasks import attempt_locked
 from pyro_mmvae.training import Interrupted
 
@@ -24,7 +24,7 @@ def main() -> None:
     """
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    task, cell, book = pickle.load(sys.stdin.buffer)
+    task, cell, book = decode_message(_read_line())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -36,6 +36,16 @@ def main() -> None:
         sys.exit(128 + signal.SIGTERM)
     out.write(json.dumps(None if failure is None else asdict(failure)))
     out.close()
+
+
+def _read_line() -> str:
+    """Read the first line of standard input; not by sys.stdin, which would read on and keep what follows."""
+    line = bytearray()
+    while part := os.read(0, 1 << 16):
+        line += part
+        if part.endswith(b"\n"):
+            break
+    return line.decode()
 
 
 def _interrupt(_number: int, _frame: Any) -> None:
