@@ -143,11 +143,14 @@ def compare(
     finished = [cell for cell in cells if cell.path.name not in runner.missing]
     command = "pyro-mmvae " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     if finished:
-        _draw(out, finished, command, _present(baseline, finished), runner.missing, pictures)
+        baseline = _present(baseline, finished)
+        _draw(out, finished, command, baseline, runner.missing, pictures)
         if sweeps:
             _draw_sweep(out, finished, points, command, pictures)
         if columns:
             _read_cells(runner, finished, columns, options, command, pictures)
+        words = ["pyro-mmvae", "report", str(out), *(["--baseline", baseline] if baseline is not None else [])]
+        echo(f"next: {shlex.join(words)}")
     runner.report()
     return {"folder": out, "runs": [cell.path for cell in finished], "missing": runner.missing}
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import force_option, parse_items
+from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, force_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -23,13 +23,16 @@ from pyro_mmvae.cli.common import (
 )
 
 _NAME = "report.html"
+_MATCHING = {"missing_features": "error", "surplus_features": "error"}
+_DATA_SETTINGS = ("data", "split", "overrides", *_MATCHING)
 
 
 @click.command()
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RUN…")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE.html",
-    show_default="report.html in RUN or in the folder of a comparison, else in the current folder",
+    show_default="report.html in RUN, RUN/on-NAME for other items, or the folder of a comparison, else in the current "
+    "folder",
     help="File to write the report to.",
 )  # fmt: skip
 @click.option(
@@ -60,6 +63,7 @@ _NAME = "report.html"
     "--baseline", metavar="ROW", show_default="the first row",
     help="Row to compare the others with, paired by seed, in a report of several runs.",
 )  # fmt: skip
+@data_options
 @plugin_option("data sets or other parts")
 @checkpoint_option
 @device_option
@@ -84,9 +88,9 @@ def report(
 ) -> None:
     """Write a report of a run, or of several side by side, as one HTML file.
 
-    Reads the run directories RUN, or those in the folder of a comparison, and for a single run also its test items.
-    Writes the file --out, which opens from disk in any browser and loads nothing from anywhere. Sections whose figures
-    were not computed name the command that computes them; --evaluate runs it.
+    Reads the run directories RUN, or those in the folder of a comparison, and for a single run also its test items, or
+    --data. Writes the file --out, which opens from disk in any browser and loads nothing from anywhere. Sections whose
+    figures were not computed name the command that computes them; --evaluate runs it.
     """
     from pyro_mmvae.files import refuse_existing, write_text
     from pyro_mmvae.reports.html import comparison_page, find_runs
@@ -96,64 +100,107 @@ def report(
     is_single = len(paths) == 1 and paths[0] == runs[0]
     if baseline is not None and is_single:
         raise ValueError("--baseline must come with several runs, got one")
+    chosen = {name: options.pop(name) for name in _DATA_SETTINGS}
+    if words := _data_words(chosen):
+        if not is_single:
+            raise ValueError(f"{words[0]} must come with one run, whose report shows its items, got {len(paths)} runs")
+        if files_only:
+            raise ValueError(f"{words[0]} must be left out with --files-only, which makes the report without items")
     if out is not None:
         refuse_existing(out, force=force)
-    file = out or (RunFiles(runs[0]).place(_NAME) if len(runs) == 1 else Path(_NAME))
-    if out is None and len(runs) > 1:
-        refuse_existing(file, force=force)
-    shared = {key: options[key] for key in ("plugins", "checkpoint", "device", "allow_changed_data")}
-    if evaluates:
-        _evaluate_missing(context, paths, threads=threads, quiet=quiet, seed=options["seed"], **shared)
-    if is_single:
-        text = _single(paths[0], files_only=files_only, threads=threads, quiet=quiet, **options)
+    elif len(runs) > 1:
+        refuse_existing(Path(_NAME), force=force)
+    opening = {key: options.pop(key) for key in ("plugins", "checkpoint", "device", "allow_changed_data")}
+    shared = {"threads": threads, "quiet": quiet, "seed": options["seed"], **opening}
+    if is_single and not files_only:
+        options["threads"] = threads
+        results: Path | None
+        results, text = _with_data(context, paths[0], opening, chosen, shared if evaluates else None, quiet, options)
     else:
-        text = comparison_page(paths, title=runs[0].resolve().name if len(runs) == 1 else "", baseline=baseline)
+        for path in paths if evaluates else ():
+            _evaluate_missing(context, path, path, **shared)
+        results = runs[0] if len(runs) == 1 else None
+        title = runs[0].resolve().name if len(runs) == 1 else ""
+        text = _from_files(paths[0]) if is_single else comparison_page(paths, title=title, baseline=baseline)
+    file = out or (Path(_NAME) if results is None else RunFiles(results).place(_NAME))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
     echo(f"{file}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser")
 
 
-def _evaluate_missing(context: click.Context, paths: Sequence[Path], *, seed: int, **options: Any) -> None:
-    """Run the commands ``evaluate`` and ``ppc`` on the runs that lack their results."""
+def _data_words(chosen: Mapping[str, Any]) -> list[str]:
+    """Return the words of the command line that choose other items than the test items; none for these.
+
+    Args:
+        chosen: The options of the data by name.
+    """
+    words = ["--data", chosen["data"]] if chosen["data"] is not None else []
+    if chosen["split"] is not None and (words or chosen["split"] != "test"):
+        words += ["--split", chosen["split"]]
+    words += [word for text in chosen["overrides"] for word in ("--set", text)]
+    for name, usual in _MATCHING.items():
+        words += [f"--{name.replace('_', '-')}", chosen[name]] if words and chosen[name] != usual else []
+    return words
+
+
+def _evaluate_missing(context: click.Context, path: Path, results: Path, **options: Any) -> None:
+    """Run the commands ``evaluate`` and ``ppc`` on a run if the folder of results lacks theirs."""
     from pyro_mmvae.cli.check import ppc
     from pyro_mmvae.cli.evaluate import evaluate
     from pyro_mmvae.run_files import RunFiles
 
-    for path in paths:
-        if not RunFiles(path).evaluation_summary.exists():
-            context.invoke(evaluate, run=path, seed=seed, **options)
-        if not RunFiles(path).checks():
-            context.invoke(ppc, run=path, seed=seed, **options)
+    if not RunFiles(results).evaluation_summary.exists():
+        context.invoke(evaluate, run=path, **options)
+    if not RunFiles(results).checks():
+        context.invoke(ppc, run=path, **options)
 
 
-def _single(path: Path, *, files_only: bool, threads: int | None, quiet: bool, **options: Any) -> str:
-    """Return the report of one run."""
+def _from_files(path: Path) -> str:
+    """Return the report of one run without its model and its data."""
     from pyro_mmvae.evaluation.diagnostics import diagnose
     from pyro_mmvae.reports.html import run_page
     from pyro_mmvae.run_files import read_metrics
 
-    if files_only:
-        findings = [asdict(finding) for finding in diagnose([], (), history=read_metrics(path))]
-        return run_page(path, findings=findings, why_no_items="The report was made from the files of the run alone.")
-    try:
-        opened, data = _open(path, options)
-    except (ValueError, OSError) as error:
-        raise type(error)(f"{error}; --files-only makes the report without its items") from error
-    return _with_items(opened, data, threads=threads, quiet=quiet, **options)
+    findings = [asdict(finding) for finding in diagnose([], (), history=read_metrics(path))]
+    return run_page(path, findings=findings, why_no_items="The report was made from the files of the run alone.")
 
 
-def _open(path: Path, options: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the run and its test items, and take the options that open it out of those of the command."""
+def _with_data(
+    context: click.Context, path: Path, opening: Mapping[str, Any], chosen: Mapping[str, Any],
+    evaluation: Mapping[str, Any] | None, quiet: bool, options: dict[str, Any],
+) -> tuple[Path, str]:  # fmt: skip
+    """Return the folder of results and the report of one run with items.
+
+    Args:
+        context: The context of the command.
+        path: The path of the run directory.
+        opening: The options with which the run is opened.
+        chosen: The options of the data by name.
+        evaluation: The options of ``evaluate`` and ``ppc``, which then run where their results are missing; None to
+            leave them out.
+        quiet: If True, no progress bar is shown.
+        options: The options of the items.
+    """
     from pyro_mmvae.runs import load_run
 
-    names = ("plugins", "checkpoint", "device", "allow_changed_data")
-    opened = load_run(path, **{name: options.pop(name) for name in names})
-    return opened, opened.data("test")
+    try:
+        opened = load_run(path, **opening)
+        data, is_other = choose_data(opened, dict(chosen))
+    except (ValueError, OSError) as error:
+        if _data_words(chosen):
+            raise
+        raise type(error)(f"{error}; --files-only makes the report without its items") from error
+    results = folder_for(path, data, is_other=is_other)
+    if evaluation is not None:
+        _evaluate_missing(context, path, results, **evaluation, **chosen)
+    words = _data_words(chosen)
+    return results, _with_items(opened, data, results, words, quiet=quiet, **options)
 
 
 def _with_items(
-    opened: Any, data: Any, *, items: str, points: int, subsets: int, seed: int, threads: int | None, quiet: bool
-) -> str:
+    opened: Any, data: Any, results: Path, words: Sequence[str], *, items: str, points: int, subsets: int, seed: int,
+    threads: int | None, quiet: bool,
+) -> str:  # fmt: skip
     """Return the report of one run with its items."""
     from tqdm import tqdm
 
@@ -170,7 +217,7 @@ def _with_items(
     with use_threads(threads), bar:
         exhibits = collect_exhibits(opened, data, chosen, items=shown, points=points, seed=seed, progress=bar.update)
         findings = []
-        if not RunFiles(opened.path).evaluation_summary.exists():
+        if not RunFiles(results).evaluation_summary.exists():
             has_prior = opened.prior_note is None and opened.fitted_prior is not None
             found = quick_findings(
                 opened.vae, data, history=read_metrics(opened.path), has_fitted_prior=has_prior, seed=seed
@@ -178,4 +225,7 @@ def _with_items(
             findings = [asdict(finding) for finding in found]
     aggregation = opened.config.model.aggregation_options
     name = aggregation if isinstance(aggregation, str) else aggregation["name"]
-    return run_page(opened.path, exhibits=exhibits, summary=describe_aggregation(name), findings=findings)
+    return run_page(
+        opened.path, exhibits=exhibits, summary=describe_aggregation(name), findings=findings, results=results,
+        data_words=words,
+    )  # fmt: skip

@@ -55,6 +55,8 @@ def test_compare_with_a_failed_cell_draws_the_others_and_retries_when_asked(
         "grid/failures.json lists them; --retry-failed tries them again",
     ]
     assert first.stderr.splitlines()[-4:] == tail
+    assert first.stdout.splitlines()[-1] == "next: pyro-mmvae report grid"
+    assert CliRunner().invoke(main, ["report", "grid"], catch_exceptions=False).exit_code == 0
     assert "- wb-seed0: step 3 (epoch 1): not finite" in Path("grid/comparison.md").read_text(encoding="utf-8")
     assert "% missing: wb-seed0: step 3" in Path("grid/comparison.tex").read_text(encoding="utf-8")
     with Path("grid/comparison.csv").open(newline="") as file:

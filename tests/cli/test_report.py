@@ -86,11 +86,36 @@ def test_report_of_several_runs_is_a_comparison(run: Path, toy_config: Callable[
     again = invoke(str(run), str(other))
     assert again.exit_code == 2
     assert "report.html must not exist, got an existing path" in again.stderr
+    bad = invoke(str(run), str(other), "--data", "x")
+    assert bad.stderr == "error: --data must come with one run, whose report shows its items, got 2 runs\n"
+
+
+def test_report_of_other_items_is_in_their_folder_and_says_so(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[tuple[str, Any]] = []
+    for module, name in (("evaluate", "evaluate"), ("check", "ppc")):
+        command: Any = getattr(__import__(f"pyro_mmvae.cli.{module}", fromlist=[name]), name)
+
+        def callback(*, run: Path, name: str = name, **options: Any) -> None:
+            called.append((name, options["split"]))
+
+        monkeypatch.setattr(command, "callback", callback)
+    result = invoke(str(run), *SMALL, "--split", "train", "--evaluate")
+    assert result.exit_code == 0, result.output
+    [file] = run.glob("on-*/report.html")
+    assert result.stdout.startswith(f"{file}: ")
+    assert called == [("evaluate", "train"), ("ppc", "train")]
+    page = file.read_text(encoding="utf-8")
+    assert "those of other items than the test items of the run: <code>--split train</code>" in page
+    assert f"pyro-mmvae evaluate {run} --split train" in page
+    assert "other items" not in (invoke(str(run), *SMALL), (run / "report.html").read_text(encoding="utf-8"))[1]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("run", "--split", "val", "--files-only"), "error: --split must be left out with --files-only"),
+        (("run", "--data", "x"), "error: unknown data set 'x'"),
+        (("run", "--set", "model.beta=2"), "error: --set must override an option of the data"),
         (("nothing",), "error: nothing: must be a run directory or a folder of runs, got no such folder"),
         (("run", "--baseline", "poe"), "error: --baseline must come with several runs, got one"),
         (("run", "--items", "nowhere.txt"), "error: --items must be a number, rows A:B, or a file of identifiers"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import resources
@@ -35,6 +36,8 @@ def run_page(
     summary: str = "",
     findings: Sequence[Mapping[str, str]] = (),
     why_no_items: str = "",
+    results: Path | None = None,
+    data_words: Sequence[str] = (),
 ) -> str:
     """Return the report of one run as HTML.
 
@@ -44,15 +47,19 @@ def run_page(
         summary: A description of the aggregation in one line; left out by default.
         findings: The findings to show if the run was not evaluated; none by default.
         why_no_items: The reason why there are no items, as the beginning of a sentence.
+        results: The folder with the results of ``evaluate`` and ``ppc`` on other data than the test items, by default
+            the run directory, for those of the test items.
+        data_words: The words of the command line that choose that data, such as ``("--data", "new.npz")``.
     """
-    files = RunFiles(path)
+    results = path if results is None else results
+    files = RunFiles(results)
     text, config = facts.read_config(path)
     rows = read_metrics(path)
     evaluated = files.evaluation_summary.exists()
-    evaluation: dict[str, Any] = read_summary(path) if evaluated else {}
+    evaluation: dict[str, Any] = read_summary(results) if evaluated else {}
     names = _names(exhibits, rows)
     attributes = bool(evaluation.get("attribute_frequency"))
-    table = figures.read_rows(path) if evaluated and files.evaluation_table.exists() else []
+    table = figures.read_rows(results) if evaluated and files.evaluation_table.exists() else []
     has_arrays = evaluated and files.evaluation_arrays.exists()
     views = figures.views_panels(table, attributes=attributes)
     data = {
@@ -60,18 +67,20 @@ def run_page(
         "names": names,
         "training": training_panels(rows),
         "items": None if exhibits is None else item_data(exhibits),
-        "map": _map(path, exhibits) if exhibits is not None or has_arrays else None,
+        "map": _map(results, exhibits) if exhibits is not None or has_arrays else None,
         "views": views,
         "matrix": figures.matrix_data(table, names, attributes=attributes),
-        "checks": check_data(path),
-        "khat": figures.khat_data(path) if has_arrays else None,
+        "checks": check_data(results),
+        "khat": figures.khat_data(results) if has_arrays else None,
     }
-    commands = {verb: facts.command_for(verb, path, config) for verb in ("evaluate", "ppc", "report", "train")}
+    words = {"train": (), **dict.fromkeys(("evaluate", "ppc", "report"), data_words)}
+    commands = {verb: facts.command_for(verb, path, config, *words[verb]) for verb in words}
     return _render(
         "run.html",
         data,
         title=path.resolve().name,
         path=str(path),
+        data_words=shlex.join(data_words),
         sentences=facts.sentences(config, names, len(rows), summary),
         headlines=facts.headlines(rows, views, names),
         findings=facts.group_findings(evaluation.get("warnings", findings)),
