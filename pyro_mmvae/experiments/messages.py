@@ -42,7 +42,7 @@ def decode_message(text: str) -> tuple[Task, Cell, FailureBook]:
     """Return the task, the cell and the failures of a message of :func:`encode_message`.
 
     Args:
-        text: The message.
+        text: The message, as one line of JSON.
 
     Raises:
         ValueError: If the text is not JSON, or the configuration is not valid.
