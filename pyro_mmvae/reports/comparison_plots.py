@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -26,7 +26,7 @@ from pyro_mmvae.reports.comparison_rows import (
 from pyro_mmvae.reports.metric_names import metric_label
 from pyro_mmvae.reports.paired import LEVEL, Difference, differences_from, pairs_phrase
 from pyro_mmvae.reports.panels import LABEL_POINTS, label_line_ends, make_panels, set_title, shared_legend
-from pyro_mmvae.reports.styles import line_style, styled
+from pyro_mmvae.reports.styles import row_styles, styled
 from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label, text_width
 
 _MAX_LABELLED = 8  # the largest number of lines with names beside them; more have a legend
@@ -68,7 +68,8 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     cells = read_cells(runs)
     rows = summarise(values_by_seed(cells))
     keys = _chosen(table_keys(rows), metric, protocol)
-    names = list(dict.fromkeys(key_of(row).label for row in rows))
+    styles = _styles([key_of(row) for row in rows])
+    names = list(styles)
     panels = {key: [row for row in rows if (row["metric"], row["protocol"]) == key] for key in keys}
     dots = [key for key in keys if len({row["views"] for row in panels[key]}) == 1]
     keys = [key for key in keys if key not in dots] + dots
@@ -78,14 +79,20 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     for axis, key in zip(axes, keys, strict=True):
         label = metric_label(key[0], attributes=_has_attributes(cells))
         if key in dots:
-            _plot_dots(axis, panels[key], names, label)
+            _plot_dots(axis, panels[key], styles, label)
         else:
-            _plot_lines(axis, panels[key], names, label)
+            _plot_lines(axis, panels[key], styles, label)
         axis.set_title(_title(key, panels[key][0]["views"] if key in dots else 0))
     if has_legend:
         shared_legend(figure, axes)
     set_title(figure, _describe_bars(rows))
     return figure
+
+
+def _styles(keys: Iterable[Key]) -> dict[str, dict[str, Any]]:
+    """Return the style of each row of a comparison by its name, in their order."""
+    rows = {key.label: (key.aggregation, key.variant) for key in keys}
+    return dict(zip(rows, row_styles(list(rows.values())), strict=True))
 
 
 def _panel_width(names: Sequence[str], panels: int) -> float:
@@ -135,34 +142,33 @@ def _error(row: Row) -> float:
     return 0.0 if math.isnan(row["se"]) else row["se"]
 
 
-def _plot_lines(axis: Axes, rows: Sequence[Row], names: Sequence[str], label: str) -> None:
+def _plot_lines(axis: Axes, rows: Sequence[Row], styles: Mapping[str, dict[str, Any]], label: str) -> None:
     """Plot one metric by number of modalities given, with the name of each line beside its end."""
     ends: dict[str, tuple[float, float, str]] = {}
-    step = min(_SHIFT, 0.5 / len(names))
-    for number, name in enumerate(names):
+    step = min(_SHIFT, 0.5 / len(styles))
+    for number, (name, style) in enumerate(styles.items()):
         line = sorted((row for row in rows if key_of(row).label == name), key=lambda row: row["views"])
-        places = [row["views"] + step * (number - (len(names) - 1) / 2) for row in line]
-        means, style = [row["mean"] for row in line], line_style(number)
+        places = [row["views"] + step * (number - (len(styles) - 1) / 2) for row in line]
+        means = [row["mean"] for row in line]
         axis.errorbar(places, means, yerr=list(map(_error, line)), capsize=2, label=legend_label(name), **style)
         if line:
             ends[name] = places[-1], means[-1], style["color"]
     axis.set(xlabel="modalities given", ylabel=label)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(names) <= _MAX_LABELLED:
+    if len(styles) <= _MAX_LABELLED:
         label_line_ends(axis, ends)
 
 
-def _plot_dots(axis: Axes, rows: Sequence[Row], names: Sequence[str], label: str) -> None:
+def _plot_dots(axis: Axes, rows: Sequence[Row], styles: Mapping[str, dict[str, Any]], label: str) -> None:
     """Plot one value per row of the comparison, the first one on top."""
-    for number, name in enumerate(names):
-        style = line_style(number) | {"linestyle": "none"}
+    for number, (name, style) in enumerate(styles.items()):
         found = [row for row in rows if key_of(row).label == name]
         axis.errorbar(
             [row["mean"] for row in found], [number] * len(found), xerr=list(map(_error, found)), capsize=2,
-            label=legend_label(name), **style,
+            label=legend_label(name), **style | {"linestyle": "none"},
         )  # fmt: skip
-    axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+    axis.set_yticks(range(len(styles)), list(styles))
+    axis.set(xlabel=label, ylim=(len(styles) - 0.5, -0.5))
     axis.grid(visible=False, axis="y")
 
 
@@ -197,7 +203,7 @@ def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, pr
     keys = _chosen(table_keys([key._asdict() for key in differences]), metric, protocol)
     compared = {key.label for key in differences}
     # Every row has the style of the plot of means, in which the baseline has one, too.
-    styles = {label: line_style(number) for number, label in enumerate(every_name) if label in compared}
+    styles = {label: style for label, style in _styles(values).items() if label in compared}
     groups = max(len({key.views for key in differences if key[2:4] == panel}) for panel in keys)
     size = _panel_width(list(styles), len(keys)), max(1.9, 1.0 + _ROW * groups * (len(styles) + 1))
     figure, axes = make_panels(len(keys), size)

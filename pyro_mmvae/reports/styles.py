@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
@@ -60,6 +61,29 @@ def line_style(number: int) -> dict[str, Any]:
         "marker": MARKERS[number % len(MARKERS)],
         "linestyle": _LINES[number % len(_LINES)],
     }
+
+
+def row_styles(rows: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return colours, markers and line styles of the rows of a comparison.
+
+    Where several aggregations have several variants, an aggregation has one colour and a variant one line style, so
+    that both can be told at a glance; each row has its own marker. Otherwise each row has a style of its own.
+
+    Args:
+        rows: The aggregation and the variant of each row.
+
+    Returns:
+        Keyword arguments of :meth:`matplotlib.axes.Axes.plot`, per row.
+    """
+    styles = [line_style(number) for number in range(len(rows))]
+    colors = list(dict.fromkeys(aggregation for aggregation, _ in rows))
+    lines = list(dict.fromkeys(variant for _, variant in rows))
+    if min(len(colors), len(lines)) < 2 or len(colors) > len(OKABE_ITO) or len(lines) > len(_LINES):
+        return styles
+    return [
+        {**style, "color": OKABE_ITO[colors.index(row[0])], "linestyle": _LINES[lines.index(row[1])]}
+        for style, row in zip(styles, rows, strict=True)
+    ]
 
 
 def class_style(number: int, classes: int) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 from matplotlib.figure import Figure
 
-from pyro_mmvae.reports.styles import OKABE_ITO, STYLE, class_style, line_style, styled
+from pyro_mmvae.reports.styles import OKABE_ITO, STYLE, class_style, line_style, row_styles, styled
 from pyro_mmvae.reports.texts import legend_label
 
 
@@ -22,6 +22,20 @@ def test_class_style_few_classes_differ_in_colour_alone() -> None:
     styles = [class_style(number, 7) for number in range(7)]
     assert {style["marker"] for style in styles} == {"o"}
     assert {style["color"] for style in styles} == set(OKABE_ITO)
+
+
+def test_row_styles_give_an_aggregation_one_colour_and_a_variant_one_line() -> None:
+    rows = [(name, variant) for name in ("poe", "wb", "mwb") for variant in ("plain", "warm")]
+    styles = row_styles(rows)
+    for part, key in ((0, "color"), (1, "linestyle")):
+        pairs = {(row[part], style[key]) for row, style in zip(rows, styles, strict=True)}
+        assert len(pairs) == len({row[part] for row in rows}) == len({style[key] for style in styles})
+    assert len({style["marker"] for style in styles}) == len(rows)
+    alone = [line_style(number) for number in range(3)]
+    assert row_styles([("poe", ""), ("wb", ""), ("mwb", "")]) == alone
+    assert row_styles([("wb", "a"), ("wb", "b"), ("wb", "c")]) == alone
+    many = [(f"renyi:{order}", variant) for order in range(8) for variant in "ab"]
+    assert len({tuple(style.values()) for style in row_styles(many)}) == len(many)
 
 
 def test_line_style_repeats_after_280_lines() -> None:
