@@ -32,7 +32,7 @@ _RECONSTRUCTED, _VARIED = 300, 50
     help="Aggregations to compare, separated by commas.",
 )  # fmt: skip
 @click.option(
-    "--seeds", type=click.IntRange(1), default=5, show_default=True,
+    "--seeds", type=click.IntRange(1, 1000), default=5, show_default=True,
     help="Number of runs per aggregation, with the seeds 0, 1, 2, ….",
 )  # fmt: skip
 @click.option(

@@ -112,9 +112,11 @@ def make_cells(
         The cells, finished ones included.
 
     Raises:
-        RunError: If the run directory of a cell exists with another configuration. One whose configuration cannot be
-            read fails when the cell is run, without the others.
+        RunError: If the folder is a run directory, or the run directory of a cell exists with another configuration.
+            One whose configuration cannot be read fails when the cell is run, without the others.
     """
+    if RunFiles(out).config.is_file():
+        raise runs.RunError(f"{out} is a run directory: choose another folder for the comparison (--out)")
     cells = []
     for (name, variant, seed), config in sorted(configs.items(), key=lambda item: item[0][2]):
         path = out / "-".join([name.replace(":", "-"), *([variant] if variant else []), f"seed{seed}"])

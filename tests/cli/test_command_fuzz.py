@@ -17,15 +17,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pyro_mmvae import evaluation
-from pyro_mmvae.cli import main
+from pyro_mmvae.cli import cells, main
 from pyro_mmvae.evaluation import ppc
+from pyro_mmvae.explore import app
+from pyro_mmvae.hub import transfer
+from pyro_mmvae.runs import calibration
 from pyro_mmvae.runs.settings import list_settings
 from pyro_mmvae.training.session import Session
 from tests.fuzzing import SCALARS, check_message, files_in, fuzz, values
 
 SMALL = ["model.latent_size=2", "model.network.hidden=4", "train.batch_size=8", "train.threads=1", "train.device=cpu"]
 KEYS = [setting.key.replace("NAME", "a") for setting in list_settings()]
-LEFT_OUT = {"calibrate", "compare", "explore", "polymnist", "pull", "push", "report"}  # long if nothing is wrong
+LEFT_OUT = {"polymnist"}  # long if nothing is wrong
 PATHS = [
     "run",
     "data",
@@ -74,6 +77,11 @@ def stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluation, "evaluate", stop)
     monkeypatch.setattr(evaluation, "evaluate_readings", stop)
     monkeypatch.setattr(ppc, "posterior_predictive", stop)
+    monkeypatch.setattr(calibration, "calibrate_run", stop)
+    monkeypatch.setattr(cells.CellRunner, "run", stop)
+    monkeypatch.setattr(transfer, "_client", stop)  # before the network
+    monkeypatch.setattr(app, "import_panel", lambda: None)
+    monkeypatch.setattr(app, "serve", stop)
 
 
 def commands(group: click.Group, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
@@ -115,7 +123,7 @@ def lines(draw: st.DrawFn) -> list[str]:
         flag = max(option.opts, key=len)
         line += [flag] if option.is_flag else [flag, draw(value_of(option))]
     for argument in (p for p in command.params if isinstance(p, click.Argument)):
-        usual = {"run": "run", "name": "data"}.get(str(argument.name), "run")
+        usual = {"name": "data", "repository": "user/name"}.get(str(argument.name), "run")
         line += [usual if draw(st.integers(0, 4)) else draw(st.sampled_from(PATHS))]
     if words == ("train",):
         small = SMALL[draw(st.integers(0, 1)) :]

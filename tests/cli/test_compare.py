@@ -124,6 +124,18 @@ def test_compare_with_a_damaged_cell_and_failed_readings_goes_on(
     assert not Path("grid/matrix.md").exists()
 
 
+def test_compare_into_a_run_directory_is_refused(words: list[str]) -> None:
+    run = ["train", "--config", "toy.yaml", "--agg", "poe", "--out", "grid", "--quiet"]
+    assert CliRunner().invoke(main, run, catch_exceptions=False).exit_code == 0
+    before = {file: file.stat().st_mtime_ns for file in Path("grid").rglob("*")}
+    result = CliRunner().invoke(main, words, catch_exceptions=False)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (
+        2,
+        "error: grid is a run directory: choose another folder for the comparison (--out)",
+    )
+    assert before == {file: file.stat().st_mtime_ns for file in Path("grid").rglob("*")}
+
+
 def test_compare_ray_address_without_ray_is_refused(words: list[str]) -> None:
     result = CliRunner().invoke(main, [*words, "--ray-address", "localhost:6379"])
     assert result.exit_code == 2
