@@ -24,6 +24,9 @@ from pyro_mmvae.cli.common import (
 
 _SETTING = "data."
 
+DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_features")
+"""The names of the arguments that :func:`data_options` adds to a command."""
+
 
 def data_options(command: Command) -> Command:
     """Add the options ``--data``, ``--split`` and ``--set`` to a command that uses a trained run."""

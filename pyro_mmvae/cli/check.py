@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, parse_items
+from pyro_mmvae.cli.answering import DATA_SETTINGS, choose_data, data_options, folder_for, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -26,7 +26,6 @@ from pyro_mmvae.cli.common import (
 )
 
 _OFF = 0.05  # from the nominal coverage, above which the advice is given
-_DATA_SETTINGS = ("data", "split", "overrides", "missing_features", "surplus_features")
 
 
 @click.command()
@@ -122,7 +121,7 @@ def ppc(
     opened = runs.load_run(
         run, checkpoint=checkpoint, device=device, allow_changed_data=allow_changed_data, plugins=plugins
     )
-    settings = {name: options.pop(name) for name in _DATA_SETTINGS}
+    settings = {name: options.pop(name) for name in DATA_SETTINGS}
     given = [_parse_given(choice, opened.names) for choice in choices] or choose_conditions(opened.names, seed=seed)
     if options["posterior_sbc"] and not any(0 < len(names) < len(opened.names) for names in given):
         raise ValueError("--posterior-sbc must have a --given that names some modalities and leaves others, got none")

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, force_option, parse_items
+from pyro_mmvae.cli.answering import DATA_SETTINGS, choose_data, data_options, folder_for, force_option, parse_items
 from pyro_mmvae.cli.common import (
     changed_data_option,
     checkpoint_option,
@@ -23,8 +23,6 @@ from pyro_mmvae.cli.common import (
 )
 
 _NAME = "report.html"
-_MATCHING = {"missing_features": "error", "surplus_features": "error"}
-_DATA_SETTINGS = ("data", "split", "overrides", *_MATCHING)
 
 
 @click.command()
@@ -100,7 +98,7 @@ def report(
     is_single = len(paths) == 1 and paths[0] == runs[0]
     if baseline is not None and is_single:
         raise ValueError("--baseline must come with several runs, got one")
-    chosen = {name: options.pop(name) for name in _DATA_SETTINGS}
+    chosen = {name: options.pop(name) for name in DATA_SETTINGS}
     if words := _data_words(chosen):
         if not is_single:
             raise ValueError(f"{words[0]} must come with one run, whose report shows its items, got {len(paths)} runs")
@@ -138,8 +136,8 @@ def _data_words(chosen: Mapping[str, Any]) -> list[str]:
     if chosen["split"] is not None and (words or chosen["split"] != "test"):
         words += ["--split", chosen["split"]]
     words += [word for text in chosen["overrides"] for word in ("--set", text)]
-    for name, usual in _MATCHING.items():
-        words += [f"--{name.replace('_', '-')}", chosen[name]] if words and chosen[name] != usual else []
+    for name in ("missing_features", "surplus_features"):
+        words += [f"--{name.replace('_', '-')}", chosen[name]] if words and chosen[name] != "error" else []
     return words
 
 

@@ -13,7 +13,9 @@ from pyro_mmvae.evaluation import EvaluationOptions
 from pyro_mmvae.experiments.compare import Cell
 from pyro_mmvae.experiments.failures import FailureBook
 from pyro_mmvae.experiments.tasks import Task
+from pyro_mmvae.runs import import_plugins
 from pyro_mmvae.runs.config import Config
+from pyro_mmvae.runs.setting_values import plain_values
 
 
 def encode_message(task: Task, cell: Cell, book: FailureBook) -> str:
@@ -30,7 +32,7 @@ def encode_message(task: Task, cell: Cell, book: FailureBook) -> str:
         "task": f"{kind.__module__}:{kind.__qualname__}",
         "fields": asdict(task) if is_dataclass(task) else {},
         "path": str(cell.path),
-        "config": cell.config.model_dump(mode="json"),
+        "config": plain_values(cell.config),
         "variant": cell.variant,
         "settings": cell.settings,
         "folder": str(book.folder),
@@ -41,6 +43,8 @@ def encode_message(task: Task, cell: Cell, book: FailureBook) -> str:
 def decode_message(text: str) -> tuple[Task, Cell, FailureBook]:
     """Return the task, the cell and the failures of a message of :func:`encode_message`.
 
+    The plugins of the configuration, which the caller of the comparison has named and imported, are imported first.
+
     Args:
         text: The message, as one line of JSON.
 
@@ -49,6 +53,7 @@ def decode_message(text: str) -> tuple[Task, Cell, FailureBook]:
         KeyError: If a part of the message is missing.
     """
     message = json.loads(text)
+    import_plugins(message["config"]["plugins"])
     module, _, name = message["task"].partition(":")
     task = getattr(import_module(module), name)(**{key: _field(key, value) for key, value in message["fields"].items()})
     config = Config.model_validate(message["config"])

@@ -10,7 +10,6 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-from pyro_mmvae import runs
 from pyro_mmvae.experiments.messages import decode_message
 from pyro_mmvae.experiments.tasks import attempt_locked
 from pyro_mmvae.training import Interrupted
@@ -29,7 +28,6 @@ def main() -> None:
         signal.signal(number, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        runs.import_plugins(cell.config.plugins)  # which the caller of the comparison has named and imported
         failure = attempt_locked(task, cell, book, progress=True)
     except (Interrupted, KeyboardInterrupt) as stop:
         print(str(stop) or "interrupted", file=sys.stderr)  # noqa: T201  (the log of the cell)

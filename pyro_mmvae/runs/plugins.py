@@ -34,6 +34,8 @@ def import_plugins(names: Sequence[str]) -> None:
     """
     installed = installed_plugins() if names else {}
     for name in names:
+        if not name or name.startswith("."):
+            raise RunError(f"plugin must be the name of a module or of an installed plugin, got {name!r}")
         try:
             if name in installed:
                 installed[name].load()
@@ -43,8 +45,8 @@ def import_plugins(names: Sequence[str]) -> None:
         except ImportError as error:
             known = f" (installed plugins: {', '.join(sorted(installed))})" if installed else ""
             raise RunError(f"plugin {name!r} cannot be imported: {error}{known}") from None
-        except (TypeError, ValueError):  # from importlib, for an empty or a relative name
-            raise RunError(f"plugin must be the name of a module or of an installed plugin, got {name!r}") from None
+        except Exception as error:  # whatever the code of the plugin raises
+            raise RunError(f"plugin {name!r} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def require_plugins(source: str | Path, needed: Sequence[str], given: Sequence[str] = ()) -> None:

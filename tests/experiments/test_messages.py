@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ SETTINGS: list[dict[str, Any]] = [
     {},
     {"model.aggregation": "mwb", "recipe": "contrastive", "model.modalities": {"m\nö": {"scale": "learned"}}},
     {
-        "model.aggregation": {"name": "renyi", "order": 0.25},
+        "model.aggregation": {"name": "renyi", "order": math.inf},
         "train.objective": {"name": "iwae", "gradient": "stl"},
         "train.betas": [0.8, 0.99],
         "data.name": "/a folder/with 'quotes' and \u2028",
-        "plugins": ["my_module"],
+        "plugins": ["string"],
     },
 ]
 

@@ -114,3 +114,10 @@ def test_load_imports_an_installed_plugin_only_by_its_name(hostile: Path) -> Non
 def test_import_plugins_with_a_name_that_is_not_one_raises_in_words(name: str) -> None:
     with pytest.raises(RunError, match="plugin must be the name of a module or of an installed plugin, got"):
         import_plugins([name])
+
+
+def test_import_plugins_that_raises_says_what_its_code_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken_plugin.py").write_text("int('one')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(RunError, match="plugin 'broken_plugin' cannot be imported: ValueError: invalid literal"):
+        import_plugins(["broken_plugin"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,21 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
     return load_file(path / "checkpoint.safetensors")
 
 
+@contextmanager
+def killed_in_the_second_epoch(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let trainings end with an error at step 14, after the checkpoint at step 13."""
+    step = Trainer.step
+
+    def killed(self: Trainer, batch: Any) -> torch.Tensor:
+        if self.steps == 14:
+            raise RuntimeError("killed")
+        return step(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", killed)
+        yield
+
+
 def test_train_from_shards_gives_finite_decreasing_loss(folder: Path, tmp_path: Path) -> None:
     train(config(folder, **{"train.epochs": 5}), tmp_path / "run", progress=False)
     objectives = [row["objective"] for row in read_metrics(tmp_path / "run")]
@@ -62,17 +79,8 @@ def test_resume_inside_an_epoch_gives_the_weights_of_the_whole_training(
 ) -> None:
     train(config(folder), tmp_path / "whole", progress=False)
     monkeypatch.setattr(shard_saves, "SECONDS", 0.0)
-    step = Trainer.step
-
-    def killed(self: Trainer, batch: Any) -> torch.Tensor:
-        if self.steps == 14:  # in the second epoch, after its checkpoint at step 13
-            raise RuntimeError("killed")
-        return step(self, batch)
-
-    monkeypatch.setattr(Trainer, "step", killed)
-    with pytest.raises(RuntimeError, match="killed"):
+    with killed_in_the_second_epoch(monkeypatch), pytest.raises(RuntimeError, match="killed"):
         train(config(folder), tmp_path / "halted", progress=False)
-    monkeypatch.setattr(Trainer, "step", step)
     state = read_state(tmp_path / "halted" / "checkpoint.safetensors")
     assert (state["epoch"], state["batch"]) == (1, 4)
     resume(tmp_path / "halted", progress=False)
