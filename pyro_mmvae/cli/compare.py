@@ -23,7 +23,7 @@ from pyro_mmvae.cli.common import (
 )
 
 # Structural similarity and repeated draws cost the most, and their means over items are precise with few of them.
-_RECONSTRUCTED, _VARIED = 300, 50
+_RECONSTRUCTED, _VARIED = 300, 30
 
 
 @click.command()
@@ -48,11 +48,11 @@ _RECONSTRUCTED, _VARIED = 300, 50
 @config_options
 @plugin_option("aggregations, likelihoods, networks, objectives or data sets")
 @click.option(
-    "--likelihood-items", type=click.IntRange(0), default=100, show_default=True,
+    "--likelihood-items", type=click.IntRange(0), default=50, show_default=True,
     help="Number of test items for log likelihoods; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
-    "--generated-items", type=click.IntRange(1), default=1000, show_default=True,
+    "--generated-items", type=click.IntRange(1), default=500, show_default=True,
     help="Largest number of test items from which other modalities are generated, to judge coherence and quality. "
     "They should outnumber the 128 features of the classifiers.",
 )  # fmt: skip

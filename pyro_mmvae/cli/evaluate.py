@@ -41,7 +41,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of training items for the linear probes.",
 )  # fmt: skip
 @click.option(
-    "--coherence-items", type=click.IntRange(1), default=None, show_default="all",
+    "--coherence-items", type=click.IntRange(1), default=1000, show_default=True,
     help="Largest number of test items for coherence and agreement of generated modalities.",
 )  # fmt: skip
 @click.option(
@@ -49,7 +49,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of posterior draws per test item for the linear probe of single draws.",
 )  # fmt: skip
 @click.option(
-    "--likelihood-items", type=click.IntRange(0), default=500, show_default=True,
+    "--likelihood-items", type=click.IntRange(0), default=200, show_default=True,
     help="Number of test items for log likelihoods; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
@@ -66,7 +66,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Subsets for log likelihoods: each modality alone and all together (ends), or all of --subsets.",
 )  # fmt: skip
 @click.option(
-    "--khat-items", type=click.IntRange(0), default=100, show_default=True,
+    "--khat-items", type=click.IntRange(0), default=25, show_default=True,
     help="Number of test items for the diagnostic PSIS k-hat of the guide; 0 leaves it out.",
 )  # fmt: skip
 @click.option(
@@ -93,11 +93,11 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     "and diversity.",
 )  # fmt: skip
 @click.option(
-    "--reconstruction-items", type=click.IntRange(1), default=None, show_default="all",
+    "--reconstruction-items", type=click.IntRange(1), default=1000, show_default=True,
     help="Largest number of test items for MSE and SSIM.",
 )  # fmt: skip
 @click.option(
-    "--diversity-items", type=click.IntRange(0), default=100, show_default=True,
+    "--diversity-items", type=click.IntRange(0), default=50, show_default=True,
     help="Number of test items for the diversity of the draws given one modality; 0 leaves it out.",
 )  # fmt: skip
 @click.option(
@@ -105,7 +105,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of draws per item for the diversity.",
 )  # fmt: skip
 @click.option(
-    "--frechet-items", type=click.IntRange(0), default=2000, show_default=True,
+    "--frechet-items", type=click.IntRange(0), default=1000, show_default=True,
     help="Largest number of test items for the quality given other modalities: Frechet distances, precision, recall, "
     "density and coverage; 0 leaves them out.",
 )  # fmt: skip

@@ -90,7 +90,7 @@ def test_make_config_recipe_auto_is_that_of_the_aggregation(monkeypatch: pytest.
 def test_make_config_of_a_barycenter_has_the_contrastive_recipe(aggregation: Any) -> None:
     config = make_config(None, {"model.aggregation": aggregation, "train.lr": 0.5})
     assert (config.recipe, config.model.bound, config.model.private_size) == ("contrastive", "subsets", 8)
-    assert config.model.subset_weights == "singles:0.5"
+    assert (config.model.subset_weights, config.train.select) == ("singles:0.5", "last")
     assert (config.train.penalties, config.train.lr) == (({"name": "infonce", "eta": 80.0, "tau": 5.0},), 0.5)
 
 
