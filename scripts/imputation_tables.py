@@ -67,6 +67,7 @@ def over_seeds(found: Mapping[str, Sequence[MaskedEvaluation]], metric: str) -> 
                 # The methods that do not depend on the model are equal in all comparisons of a seed.
                 if row.method == "model" or model == next(iter(found)):
                     columns.setdefault(name, {}).setdefault((row.target, row.views), []).append(row.value)
+    columns = {name: columns[name] for name in sorted(columns, key=lambda name: name not in found)}  # models come first
     lines = ["| modality | given | " + " | ".join(columns) + " |", "|---|---|" + "---|" * len(columns)]
     for target, views in sorted(next(iter(columns.values()))):
         figures = [np.array(column[target, views]) for column in columns.values()]
