@@ -40,7 +40,7 @@ def checkpoint_option(command: Command) -> Command:
     """Add the option ``--checkpoint`` to a command."""
     return click.option(
         "--checkpoint", type=click.Choice(["best", "last"]), default="best", show_default=True,
-        help="Checkpoint to load: the best one by the figure that train.select names, or the last one.",
+        help="Checkpoint to load: best, which train.select chooses, or last, from which a training is resumed.",
     )(command)  # fmt: skip
 
 

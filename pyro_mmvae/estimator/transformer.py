@@ -40,7 +40,8 @@ class MultimodalVAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         aggregation: Name of the aggregation, or a mapping with its name and options; ``"mwb"`` by default.
         latent_size: Number of latent dimensions, the columns of the result; 32 by default.
         epochs: Number of passes over the training items; 10 by default.
-        validation: Fraction of the items that choose the best epoch; 0.1 by default.
+        validation: Fraction of the items that are not trained on, and choose the best epoch unless ``train.select``
+            is ``last``; 0.1 by default.
         data_types: Data type by modality name, such as ``{"rna": "counts"}``, where it cannot be inferred; None by
             default.
         settings: Further settings by dotted key, as in ``{"train.lr": 1e-3}``, see :func:`pyro_mmvae.fit`; None by

@@ -140,7 +140,7 @@ def plot_khat(run: RunLike) -> Figure:
     path = run_path(run)
     arrays, options = read_arrays(path), read_summary(path)["options"]
     if "khat_threshold" not in arrays:
-        raise ValueError(f"{path}: the evaluation must contain k-hat, got none: evaluate with --khat-items 100")
+        raise ValueError(f"{path}: the evaluation must contain k-hat, got none: evaluate with --khat-items 25")
     names = [name.removeprefix("khat.") for name in arrays if name.startswith("khat.")]
     figure = Figure(figsize=(1.6 + 0.9 * len(names), 3.4), layout="constrained")
     axis = figure.subplots()

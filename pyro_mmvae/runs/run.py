@@ -369,8 +369,8 @@ def load_run(
 
     Args:
         path: The path of the directory.
-        checkpoint: The name of the checkpoint: ``"best"`` by validation ELBO (default; ``"last"`` if no epoch has been
-            completed), or ``"last"``.
+        checkpoint: The name of the checkpoint: ``"best"``, which ``train.select`` chooses (default; ``"last"`` if no
+            epoch has been completed), or ``"last"``.
         device: The device to load the model onto: ``"auto"`` (default), ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
         allow_changed_data: If True, :meth:`Run.data` does not compare the data with those of earlier uses of the run.
             False by default.
