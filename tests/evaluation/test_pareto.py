@@ -13,21 +13,26 @@ from pyro_mmvae.evaluation.inference_data import import_arviz
 from pyro_mmvae.evaluation.pareto import draws_needed, pareto_shape
 
 
-def arviz_khat() -> Callable[[NDArray[np.float64]], float]:
-    """Return the fit of the installed version of ArviZ."""
+def arviz_khat() -> tuple[Callable[[NDArray[np.float64]], float], float]:
+    """Return the fit of the installed version of ArviZ, and how far it may differ."""
     arviz = import_arviz()
     if arviz.__version__.startswith("0."):
-        return lambda values: float(arviz.psislw(values.copy())[1])
+        return lambda values: float(arviz.psislw(values.copy())[1]), 1e-9
     base = pytest.importorskip("arviz_stats.base")
-    return lambda values: float(base.array_stats.psislw(values.copy())[1])
+    # It takes log likelihoods, the negative log weights, and rounds the number of weights in the tail down.
+    return lambda values: float(base.array_stats.psislw(-values)[1]), 0.025
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.5, 2.0, 8.0, 60.0, 400.0])
 def test_pareto_shape_of_normal_log_weights_equals_that_of_arviz(spread: float) -> None:
-    fit, generator = arviz_khat(), np.random.default_rng(3)
+    (fit, difference), generator = arviz_khat(), np.random.default_rng(3)
     for count in (1000, 4001):
         values = spread * generator.standard_normal(count) - 5e3
-        assert pareto_shape(values) == pytest.approx(fit(values), rel=1e-9, abs=1e-9)
+        shape = pareto_shape(values)
+        if spread > 100 and difference > 1e-9:  # there ArviZ 1 divides by weights that have underflowed
+            assert shape > 50
+        else:
+            assert shape == pytest.approx(fit(values), rel=difference, abs=difference)
 
 
 def test_pareto_shape_of_few_distinct_weights_is_infinite() -> None:
