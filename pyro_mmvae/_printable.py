@@ -24,6 +24,19 @@ def printable(text: str) -> str:
     return "".join(_escape(character) for character in text)
 
 
+def one_line(text: str) -> str:
+    r"""Return a text as :func:`printable` does, with its line breaks and tabs escaped too.
+
+    Args:
+        text: The text, such as the path of a file from a cell of a table.
+
+    Example:
+        >>> print(one_line("photo\n.png"))
+        photo\n.png
+    """
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 def _escape(character: str) -> str:
     # Spaces of other widths than that of ASCII do not count as printable in Python.
     if character.isprintable() or character in _KEPT or unicodedata.category(character) == "Zs":

@@ -10,6 +10,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pyro_mmvae._printable import one_line
+
 VAL_SIZE = 5_000
 """The default number of items set aside for validation if a data set has no validation split."""
 
@@ -18,11 +20,11 @@ class DataError(ValueError):
     """An error about data with several problems, whose message is the first of them and the number of the others.
 
     Args:
-        problems: All problems, one line each, at least one.
+        problems: All problems, at least one. Line breaks and control characters in them are escaped.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(map(one_line, problems))  # a cell of a table may hold line breaks
         more = len(self.problems) - 1
         others = f" (and {more} more problem{'s' * (more > 1)}: see pyro-mmvae data check)" if more else ""
         super().__init__(self.problems[0] + others)

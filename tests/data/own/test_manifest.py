@@ -238,3 +238,10 @@ def test_load_manifest_in_memory_gives_equal_tensors(tmp_path: Path) -> None:
     lazy, eager = (load_data(path, "train", columns=COLUMNS, image_size=8, in_memory=m) for m in (False, True))
     assert isinstance(eager.modalities["photo"], torch.Tensor)
     assert torch.equal(lazy.tensors["photo"], eager.tensors["photo"])
+
+
+def test_load_table_path_with_line_breaks_is_named_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('photo,b\n"\n0\nphoto.png",1\nother.png,2\n')
+    with pytest.raises(DataError, match=r"item 0: .*0\\nphoto\.png must be an image file, got no such file") as error:
+        load_data(str(tmp_path / "t.csv"), "train")
+    assert len(str(error.value).splitlines()) == 1
