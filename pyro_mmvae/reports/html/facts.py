@@ -101,7 +101,7 @@ def headlines(rows: History, panels: Sequence[Mapping[str, Any]], names: Sequenc
     tiles = []
     elbos = [row["val"]["elbo"] for row in rows if isinstance(setting(row, "val", "elbo"), int | float)]
     if elbos:
-        tiles.append({"value": f"{max(elbos):,.1f}", "label": "best validation ELBO", "note": "nats per item"})
+        tiles.append({"value": f"{max(elbos):,.1f}", "label": "largest validation ELBO", "note": "nats per item"})
     for metric, label in (("probe", "linear probe"), ("coherence", "coherence")):
         panel = next((panel for panel in panels if panel["metric"] == metric), None)
         if panel is None:
