@@ -24,14 +24,14 @@ def printable(text: str) -> str:
     return "".join(_escape(character) for character in text)
 
 
-def one_line(text: str) -> str:
+def printable_line(text: str) -> str:
     r"""Return a text as :func:`printable` does, with its line breaks and tabs escaped too.
 
     Args:
         text: The text, such as the path of a file from a cell of a table.
 
     Example:
-        >>> print(one_line("photo\n.png"))
+        >>> print(printable_line("photo\n.png"))
         photo\n.png
     """
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")

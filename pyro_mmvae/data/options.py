@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pyro_mmvae._printable import one_line
+from pyro_mmvae._printable import printable_line
 
 VAL_SIZE = 5_000
 """The default number of items set aside for validation if a data set has no validation split."""
@@ -24,7 +24,7 @@ class DataError(ValueError):
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = tuple(map(one_line, problems))  # a cell of a table may hold line breaks
+        self.problems = tuple(map(printable_line, problems))  # a cell of a table may hold line breaks
         more = len(self.problems) - 1
         others = f" (and {more} more problem{'s' * (more > 1)}: see pyro-mmvae data check)" if more else ""
         super().__init__(self.problems[0] + others)

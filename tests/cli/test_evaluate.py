@@ -402,3 +402,11 @@ def test_compare_of_data_that_do_not_suit_the_recipe_goes_on_with_its_own_cells(
     plain = toy_config(data__modalities=1, train__epochs=1, train__fit_prior=0)
     with pytest.raises(RunError, match="must have the settings of this comparison"):
         make_cells(elsewhere / "grid", {("wb", "", 0): plain})
+
+
+def test_evaluate_options_have_the_defaults_of_the_library() -> None:
+    # Click leaves the default of the plain flag --fid unset.
+    options = {option.name: option.default for option in main.commands["evaluate"].params if option.name != "fid"}
+    shared = {name: value for name, value in asdict(EvaluationOptions()).items() if name in options}
+    assert len(shared) > 15
+    assert {name: options[name] for name in shared} == shared

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pyro_mmvae._printable import one_line
+from pyro_mmvae._printable import printable_line
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 """The suffixes of files that are taken for images, in lower case."""
@@ -109,7 +109,7 @@ def decode_image(
     Raises:
         ValueError: If the file is not an image, or has another size.
     """
-    label = one_line(str(file)) if label is None else label
+    label = printable_line(str(file)) if label is None else label
     height, width = size
     with open_image(where, file, label) as image, _one_line(where, label):
         if resize:
@@ -172,7 +172,7 @@ def open_image(where: str, file: Path | IO[bytes], label: str | None = None) -> 
     Raises:
         ValueError: If there is no such file or it is not an image.
     """
-    label = one_line(str(file)) if label is None else label
+    label = printable_line(str(file)) if label is None else label
     if isinstance(file, Path) and not file.is_file():
         raise ValueError(f"{where}: {label} must be an existing file, got none")
     with _one_line(where, label):
@@ -190,7 +190,7 @@ def find_format(where: str, file: Path | IO[bytes], label: str | None = None) ->
     Raises:
         ValueError: If there is no such file or it is not an image.
     """
-    label = one_line(str(file)) if label is None else label
+    label = printable_line(str(file)) if label is None else label
     with open_image(where, file, label) as image, _one_line(where, label):
         return _upright_size(image), 1 if image.mode in _GREY_MODES else 3
 

@@ -15,6 +15,7 @@ from PIL import Image
 from pyro_mmvae.data import MappedTensor, find_data, load_data
 from pyro_mmvae.data.inspection import check_data
 from pyro_mmvae.data.options import DataError
+from pyro_mmvae.data.storage.image_files import decode_image, find_format, open_image
 
 N = 10
 COLUMNS = {"photo": "file", "sensors": "s*", "caption": "caption"}
@@ -245,3 +246,18 @@ def test_load_table_path_with_line_breaks_is_named_in_one_line(tmp_path: Path) -
     with pytest.raises(DataError, match=r"item 0: .*0\\nphoto\.png must be an image file, got no such file") as error:
         load_data(str(tmp_path / "t.csv"), "train")
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_decode_image_path_with_line_breaks_is_named_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "0\nphoto.png"
+    file.write_text("not an image")
+    readers = [
+        lambda: decode_image("a", file, 3, (8, 8), resize=False),
+        lambda: find_format("a", file),
+        lambda: open_image("a", file),
+        lambda: open_image("a", tmp_path / "1\nphoto.png"),
+    ]
+    for read in readers:
+        with pytest.raises(ValueError, match=r"[01]\\nphoto\.png must be (a readable image|an existing file)") as error:
+            read()
+        assert len(str(error.value).splitlines()) == 1
