@@ -62,8 +62,9 @@ from pathlib import Path
 from pyro_mmvae.runs.checkpoint import load_checkpoint, save_checkpoint
 
 def resident():
+    # Not VmRSS, which counts pages of the mapped file as well: the system reads as many of them ahead as it likes.
     fields = dict(line.split(":") for line in open("/proc/self/status"))
-    return int(fields["VmRSS"].split()[0]) * 1024
+    return sum(int(fields[name].split()[0]) for name in ("RssAnon", "RssShmem")) * 1024
 
 def peak_of(function):
     gc.collect()
@@ -104,4 +105,4 @@ def test_save_and_load_checkpoint_take_at_most_the_memory_of_the_file(tmp_path: 
     assert size > 48 * 2**20
     assert saving < 0.75 * size, saving / size  # one block that is compared with the disk, twice
     assert loading < 0.75 * size, loading / size
-    assert resuming < 1.5 * size, resuming / size
+    assert resuming < 0.9 * size, resuming / size  # the new slots of Adam, two thirds of the file, beside the old ones
