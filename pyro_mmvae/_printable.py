@@ -37,6 +37,24 @@ def printable_line(text: str) -> str:
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def one_line(error: BaseException, most: int = 200) -> str:
+    r"""Return the message of an error as a single line that a message of our own can quote.
+
+    Args:
+        error: The error, such as one of a library that reads files.
+        most: The largest number of characters to return.
+
+    Returns:
+        The message with runs of white space as single spaces and control characters escaped; the name of the class if
+        it is empty.
+
+    Example:
+        >>> one_line(ValueError("not a table\n  in line 3"))
+        'not a table in line 3'
+    """
+    return printable(" ".join(str(error).split()))[:most] or type(error).__name__
+
+
 def _escape(character: str) -> str:
     # Spaces of other widths than that of ASCII do not count as printable in Python.
     if character.isprintable() or character in _KEPT or unicodedata.category(character) == "Zs":

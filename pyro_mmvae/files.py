@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pyro_mmvae._bounded import check_regular
+from pyro_mmvae._printable import one_line
 
 _FREE_BYTES, _MAX_RATIO = 2**28, 100  # of arrays, whatever the size of their file; and as a multiple of it
 
@@ -177,7 +178,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
                 raise ValueError(f"arrays of {size:,} bytes in a file of {stored:,}")
             arrays = {info.filename.removesuffix(".npy"): _read_array(archive, info) for info in archive.infolist()}
     except _DAMAGES as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise ValueError(f"{path}: must be a readable .npz file, got an error: {reason}") from None
     return arrays
 

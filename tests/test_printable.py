@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from pyro_mmvae._printable import printable
+from pyro_mmvae._printable import one_line, printable
 from pyro_mmvae.cli import main
 from pyro_mmvae.reports import image_grid
 from pyro_mmvae.reports.files import save_figure
@@ -36,6 +36,23 @@ CLI = Path(__file__).parents[1] / "pyro_mmvae" / "cli"
 )
 def test_printable_escapes_control_characters_only(text: str, expected: str) -> None:
     assert printable(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("not a table\n\t in line 3"), "not a table in line 3"),
+        (OSError(f"no file {EVIL}"), f"no file {ESCAPED}"),
+        (MemoryError(), "MemoryError"),
+        (ValueError("x" * 300), "x" * 200),
+    ],
+)
+def test_one_line_is_the_message_of_an_error_as_one_printable_line(error: Exception, expected: str) -> None:
+    assert one_line(error) == expected
+
+
+def test_one_line_has_at_most_the_number_of_characters() -> None:
+    assert one_line(ValueError("twelve letters"), 6) == "twelve"
 
 
 @pytest.mark.parametrize("module", sorted(CLI.glob("*.py")), ids=lambda path: path.name)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator
 
 from pyro_mmvae._bounded import load_json, read_text
+from pyro_mmvae._printable import one_line
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.data.text import decode_texts
 from pyro_mmvae.modality_spec import ModalitySpec
@@ -50,7 +51,7 @@ class TextTokenizer:
         except ImportError:
             raise
         except Exception as error:  # noqa: BLE001  (the package raises plain exceptions)
-            raise ValueError(f"must be the JSON of a tokenizer, got an error: {_one_line(error)}") from None
+            raise ValueError(f"must be the JSON of a tokenizer, got an error: {one_line(error)}") from None
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
         if not vocabulary:
             raise ValueError("must be a tokenizer with a vocabulary, got an empty one: train it")
@@ -88,7 +89,7 @@ class TextTokenizer:
             return self._tokenizer.encode(text, add_special_tokens=False)
         except Exception as error:  # noqa: BLE001  (the package raises plain exceptions)
             raise ValueError(
-                f"{name} must be text that the tokenizer can encode, got {text[:40]!r}: {_one_line(error)}"
+                f"{name} must be text that the tokenizer can encode, got {text[:40]!r}: {one_line(error)}"
             ) from None
 
     def decode(self, tokens: Tensor | NDArray[Any]) -> list[str]:
@@ -135,13 +136,13 @@ def read_tokenizer(where: str, request: str, folder: Path, texts: Callable[[], I
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{where}: tokenizer must be a file {FILE_NAME} or bpe:N, such as bpe:500, got {request!r}, which "
-                f"cannot be read: {_one_line(error)}"
+                f"cannot be read: {one_line(error)}"
             ) from None
     try:
         compact = json.dumps(load_json(content), separators=(",", ":"))
         open_tokenizer(compact)
     except ValueError as error:
-        raise ValueError(f"{where}: tokenizer{source}: {_one_line(error)}") from None
+        raise ValueError(f"{where}: tokenizer{source}: {one_line(error)}") from None
     return compact
 
 
@@ -264,7 +265,3 @@ def _import_tokenizers() -> Any:
             "'pyro-mmvae[tokenizers]'"
         ) from None
     return tokenizers
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.explore.explorer import MAX_WEIGHT, Explorer
 from pyro_mmvae.explore.markup import STYLE, cards_html, components_html, disagreement_html, posterior_html
 
@@ -263,7 +264,7 @@ def _read_image(name: str, content: bytes, shape: tuple[int, ...]) -> NDArray[np
                 raise ValueError(f"{name} must be an image of at most {_MAX_PIXELS:,} pixels, got {image.size}")
             pixels = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, 120)
         raise ValueError(f"{name} must be a PNG, JPEG, WebP or BMP image: {reason}") from None
     array = np.asarray(pixels, dtype=np.uint8)
     return (array[None] if channels == 1 else array.transpose(2, 0, 1))[None].copy()

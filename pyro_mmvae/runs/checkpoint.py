@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pyro_mmvae._bounded import check_regular, load_json
+from pyro_mmvae._printable import one_line
 from pyro_mmvae._version import __version__
 from pyro_mmvae.files import write_atomically
 from pyro_mmvae.run_files import CHECKPOINTS
@@ -197,7 +198,7 @@ def _read(path: Path, prefixes: tuple[str, ...]) -> tuple[dict[str, Any], dict[s
     except FileNotFoundError:
         raise CheckpointError(f"{path}: there is no such checkpoint") from None
     except (SafetensorError, KeyError, OSError, ValueError, RuntimeError, MemoryError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise CheckpointError(f"{path}: damaged, or not a checkpoint of pyro_mmvae ({reason})") from None
     if not isinstance(state, dict) or not isinstance(state.get("format_version"), int):
         raise CheckpointError(f"{path}: not a checkpoint of pyro_mmvae (its metadata name no format)")

@@ -10,6 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from pyro_mmvae._bounded import read_json
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.data import DataDescription, MultimodalDataset, data_names, describe_data
 from pyro_mmvae.data.fingerprint import Fingerprint, find_changes, take_fingerprint
 from pyro_mmvae.data.storage.patterns import matching_paths
@@ -128,7 +129,7 @@ def read_record(path: Path) -> DataRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise RunError(
             f"{file}: must be the record of the run's data, got an error: {reason}: remove the file to go on without it"
         ) from None

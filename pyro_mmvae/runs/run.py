@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pyro.distributions.torch_distribution import TorchDistribution
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae._typing import Float, Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.data import DataDescription, MultimodalDataset
@@ -413,7 +414,7 @@ def _build_saved(file: Path, config: Config, state: Mapping[str, Any]) -> Multim
         check_state(state)
         specs, covariates = read_specs(state), read_covariates(state)
     except (TypeError, ValueError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise CheckpointError(f"{file}: {reason}") from None
     limit = AllocationLimit(_FREE_BYTES + _BYTES_PER_BYTE * file.stat().st_size, _MAX_TENSORS)
     try:
@@ -422,5 +423,5 @@ def _build_saved(file: Path, config: Config, state: Mapping[str, Any]) -> Multim
     except AllocationError as error:
         raise CheckpointError(f"{file}: the model of this configuration {error}") from None
     except (RuntimeError, MemoryError, OverflowError, LookupError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise CheckpointError(f"{file}: the model of this configuration cannot be built: {reason}") from None

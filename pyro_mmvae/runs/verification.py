@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.runs.tensor_file import tensor_bytes
 
 _MAX_SIZE = 1 << 40  # of a shape of a modality
@@ -222,7 +223,7 @@ def check_random_states(states: Mapping[str, Tensor]) -> None:
         try:
             torch.Generator(device).set_state(state)
         except (RuntimeError, TypeError) as error:
-            reason = " ".join(str(error).split())[:100]
+            reason = one_line(error, 100)
             raise ValueError(
                 f"state of the generator {device!r} must be one of torch, got an error: {reason}"
             ) from None

@@ -16,6 +16,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.data.dataset import MultimodalDataset
 from pyro_mmvae.data.own.assemble import assemble
 from pyro_mmvae.data.own.meta import Meta, read_meta
@@ -243,5 +244,5 @@ def as_value_error(what: str, errors: tuple[type[Exception], ...] = _READ_ERRORS
             warnings.simplefilter("ignore")
             yield
     except errors as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise ValueError(f"{what}, got an error: {reason}") from None

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pyro_mmvae._bounded import TextError, load_yaml, read_text
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.data.tokenizer import make_absolute
 from pyro_mmvae.modality_spec import DATA_TYPES, ModalitySpec
 
@@ -152,7 +153,7 @@ def read_meta(path: Path) -> Meta:
     except TextError as error:
         raise ValueError(f"{path}{error.where}: {error}") from None
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read ({_one_line(error)})") from None
+        raise ValueError(f"{path}: cannot be read ({one_line(error)})") from None
     return make_meta(str(path), tree)
 
 
@@ -195,7 +196,3 @@ def _describe(error: ValidationError) -> str:
     if first["type"] == "value_error":  # which says by itself what it got
         return f"{key}: {message}"
     return f"{key or 'the whole'}: {message}, got {' '.join(repr(first['input']).split())[:80]}"
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

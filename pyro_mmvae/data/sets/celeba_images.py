@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.data.storage.cache import cache_folder
 from pyro_mmvae.data.storage.cache_entries import keep_limit, mark_used
 from pyro_mmvae.data.storage.mapped import LARGE
@@ -54,7 +55,7 @@ def decode_face(place: str, source: Path | BytesIO) -> NDArray[np.uint8]:
         with Image.open(source, formats=("JPEG", "PNG")) as file:
             image = file.convert("RGB")
     except _READ_ERRORS as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = one_line(error, 100)
         raise ValueError(f"{place}: must be a readable JPEG or PNG image, got an error: {reason}") from None
     width, height = image.size
     if (width, height) != (SIDE, SIDE):

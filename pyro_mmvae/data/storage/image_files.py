@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from pyro_mmvae._printable import printable_line
+from pyro_mmvae._printable import one_line, printable_line
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 """The suffixes of files that are taken for images, in lower case."""
@@ -111,7 +111,7 @@ def decode_image(
     """
     label = printable_line(str(file)) if label is None else label
     height, width = size
-    with open_image(where, file, label) as image, _one_line(where, label):
+    with open_image(where, file, label) as image, _errors_of_file(where, label):
         if resize:
             image.draft(_MODES[channels], (2 * width, 2 * height))  # a JPEG is decoded at a fraction of its size
         else:
@@ -144,7 +144,7 @@ class ImageSizeError(ValueError):
     """An image that does not have the expected size; the message is complete."""
 
 
-class _one_line:  # noqa: N801  (a context manager that reads as a function)
+class _errors_of_file:  # noqa: N801  (a context manager that reads as a function)
     """A context manager that turns errors of decoding into a ValueError of one line, and suppresses warnings."""
 
     def __init__(self, where: str, label: str) -> None:
@@ -157,7 +157,7 @@ class _one_line:  # noqa: N801  (a context manager that reads as a function)
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         self.caught.__exit__(kind, error, trace)
         if isinstance(error, _DECODING_ERRORS) and not isinstance(error, ImageSizeError):
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)
             raise ValueError(f"{self.where}: {self.label} must be a readable image, got an error: {reason}") from None
 
 
@@ -175,7 +175,7 @@ def open_image(where: str, file: Path | IO[bytes], label: str | None = None) -> 
     label = printable_line(str(file)) if label is None else label
     if isinstance(file, Path) and not file.is_file():
         raise ValueError(f"{where}: {label} must be an existing file, got none")
-    with _one_line(where, label):
+    with _errors_of_file(where, label):
         return Image.open(file)
 
 
@@ -191,7 +191,7 @@ def find_format(where: str, file: Path | IO[bytes], label: str | None = None) ->
         ValueError: If there is no such file or it is not an image.
     """
     label = printable_line(str(file)) if label is None else label
-    with open_image(where, file, label) as image, _one_line(where, label):
+    with open_image(where, file, label) as image, _errors_of_file(where, label):
         return _upright_size(image), 1 if image.mode in _GREY_MODES else 3
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.data.own.folder import as_value_error
 from pyro_mmvae.data.own.omics.safety import check_hdf5
 
@@ -117,7 +118,7 @@ def open_omics(path: Path, *, backed: bool) -> Any:
         raise
     except ANY_ERROR as error:
         file.close()
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)
         raise ValueError(f"{path}: must be a readable {path.suffix} file, got an error: {reason}") from None
     with as_value_error(f"{path}: must be a readable {path.suffix} file", ANY_ERROR):
         if not backed:
@@ -147,7 +148,7 @@ def damage_explained(where: str) -> Iterator[None]:
     except ANY_ERROR as error:
         if isinstance(error, ValueError) and "\n" not in str(error):
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         raise ValueError(f"{where}: must be a readable AnnData or MuData, got an error: {reason}") from None
 
 

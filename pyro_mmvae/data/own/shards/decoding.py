@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pyro_mmvae._printable import one_line
 from pyro_mmvae.data.storage.image_files import decode_image, find_format
 from pyro_mmvae.data.text import encode_texts
 
@@ -198,7 +199,7 @@ def _parse_header(header: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, is_fortran, dtype = read(file, max_header_size=_MAX_HEADER)
     except Exception as error:  # noqa: BLE001  (NumPy documents none, and raises a dozen kinds)
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = one_line(error, 100)
         raise ValueError(f"must be an array of NumPy (.npy), got a damaged header: {reason}") from None
     if dtype.hasobject:
         raise ValueError("must be an array of numbers, got Python objects: pickles are never loaded")

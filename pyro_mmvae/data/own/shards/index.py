@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pyro_mmvae._bounded import load_json
+from pyro_mmvae._printable import one_line
 
 SUFFIX = ".index"
 """The suffix of the index beside a shard, in place of ``.tar``."""
@@ -93,7 +94,7 @@ def read_index(path: Path) -> ShardIndex:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:100] or type(error).__name__
+        reason = one_line(error, 100)
         raise ValueError(f"{path}: must be the index of a shard, got a damaged one ({reason}): export again") from None
 
 
