@@ -48,11 +48,11 @@ def export(
         for split in find_data(name).splits:  # one after the other, so that only one is in memory
             yield split, load_data(name, split, **options)
 
-    items = dict[Path, int]()
+    items = dict[str, int]()
 
-    def announce(file: Path, count: int) -> None:
-        items[file] = count
-        echo(f"{file}: {count} items")
+    def announce(shard: str, count: int) -> None:
+        items[shard] = count
+        echo(f"{shard}: {count} items")
 
     count = write_shards(out, splits(), shard_size=shard_size, progress=announce)
     echo(f"{out}: {count} shards")

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from pyro_mmvae.cli import main
 from tests.data.samples import mnist_arrays, write_mnist, write_photographs
-from tests.inference.own_files import train_on, write_folder
 
 SMALL = ("--quiet", "--threads", "1", "--device", "cpu")
 QUICK = (
@@ -22,30 +22,21 @@ QUICK = (
     "--probe-points", "20",
 )  # fmt: skip
 TINY = (
-    "--set",
-    "recipe=plain",
-    "--set",
-    "model.latent_size=2",
-    "--set",
-    "train.threads=1",
-    "--set",
-    "train.device=cpu",
-)
+    "--data", "own", "--epochs", "1", "--quiet", "--set", "recipe=plain", "--set", "model.latent_size=2", "--set",
+    "train.threads=1", "--set", "train.device=cpu",
+)  # fmt: skip
 CALLS: dict[str, tuple[str, ...]] = {
-    "train": ("--data", "own", "--epochs", "1", "--out", "new", "--quiet", *TINY),
+    "train": ("--out", "run", *TINY),  # which the others read
     "encode": ("run", "--out", "z.csv", *SMALL),
-    "impute": ("run", "--out", "imputed", *SMALL),
+    "impute": ("run", "--given", "a", "--out", "imputed", *SMALL),
     "predict": ("run", "--out", "p.csv", *SMALL),
     "score": ("run", "--out", "s.csv", *SMALL),
     "sample": ("run", "--out", "samples.npz", "-n", "2", "--device", "cpu"),
-    "fit-prior": ("run", "--components", "1", *SMALL),
+    "fit-prior": ("run", "--components", "1", *SMALL[1:]),
     "evaluate": ("run", *QUICK, *SMALL),
-    "ppc": ("run", "--num-samples", "4", "--items", "4", *SMALL),
-    "calibrate": ("run", "--out", "calibrated", *SMALL),
-    "compare": (
-        "--agg", "wb", "--seeds", "1", "--data", "own", "--epochs", "1", "--likelihood-items", "0", "--no-quality",
-        "--out", "grid", "--quiet", *TINY,
-    ),
+    "ppc": ("run", "--num-samples", "4", "--items", "4", "--given", "none", "--statistics", "mean", *SMALL),
+    "calibrate": ("run", "--out", "calibrated", "--epochs", "0", "--draws", "2", *SMALL),
+    "compare": ("--agg", "wb", "--seeds", "1", "--likelihood-items", "0", "--no-quality", "--out", "grid", *TINY),
     "report": ("run", "--files-only"),
     "push": ("run", "ada/tiny"),
     "pull": ("ada/tiny", "--out", "run"),
@@ -72,19 +63,27 @@ def names(group: click.Group, *path: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with data, a trained run of them, and the sources of PolyMNIST."""
+def template(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """Return a folder with data, a run that ``train`` has made of them, and MNIST; and the result of ``train``."""
     place = tmp_path_factory.mktemp("json")
-    train_on(write_folder(place / "own"), place / "run")
+    (place / "own").mkdir()
+    generator = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    np.save(place / "own" / "labels.npy", labels)
+    for name in ("a", "b"):
+        np.save(place / "own" / f"{name}.npy", (labels[:, None] + generator.normal(size=(60, 2))).astype(np.float32))
     write_mnist(place / "mnist", mnist_arrays())
     write_photographs(place / "photographs", (0, 200))
-    return place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        result = result_of("train")
+    return place, result
 
 
 @pytest.fixture
-def place(template: Path, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(template: tuple[Path, Any], elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the working directory, a copy of the folder, beside a stand-in for the Hub."""
-    shutil.copytree(template, elsewhere, dirs_exist_ok=True)
+    shutil.copytree(template[0], elsewhere, dirs_exist_ok=True)
     monkeypatch.setattr("pyro_mmvae.hub.push", lambda *_, **__: "https://hub/ada/tiny")
     monkeypatch.setattr("pyro_mmvae.hub.pull", lambda _, out, **__: out)
     return elsewhere
@@ -103,8 +102,8 @@ def test_the_calls_are_of_all_commands() -> None:
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("command", CALLS)
-def test_result_of_every_command_is_not_empty_and_its_files_exist(command: str) -> None:
-    result = result_of(command)
+def test_result_of_every_command_is_not_empty_and_its_files_exist(command: str, template: tuple[Path, Any]) -> None:
+    result = template[1] if command == "train" else result_of(command)
     assert isinstance(result, dict)
     assert result
     for key in ("file", "folder", "run", "out"):
@@ -112,11 +111,15 @@ def test_result_of_every_command_is_not_empty_and_its_files_exist(command: str) 
     assert all(Path(file).exists() for file in result.get("files", ()))
 
 
+def test_result_of_a_training_counts_epochs_from_one_and_its_metrics_from_zero(template: tuple[Path, Any]) -> None:
+    assert (template[1]["epoch"], template[1]["metrics"]["epoch"]) == (1, 0)
+
+
 @pytest.mark.usefixtures("place")
 def test_result_of_a_report_is_its_file_and_size() -> None:
-    expected = {"file": "run/report.html", "bytes": Path("run/report.html"), "runs": ["run"]}
     result = result_of("report")
-    assert result == {**expected, "bytes": Path("run/report.html").stat().st_size}
+    size = Path("run/report.html").stat().st_size
+    assert result == {"file": "run/report.html", "bytes": size, "runs": ["run"]}
 
 
 @pytest.mark.usefixtures("place")
