@@ -89,7 +89,7 @@ class IWAEObjective(LatentObjective):
         if gradient != "plain" and learns_mixture_weights(self._proposal(trial, self._members(trial))):
             raise ValueError(
                 f"objective 'iwae' with gradient={gradient!r} must have mixture weights without a gradient, since "
-                "reparameterised gradients do not reach weights that are learned or, as those of holder, depend on the "
+                "reparameterised gradients reach neither learned weights nor those of holder, which depend on the "
                 "experts: use gradient='plain'"
             )
 
