@@ -131,9 +131,7 @@ def learns_mixture_weights(posterior: TorchDistribution) -> bool:
     return isinstance(posterior, SubsetMixture) and posterior.components.has_rsample and not posterior.has_rsample
 
 
-def with_score(
-    value: Float[Tensor, "*batch"], *sources: tuple[Any, Tensor]
-) -> Float[Tensor, "*batch"]:
+def with_score(value: Float[Tensor, "*batch"], *sources: tuple[Any, Tensor]) -> Float[Tensor, "*batch"]:
     """Return values whose gradient has the score function of learned mixture weights added, if there are any.
 
     Args:
