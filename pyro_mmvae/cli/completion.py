@@ -53,24 +53,32 @@ def _complete(name: str, context: click.Context, incomplete: str) -> list[Comple
 
 
 def _known(kind: str, _context: click.Context) -> Sequence[str]:
-    """Return the names of a kind of part, from the cache if this version has written it."""
+    """Return the names of a kind of part, from the cache if this package, unchanged since, has written it."""
     place = os.environ.get("PYRO_MMVAE_CACHE")
     if not place:
         import platformdirs
 
         place = platformdirs.user_cache_dir("pyro_mmvae")
     file = Path(place) / f"completion-{__version__}.json"
-    if ".dev" in __version__:  # whose names change without the version
-        return _read_names()[kind]
+    state = _package_state()
     with suppress(OSError, ValueError, LookupError, TypeError):
-        return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))[kind]]
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        if stored["package"] == state:
+            return [str(name) for name in stored["names"][kind]]
     names = _read_names()
     with suppress(OSError):
         from pyro_mmvae.files import write_text
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(names))
+        write_text(file, json.dumps({"package": state, "names": names}))
     return names[kind]
+
+
+def _package_state() -> str:
+    """Return the folder of the package, the number of its modules and the last time that one of them changed."""
+    root = Path(__file__).parents[1]
+    times = [path.stat().st_mtime_ns for path in root.rglob("*.py")]
+    return f"{root} {len(times)} {max(times)}"
 
 
 def _read_names() -> dict[str, list[str]]:
