@@ -63,11 +63,9 @@ def test_five_minutes_describes_each_panel_of_its_training(tmp_path: Path) -> No
     text = sources[next(i for i, source in enumerate(sources) if "plot_training(run)" in source) + 1]
     text = " ".join(text.split())
     words = {
-        "evidence": "evidence lower bound",
-        "KL": "KL divergence",
-        "reconstruction": "log likelihood of each modality",
-    }
-    words["penalty"] = "a penalty that the recipe adds to the loss"
+        "evidence": "evidence lower bound", "KL": "KL divergence", "reconstruction": "log likelihood of each modality",
+        "penalty": "a penalty that the recipe adds to the loss",
+    }  # fmt: skip
     assert len(titles) == len(words)
     assert [title for title in titles if words[re.split(r"\W", title)[0]] not in text] == []
 

@@ -53,32 +53,31 @@ def _complete(name: str, context: click.Context, incomplete: str) -> list[Comple
 
 
 def _known(kind: str, _context: click.Context) -> Sequence[str]:
-    """Return the names of a kind of part, from the cache if this package, unchanged since, has written it."""
+    """Return the names of a kind of part, from the cache if these files of the package have written it."""
     place = os.environ.get("PYRO_MMVAE_CACHE")
     if not place:
         import platformdirs
 
         place = platformdirs.user_cache_dir("pyro_mmvae")
     file = Path(place) / f"completion-{__version__}.json"
-    state = _package_state()
+    stamp = _stamp(Path(__file__).parents[1])
     with suppress(OSError, ValueError, LookupError, TypeError):
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        if stored["package"] == state:
-            return [str(name) for name in stored["names"][kind]]
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if known["stamp"] == stamp:
+            return [str(name) for name in known[kind]]
     names = _read_names()
     with suppress(OSError):
         from pyro_mmvae.files import write_text
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps({"package": state, "names": names}))
+        write_text(file, json.dumps({"stamp": stamp, **names}))
     return names[kind]
 
 
-def _package_state() -> str:
-    """Return the folder of the package, the number of its modules and the last time that one of them changed."""
-    root = Path(__file__).parents[1]
-    times = [path.stat().st_mtime_ns for path in root.rglob("*.py")]
-    return f"{root} {len(times)} {max(times)}"
+def _stamp(package: Path) -> str:
+    """Return a text that changes with the files of the package, which a checkout changes without its version."""
+    times = [file.stat().st_mtime_ns for file in package.rglob("*.py")]
+    return f"{package}, {len(times)} modules, the newest of {max(times)}"
 
 
 def _read_names() -> dict[str, list[str]]:

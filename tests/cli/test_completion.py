@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from click.shell_completion import ShellComplete
 
-from pyro_mmvae._version import __version__
 from pyro_mmvae.cli import completion, main
 
 
@@ -64,34 +63,37 @@ def test_rows_of_a_comparison_are_completed() -> None:
     assert complete(*words) == ["wb, a", "wb, b"]
 
 
-def test_names_are_cached_until_the_package_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["9.9.9", "9.9.9.dev0"])
+def test_names_are_cached(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRO_MMVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(completion, "__version__", version)
     assert complete("train", "--agg", "mw") == ["mwb"]
-    file = tmp_path / "cache" / f"completion-{__version__}.json"
-    stored = json.loads(file.read_text())
-    stored["names"]["aggregations"] = ["mwb", "mwx"]
-    file.write_text(json.dumps(stored))
+    file = tmp_path / "cache" / f"completion-{version}.json"
+    names = json.loads(file.read_text())
+    file.write_text(json.dumps({**names, "aggregations": ["mwb", "mwx"]}))
     assert complete("train", "--agg", "mw") == ["mwb", "mwx"]
-    monkeypatch.setattr(completion, "_package_state", lambda: "another")
+    file.write_text("damaged")
     assert complete("train", "--agg", "mw") == ["mwb"]
-    assert json.loads(file.read_text())["package"] == "another"
-    for damaged in ("damaged", "[]", '{"aggregations": ["mwx"]}'):
-        file.write_text(damaged)
-        assert complete("train", "--agg", "mw") == ["mwb"]
 
 
-def test_package_state_changes_with_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "cli").mkdir()
-    module = tmp_path / "cli" / "completion.py"
-    module.write_text("")
-    monkeypatch.setattr(completion, "__file__", str(module))
-    states = [completion._package_state()]
-    os.utime(module, ns=(1, module.stat().st_mtime_ns + 1))
-    states.append(completion._package_state())
-    (tmp_path / "new.py").write_text("")
-    os.utime(tmp_path / "new.py", ns=(1, 1))
-    states.append(completion._package_state())
-    assert len(set(states)) == 3
+def test_names_in_the_cache_are_read_again_after_a_module_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package" / "cli"
+    package.mkdir(parents=True)
+    (package / "completion.py").touch()
+    monkeypatch.setenv("PYRO_MMVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(completion, "__file__", str(package / "completion.py"))
+    names = {"aggregations": ["mwb"]}
+    monkeypatch.setattr(completion, "_read_names", lambda: dict(names))
+    assert complete("train", "--agg", "mw") == ["mwb"]
+    names["aggregations"] = ["mwb", "mwx"]
+    assert complete("train", "--agg", "mw") == ["mwb"]
+    os.utime(package / "completion.py", ns=(0, 0))
+    assert complete("train", "--agg", "mw") == ["mwb", "mwx"]
+    (package / "other.py").touch()
+    names["aggregations"] = ["mwy"]
+    assert complete("train", "--agg", "mw") == ["mwy"]
 
 
 def test_bash_gets_names_from_the_process(run: str) -> None:
