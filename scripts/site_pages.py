@@ -152,8 +152,9 @@ def _cell(cell: dict[str, Any], name: str, pictures: dict[str, bytes]) -> Iterat
 def notebook_pages() -> Iterator[tuple[str, str | bytes]]:
     """Yield path and content of a page per notebook, with the outputs that it stores, and of their pictures."""
     lines = ["# Notebooks", "", "Each runs in minutes, also in a hosted notebook, where its first cell installs the",
-             "package once it is in an index, and says what to do before. On your own machine, install a checkout first,",
-             "as by `pip install '.[data]'`. The files are in the folder `notebooks` of the repository.", ""]  # fmt: skip
+             "package once it is in an index, and says what to do before. On your own machine, install a checkout",
+             "first, as by `pip install '.[data]'`. The files are in the folder `notebooks` of the",
+             "repository.", ""]  # fmt: skip
     for path in notebooks():
         pictures: dict[str, bytes] = {}
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
