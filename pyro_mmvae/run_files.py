@@ -164,6 +164,11 @@ class RunFiles:
         return self.place(_EVALUATION, "imputation.md")
 
     @property
+    def imputation_latex(self) -> Path:
+        """The tables that compare imputations with held-out observations, as LaTeX."""
+        return self.place(_EVALUATION, "imputation.tex")
+
+    @property
     def readings_table(self) -> Path:
         """The table of the metrics of readings with other aggregations."""
         return self.place(_EVALUATION, "readings.csv")

@@ -43,7 +43,8 @@ _RECONSTRUCTED, _VARIED = 300, 30
 @click.option(
     "--sweep", "sweeps", multiple=True, metavar="KEY=VALUE,VALUE,…",
     help="Setting and its values, each of which is trained with each aggregation, as in --sweep model.beta=0.5,1,2.5; "
-    "may be repeated for every combination of several settings. Draws coherence against quality.",
+    "may be repeated for every combination of several settings. Draws coherence against quality. Rows are named by the "
+    "last part of the key and the value, as in 'wb, beta_0.5'.",
 )  # fmt: skip
 @config_options
 @plugin_option("aggregations, likelihoods, networks, objectives or data sets")
@@ -73,8 +74,9 @@ _RECONSTRUCTED, _VARIED = 300, 30
 )  # fmt: skip
 @click.option(
     "--baseline", metavar="ROW", show_default="none",
-    help="Row of the tables to compare the others with, paired by seed: an aggregation such as mopoe, or, "
-    "with --variant, an aggregation and a variant, as in 'mopoe, warm'.",
+    help="Row of the tables to compare the others with, paired by seed: an aggregation such as mopoe, or an "
+    "aggregation and a variant, as in 'mopoe, warm' with --variant and 'mopoe, beta_0.5' with --sweep, or an "
+    "aggregation and the settings of a variant, as in 'mopoe, model.beta=0.5'.",
 )  # fmt: skip
 @engine_options
 @picture_options()
@@ -104,11 +106,11 @@ def compare(
 
     Reads the data set and, if given, a configuration file. Writes one run directory per aggregation, variant and seed
     to --out, and the tables comparison.csv, comparison.md and comparison.tex and the plot comparison.png. With
-    --baseline the tables contain paired differences, which differences.png shows. --sweep adds sweep.csv, sweep.md and
-    sweep.png, the Pareto front of coherence and quality. With --read-with also writes matrix.csv, matrix.md, matrix.tex
-    and matrix.png. Finished runs are not repeated; those that were evaluated with other options are evaluated again,
-    without training. A run that fails does not stop the others: failures.json and the end of the output list it, the
-    tables say that it is missing, and the exit status is 1.
+    --baseline the tables contain paired differences, which differences.png shows. --sweep adds sweep.csv, sweep.md,
+    sweep.tex and sweep.png, the Pareto front of coherence and quality. With --read-with also writes matrix.csv,
+    matrix.md, matrix.tex and matrix.png. Finished runs are not repeated; those that were evaluated with other options
+    are evaluated again, without training. A run that fails does not stop the others: failures.json and the end of the
+    output list it, the tables say that it is missing, and the exit status is 1.
     """
     from pyro_mmvae import reports
     from pyro_mmvae.aggregation import make_aggregation
@@ -127,8 +129,9 @@ def compare(
     }
     _note_recipes(configs)
     if baseline is not None:  # a wrong name is reported before anything is trained
-        rows = {reports.row_name(str(c.model.aggregation), variant): None for (_, variant, _), c in configs.items()}
-        reports.find_row(baseline, list(rows))
+        parts = [(str(c.model.aggregation), variant, settings[variant]) for (_, variant, _), c in configs.items()]
+        rows = dict.fromkeys(reports.row_name(name, variant) for name, variant, _ in parts)
+        baseline = reports.find_row(baseline, list(rows), reports.row_settings(parts))
     options = EvaluationOptions(
         likelihood_items=likelihood_items, khat_items=0, diagnostics=False, coherence_items=generated_items,
         quality=quality, reconstruction_items=min(generated_items, _RECONSTRUCTED), diversity_items=_VARIED,

@@ -53,24 +53,31 @@ def _complete(name: str, context: click.Context, incomplete: str) -> list[Comple
 
 
 def _known(kind: str, _context: click.Context) -> Sequence[str]:
-    """Return the names of a kind of part, from the cache if this version has written it."""
+    """Return the names of a kind of part, from the cache if these files of the package have written it."""
     place = os.environ.get("PYRO_MMVAE_CACHE")
     if not place:
         import platformdirs
 
         place = platformdirs.user_cache_dir("pyro_mmvae")
     file = Path(place) / f"completion-{__version__}.json"
-    if ".dev" in __version__:  # whose names change without the version
-        return _read_names()[kind]
+    stamp = _stamp(Path(__file__).parents[1])
     with suppress(OSError, ValueError, LookupError, TypeError):
-        return [str(name) for name in json.loads(file.read_text(encoding="utf-8"))[kind]]
+        known = json.loads(file.read_text(encoding="utf-8"))
+        if known["stamp"] == stamp:
+            return [str(name) for name in known[kind]]
     names = _read_names()
     with suppress(OSError):
         from pyro_mmvae.files import write_text
 
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(names))
+        write_text(file, json.dumps({"stamp": stamp, **names}))
     return names[kind]
+
+
+def _stamp(package: Path) -> str:
+    """Return a text that changes with the files of the package, which a checkout changes without its version."""
+    times = [file.stat().st_mtime_ns for file in package.rglob("*.py")]
+    return f"{package}, {len(times)} modules, the newest of {max(times)}"
 
 
 def _read_names() -> dict[str, list[str]]:

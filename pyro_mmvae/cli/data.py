@@ -236,7 +236,7 @@ def build() -> None:
     "--download", is_flag=True, help="Let torchvision download MNIST to MNIST/raw in the folder --mnist if needed."
 )
 @plain_errors
-def polymnist(out: Path, **options: Any) -> None:
+def polymnist(out: Path, **options: Any) -> dict[str, Any]:
     """Build PolyMNIST from MNIST digits and photographs.
 
     Each modality shows the digit on a crop of one photograph. Reads the MNIST files and the photographs. Writes one
@@ -253,3 +253,5 @@ def polymnist(out: Path, **options: Any) -> None:
     sizes = ", ".join(f"{split} {size}" for split, size in provenance["sizes"].items())
     echo(f"{out}: {sizes} items in {time.monotonic() - started:.0f} s")
     echo(f"next: {shlex.join(['pyro-mmvae', 'train', '--data', str(out)])}")
+    made = {key: provenance[key] for key in ("sizes", "photographs", "warnings")}
+    return {"folder": out, **made}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @plain_errors
 def export(
     name: str, format_name: str, out: Path, shard_size: int, overrides: tuple[str, ...], plugins: tuple[str, ...]
-) -> None:
+) -> dict[str, Any]:
     """Write a data set into shards, from which a training reads without holding the data in memory.
 
     Reads every split of the data set NAME or PATH. Writes one tar file and one index per shard and shards.json to the
@@ -48,8 +48,13 @@ def export(
         for split in find_data(name).splits:  # one after the other, so that only one is in memory
             yield split, load_data(name, split, **options)
 
-    count = write_shards(
-        out, splits(), shard_size=shard_size, progress=lambda file, items: echo(f"{file}: {items} items")
-    )
+    items = dict[str, int]()
+
+    def announce(shard: str, count: int) -> None:
+        items[shard] = count
+        echo(f"{shard}: {count} items")
+
+    count = write_shards(out, splits(), shard_size=shard_size, progress=announce)
     echo(f"{out}: {count} shards")
     echo(f"next: {shlex.join(['pyro-mmvae', 'train', '--data', str(out)])}")
+    return {"folder": out, "shards": count, "items": items}

@@ -111,7 +111,8 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 )  # fmt: skip
 @click.option(
     "--fid", is_flag=True,
-    help="Compute the Frechet inception distance, which needs the extra 'fid' and downloads Inception's weights.",
+    help="Compute the Frechet inception distance of RGB images, a part of --quality, which needs the extra 'fid' and "
+    "downloads Inception's weights.",
 )  # fmt: skip
 @click.option(
     "--diagnostics/--no-diagnostics", default=True, show_default=True,
@@ -163,7 +164,7 @@ def evaluate(
     """Evaluate a trained model on its test items or on other data.
 
     Reads the run directory RUN and its data set, or --data. Writes metrics.csv, summary.json and arrays.npz to
-    RUN/evaluation, and pictures to RUN/plots; prints a table. With --mask also writes imputation.csv and imputation.md.
+    RUN/evaluation, and pictures to RUN/plots; prints a table. With --mask also writes imputation.csv, .md and .tex.
     Results on other data or selected items are written to RUN/on-NAME instead. With --agg the run is read with other
     aggregations, and only readings.csv, readings.json and readings.md are written.
     """

@@ -59,7 +59,8 @@ _NAME = "report.html"
 )  # fmt: skip
 @click.option(
     "--baseline", metavar="ROW", show_default="the first row",
-    help="Row to compare the others with, paired by seed, in a report of several runs.",
+    help="Row to compare the others with, paired by seed, in a report of several runs: an aggregation such as mopoe, "
+    "or an aggregation and a variant or its settings, as in 'mopoe, warm' or 'mopoe, model.beta=0.5'.",
 )  # fmt: skip
 @data_options
 @plugin_option("data sets or other parts")
@@ -83,7 +84,7 @@ def report(
     threads: int | None,
     quiet: bool,
     **options: Any,
-) -> None:
+) -> dict[str, Any]:
     """Write a report of a run, or of several side by side, as one HTML file.
 
     Reads the run directories RUN, or those in the folder of a comparison, and for a single run also its test items, or
@@ -123,7 +124,9 @@ def report(
     file = out or (Path(_NAME) if results is None else RunFiles(results).place(_NAME))
     file.parent.mkdir(parents=True, exist_ok=True)
     write_text(file, text)
-    echo(f"{file}: {len(text.encode()) / 1e6:.1f} MB, open it in a browser")
+    size = len(text.encode())
+    echo(f"{file}: {size / 1e6:.1f} MB, open it in a browser")
+    return {"file": file, "bytes": size, "runs": paths}
 
 
 def _data_words(chosen: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,8 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
     help="Use only algorithms of torch that give equal bits on the same machine.",
 )  # fmt: skip
 @click.option(
-    "--bound", type=click.Choice(["mixture", "component", "subsets"]), show_default="component" + _OR_CONFIG,
+    "--bound", type=click.Choice(["mixture", "component", "subsets"]),
+    show_default="subsets with the recipe contrastive, otherwise component" + _OR_CONFIG,
     help="Training bound: the ELBO of the whole mixture, of one component drawn per item, or of one subset drawn per "
     "item under every aggregation.",
 )  # fmt: skip

@@ -9,7 +9,7 @@ import torch
 from pyro_mmvae._seeding import seeded
 from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.data.covariates import one_hot
-from pyro_mmvae.evaluation.frechet import fid
+from pyro_mmvae.evaluation.frechet import fid, rgb_modalities
 from pyro_mmvae.evaluation.metrics import Metric, choose_items
 from pyro_mmvae.experts import Experts
 from pyro_mmvae.inference.posteriors import (
@@ -60,7 +60,7 @@ def fid_given(
         return []
     chosen = torch.as_tensor(choose_items(len(data), items, seed))
     data, experts = data.subset(chosen.tolist()), select(experts, chosen.to(device))
-    colour = [name for name, values in data.modalities.items() if values.dim() == 4 and values.shape[1] == 3]
+    colour = rgb_modalities(data)
     for subset in subsets:
         kept = has_all(experts, subset)
         targets = [name for m, name in enumerate(vae.names) if name in colour and m not in subset]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from typing import cast
 
@@ -153,6 +154,37 @@ def real_features(data: MultimodalDataset, classifiers: Classifiers, name: str) 
     return torch.cat([classifiers.features(name, part).cpu() for part in parts])
 
 
+def rgb_modalities(data: MultimodalDataset) -> list[str]:
+    """Return the names of the modalities of RGB images, which the Fréchet inception distance can judge.
+
+    Args:
+        data: The data set, whose images are `(item, channel, height, width)`.
+    """
+    return [name for name, values in data.modalities.items() if values.dim() == 4 and values.shape[1] == 3]
+
+
+def check_fid(data: MultimodalDataset) -> None:
+    """Check that the Fréchet inception distance of a data set can be computed.
+
+    Args:
+        data: The data set of real images.
+
+    Raises:
+        ValueError: If none of its modalities holds RGB images; the message lists those there are.
+        ImportError: If torchmetrics or torch-fidelity is not installed.
+    """
+    if not rgb_modalities(data):
+        shapes = ", ".join(f"{name} {tuple(values.shape[1:])}" for name, values in data.modalities.items())
+        raise ValueError(f"fid must have a modality of RGB images (3, height, width), got {shapes}: leave fid out")
+    if missing := [name for name in ("torchmetrics", "torch_fidelity") if importlib.util.find_spec(name) is None]:
+        raise ImportError(_needs_extra(f"no module {' and '.join(missing)}"))
+
+
+def _needs_extra(reason: object) -> str:
+    """Return a message that names the extra."""
+    return f"fid needs torchmetrics and torch-fidelity: pip install 'pyro-mmvae[fid]' ({reason})"
+
+
 def fid_of_prior_draws(
     vae: MultimodalVAE,
     data: MultimodalDataset,
@@ -179,10 +211,9 @@ def fid_of_prior_draws(
     device = next(vae.parameters()).device
     rows = []
     for column, name in enumerate(data.names):
-        real = data.modalities[name]
-        if real.dim() != 4 or real.shape[1] != 3:
+        if name not in rgb_modalities(data):
             continue
-        real = real[data.present[:, column]].to(device)
+        real = data.modalities[name][data.present[:, column]].to(device)
         with seeded(seed, device), torch.no_grad():
             z = prior_draws(vae, len(real), prior)
             size = batch_size or draws_at_once(device)
@@ -224,9 +255,7 @@ def fid(
             feature=feature, normalize=True
         )
     except ImportError as error:
-        raise ImportError(
-            f"fid needs torchmetrics and torch-fidelity: pip install 'pyro-mmvae[fid]' ({error})"
-        ) from None
+        raise ImportError(_needs_extra(error)) from None
     metric = metric.to(real.device)
     for images, is_real in ((real, True), (generated, False)):
         for part in images.split(batch_size):

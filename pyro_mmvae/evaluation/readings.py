@@ -8,6 +8,7 @@ from typing import Any
 
 from pyro_mmvae.aggregation.functional import AggregationLike
 from pyro_mmvae.data import MultimodalDataset
+from pyro_mmvae.evaluation.frechet import check_fid
 from pyro_mmvae.evaluation.result import Evaluation, EvaluationOptions
 from pyro_mmvae.evaluation.suite import Parts, Suite
 from pyro_mmvae.inference.fitted_prior import FittedPrior
@@ -47,9 +48,13 @@ def evaluate_readings(
         The evaluations by the name or label of the aggregation, in the order given.
 
     Raises:
-        ValueError: If the model cannot be read with one of the aggregations; the message names it and the reason.
+        ValueError: If the model cannot be read with one of the aggregations; the message names it and the reason. Or if
+            ``options.fid`` is True without a modality of RGB images.
+        ImportError: If ``options.fid`` is True without torchmetrics and torch-fidelity.
     """
     options = options or EvaluationOptions()
+    if options.fid:
+        check_fid(test)
     named = dict(aggregations) if isinstance(aggregations, Mapping) else {name: name for name in aggregations}
     models = {}
     for name, aggregation in named.items():

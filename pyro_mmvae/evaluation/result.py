@@ -83,8 +83,11 @@ class EvaluationOptions:
 
         Raises:
             ValueError: If ``likelihood_subsets`` is neither ``ends`` nor ``all``, there are fewer than two draws for
-                the diversity, none for the probe, or items for a reference without a refinement.
+                the diversity, none for the probe, items for a reference without a refinement, or ``fid`` without
+                ``quality``, whose part it is.
         """
+        if self.fid and not self.quality:
+            raise ValueError("quality must be True for fid, which is a part of it, got False: leave out one of the two")
         if self.reference_items and not self.refine:
             raise ValueError(
                 f"refine must be at least 1 for reference_items, whose chains start from the refined posterior, got "

@@ -21,7 +21,7 @@ from pyro_mmvae.evaluation.coherence import joint_agreement, joint_coherence
 from pyro_mmvae.evaluation.conditional_fid import fid_given
 from pyro_mmvae.evaluation.diagnostics import diagnose
 from pyro_mmvae.evaluation.diversity import diversity
-from pyro_mmvae.evaluation.frechet import fid_of_prior_draws, frechet_classifier
+from pyro_mmvae.evaluation.frechet import check_fid, fid_of_prior_draws, frechet_classifier
 from pyro_mmvae.evaluation.geometry import expert_geometry
 from pyro_mmvae.evaluation.judging import judge_generated
 from pyro_mmvae.evaluation.latent import latent_usage
@@ -76,13 +76,17 @@ def evaluate(
         The figures and arrays of the evaluation.
 
     Raises:
-        ValueError: If ``mask`` is not in its range, or no test item has two modalities of which one can be held out.
+        ValueError: If ``mask`` is not in its range, no test item has two modalities of which one can be held out, or
+            ``options.fid`` is True without a modality of RGB images.
+        ImportError: If ``options.fid`` is True without torchmetrics and torch-fidelity.
     """
     options = options or EvaluationOptions()
     if mask is not None and not isinstance(mask, MaskOptions):
         mask = MaskOptions(rate=mask, seed=options.seed)
     if mask is not None:
         check_maskable(vae.names, train, test)  # before the other parts, which take minutes
+    if options.fid:
+        check_fid(test)
     return Suite(vae, train, test, options, mask, Parts(progress), prior, history).run(cache)
 
 

@@ -7,6 +7,7 @@ from pyro_mmvae.reports.comparison_rows import find_row as find_row
 from pyro_mmvae.reports.comparison_rows import has_means as has_means
 from pyro_mmvae.reports.comparison_rows import is_complete as is_complete
 from pyro_mmvae.reports.comparison_rows import row_name as row_name
+from pyro_mmvae.reports.comparison_rows import row_settings as row_settings
 from pyro_mmvae.reports.evaluation import draw_evaluation as draw_evaluation
 from pyro_mmvae.reports.evaluation import table as table
 from pyro_mmvae.reports.files import picture_files as picture_files

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.comparison_plots import plot_comparison, plot_differences
-from pyro_mmvae.reports.comparison_rows import find_row, key_of, read_cells, summarise, values_by_seed
+from pyro_mmvae.reports.comparison_rows import (
+    cell_settings,
+    find_row,
+    key_of,
+    read_cells,
+    summarise,
+    values_by_seed,
+)
 from pyro_mmvae.reports.comparison_tables import as_csv, as_latex, as_markdown
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.paired import differences_from
@@ -33,7 +40,8 @@ def draw_comparison(
         paths: The run directories of the comparison; those without an evaluation are left out.
         command: The command line that made the runs, quoted in the table; left out by default.
         baseline: The name of the row that the others are compared with, paired by seed, such as ``"mopoe"`` or
-            ``"mopoe, warm"``; by default there is no such comparison.
+            ``"mopoe, warm"``, or ``"mopoe, model.beta=2"`` by the settings of a variant; by default there is no such
+            comparison.
         missing: The reasons for which runs of the comparison are not in the tables, by the names of their run
             directories; by default none are missing.
         formats: The formats of the pictures, such as ``("pdf", "png")``; PNG by default.
@@ -48,7 +56,8 @@ def draw_comparison(
     cells = read_cells(paths)
     values = values_by_seed(cells)
     rows = summarise(values)
-    name = "" if baseline is None else find_row(baseline, list(dict.fromkeys(key_of(row).label for row in rows)))
+    labels = list(dict.fromkeys(key_of(row).label for row in rows))
+    name = "" if baseline is None else find_row(baseline, labels, cell_settings(cells))
     differences = differences_from(values, name) if name else {}
     texts = {
         "csv": as_csv(rows, differences),

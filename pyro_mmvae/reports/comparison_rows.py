@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -251,17 +251,51 @@ def table_keys(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return sorted(keys, key=lambda key: PLOTTED.index(key[0]) if key[0] in PLOTTED else len(PLOTTED))
 
 
-def find_row(name: str, labels: Sequence[str]) -> str:
+def find_row(name: str, labels: Sequence[str], settings: Mapping[str, str] | None = None) -> str:
     """Return the name of the row that a user means, whatever the spaces around its commas.
 
     Args:
-        name: The name of an aggregation, or of an aggregation and a variant, as in ``"wb, warm"``.
+        name: The name of an aggregation, or of an aggregation and a variant, as in ``"wb, warm"``, or of an aggregation
+            and all settings of a variant, as in ``"wb, model.beta=2"``.
         labels: The names of all rows.
+        settings: The aggregation and the settings of each row that has settings, by the name of the row, as
+            :func:`row_settings` returns them; none by default.
 
     Raises:
         ValueError: If there is no such row; the message lists those there are.
     """
+    parts = _parts(name)
     for label in labels:
-        if re.sub(r"\s*,\s*", ",", label) == re.sub(r"\s*,\s*", ",", name.strip()):
+        if _parts(label) == parts:
+            return label
+    for label, text in (settings or {}).items():
+        if sorted(_parts(text)) == sorted(parts):  # settings have no order
             return label
     raise ValueError(f"baseline must be the name of a row ({'; '.join(labels)}), got {name!r}")
+
+
+def row_settings(variants: Iterable[tuple[str, str, Sequence[str]]]) -> dict[str, str]:
+    """Return the aggregation and the settings of each row whose variant has settings, by the name of the row.
+
+    Args:
+        variants: The aggregation, the name of the variant and its settings ``KEY=VALUE`` for each row.
+
+    Example:
+        >>> row_settings([("wb", "", []), ("wb", "beta_2", ["model.beta=2"])])
+        {'wb, beta_2': 'wb, model.beta=2'}
+    """
+    return {row_name(name, variant): row_name(name, ", ".join(words)) for name, variant, words in variants if words}
+
+
+def cell_settings(cells: Sequence[Cell]) -> dict[str, str]:
+    """Return the aggregation and the settings of each row of evaluated runs, see :func:`row_settings`.
+
+    Args:
+        cells: The evaluations of the runs.
+    """
+    return row_settings((c["aggregation"], c.get("variant", ""), c.get("variant_settings", ())) for c in cells)
+
+
+def _parts(name: str) -> list[str]:
+    """Return the parts of the name of a row, without the spaces around commas and equals signs."""
+    return [part.strip() for part in re.sub(r"\s*=\s*", "=", name).split(",")]

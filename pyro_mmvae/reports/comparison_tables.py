@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from pyro_mmvae.reports.comparison_rows import Cell, Key, describe_recipes, key_of, table_keys
+from pyro_mmvae.reports.latex import latex_table
 from pyro_mmvae.reports.paired import LEVEL, Difference, other_data, pairs_phrase
 from pyro_mmvae.reports.texts import STANDING_NOTE, protocol_label
 
@@ -220,17 +221,4 @@ def as_latex(
 def _latex_table(name: tuple[str, str], table: pd.DataFrame, more: str) -> str:
     """Return one table as LaTeX."""
     metric, protocol = name[0], protocol_label(*name)
-    caption = _escape(metric + (f" ({protocol})" if protocol else "") + more).replace("±", r"$\pm$")
-    special = {"±": r"$\pm$", "≥": r"$\geq$", "-": "$-$", "+": "$+$", _STAR: "$^{*}$"}
-    escaped = table.map(lambda text: "".join(special.get(letter, letter) for letter in text)).rename(index=_escape)
-    latex: str = escaped.to_latex(
-        escape=False, caption=caption.replace("<", "$<$"), column_format="l" + "r" * len(table.columns)
-    )
-    return latex
-
-
-def _escape(text: str) -> str:
-    """Return a text with the special characters of LaTeX escaped."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {character: f"\\{character}" for character in "&%$#_{}"}
-    return "".join(special.get(character, character) for character in text)
+    return latex_table(table.reset_index(names=""), metric + (f" ({protocol})" if protocol else "") + more)

@@ -8,12 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pyro_mmvae._bounded import read_json
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.latex import latex_table
 from pyro_mmvae.reports.panels import RunLike, make_panels, run_path, shared_legend
 from pyro_mmvae.reports.styles import OKABE_ITO, styled
 from pyro_mmvae.reports.texts import break_lines, legend_label
@@ -49,6 +51,9 @@ class Cell(NamedTuple):
 Key = tuple[str, str, int, str]
 """Modality, pattern, number of modalities given, and method."""
 
+Cells = dict[Key, dict[str, Cell]]
+"""The figures by row of the report and metric."""
+
 
 def write_imputation(path: Path, formats: Sequence[str] = ("png",), dpi: int = DPI) -> list[Path]:
     """Write the report of a comparison of imputations with held-out observations, and draw its picture.
@@ -59,17 +64,18 @@ def write_imputation(path: Path, formats: Sequence[str] = ("png",), dpi: int = D
         dpi: The number of pixels per inch, 150 by default.
 
     Returns:
-        The files ``imputation.csv``, ``imputation.md`` and ``imputation.png``; none if the last evaluation did not
-        compare imputations.
+        The files ``imputation.csv``, ``imputation.md``, ``imputation.tex`` and ``imputation.png``; none if the last
+        evaluation did not compare imputations.
     """
     files = RunFiles(path)
     summary = read_json(files.evaluation_summary)
     if "imputation" not in summary:
         return []
     write_text(files.imputation_report, imputation_report(path))
+    write_text(files.imputation_latex, _latex(_read(files.imputation_table)))
     files.plots.mkdir(exist_ok=True)
     pictures = save_pictures(plot_imputation(path), files.plots / "imputation", formats, dpi)
-    return [files.imputation_table, files.imputation_report, *pictures]
+    return [files.imputation_table, files.imputation_report, files.imputation_latex, *pictures]
 
 
 def imputation_report(path: Path) -> str:
@@ -82,15 +88,30 @@ def imputation_report(path: Path) -> str:
     summary = read_json(files.evaluation_summary)["imputation"]
     cells = _read(files.imputation_table)
     lines = ["# Imputation of held-out observations", ""]
-    for target in dict.fromkeys(key[0] for key in cells):
-        rows = {key: found for key, found in cells.items() if key[0] == target}
-        lines += [f"## {target}", "", *_table(rows), ""]
+    for target, rows in _by_target(cells).items():
+        lines += [f"## {target}", "", *_markdown_table(_texts(rows)), ""]
     return "\n".join([*lines, *_notes(summary, cells)]) + "\n"
 
 
-def _read(file: Path) -> dict[Key, dict[str, Cell]]:
+def _latex(cells: Cells) -> str:
+    """Return the tables of all figures as LaTeX, one per modality."""
+    tables = []
+    for target, rows in _by_target(cells).items():
+        header, *texts = _texts(rows)
+        caption = f"Imputation of {target} where it was held out: value ± standard error over items"
+        tables.append(latex_table(pd.DataFrame(texts, columns=header), caption, ("held out", "method")))
+    return "\n".join(tables)
+
+
+def _by_target(cells: Cells) -> dict[str, Cells]:
+    """Return the rows of the report by the modality that was held out."""
+    targets = dict.fromkeys(key[0] for key in cells)
+    return {target: {key: found for key, found in cells.items() if key[0] == target} for target in targets}
+
+
+def _read(file: Path) -> Cells:
     """Read the figures by row of the report and metric."""
-    cells: dict[Key, dict[str, Cell]] = {}
+    cells: Cells = {}
     with file.open(newline="", encoding="utf-8") as opened:
         for row in csv.DictReader(opened):
             key = (row["target"], row["pattern"], int(row["views"]), row["method"])
@@ -98,14 +119,19 @@ def _read(file: Path) -> dict[Key, dict[str, Cell]]:
     return cells
 
 
-def _table(rows: dict[Key, dict[str, Cell]]) -> list[str]:
-    """Return the lines of a Markdown table, with columns of equal width so that it can be read as text, too."""
+def _texts(rows: Cells) -> list[list[str]]:
+    """Return the texts of a table, the names of its columns first."""
     metrics = [metric for metric in _COLUMNS if any(metric in found for found in rows.values())]
     texts = [["held out", "given", "method", "items", *metrics]]
     for (_, pattern, views, method), found in rows.items():
         items = max(cell.n for cell in found.values())
         figures = [_figure(found.get(metric)) for metric in metrics]
         texts.append([pattern, str(views), method, str(items), *figures])
+    return texts
+
+
+def _markdown_table(texts: list[list[str]]) -> list[str]:
+    """Return the lines of a Markdown table, with columns of equal width so that it can be read as text, too."""
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     lines = ["| " + " | ".join(t.ljust(w) for t, w in zip(row, widths, strict=True)) + " |" for row in texts]
     return [lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]]
@@ -123,7 +149,7 @@ def _figure(cell: Cell | None) -> str:
     return f"{cell.value:.{digits}f} ± {cell.se:.{digits}f}"
 
 
-def _notes(summary: dict[str, Any], cells: dict[Key, dict[str, Cell]]) -> list[str]:
+def _notes(summary: dict[str, Any], cells: Cells) -> list[str]:
     """Return how the figures were computed, one line per fact."""
     options, used = summary["options"], summary["used"]
     metrics = {metric for found in cells.values() for metric in found}
@@ -198,7 +224,7 @@ def plot_imputation(run: RunLike) -> Figure:
     return figure
 
 
-def _draw_panel(axis: Axes, cells: dict[Key, dict[str, Cell]], metric: str, methods: list[str]) -> None:
+def _draw_panel(axis: Axes, cells: Cells, metric: str, methods: list[str]) -> None:
     """Draw the bars of one modality and metric, one group per pattern and number of modalities given."""
     groups = list(dict.fromkeys(key[1:3] for key, found in cells.items() if metric in found))
     shown = [m for m in methods if any(key[3] == m and metric in found for key, found in cells.items())]

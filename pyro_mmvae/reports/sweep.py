@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.comparison_rows import Key, read_cells, row_name, standard_error, values_by_seed
 from pyro_mmvae.reports.files import DPI, save_pictures
+from pyro_mmvae.reports.latex import latex_table
 from pyro_mmvae.reports.panels import shared_legend
 from pyro_mmvae.reports.styles import line_style, styled
 
@@ -35,7 +36,7 @@ def draw_sweep(
     """Write the coherence and the quality of each point of a sweep as tables, and draw their Pareto front.
 
     Quality is the conditional Fréchet distance; both figures are means over seeds and over subsets of one modality.
-    The files are ``sweep.csv``, ``sweep.md`` and ``sweep.png``.
+    The files are ``sweep.csv``, ``sweep.md``, ``sweep.tex`` and ``sweep.png``.
 
     Args:
         out: The folder to write into.
@@ -59,7 +60,9 @@ def draw_sweep(
         )
     write_text(out / "sweep.csv", pd.DataFrame(rows).to_csv(index=False, na_rep="nan", lineterminator="\r\n"))
     write_text(out / "sweep.md", _markdown(rows, command))
-    return [out / "sweep.csv", out / "sweep.md", *save_pictures(_plot(rows), out / "sweep", formats, dpi)]
+    write_text(out / "sweep.tex", _latex(rows))
+    tables = [out / f"sweep.{suffix}" for suffix in ("csv", "md", "tex")]
+    return [*tables, *save_pictures(_plot(rows), out / "sweep", formats, dpi)]
 
 
 def sweep_rows(paths: Sequence[Path], points: Mapping[str, tuple[str, Mapping[str, str]]]) -> list[dict[str, Any]]:
@@ -138,17 +141,41 @@ def _dominates(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 
 def _markdown(rows: Sequence[Mapping[str, Any]], command: str) -> str:
     """Return the table of a sweep as Markdown."""
-    settings = [key for key in rows[0] if key not in _COLUMNS]
-    lines = ["Coherence and conditional Fréchet distance given one modality, mean ± standard error over seeds.", ""]
+    table = _table(rows)
+    lines = [f"{_TITLE}.", ""]
     if command:
         lines += [f"`{command}`", ""]
-    lines += [f"| | {' | '.join(settings)} | coherence ↑ | frechet_conditional ↓ | seeds | Pareto front |"]
-    lines += ["|---" * (len(settings) + 5) + "|"]
-    for row in rows:
-        figures = [_text(row, _COHERENCE, 3), _text(row, _QUALITY, 2), str(row["seeds"]), "yes" * row["pareto"]]
-        lines.append(f"| {' | '.join([row['line'], *(row[key] for key in settings), *figures])} |")
-    lines += ["", "Pareto front: no other point is at least as good in both figures and better in one."]
-    return "\n".join(lines) + "\n"
+    lines += ["| " + " | ".join(table.columns) + " |", "|---" * len(table.columns) + "|"]
+    lines += ["| " + " | ".join(texts) + " |" for texts in table.itertuples(index=False)]
+    return "\n".join([*lines, "", f"Pareto front: {_FRONT}."]) + "\n"
+
+
+def _latex(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the table of a sweep as LaTeX."""
+    table = _table(rows)
+    figures = {"coherence ↑", "frechet_conditional ↓", "seeds"}
+    words = [name for name in table.columns if name not in figures]
+    return latex_table(table, f"{_TITLE}; Pareto front: {_FRONT}", words)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the texts of the table of a sweep, one row per point."""
+    settings = [key for key in rows[0] if key not in _COLUMNS]
+    return pd.DataFrame(
+        {
+            "": row["line"],
+            **{key: row[key] for key in settings},
+            "coherence ↑": _text(row, _COHERENCE, 3),
+            "frechet_conditional ↓": _text(row, _QUALITY, 2),
+            "seeds": str(row["seeds"]),
+            "Pareto front": "yes" * row["pareto"],
+        }
+        for row in rows
+    )
+
+
+_TITLE = "Coherence and conditional Fréchet distance given one modality, mean ± standard error over seeds"
+_FRONT = "no other point is at least as good in both figures and better in one"
 
 
 _COLUMNS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import sys
 import time
 import warnings
@@ -110,7 +111,7 @@ class Session(SessionFiles):
             go_on: If True, go on with a training that was stopped early; False by default.
             changes: The changes of settings and data since the last checkpoint, which were accepted; none by default.
         """
-        settings = self.config.train
+        settings, number = self.config.train, 0
         with self._settings() as count, self.team.losses_explained(self.files.path):
             first_epoch, batches_done = self._resume(go_on, changes) if resuming else (0, 0)
             tunes = settings.threads == "auto" and self.device.type == "cpu"
@@ -125,6 +126,9 @@ class Session(SessionFiles):
                 info = self._info(first_epoch)
                 with self.callbacks.following(info, self._outcome), interruptible() as interrupted:
                     self._run_epochs(first_epoch, batches_done, interrupted)
+                    number = self._signal(interrupted)  # one that has come since the last step
+        if number not in {0, signal.SIGINT}:  # a request to end the process, which Ctrl-C after the last step is not
+            raise Interrupted(self.files.path, settings.epochs - 1, number, finished=True)
         try:
             return finish(self.writer, self.config, self.data, self.val, self.device)
         except KeyboardInterrupt as stop:

@@ -63,16 +63,37 @@ def test_rows_of_a_comparison_are_completed() -> None:
     assert complete(*words) == ["wb, a", "wb, b"]
 
 
-def test_names_of_a_release_are_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", ["9.9.9", "9.9.9.dev0"])
+def test_names_are_cached(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYRO_MMVAE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(completion, "__version__", "9.9.9")
+    monkeypatch.setattr(completion, "__version__", version)
     assert complete("train", "--agg", "mw") == ["mwb"]
-    file = tmp_path / "cache" / "completion-9.9.9.json"
+    file = tmp_path / "cache" / f"completion-{version}.json"
     names = json.loads(file.read_text())
     file.write_text(json.dumps({**names, "aggregations": ["mwb", "mwx"]}))
     assert complete("train", "--agg", "mw") == ["mwb", "mwx"]
     file.write_text("damaged")
     assert complete("train", "--agg", "mw") == ["mwb"]
+
+
+def test_names_in_the_cache_are_read_again_after_a_module_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package" / "cli"
+    package.mkdir(parents=True)
+    (package / "completion.py").touch()
+    monkeypatch.setenv("PYRO_MMVAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(completion, "__file__", str(package / "completion.py"))
+    names = {"aggregations": ["mwb"]}
+    monkeypatch.setattr(completion, "_read_names", lambda: dict(names))
+    assert complete("train", "--agg", "mw") == ["mwb"]
+    names["aggregations"] = ["mwb", "mwx"]
+    assert complete("train", "--agg", "mw") == ["mwb"]
+    os.utime(package / "completion.py", ns=(0, 0))
+    assert complete("train", "--agg", "mw") == ["mwb", "mwx"]
+    (package / "other.py").touch()
+    names["aggregations"] = ["mwy"]
+    assert complete("train", "--agg", "mw") == ["mwy"]
 
 
 def test_bash_gets_names_from_the_process(run: str) -> None:

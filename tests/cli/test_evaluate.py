@@ -13,6 +13,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+import pyro_mmvae
 from pyro_mmvae import load, reports
 from pyro_mmvae.cli import main
 from pyro_mmvae.cli.check import _dependence, _label
@@ -110,8 +111,24 @@ def test_evaluate_mask_writes_table_report_and_picture(
     report = (run / "evaluation" / "imputation.md").read_text(encoding="utf-8")
     assert report.strip() in result.output
     assert (run / "plots" / "imputation.png").exists()
+    assert str(run / "evaluation" / "imputation.tex") in result.output
+    assert (run / "evaluation" / "imputation.tex").exists()
     summary = json.loads((run / "evaluation" / "summary.json").read_text())
     assert summary["imputation"]["used"]["test_items"] == 16
+
+
+def test_evaluate_fid_without_rgb_images_is_refused_in_one_line(elsewhere: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    views = {"grey": torch.rand(40, 1, 8, 8, generator=generator), "vector": torch.rand(40, 3, generator=generator)}
+    pyro_mmvae.fit(views, epochs=1, latent_size=2, out="run", progress=False)
+    for words in ([], ["--agg", "poe"]):
+        result = CliRunner().invoke(main, ["evaluate", "run", "--fid", "--quiet", "--device", "cpu", *words])
+        assert result.exit_code == 2
+        assert result.stderr == (
+            "error: fid must have a modality of RGB images (3, height, width), got grey (1, 8, 8), vector (3,): leave "
+            "fid out\n"
+        )
+    assert not (elsewhere / "run" / "evaluation").exists()
 
 
 def test_evaluate_mask_of_one_is_refused(elsewhere: Path) -> None:
@@ -346,7 +363,7 @@ def test_compare_variants_trains_each_with_its_settings(config: Path, elsewhere:
 def test_compare_sweep_trains_each_value_and_draws_the_front(config: Path, elsewhere: Path) -> None:
     out = elsewhere / "sweep"
     words = ["compare", "--agg", "wb", "--seeds", "1", "--config", str(config), "--out", str(out), "--quiet"]
-    words += ["--likelihood-items", "0", "--sweep", "model.beta=0.5,2"]
+    words += ["--likelihood-items", "0", "--sweep", "model.beta=0.5,2", "--baseline", "wb, model.beta=0.5"]
     result = CliRunner().invoke(main, words, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     betas = {path.name: load(path).config.model.beta for path in sorted(out.iterdir()) if path.is_dir()}
@@ -359,9 +376,11 @@ def test_compare_sweep_trains_each_value_and_draws_the_front(config: Path, elsew
     assert "True" in {row["pareto"] for row in table.values()}
     assert (out / "sweep.png").exists()
     assert (out / "sweep.md").read_text(encoding="utf-8") in result.output
+    assert "## Differences from wb, beta_0.5" in (out / "comparison.md").read_text(encoding="utf-8")
+    assert (out / "sweep.tex").exists()
     wrong = CliRunner().invoke(main, [*words, "--no-quality"])
     assert (wrong.exit_code, "--sweep must have figures of quality" in wrong.output) == (2, True)
-    unknown = CliRunner().invoke(main, [*words[:-1], "model.gamma=1,2"])
+    unknown = CliRunner().invoke(main, [*words[:-3], "model.gamma=1,2"])
     assert (unknown.exit_code, "gamma" in unknown.stderr) == (2, True)
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pyro_mmvae import Experts, Modality, MultimodalDataset, MultimodalVAE
+from pyro_mmvae.evaluation import EvaluationOptions, evaluate, evaluate_readings
 from pyro_mmvae.evaluation.classifiers import Classifiers
-from pyro_mmvae.evaluation.frechet import fid, fid_of_prior_draws, frechet_classifier, frechet_distance
+from pyro_mmvae.evaluation.frechet import check_fid, fid, fid_of_prior_draws, frechet_classifier, frechet_distance
 from pyro_mmvae.evaluation.metrics import Metric
 from pyro_mmvae.inference import FittedPrior
 from tests.evaluation.fixed_decoder import fixed
@@ -94,6 +95,43 @@ def test_fid_without_torchmetrics_names_the_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "torchmetrics.image.fid", None)
     with pytest.raises(ImportError, match=r"pip install 'pyro-mmvae\[fid\]'"):
         fid(torch.rand(4, 3, 8, 8), torch.rand(4, 3, 8, 8))
+
+
+def make_data(**shapes: tuple[int, ...]) -> MultimodalDataset:
+    values = {name: torch.rand(2, *shape) for name, shape in shapes.items()}
+    return MultimodalDataset(values, None, torch.ones(2, len(shapes), dtype=torch.bool), "some", "test")
+
+
+def test_check_fid_without_rgb_images_names_the_modalities() -> None:
+    with pytest.raises(
+        ValueError, match=r"RGB images \(3, height, width\), got grey \(1, 8, 8\), vector \(3,\): leave"
+    ):
+        check_fid(make_data(grey=(1, 8, 8), vector=(3,)))
+
+
+@pytest.mark.parametrize("missing", ["torchmetrics", "torch_fidelity"])
+def test_check_fid_without_the_extra_names_it(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == missing else object())
+    with pytest.raises(ImportError, match=rf"pip install 'pyro-mmvae\[fid\]' \(no module {missing}\)"):
+        check_fid(make_data(rgb=(3, 8, 8)))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    check_fid(make_data(rgb=(3, 8, 8)))
+
+
+def test_evaluate_fid_without_rgb_images_is_refused_before_any_part() -> None:
+    vae = MultimodalVAE([Modality("grey", (1, 8, 8))], 2).eval()
+    data, parts = make_data(grey=(1, 8, 8)), list[str]()
+    options = EvaluationOptions(fid=True)
+    with pytest.raises(ValueError, match="fid must have a modality of RGB images"):
+        evaluate(vae, data, data, options=options, progress=parts.append)
+    with pytest.raises(ValueError, match="fid must have a modality of RGB images"):
+        evaluate_readings(vae, data, data, ["poe"], options=options, progress=parts.append)
+    assert parts == []
+
+
+def test_options_fid_without_quality_is_refused() -> None:
+    with pytest.raises(ValueError, match="quality must be True for fid"):
+        EvaluationOptions(fid=True, quality=False)
 
 
 def test_fid_passes_all_images_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+from itertools import product
 from pathlib import Path
 
 import pytest
 
-from pyro_mmvae.reports import draw_comparison
+from pyro_mmvae.reports import draw_comparison, find_row, row_settings
+from pyro_mmvae.reports.comparison_rows import read_cells
+from pyro_mmvae.reports.html.runs_page import comparison_data
 from pyro_mmvae.run_files import RunFiles
 from tests.reports.comparison_files import write_cell
 
@@ -168,6 +172,46 @@ def test_draw_comparison_without_baseline_has_no_differences(tmp_path: Path) -> 
 def test_draw_comparison_unknown_baseline_lists_the_rows(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"baseline must be the name of a row \(mopoe; wb_x\), got 'poe'"):
         draw_comparison(tmp_path, compared(tmp_path / "runs", seeds=1), baseline="poe")
+
+
+LABELS = ["wb, warm", "wb, beta_0.5-lr_1", "mopoe, beta_0.5-lr_1"]
+SETTINGS = row_settings([(label.partition(", ")[0], label.partition(", ")[2], ["model.beta=0.5", "train.lr=1"])
+                         for label in LABELS[1:]])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        (" wb ,warm", LABELS[0]),
+        ("mopoe,beta_0.5-lr_1", LABELS[2]),
+        ("mopoe, model.beta=0.5, train.lr=1", LABELS[2]),
+        ("wb,train.lr = 1,model.beta=0.5", LABELS[1]),
+    ],
+)
+def test_find_row_takes_the_variant_or_its_settings(name: str, label: str) -> None:
+    assert find_row(name, LABELS, SETTINGS) == label
+
+
+@pytest.mark.parametrize("name", ["wb, model.beta=0.5", "poe, model.beta=0.5, train.lr=1", "wb", "wb, model.beta=0.5,"])
+def test_find_row_of_other_settings_lists_the_rows(name: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"baseline must be the name of a row ({'; '.join(LABELS)}), got")):
+        find_row(name, LABELS, SETTINGS)
+
+
+def test_draw_comparison_and_report_take_the_settings_of_a_variant_as_baseline(tmp_path: Path) -> None:
+    paths = []
+    for beta, seed in product(("0.5", "2"), (0, 1)):
+        means = {"probe": {"joint": {"1": float(beta) + seed}}}
+        path = write_cell(tmp_path / f"wb-beta_{beta}-seed{seed}", "wb", seed, means)
+        file = RunFiles(path).evaluation_summary
+        variant = {"variant": f"beta_{beta}", "variant_settings": [f"model.beta={beta}"]}
+        file.write_text(json.dumps({**json.loads(file.read_text()), **variant}))
+        paths.append(path)
+    draw_comparison(tmp_path, paths, baseline="wb, model.beta=0.5")
+    assert "## Differences from wb, beta_0.5" in (tmp_path / "comparison.md").read_text()
+    cells = read_cells(paths)
+    assert comparison_data(cells, "wb, model.beta=2") == comparison_data(cells, "wb, beta_2")
+    assert comparison_data(cells, "wb, model.beta=2") != comparison_data(cells, "wb, beta_0.5")
 
 
 def test_draw_comparison_baseline_names_rows_with_other_data(tmp_path: Path) -> None:

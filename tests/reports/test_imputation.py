@@ -52,8 +52,21 @@ def test_imputation_report_has_a_table_per_modality_and_names_caps(tmp_path: Pat
 def test_write_imputation_writes_report_and_picture(tmp_path: Path) -> None:
     files = write(tmp_path)
     written = write_imputation(tmp_path)
-    assert written == [files.imputation_table, files.imputation_report, files.plots / "imputation.png"]
+    tables = [files.imputation_table, files.imputation_report, files.imputation_latex]
+    assert written == [*tables, files.plots / "imputation.png"]
     assert all(file.stat().st_size for file in written)
+
+
+def test_write_imputation_writes_a_table_of_latex_per_modality(tmp_path: Path) -> None:
+    files = write(tmp_path)
+    write_imputation(tmp_path)
+    lines = files.imputation_latex.read_text(encoding="utf-8").splitlines()
+    caption = r"\caption{Imputation of a\_\$x\$ where it was held out: value $\pm$ standard error over items}"
+    assert caption in lines
+    assert r"\begin{tabular}{lrlrrr}" in lines
+    assert r"held out & given & method & items & nrmse & coverage\_90 \\" in lines
+    assert r"leave one out & 1 & model & 40 & 0.512 $\pm$ 0.012 & 0.9 $\pm$ 0 \\" in lines
+    assert lines.count(r"\begin{table}") == 2
 
 
 def test_write_imputation_of_an_evaluation_without_it_writes_nothing(tmp_path: Path) -> None:

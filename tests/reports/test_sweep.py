@@ -55,7 +55,7 @@ def test_sweep_rows_are_means_over_seeds_of_the_draws_that_both_figures_share(tm
 
 def test_draw_sweep_writes_tables_and_picture(tmp_path: Path) -> None:
     files = draw_sweep(tmp_path, write(tmp_path), POINTS, "pyro-mmvae compare", formats=("svg",))
-    assert [file.name for file in files] == ["sweep.csv", "sweep.md", "sweep.svg"]
+    assert [file.name for file in files] == ["sweep.csv", "sweep.md", "sweep.tex", "sweep.svg"]
     with files[0].open(newline="") as file:
         table = list(csv.DictReader(file))
     assert [row["model.beta"] for row in table] == ["0.5", "1", "5"] * 2
@@ -64,6 +64,19 @@ def test_draw_sweep_writes_tables_and_picture(tmp_path: Path) -> None:
     assert "`pyro-mmvae compare`" in text
     assert "| wb | 1 | 0.600 ± 0.020 | 5.00 ± 0.02 | 2 | yes |" in text
     assert "| poe | 5 | 0.400 ± 0.020 | 9.00 ± 0.02 | 2 |  |" in text
+
+
+def test_draw_sweep_writes_a_table_of_latex(tmp_path: Path) -> None:
+    points = {name: (start, {"model.beta": values["model.beta"]}) for name, (start, values) in POINTS.items()}
+    points["beta_5"] = ("", {"model.beta": "a_b & {c}"})
+    draw_sweep(tmp_path, write(tmp_path), points)
+    lines = (tmp_path / "sweep.tex").read_text(encoding="utf-8").splitlines()
+    assert r"\begin{tabular}{llrrrl}" in lines
+    assert (
+        r" & model.beta & coherence $\uparrow$ & frechet\_conditional $\downarrow$ & seeds & Pareto front \\" in lines
+    )
+    assert r"wb & 1 & 0.600 $\pm$ 0.020 & 5.00 $\pm$ 0.02 & 2 & yes \\" in lines
+    assert r"poe & a\_b \& \{c\} & 0.400 $\pm$ 0.020 & 9.00 $\pm$ 0.02 & 2 &  \\" in lines
 
 
 def test_draw_sweep_one_seed_has_no_error_bars(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pyro_mmvae import train
 from pyro_mmvae.runs import read_metrics
 from pyro_mmvae.runs.checkpoint import read_state
 from pyro_mmvae.runs.config import Config
-from pyro_mmvae.training import Interrupted, finishing, resume
+from pyro_mmvae.training import Interrupted, finishing, resume, session
 from pyro_mmvae.training.interruption import interruptible
 from pyro_mmvae.training.trainer import Trainer
 
@@ -74,6 +74,31 @@ def test_interruptible_leaves_an_ignored_hangup_ignored() -> None:
             assert not event.is_set()
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_train_on_sigterm_in_the_validation_of_the_last_epoch_ends_before_samples_and_prior(
+    epochs: int, toy_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate, calls = session.evaluate_elbo, []
+
+    def terminated(*args: Any, **options: Any) -> Any:
+        calls.append(len(calls))
+        if len(calls) == epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "evaluate_elbo", terminated)
+        patch.setattr(finishing, "training_samples", lambda *_: pytest.fail("samples must not be drawn"))
+        with pytest.raises(Interrupted, match="interrupted by SIGTERM after the last epoch") as stop:
+            train(toy_config(train__epochs=epochs, train__fit_prior=2), tmp_path / "run", progress=False)
+    assert stop.value.number == signal.SIGTERM
+    assert len(read_metrics(tmp_path / "run")) == epochs
+    resume(tmp_path / "run", progress=False)
+    assert (tmp_path / "run" / "samples.npz").exists()
+    assert (tmp_path / "run" / "prior.npz").exists()
+    assert len(read_metrics(tmp_path / "run")) == epochs
 
 
 def test_train_interrupted_after_the_last_epoch_is_completed_by_resume(

@@ -14,6 +14,7 @@ from pyro_mmvae.reports.comparison_rows import (
     PLOTTED,
     Cell,
     Key,
+    cell_settings,
     find_row,
     key_of,
     read_cells,
@@ -123,7 +124,7 @@ def comparison_data(cells: Sequence[Cell], baseline: str | None) -> dict[str, An
     values = values_by_seed(cells)
     rows = summarise(values)
     labels = list(dict.fromkeys(key_of(row).label for row in rows))
-    name = find_row(baseline, labels) if baseline is not None else labels[0]
+    name = find_row(baseline, labels, cell_settings(cells)) if baseline is not None else labels[0]
     differences = differences_from(values, name) if len(labels) > 1 else {}
     attributes = any(bool(cell.get("attribute_frequency")) for cell in cells)
     means, changes = mean_tables(rows), difference_tables(rows, differences) if differences else {}
