@@ -46,7 +46,7 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
 
     A metric with one value per row, such as the coherence of draws from the prior, is drawn as dots. The name of a line
     is beside its end; more than eight lines have a legend instead. Markers of log likelihoods that do not stand, which
-    are bounds, are hollow.
+    are bounds, are hollow. Rows without a metric, such as the joint component of ``moe``, are named below its panel.
 
     Args:
         runs: The runs or their directories, or the folder of a comparison. A dictionary from names to runs makes one
@@ -161,6 +161,9 @@ def _plot_lines(axis: Axes, rows: Sequence[Row], styles: Mapping[str, dict[str, 
         if line:
             ends[name] = places[-1], means[-1], style["color"]
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(ends) < len(styles):
+        absent = f"(none of {', '.join(name for name in styles if name not in ends)})"
+        axis.set_xlabel("\n".join(["modalities given", *break_lines(absent, _TITLE_LETTERS)]))
     if len(styles) <= _MAX_LABELLED:
         label_line_ends(axis, ends)
 

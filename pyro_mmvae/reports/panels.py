@@ -28,7 +28,7 @@ _FLATTEST = 0.8  # the least height of a single panel, as a fraction of the one 
 _LEGEND_ENTRY = 1.1  # the width of an entry of a legend in inches
 _MOST_ENTRIES = 6  # the largest number of entries of a legend side by side
 _LINE_HEIGHT = 1.25  # the height of a line of text, as a multiple of the font size
-_BOUNDS = " (hollow: bounds that do not stand)"
+_BOUNDS = "\n(hollow: bounds)"
 _LABEL_LEFT = 1.03  # the left end of the labels beside lines, as a fraction of the width of a panel
 
 

@@ -59,6 +59,16 @@ def test_plot_comparison_gives_a_row_its_style_in_any_order_of_runs(tmp_path: Pa
     assert styles(runs) == styles(runs[::-1])
 
 
+def test_plot_comparison_names_rows_for_which_a_metric_is_not_defined(tmp_path: Path) -> None:
+    compare(tmp_path, ["wb", "moe", "pairs"])
+    for number, name in ((7, "wb"), (8, "mwb")):
+        write_cell(tmp_path / f"{number:02}-5", name, 5, {"coherence": {"joint": {"1": 0.5, "2": 0.6}}})
+    axes = plot_comparison(tmp_path).axes
+    labels = {axis.get_title(): axis.get_xlabel() for axis in axes}
+    assert labels["coherence\njoint"] == "modalities given\n(none of moe, pairs)"
+    assert labels["probe\njoint"] == "modalities given\n(none of mwb)"
+
+
 def test_plot_comparison_draws_bounds_that_do_not_stand_hollow(tmp_path: Path) -> None:
     means = {
         "log_likelihood": {"K": {"1": -9.0, "2": -8.0}}, "log_likelihood_stands": {"K": {"1": 1.0, "2": 0.5}},
@@ -66,7 +76,7 @@ def test_plot_comparison_draws_bounds_that_do_not_stand_hollow(tmp_path: Path) -
     (axis,) = plot_comparison(compare(tmp_path, ["wb", "moe"], **means), metric="log_likelihood").axes
     hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
     assert [list(line.get_ydata()) for line in hollow] == [[-8.0], [-8.0]]
-    assert axis.get_ylabel() == "nats per item (hollow: bounds that do not stand)"
+    assert axis.get_ylabel() == "nats per item\n(hollow: bounds)"
 
 
 def test_plot_comparison_lines_have_different_styles_and_many_have_a_legend(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_plot_views_draws_bounds_that_do_not_stand_hollow(tmp_path: Path) -> Non
     assert list(line.get_xdata()) == [1, 2]
     assert (list(hollow.get_xdata()), list(hollow.get_ydata())) == ([2], [-4.0])
     assert hollow.get_markerfacecolor() == "white"
-    assert axis.get_ylabel() == "nats per item (hollow: bounds that do not stand)"
+    assert axis.get_ylabel() == "nats per item\n(hollow: bounds)"
 
 
 def test_plot_khat_of_an_evaluation_without_it_raises(tmp_path: Path) -> None:
