@@ -276,6 +276,6 @@ def _heat_map(axis: Axes, table: pd.DataFrame, limits: tuple[float, float]) -> A
         )  # fmt: skip
     axis.set_xticks(range(values.shape[1]), list(table), rotation=45, ha="right", rotation_mode="anchor", fontsize=6)
     axis.set_yticks(range(values.shape[0]), list(table.index), fontsize=6)
-    axis.set_xlabel("read with (bold: its own)", fontsize=6)
+    axis.set_xlabel("read with (bold: its own; empty: not defined)", fontsize=6)
     axis.set_ylabel("trained with", fontsize=6)
     return image
