@@ -19,6 +19,8 @@ from torch import Tensor
 
 from pyro_mmvae import aggregations, load
 from pyro_mmvae.cli import main
+from pyro_mmvae.runs.config import ModelConfig
+from pyro_mmvae.runs.recipes import RECIPES
 from pyro_mmvae.training.trainer import Trainer
 
 PLUGIN = '''
@@ -207,6 +209,15 @@ def test_train_resume_with_an_edited_setting_is_refused_without_force() -> None:
     changes = json.loads(Path("out/environment.json").read_text())["resumed"][0]["changes"]
     assert changes == ["model.beta: 1.0 → 2.0", "train.epochs: 1 → 2"]
     assert "--force must come with --resume" in refused("train", "--force")
+
+
+def test_train_help_has_the_bound_of_every_recipe() -> None:
+    text = " ".join(invoke("train", "--help").stdout.split())
+    others = {
+        name: recipe.settings["model.bound"] for name, recipe in RECIPES.items() if "model.bound" in recipe.settings
+    }
+    stated = [f"{bound} with the recipe {name}" for name, bound in others.items()]
+    assert f"[default: ({', '.join(stated)}, otherwise {ModelConfig().bound}, or that of --config)]" in text
 
 
 @pytest.mark.usefixtures("place")

@@ -175,6 +175,8 @@ def test_pull_names_what_is_missing(hub: Hub, run_path: Path, tmp_path: Path, mo
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match="the Hub must be within reach"):
         pull(NAME, tmp_path / "pulled")
+    done = CliRunner().invoke(main, ["pull", NAME, "--out", str(tmp_path / "pulled")])
+    assert (done.exit_code, done.stderr.count("\n")) == (2, 1)
 
 
 def test_push_other_folders_and_links_are_refused(hub: Hub, run_path: Path, tmp_path: Path) -> None:
