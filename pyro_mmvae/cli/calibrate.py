@@ -93,7 +93,9 @@ def calibrate(
     for line in _table(result):
         echo(line)
     first, second = result.log_likelihood
+    medians = "{:.1f} before, {:.1f} after".format(*result.median_log_likelihood)
     echo(f"log likelihood given all, a lower bound: {first:.1f} before, {second:.1f} after, nats per item")
+    echo(f"its median over items: {medians}; a mean far below it is that of a few outlying items")
     if result.uncalibrated:
         echo(f"note: {', '.join(result.uncalibrated)}: without a scale, as they were")
     if any(row.split == "val" for row in result.rows):

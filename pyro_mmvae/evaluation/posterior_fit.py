@@ -44,7 +44,9 @@ def khat_part(
         rows += result.rows
         arrays["khat." + join_names(result.rows[0].given)] = result.values
         if has_several_components(vae, experts, subset):
-            rows += khat(vae, experts, data, subset=subset, density="joint", **settings).rows
+            joint = khat(vae, experts, data, subset=subset, density="joint", **settings)
+            rows += joint.rows
+            arrays["khat_joint." + join_names(result.rows[0].given)] = joint.values
     arrays["khat_threshold"] = np.array(khat_threshold(options.khat_samples))
     return rows, arrays
 

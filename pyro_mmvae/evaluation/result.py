@@ -114,7 +114,7 @@ class Evaluation:
         rows: The figures, one row per subset and metric.
         arrays: ``latent``, the first two principal components of posterior means, and ``labels`` of the test items (for
             attributes those of the most evenly distributed one, its name in ``label_name``); ``khat.GIVEN``, k̂ of
-            items.
+            items, and ``khat_joint.GIVEN``, that of the joint component where a mixture has one.
         classifier_accuracy: The accuracy of each classifier on real test items (for attributes the mean average
             precision), without which a coherence cannot be interpreted.
         options: The extent of the evaluation.

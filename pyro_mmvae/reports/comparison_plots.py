@@ -25,7 +25,7 @@ from pyro_mmvae.reports.comparison_rows import (
 )
 from pyro_mmvae.reports.metric_names import metric_label
 from pyro_mmvae.reports.paired import LEVEL, Difference, differences_from, pairs_phrase
-from pyro_mmvae.reports.panels import LABEL_POINTS, label_line_ends, make_panels, set_title, shared_legend
+from pyro_mmvae.reports.panels import LABEL_POINTS, label_line_ends, make_panels, mark_bounds, set_title, shared_legend
 from pyro_mmvae.reports.styles import row_styles, styled
 from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label, text_width
 
@@ -45,7 +45,8 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
     """Plot means over seeds with standard errors, by number of modalities given, one line per row of the comparison.
 
     A metric with one value per row, such as the coherence of draws from the prior, is drawn as dots. The name of a line
-    is beside its end; more than eight lines have a legend instead.
+    is beside its end; more than eight lines have a legend instead. Markers of log likelihoods that do not stand, which
+    are bounds, are hollow. Rows without a metric, such as the joint component of ``moe``, are named below its panel.
 
     Args:
         runs: The runs or their directories, or the folder of a comparison. A dictionary from names to runs makes one
@@ -92,7 +93,10 @@ def plot_comparison(runs: Runs, *, metric: str | None = None, protocol: str | No
 def _styles(keys: Iterable[Key]) -> dict[str, dict[str, Any]]:
     """Return the style of each row of a comparison by its name, in their order."""
     rows = {key.label: (key.aggregation, key.variant) for key in keys}
-    return dict(zip(rows, row_styles(list(rows.values())), strict=True))
+    # By name, so that a row looks the same in every figure of a comparison, in whatever order its runs are given.
+    names = sorted(rows)
+    styles = dict(zip(names, row_styles([rows[name] for name in names]), strict=True))
+    return {name: styles[name] for name in rows}
 
 
 def _panel_width(names: Sequence[str], panels: int) -> float:
@@ -146,15 +150,20 @@ def _plot_lines(axis: Axes, rows: Sequence[Row], styles: Mapping[str, dict[str, 
     """Plot one metric by number of modalities given, with the name of each line beside its end."""
     ends: dict[str, tuple[float, float, str]] = {}
     step = min(_SHIFT, 0.5 / len(styles))
+    axis.set(xlabel="modalities given", ylabel=label)
     for number, (name, style) in enumerate(styles.items()):
         line = sorted((row for row in rows if key_of(row).label == name), key=lambda row: row["views"])
         places = [row["views"] + step * (number - (len(styles) - 1) / 2) for row in line]
         means = [row["mean"] for row in line]
         axis.errorbar(places, means, yerr=list(map(_error, line)), capsize=2, label=legend_label(name), **style)
+        bounds = [index for index, row in enumerate(line) if row["stands"] < 1]
+        mark_bounds(axis, [places[index] for index in bounds], [means[index] for index in bounds], style)
         if line:
             ends[name] = places[-1], means[-1], style["color"]
-    axis.set(xlabel="modalities given", ylabel=label)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(ends) < len(styles):
+        absent = f"(none of {', '.join(name for name in styles if name not in ends)})"
+        axis.set_xlabel("\n".join(["modalities given", *break_lines(absent, _TITLE_LETTERS)]))
     if len(styles) <= _MAX_LABELLED:
         label_line_ends(axis, ends)
 

@@ -13,7 +13,7 @@ import pandas as pd
 from pyro_mmvae.reports.comparison_rows import Cell, Key, describe_recipes, key_of, table_keys
 from pyro_mmvae.reports.latex import latex_table
 from pyro_mmvae.reports.paired import LEVEL, Difference, other_data, pairs_phrase
-from pyro_mmvae.reports.texts import protocol_label
+from pyro_mmvae.reports.texts import STANDING_NOTE, protocol_label
 
 Rows: TypeAlias = Sequence[Mapping[str, Any]]
 Tables: TypeAlias = dict[tuple[str, str], pd.DataFrame]
@@ -127,7 +127,7 @@ def as_markdown(
     if any(not math.isnan(row["se_items"]) for row in rows):
         lines += ["In brackets: standard error over the test items, which are the same for all seeds.", ""]
     if any(row["stands"] < 1 for row in rows):
-        lines += ["≥: estimates that do not stand with the samples they had, bounds that do not rank the rows.", ""]
+        lines += [STANDING_NOTE, ""]
     if baseline:
         lines += _difference_section(rows, cells, baseline, differences or {})
     return "\n".join([*lines, *_notes(cells)]) + "\n"

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, SymmetricalLogLocator
+from numpy.typing import NDArray
 
 from pyro_mmvae.reports.evaluation_files import read_arrays, read_summary
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.latent_map import plot_latent
 from pyro_mmvae.reports.metric_names import metric_label
-from pyro_mmvae.reports.panels import RunLike, make_panels, run_path
+from pyro_mmvae.reports.panels import RunLike, make_panels, mark_bounds, run_path
 from pyro_mmvae.reports.styles import OKABE_ITO, line_style, styled
 from pyro_mmvae.reports.texts import break_lines, legend_label, protocol_label
 from pyro_mmvae.run_files import RunFiles, split_names
@@ -130,6 +134,8 @@ def _warnings(warnings: list[dict[str, str]]) -> list[str]:
 def plot_khat(run: RunLike) -> Figure:
     """Plot the diagnostic PSIS k̂ of every test item, one column per subset.
 
+    Where the posterior is a mixture, k̂ of its joint component is beside that of the whole.
+
     Args:
         run: The run, or the path of its directory, which was evaluated.
 
@@ -142,17 +148,14 @@ def plot_khat(run: RunLike) -> Figure:
     if "khat_threshold" not in arrays:
         raise ValueError(f"{path}: the evaluation must contain k-hat, got none: evaluate with --khat-items 25")
     names = [name.removeprefix("khat.") for name in arrays if name.startswith("khat.")]
+    has_joint = any(name.startswith("khat_joint.") for name in arrays)
     figure = Figure(figsize=(1.6 + 0.9 * len(names), 3.4), layout="constrained")
     axis = figure.subplots()
     generator = np.random.default_rng(0)
     for column, name in enumerate(names):
-        values = arrays[f"khat.{name}"]
-        finite = values[np.isfinite(values)]
-        places = column + generator.uniform(-0.25, 0.25, len(finite))
-        axis.scatter(places, finite, s=6, linewidths=0, alpha=0.6, color=OKABE_ITO[0])
-        if len(finite) < len(values):
-            note = f"{len(values) - len(finite)} infinite"
-            axis.text(column, 1.01, note, transform=axis.get_xaxis_transform(), fontsize=6, ha="center")
+        _plot_items(axis, column - 0.2 * has_joint, arrays[f"khat.{name}"], OKABE_ITO[0], "o", generator)
+        if f"khat_joint.{name}" in arrays:
+            _plot_items(axis, column + 0.2, arrays[f"khat_joint.{name}"], OKABE_ITO[1], "^", generator)
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
     axis.set_xticks(range(len(names)), [_subset_label(name) for name in names])
     axis.grid(visible=False, axis="x")
@@ -164,7 +167,23 @@ def plot_khat(run: RunLike) -> Figure:
     title = f"PSIS k-hat: importance weights are unreliable above {threshold:.2f} (dashed)"
     draws = f"S = {options['khat_samples']} draws, seed {options['seed']}"
     figure.suptitle("\n".join([*break_lines(title, max(int(13 * figure.get_figwidth()), 30)), draws]))
+    if has_joint:
+        markers = [Line2D([], [], linestyle="none", marker=m, color=c) for m, c in zip("o^", OKABE_ITO, strict=False)]
+        labels = ["whole posterior", "its joint component"]
+        figure.legend(markers, labels, loc="outside lower center", ncols=2)
     return figure
+
+
+def _plot_items(
+    axis: Axes, place: float, values: NDArray[Any], color: str, marker: str, generator: np.random.Generator
+) -> None:
+    """Plot the k̂ of items around a place, and write above it how many are infinite."""
+    finite = values[np.isfinite(values)]
+    places = place + generator.uniform(-0.15, 0.15, len(finite))
+    axis.scatter(places, finite, s=6, linewidths=0, alpha=0.6, color=color, marker=marker)
+    if len(finite) < len(values):
+        note, height = f"{len(values) - len(finite)} infinite", 1.01 if marker == "o" else 1.05
+        axis.text(place, height, note, transform=axis.get_xaxis_transform(), fontsize=6, ha="center")
 
 
 def _subset_label(subset: str) -> str:
@@ -180,7 +199,7 @@ def plot_views(run: RunLike) -> Figure:
     """Plot the metrics of an evaluation by number of modalities given, one line per protocol.
 
     Log likelihoods of the modalities given and of all modalities differ by orders of magnitude and have panels of their
-    own.
+    own, in which the markers of those that do not stand, which are bounds, are hollow.
 
     Args:
         run: The run, or the path of its directory, which was evaluated.
@@ -190,17 +209,21 @@ def plot_views(run: RunLike) -> Figure:
     """
     summary = read_summary(run_path(run))
     means, attributes = summary["means_by_views"], bool(summary.get("attribute_frequency"))
-    panels: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    standing = means.get("log_likelihood_stands", {})
+    panels: dict[tuple[str, str], dict[str, tuple[dict[str, float], list[str]]]] = {}
     for metric in (metric for metric in _PLOTTED if metric in means):
         for label, values in means[metric].items():
             protocol, _, target = label.partition(", of ") if metric == "log_likelihood" else (label, "", "")
-            panels.setdefault((metric, target), {})[protocol_label(metric, protocol)] = values
+            stands = standing.get(label, {}) if metric == "log_likelihood" else {}
+            bounds = [views for views in values if stands.get(views, 1) < 1]
+            panels.setdefault((metric, target), {})[protocol_label(metric, protocol)] = values, bounds
     figure, axes = make_panels(max(len(panels), 1), _PANEL)
     for axis, ((metric, target), protocols) in zip(axes, panels.items(), strict=False):
-        for number, (protocol, values) in enumerate(protocols.items()):
+        axis.set(xlabel="modalities given", ylabel=metric_label(metric, attributes=attributes))
+        for number, (protocol, (values, bounds)) in enumerate(protocols.items()):
             label = legend_label(protocol, _LEGEND_LETTERS)
             axis.plot([int(v) for v in values], list(values.values()), label=label, **line_style(number))
-        axis.set(xlabel="modalities given", ylabel=metric_label(metric, attributes=attributes))
+            mark_bounds(axis, [int(v) for v in bounds], [values[v] for v in bounds], line_style(number))
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         title = "\n".join(break_lines(f"of {target}", _LEGEND_LETTERS)) if target else ""
         # Protocols differ between panels, so that each has a legend of its own, outside of the axes.

@@ -14,7 +14,7 @@ from pyro_mmvae.reports.comparison_rows import Cell, Key, row_name, standard_err
 LEVEL = 0.05
 """The significance level, and one minus the coverage of the intervals."""
 
-_NOT_COMPARED = {"train_seconds", "log_likelihood_samples"}
+_NOT_COMPARED = {"train_seconds", "log_likelihood_samples", "ess"}  # the last one depends on the samples
 
 _ROUNDING = 1e-12  # the standard error, relative to the values, below which differences vary by rounding alone
 
@@ -100,8 +100,9 @@ def differences_from(values: Mapping[Key, Mapping[int, float]], baseline: str) -
     """Return the differences of all rows from the baseline, for every metric that both have.
 
     The p-values of a row, metric and protocol are one family for Holm's correction, with one member per number of
-    modalities given. Training times are left out, since they depend on what else the machine does, and so are log
-    likelihoods of which one does not stand, since bounds of different tightness do not rank models.
+    modalities given. Training times are left out, since they depend on what else the machine does; effective sample
+    sizes, which depend on a number of samples that grows until an estimate stands; and log likelihoods of which one
+    does not stand, since bounds of different tightness do not rank models.
 
     Args:
         values: The figures by position and seed.

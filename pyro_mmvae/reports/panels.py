@@ -28,6 +28,7 @@ _FLATTEST = 0.8  # the least height of a single panel, as a fraction of the one 
 _LEGEND_ENTRY = 1.1  # the width of an entry of a legend in inches
 _MOST_ENTRIES = 6  # the largest number of entries of a legend side by side
 _LINE_HEIGHT = 1.25  # the height of a line of text, as a multiple of the font size
+_BOUNDS = "\n(hollow: bounds)"
 _LABEL_LEFT = 1.03  # the left end of the labels beside lines, as a fraction of the width of a panel
 
 
@@ -86,6 +87,25 @@ def make_panels(count: int, size: tuple[float, float], most: int = 4) -> tuple[F
     for axis in axes[count:]:
         axis.remove()
     return figure, list(axes[:count])
+
+
+def mark_bounds(axis: Axes, places: Sequence[float], values: Sequence[float], style: Mapping[str, Any]) -> None:
+    """Draw the markers of some points of a line hollow, since they are bounds, and say so beside the vertical axis.
+
+    Args:
+        axis: The panel to draw into, whose label is set.
+        places: The horizontal positions of the points; nothing is drawn if there are none.
+        values: The values of the points.
+        style: The style of the line with its colour and marker.
+    """
+    if not places:
+        return
+    axis.plot(
+        places, values, linestyle="none", marker=style["marker"], color=style["color"], markerfacecolor="white",
+        zorder=3, label="_",
+    )  # fmt: skip
+    if _BOUNDS not in axis.get_ylabel():
+        axis.set_ylabel(axis.get_ylabel() + _BOUNDS)
 
 
 def set_title(figure: Figure, text: str) -> None:

@@ -278,7 +278,11 @@ def _draw_pit(data: CheckFile, key: str, axis: Axes) -> None:
 
 
 _GRIDS = {
-    "": (_draw_ppc, "Statistics of observed items (black) and of replicated ones (blue: a draw, orange: all)"),
+    "": (
+        _draw_ppc,
+        "Statistics of observed items (black) and of replicated ones (blue: a draw, orange: all);\n"
+        "of classes their shares (blue: 95 % of the draws)",
+    ),
     "-bpv": (_draw_bpv, "Mean over items of each statistic, replicated (line) and observed (dot)"),
     "-pit": (
         _draw_pit,

@@ -18,7 +18,7 @@ from pyro_mmvae.files import write_text
 from pyro_mmvae.reports.comparison_rows import Runs, run_directories
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.styles import styled
-from pyro_mmvae.reports.texts import protocol_label
+from pyro_mmvae.reports.texts import STANDING_NOTE, protocol_label
 from pyro_mmvae.run_files import RunFiles
 
 _MATRIX = ("probe", "coherence")
@@ -33,16 +33,22 @@ def readings_report(path: Path) -> str:
         path: The path of the run directory.
     """
     summary = read_json(RunFiles(path).readings_summary)
-    tables: dict[tuple[str, str], dict[str, dict[int, float]]] = {}
+    tables: dict[tuple[str, str], dict[str, dict[int, str]]] = {}
     for name, reading in summary["readings"].items():
+        standing = {protocol: means for _, protocol, means in _means(reading, ("log_likelihood_stands",))}
         for metric, protocol, means in _means(reading, _SHOWN):
-            tables.setdefault((metric, protocol), {})[name] = means
+            stands = standing.get(protocol, {}) if metric == "log_likelihood" else {}
+            tables.setdefault((metric, protocol), {})[name] = {
+                views: f"{'≥ ' if stands.get(views, 1) < 1 else ''}{mean:.{_DIGITS.get(metric, 3)}f}"
+                for views, mean in means.items()
+            }
     lines = [f"Trained with {summary['aggregation']}, read with other aggregations; by number of modalities given.", ""]
     for (metric, protocol), rows in sorted(tables.items(), key=lambda table: _SHOWN.index(table[0][0])):
         views = sorted({v for means in rows.values() for v in means})
-        digits = _DIGITS.get(metric, 3)
-        texts = {name: [f"{means[v]:.{digits}f}" if v in means else "" for v in views] for name, means in rows.items()}
+        texts = {name: [means.get(v, "") for v in views] for name, means in rows.items()}
         lines += [f"**{metric}** ({protocol_label(metric, protocol)})", "", *_table([str(v) for v in views], texts), ""]
+    if any("≥" in text for rows in tables.values() for means in rows.values() for text in means.values()):
+        lines += [STANDING_NOTE, ""]
     options = summary["options"]
     lines.append(f"Seed {options['seed']}; means over subsets and targets, whose single rows are in readings.csv.")
     return "\n".join(lines) + "\n"
@@ -255,7 +261,7 @@ def _plot(rows: list[dict[str, Any]], panels: list[tuple[str, str, int]]) -> Fig
 
 
 def _heat_map(axis: Axes, table: pd.DataFrame, limits: tuple[float, float]) -> Any:
-    """Draw a table with its figures in the cells, and a frame where an aggregation is read with itself."""
+    """Draw a table with its figures in the cells, in bold where an aggregation is read with itself."""
     values = table.to_numpy(dtype=float)
     axis.grid(visible=False)
     image = axis.imshow(values, vmin=limits[0], vmax=limits[1], cmap="cividis", aspect="auto")
@@ -270,6 +276,6 @@ def _heat_map(axis: Axes, table: pd.DataFrame, limits: tuple[float, float]) -> A
         )  # fmt: skip
     axis.set_xticks(range(values.shape[1]), list(table), rotation=45, ha="right", rotation_mode="anchor", fontsize=6)
     axis.set_yticks(range(values.shape[0]), list(table.index), fontsize=6)
-    axis.set_xlabel("read with (bold: its own)", fontsize=6)
+    axis.set_xlabel("read with (bold: its own; empty: not defined)", fontsize=6)
     axis.set_ylabel("trained with", fontsize=6)
     return image

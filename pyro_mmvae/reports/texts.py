@@ -15,6 +15,9 @@ TEXT_POINTS = 6
 CHARACTER = (0.65 * TEXT_POINTS / 72, 1.4 * TEXT_POINTS / 72)
 """The width of a character of DejaVu Sans Mono, rounded up to whole pixels, and the height of a line, in inches."""
 
+STANDING_NOTE = "≥: estimates that do not stand with the samples they had, bounds that do not rank the rows."
+"""The note below a table in which log likelihoods are marked as bounds."""
+
 _LONG = 64  # the number of characters above which a text counts as long
 _MIN_LETTERS = 28  # the smallest number of letters in a line of a long text
 _LETTERS_BETWEEN = 1  # the number of letters that fit between two texts

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyro
 import torch
+from numpy.typing import NDArray
 from pyro.infer import Trace_ELBO
 
 from pyro_mmvae._bounded import read_json
@@ -84,15 +85,18 @@ class CalibrationResult:
     Attributes:
         rows: One row per modality with a Laplace or Normal likelihood and kind of prediction.
         log_likelihood: The importance-weighted log p(x) of items given everything, before and after, in nats per item;
-            the proposal is the guide, whose k̂ is usually large, so that both are lower bounds.
+            the proposal is the guide, whose k̂ is usually large, so that both are lower bounds. These are means over
+            items, which a single outlying item can determine.
         uncalibrated: The modalities whose likelihoods do not have a scale.
         path: The new run directory; None if nothing was written.
+        median_log_likelihood: The medians of the same values over items, before and after.
     """
 
     rows: tuple[CalibrationRow, ...]
     log_likelihood: tuple[float, float]
     uncalibrated: tuple[str, ...]
     path: Path | None
+    median_log_likelihood: tuple[float, float]
 
 
 def calibrate_run(
@@ -150,10 +154,11 @@ def calibrate_run(
         pair = [replace(fits, given=kind).residuals(vae, test) for vae in (before, after)]
         rows += [_row(name, kind, split, (before, after), pair) for name in names if name in pair[0]]
         update(1)
-    densities = (_log_likelihood(before, test, seed), _log_likelihood(after, test, seed))
+    densities = [_log_likelihoods(vae, test, seed) for vae in (before, after)]
+    means, medians = ((float(f(densities[0])), float(f(densities[1]))) for f in (np.mean, np.median))
     update(1)
     others = tuple(name for name in run.names if name not in names)
-    result = CalibrationResult(tuple(rows), densities, others, None if out is None else Path(out))
+    result = CalibrationResult(tuple(rows), means, others, None if out is None else Path(out), medians)
     if out is not None:
         options = {"items": items, "epochs": epochs, "given": given, "per": per, "exponent": exponent, "draws": draws}
         _write(run, after, Path(out), names, {**options, "seed": seed}, result)
@@ -302,14 +307,14 @@ def _row(
     )
 
 
-def _log_likelihood(vae: MultimodalVAE, data: MultimodalDataset, seed: int) -> float:
-    """Return the mean importance-weighted log p(x) of the first items given everything, in nats."""
+def _log_likelihoods(vae: MultimodalVAE, data: MultimodalDataset, seed: int) -> NDArray[Any]:
+    """Return the importance-weighted log p(x) of each of the first items given everything, in nats."""
     device = cast("Tensor", vae.model.prior_loc).device
     batch = make_batch(data, slice(0, _LIKELIHOOD_ITEMS)).to(device)
     with seeded(seed, device), torch.no_grad():
         everything = range(len(vae.names))
         drawn = sample_importance(vae, vae.guide.experts(batch), batch, everything, _IMPORTANCE_SAMPLES)
-    return float(log_mean_exp(drawn.log_weights(tuple(batch.values))).mean())
+    return log_mean_exp(drawn.log_weights(tuple(batch.values))).double().cpu().numpy()
 
 
 def _write(

@@ -61,6 +61,27 @@ def test_draw_standardised_guides_are_wrong_in_the_named_way_alone(script: Any) 
     assert squares["wrong joint"] > squares["exact"] + 0.2
 
 
+FOUND = {
+    "shifted": ({"SBC of z", "SBC, all", "L-C2ST"}, {"TARP"}),
+    "too narrow": ({"SBC of log p", "TARP", "SBC, all", "posterior SBC, all"}, {"PIT of c given a, b"}),
+    "wrong correlation": ({"SBC of log p", "SBC, all", "L-C2ST"}, {"SBC of z", "TARP"}),
+    "wrong joint": ({"SBC of log p"}, {"PIT of c given a, b", "SBC of z", "TARP"}),
+}
+"""The tests that find each wrong guide, and those that do not, in two experiments."""
+
+
+@pytest.mark.parametrize("kind", FOUND)
+def test_p_values_of_a_wrong_guide_are_small_where_the_table_says(
+    script: Any, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(script, "DRAWS", 39)
+    size = 800 if kind == "wrong joint" else 400
+    p_values = {test: values for (test, _), values in script.p_values(kind, 2 * size, 0, (size,)).items()}
+    found, missed = FOUND[kind]
+    assert {test for test in found if max(p_values[test]) >= script.ALPHA} == set()
+    assert {test for test in missed if max(p_values[test]) < script.ALPHA} == set()
+
+
 def test_main_writes_tables_in_which_wrong_guides_are_found(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,38 @@ def test_plot_comparison_draws_means_with_errors_over_seeds(tmp_path: Path) -> N
     assert not figure.legends
 
 
+def test_plot_comparison_gives_a_row_its_style_in_any_order_of_runs(tmp_path: Path) -> None:
+    folder = compare(tmp_path, ["wb", "mopoe", "wb, warm"], seeds=1)
+    runs = sorted(folder.iterdir())
+
+    def styles(paths: list[Path]) -> dict[str, tuple[Any, ...]]:
+        (axis,) = plot_comparison(paths, metric="probe").axes
+        lines = {c.get_label(): c[0] for c in axis.containers}
+        return {name: (c.get_color(), c.get_marker(), c.get_linestyle()) for name, c in lines.items()}
+
+    assert styles(runs) == styles(runs[::-1])
+
+
+def test_plot_comparison_names_rows_for_which_a_metric_is_not_defined(tmp_path: Path) -> None:
+    compare(tmp_path, ["wb", "moe", "pairs"])
+    for number, name in ((7, "wb"), (8, "mwb")):
+        write_cell(tmp_path / f"{number:02}-5", name, 5, {"coherence": {"joint": {"1": 0.5, "2": 0.6}}})
+    axes = plot_comparison(tmp_path).axes
+    labels = {axis.get_title(): axis.get_xlabel() for axis in axes}
+    assert labels["coherence\njoint"] == "modalities given\n(none of moe, pairs)"
+    assert labels["probe\njoint"] == "modalities given\n(none of mwb)"
+
+
+def test_plot_comparison_draws_bounds_that_do_not_stand_hollow(tmp_path: Path) -> None:
+    means = {
+        "log_likelihood": {"K": {"1": -9.0, "2": -8.0}}, "log_likelihood_stands": {"K": {"1": 1.0, "2": 0.5}},
+    }  # fmt: skip
+    (axis,) = plot_comparison(compare(tmp_path, ["wb", "moe"], **means), metric="log_likelihood").axes
+    hollow = [line for line in axis.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_ydata()) for line in hollow] == [[-8.0], [-8.0]]
+    assert axis.get_ylabel() == "nats per item\n(hollow: bounds)"
+
+
 def test_plot_comparison_lines_have_different_styles_and_many_have_a_legend(tmp_path: Path) -> None:
     names = [f"row {number}" for number in range(9)]
     figure = plot_comparison(compare(tmp_path, names, seeds=1), metric="probe")

@@ -101,6 +101,32 @@ def test_plot_khat_counts_infinite_values(tmp_path: Path) -> None:
     assert "above 0.67" in figure.get_suptitle().replace("\n", " ")
 
 
+def test_plot_khat_shows_the_joint_component_beside_the_whole_posterior(tmp_path: Path) -> None:
+    arrays = {"khat.m0": np.array([0.1, 0.9]), "khat.m0+m1": np.array([0.2, 0.3, np.inf])}
+    joint = {"khat_joint.m0+m1": np.array([0.5, np.inf, np.inf])}
+    figure = plot_khat(write_evaluation(tmp_path, khat_threshold=np.array(0.67), **arrays, **joint))
+    (axis,) = figure.axes
+    whole, both, component = (np.asarray(points.get_offsets()) for points in axis.collections)
+    assert [len(whole), len(both), len(component)] == [2, 2, 1]
+    assert both[:, 0].max() < component[:, 0].min()
+    assert component[:, 1].tolist() == [0.5]
+    assert [text.get_text() for text in axis.texts] == ["1 infinite", "2 infinite"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["whole posterior", "its joint component"]
+
+
+def test_plot_views_draws_bounds_that_do_not_stand_hollow(tmp_path: Path) -> None:
+    means = {
+        "log_likelihood": {"K, of given": {"1": -5.0, "2": -4.0}},
+        "log_likelihood_stands": {"K, of given": {"1": 1.0, "2": 0.5}},
+    }
+    (axis,) = plot_views(write_evaluation(tmp_path, means)).axes
+    line, hollow = axis.lines
+    assert list(line.get_xdata()) == [1, 2]
+    assert (list(hollow.get_xdata()), list(hollow.get_ydata())) == ([2], [-4.0])
+    assert hollow.get_markerfacecolor() == "white"
+    assert axis.get_ylabel() == "nats per item\n(hollow: bounds)"
+
+
 def test_plot_khat_of_an_evaluation_without_it_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must contain k-hat, got none"):
         plot_khat(write_evaluation(tmp_path))

@@ -57,6 +57,19 @@ def test_paired_difference_that_varies_by_rounding_alone_has_no_test() -> None:
     assert math.isnan(found.p)
 
 
+def test_differences_from_leaves_out_bounds_that_do_not_stand_and_what_depends_on_samples() -> None:
+    metrics = ("log_likelihood", "log_likelihood_samples", "ess", "train_seconds", "probe")
+    values = {Key(name, "", m, "K", 1): {0: 1.0, 1: 2.0} for name in ("wb", "mwb", "moe") for m in metrics}
+    shares = {"wb": 1.0, "mwb": 1.0, "moe": 0.5}
+    values |= {Key(name, "", "log_likelihood_stands", "K", 1): {0: 1.0, 1: s} for name, s in shares.items()}
+
+    def found(baseline: str) -> set[tuple[str, str]]:
+        return {(key.aggregation, key.metric) for key in differences_from(values, baseline)}
+
+    assert found("wb") == {("mwb", "log_likelihood"), ("mwb", "probe"), ("moe", "probe")}
+    assert found("moe") == {("wb", "probe"), ("mwb", "probe")}
+
+
 def test_differences_from_corrects_the_views_of_one_row_and_table_together() -> None:
     noise = (0.0, 0.01, -0.02, 0.005)
     values = {}

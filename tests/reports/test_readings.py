@@ -98,6 +98,19 @@ def test_draw_matrix_without_readings_raises(tmp_path: Path) -> None:
         draw_matrix(tmp_path, [tmp_path / "missing"])
 
 
+def test_readings_report_marks_log_likelihoods_that_do_not_stand(tmp_path: Path) -> None:
+    path = write_cell(tmp_path / "run", "wb", {"wb": {"1": 0.5}, "moe": {"1": 0.5}})
+    summary = json.loads(RunFiles(path).readings_summary.read_text(encoding="utf-8"))
+    for name, share in (("wb", 1.0), ("moe", 0.5)):
+        bounds = {"log_likelihood": {"K": {"1": -7.0}}, "log_likelihood_stands": {"K": {"1": share}}}
+        summary["readings"][name]["means_by_views"] |= bounds
+    RunFiles(path).readings_summary.write_text(json.dumps(summary), encoding="utf-8")
+    lines = readings_report(path).splitlines()
+    assert "| wb | -7.0 |" in lines
+    assert "| moe | ≥ -7.0 |" in lines
+    assert any(line.startswith("≥: estimates that do not stand") for line in lines)
+
+
 def test_readings_report_has_a_row_per_aggregation(paths: list[Path]) -> None:
     lines = readings_report(paths[0]).splitlines()
     start = lines.index(f"**coherence** ({COHERENCE})")

@@ -104,6 +104,18 @@ def test_calibrate_new_run_is_complete_without_the_old_one(
         hidden.rename(trained)
 
 
+def test_calibrate_states_the_median_beside_a_mean_that_one_item_determines(
+    trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyro_mmvae.runs import calibration
+
+    values = iter([np.array([1.0, 2.0, -93.0]), np.array([4.0, 6.0, -1000.0])])
+    monkeypatch.setattr(calibration, "_log_likelihoods", lambda *_: next(values))
+    result = calibration.calibrate_run(load(trained, device="cpu"), None, epochs=0)
+    assert result.log_likelihood == (-30.0, -330.0)
+    assert result.median_log_likelihood == (1.0, 4.0)
+
+
 def test_calibrate_no_epochs_keeps_the_guide_and_writes_nothing_without_a_path(trained: Path) -> None:
     run = load(trained, device="cpu")
     before = {name: value.clone() for name, value in run.vae.state_dict().items()}
