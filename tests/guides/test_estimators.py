@@ -302,7 +302,7 @@ def test_renyi_elbo_refuses_learned_mixture_weights(rule: str, learned: str | No
         RenyiELBO(num_particles=2).loss_and_grads(model, guide, torch.zeros(3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("rule", "learned"), LEARNED[2:])
+@pytest.mark.parametrize(("rule", "learned"), [case for case in LEARNED[2:] if case[0] != "holder"])
 def test_component_bound_refuses_learned_mixture_weights(rule: str, learned: str | None) -> None:
     with pytest.raises(ValueError, match="bound='mixture'"):  # noqa: PT012
         make_guide(rule, "component", learned=learned)(torch.zeros(3, dtype=torch.float64))
