@@ -23,25 +23,30 @@ INTERNAL = (
 )  # fmt: skip
 """The rooms without an API for users: the command line has a page, and ``plots`` has the functions of reports."""
 
+DOCUMENTED = ("reports.html", "reports.styles")
+"""The modules of rooms without an API that pages name nevertheless."""
+
 
 def _source(room: str) -> Path:
     """Return the file of a room: that of its module, or the ``__init__.py`` of its package."""
-    package = PACKAGE / room / "__init__.py"
-    return package if package.exists() else PACKAGE / f"{room}.py"
+    place = PACKAGE.joinpath(*room.split("."))
+    package = place / "__init__.py"
+    return package if package.exists() else place.with_suffix(".py")
 
 
 def rooms() -> list[str]:
-    """Return the names of the public rooms and modules, sorted."""
+    """Return the names of the public rooms and modules, sorted, with a dot before that of a module in a room."""
     found = [path.parent.name for path in PACKAGE.glob("*/__init__.py")]
     found += [path.stem for path in PACKAGE.glob("*.py") if not path.name.startswith("_")]
-    return sorted(name for name in found if name not in INTERNAL and public_names(name))
+    return sorted([*DOCUMENTED, *(name for name in found if name not in INTERNAL and public_names(name))])
 
 
 def public_names(room: str) -> list[str]:
     """Return what a room offers to users: its ``__all__``, what it re-exports by ``as``, or what it defines.
 
     Args:
-        room: Name of a package or module in ``pyro_mmvae``, or ``""`` for the package itself.
+        room: Name of a package or module in ``pyro_mmvae``, or ``""`` for the package itself. Of a module in a room
+            the constants are listed too.
     """
     tree = ast.parse(_source(room).read_text(encoding="utf-8"))
     for node in tree.body if room else ():
@@ -49,7 +54,11 @@ def public_names(room: str) -> list[str]:
             return sorted(ast.literal_eval(node.value))
     if _source(room).name != "__init__.py":
         kinds = (ast.ClassDef, ast.FunctionDef)
-        return sorted(node.name for node in tree.body if isinstance(node, kinds) and not node.name.startswith("_"))
+        found = [node.name for node in tree.body if isinstance(node, kinds)]
+        if room in DOCUMENTED:
+            values = [node for node in tree.body if isinstance(node, ast.Assign | ast.AnnAssign)]
+            found += [ast.unparse(node.targets[0] if isinstance(node, ast.Assign) else node.target) for node in values]
+        return sorted(name for name in found if not name.startswith("_"))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     names = {alias.asname for node in imports for alias in node.names if alias.asname}
     second = [node for node in tree.body if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name)]
@@ -142,8 +151,10 @@ def _cell(cell: dict[str, Any], name: str, pictures: dict[str, bytes]) -> Iterat
 
 def notebook_pages() -> Iterator[tuple[str, str | bytes]]:
     """Yield path and content of a page per notebook, with the outputs that it stores, and of their pictures."""
-    lines = ["# Notebooks", "", "Each runs in minutes, also in a hosted notebook, where its first cell installs",
-             "the package. The files are in the folder `notebooks` of the repository.", ""]  # fmt: skip
+    lines = ["# Notebooks", "", "Each runs in minutes, also in a hosted notebook, where its first cell installs the",
+             "package once it is in an index, and says what to do before. On your own machine, install a checkout",
+             "first, as by `pip install '.[data]'`. The files are in the folder `notebooks` of the",
+             "repository.", ""]  # fmt: skip
     for path in notebooks():
         pictures: dict[str, bytes] = {}
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -42,7 +42,32 @@ def test_first_cell_installs_in_a_hosted_notebook_only(path: Path) -> None:
     first = "".join(cells_of(path, "code")[0]["source"])
     [guard] = [node for node in ast.parse(without_magics(first)).body if isinstance(node, ast.If)]
     assert "google.colab" in ast.unparse(guard.test)
-    assert re.search(r"^    %pip install --quiet \"?pyro-mmvae(\[\w+\])?\"?$", first, re.MULTILINE)
+    index = re.search(r"^    %pip install --quiet \"?pyro-mmvae(\[\w+\])?\"?$", first, re.MULTILINE)
+    checkout = re.search(r"^    # %pip install --quiet \"\./pyro_mmvae(\[\w+\])?\"$", first, re.MULTILINE)
+    assert index
+    assert checkout
+    assert index[1] == checkout[1]
+
+
+def test_five_minutes_describes_each_panel_of_its_training(tmp_path: Path) -> None:
+    from pyro_mmvae.plots import plot_training
+
+    row = {
+        "epoch": 0, "objective": -2.0, "kl": 1.0, "beta": 1.0, "log_likelihood": {"m0": -1.0}, "penalties": {"a": 1.0},
+        "val": {"elbo": -2.0, "kl": 1.0, "log_likelihood": {"m0": -1.0}},
+    }  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    titles = [axis.get_title() for axis in plot_training(tmp_path).axes]
+    [path] = [path for path in NOTEBOOKS if path.stem == "five-minutes"]
+    sources = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    text = sources[next(i for i, source in enumerate(sources) if "plot_training(run)" in source) + 1]
+    text = " ".join(text.split())
+    words = {
+        "evidence": "evidence lower bound", "KL": "KL divergence", "reconstruction": "log likelihood of each modality",
+        "penalty": "a penalty that the recipe adds to the loss",
+    }  # fmt: skip
+    assert len(titles) == len(words)
+    assert [title for title in titles if words[re.split(r"\W", title)[0]] not in text] == []
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

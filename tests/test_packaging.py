@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import pyro_mmvae
+from pyro_mmvae._citation import CITATION, software_citation
 
 ROOT = Path(pyro_mmvae.__file__).parents[1]
 if not (ROOT / "pyproject.toml").exists():  # installed without a checkout around it
@@ -57,6 +58,27 @@ def test_citation_has_the_version_and_the_paper() -> None:
     assert paper["authors"][0] == {"family-names": "Qiu", "given-names": "Peijie"}
     assert len(paper["authors"]) == 9
     assert paper["identifiers"][0]["value"] == "arXiv:2412.20487"
+
+
+def test_citing_page_citation_file_and_reports_agree() -> None:
+    page = (ROOT / "docs" / "about" / "citing.md").read_text(encoding="utf-8")
+    assert re.findall(r"^```bibtex\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL) == [
+        CITATION, software_citation(RELEASE)
+    ]  # fmt: skip
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    software = software_citation(str(citation["version"])).replace("\\_", "_")
+    [author] = citation["authors"]
+    for text in (citation["title"], author["name"], str(citation["version"])):
+        assert f"{{{text}}}" in software
+    paper = citation["preferred-citation"]
+    names = " and ".join(f"{name['family-names']}, {name['given-names']}" for name in paper["authors"])
+    fields = {
+        "title": paper["title"], "author": names, "booktitle": paper["collection-title"], "volume": paper["volume"],
+        "number": paper["issue"], "pages": f"{paper['start']}--{paper['end']}", "year": paper["year"],
+        "doi": paper["doi"], "note": paper["identifiers"][0]["value"],
+    }  # fmt: skip
+    found = re.findall(r"^  (\w+) += \{(.*?)\},?$", CITATION, re.MULTILINE | re.DOTALL)
+    assert {key: " ".join(text.split()) for key, text in found} == {key: str(value) for key, value in fields.items()}
 
 
 def test_classifiers_name_the_versions_of_python_that_nox_tests() -> None:

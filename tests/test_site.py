@@ -95,6 +95,24 @@ def test_public_names_of_a_room_can_be_imported(room: str) -> None:
     assert [name for name in site_pages.public_names(room) if not hasattr(module, name)] == []
 
 
+def test_api_has_every_name_of_reports_that_the_pages_document() -> None:
+    api = "\n".join(text for uri, text in made_pages().items() if uri.startswith("reference/api/"))
+    named = set()
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        named |= set(re.findall(r"pyro_mmvae\.reports\.\w+\.\w+", text))
+        for module, names in re.findall(r"from (pyro_mmvae\.reports\.\w+) import (.+)", text):
+            named |= {f"{module}.{name.strip()}" for name in names.split(",")}
+    assert {"pyro_mmvae.reports.html.run_page", "pyro_mmvae.reports.styles.STYLE"} <= named
+    assert [name for name in named if f"::: {name}\n" not in api] == []
+
+
+def test_navigation_has_the_tasks_of_a_user_under_do() -> None:
+    text = re.sub(r"!!python/\S+", "", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    sections = {name: part for entry in yaml.safe_load(text)["nav"] for name, part in entry.items()}
+    assert {"Several GPUs and large data": "scale.md"} in sections["Do"]
+
+
 def test_public_names_of_the_package_are_those_of_its_table() -> None:
     assert set(site_pages.public_names("")) == set(pyro_mmvae.__all__) - {"__version__"}
     homes = {name for room in site_pages.rooms() for name in site_pages.public_names(room)}

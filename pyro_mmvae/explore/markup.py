@@ -31,6 +31,8 @@ STYLE = """
 .mm .text{max-width:340px;overflow-wrap:anywhere;background:#eef1f5;border-radius:4px;
   padding:2px 6px;white-space:pre-wrap}
 .mm svg{display:block;max-width:100%}
+.mm .scroll{overflow-x:auto} .mm .scroll svg{max-width:none}
+.mm .scroll:focus-visible{outline:2px solid #0072B2}
 .mm table{border-collapse:collapse;font-size:13px} .mm td,.mm th{padding:2px 10px 2px 0;text-align:left}
 .mm .bar{height:10px;background:#0072B2;border-radius:2px;min-width:1px}
 .mm .key{display:inline-block;width:10px;height:10px;border-radius:50%;margin:0 4px 0 10px}
@@ -121,10 +123,12 @@ def posterior_html(view: View, names: Sequence[str]) -> str:
         f'<span class="key" style="background:{color}"></span>{escape(name)}' for name, color, _, _ in series
     )
     given = ", ".join(view.given) or "nothing"
-    return (
-        f'<div>{keys}</div><svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="11" '
+    plot = (
+        f'<svg width="{width}" height="{height}" viewBox="0 0 {width} {height}" font-size="11" '
         f'fill="#4f5b6b" role="img" aria-label="Experts and posterior given {escape(given)}">{"".join(marks)}</svg>'
     )
+    region = '<div class="scroll" tabindex="0" role="region" aria-label="Plot of the posterior">'
+    return f"<div>{keys}</div>{region}{plot}</div>"
 
 
 def components_html(components: Sequence[Component], total: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pyro_mmvae._bounded import load_yaml, read_json, read_text
-from pyro_mmvae._citation import CITATION
+from pyro_mmvae._citation import CITATION, software_citation
 from pyro_mmvae._printable import printable
 from pyro_mmvae._version import __version__
 from pyro_mmvae.run_files import RunFiles, read_metrics
@@ -78,6 +78,8 @@ def model_card(path: Path, repository: str, *, license_name: str | None = None) 
         "",
         "```bibtex",
         CITATION,
+        "",
+        software_citation(__version__),
         "```",
     ]
     return "\n".join(lines) + "\n"

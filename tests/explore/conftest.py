@@ -25,7 +25,7 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Explorer:
     out: Path = tmp_path_factory.mktemp("explore") / "run"
     run = pyro_mmvae.fit(
         {"photo": photos, "sensors": sensors, "caption": list(texts)},
-        labels=labels, present=present, aggregation="mwb", epochs=1, latent_size=3, out=out, progress=False,
+        labels=labels, present=present, aggregation="mwb", epochs=1, latent_size=12, out=out, progress=False,
         settings={
             "recipe": "plain", "model.network.width": 4, "model.network.hidden": 8, "model.private_size": 2,
             "train.device": "cpu", "train.threads": 1,

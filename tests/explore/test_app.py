@@ -149,6 +149,10 @@ def test_explore_in_a_browser_follows_its_controls_and_asks_no_other_host(explor
             view.wait_for_selector("text=not given")
             view.set_viewport_size({"width": 390, "height": 800})
             assert view.evaluate("document.documentElement.scrollWidth") <= 390
+            plot = view.locator("svg[aria-label^='Experts and posterior']")
+            assert plot.evaluate("node => node.getBoundingClientRect().width / node.viewBox.baseVal.width") == 1
+            region = plot.locator("xpath=..")  # in which the plot scrolls, and does not shrink
+            assert region.evaluate("node => node.clientWidth") <= 390 < region.evaluate("node => node.scrollWidth")
             browser.close()
         assert errors == []
         assert [url for url in requests if not re.match(r"(http|ws)://127\.0\.0\.1:|data:|blob:", url)] == []

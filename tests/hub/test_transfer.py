@@ -114,6 +114,7 @@ def test_push_writes_a_card_with_the_evaluation(hub: Hub, run_path: Path) -> Non
     assert r"| log\_likelihood | all\|of | -12.3 |  |" in card
     assert f"pyro-mmvae pull {NAME} --out run" in card
     assert "Barycentric View" in card
+    assert "@software{pyro_mmvae," in card
 
 
 def test_pull_private_repository_needs_the_token(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -115,7 +116,7 @@ def headlines(rows: History, panels: Sequence[Mapping[str, Any]], names: Sequenc
     seconds = sum(row.get("seconds", 0.0) for row in rows)
     if rows:
         epochs = f"{len(rows)} {'epoch' if len(rows) == 1 else 'epochs'}"
-        tiles.append({"value": duration(seconds), "label": "of training", "note": epochs})
+        tiles.append({"value": duration(seconds), "label": "training time", "note": epochs})
     return tiles
 
 
@@ -138,6 +139,24 @@ def duration(seconds: float) -> str:
         if seconds < 3600
         else f"{seconds / 3600:.1f} h"
     )
+
+
+def with_run(
+    findings: Sequence[Mapping[str, str]], path: Path, config: Mapping[str, Any], data_words: Sequence[str] = ()
+) -> list[dict[str, str]]:
+    """Return findings whose command lines name the run, where those of an evaluation have the word ``RUN``.
+
+    Args:
+        findings: The findings, each with ``mode``, ``what`` and ``advice``.
+        path: The path of the run directory.
+        config: The configuration of the run, whose plugins a command must name.
+        data_words: The words that choose other items than the test items in a call of ``evaluate``.
+    """
+
+    def named(match: re.Match[str]) -> str:
+        return command_for(match[1], path, config, *(data_words if match[1] == "evaluate" else ()))
+
+    return [{key: re.sub(r"pyro-mmvae ([\w-]+) RUN\b", named, text) for key, text in one.items()} for one in findings]
 
 
 def group_findings(findings: Sequence[Mapping[str, str]]) -> list[dict[str, Any]]:

@@ -129,9 +129,9 @@ def _by_views(
             # Errors of subsets on one set of items are not independent; their mean bounds that of the mean.
             half = _Z * float(np.mean(found))
             low, high = mean - half, mean + half
-        points.append(rounded([views, mean, low, high]))
+        points.append(rounded([views, mean, low, high], 7))
     dots = [
-        [row["views"], *rounded([row["value"]]), list(row["given"]), row["target"]]
+        [row["views"], *rounded([row["value"]], 7), list(row["given"]), row["target"]]
         for row in rows
         if len(groups[row["views"]]) > 1
     ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pyro_mmvae.exhibits import Exhibits, LatentMap, ShownModality
 from pyro_mmvae.reports.html.embedding import CELL, encode_sheets, rounded, sprite_sheet
+from pyro_mmvae.reports.styles import MARKERS, OKABE_ITO, class_style
 
 MAX_IMAGE_BYTES = 8_000_000
 """The largest size of all images of a page, which take a third more as text."""
@@ -119,11 +120,19 @@ def map_data(latent: LatentMap) -> dict[str, Any]:
         "seen": ["".join("1" if has else "0" for has in row) for row in latent.seen],
         "explained": rounded(latent.explained, 3),
         "classes": classes,
+        "styles": [_style(number, len(classes)) for number in range(len(classes))],
         "codes": codes,
         "title": latent.title,
         "disagreement": rounded(latent.disagreement, 3),
         "ids": latent.ids.tolist(),
     }
+
+
+def _style(number: int, classes: int) -> list[Any]:
+    """Return the colour of a class, a number of the page or in hexadecimal, and the number of its marker."""
+    style = class_style(number, classes)
+    color, marker = style["color"], style["marker"]
+    return [OKABE_ITO.index(color) if color in OKABE_ITO else color, MARKERS.index(marker)]
 
 
 def _natural(text: str) -> tuple[int, float, str]:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pyro_mmvae._citation import CITATION
+from pyro_mmvae._citation import CITATION, software_citation
 from pyro_mmvae._version import __version__
 from pyro_mmvae.exhibits import Exhibits
 from pyro_mmvae.reports.evaluation_files import read_arrays, read_summary
@@ -25,7 +25,7 @@ from pyro_mmvae.reports.html.items import item_data, map_data
 from pyro_mmvae.reports.html.training import compared_panels, training_panels
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
-_SCRIPTS = ("dom.js", "charts.js", "figures.js", "items.js", "map.js", "compare.js", "main.js")
+_SCRIPTS = ("ticks.js", "dom.js", "charts.js", "figures.js", "items.js", "map.js", "compare.js", "main.js")
 _MAX_LINES = 40  # the largest number of runs whose curves are drawn
 
 
@@ -83,7 +83,7 @@ def run_page(
         data_words=shlex.join(data_words),
         sentences=facts.sentences(config, names, len(rows), summary),
         headlines=facts.headlines(rows, views, names),
-        findings=facts.group_findings(evaluation.get("warnings", findings)),
+        findings=facts.group_findings(facts.with_run(evaluation.get("warnings", findings), path, config, data_words)),
         evaluated=evaluated,
         config=text,
         environment=facts.environment_rows(path),
@@ -174,7 +174,7 @@ def _render(template: str, data: Mapping[str, Any], **values: Any) -> str:
         script=Markup(script),
         digest=digest,
         version=__version__,
-        citation=CITATION,
+        citation=f"{CITATION}\n\n{software_citation(__version__)}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         **values,
     )

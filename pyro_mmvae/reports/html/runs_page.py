@@ -179,7 +179,7 @@ def _point(row: Mapping[str, Any]) -> list[Any]:
     mean, half = row["mean"], math.nan
     if row["seeds"] > 1:
         half = row["se"] * float(stats.t.ppf(1 - LEVEL / 2, row["seeds"] - 1))
-    point: list[Any] = rounded([row["views"], mean, mean - half, mean + half], 5)
+    point: list[Any] = rounded([row["views"], mean, mean - half, mean + half], 7)
     return point
 
 
@@ -188,7 +188,7 @@ def _difference(key: Key, value: Any) -> dict[str, Any]:
     return {
         "label": key.label,
         "views": key.views,
-        "points": rounded([value.mean, low, high]),
+        "points": rounded([value.mean, low, high], 7),
         "pairs": value.pairs,
         "p": rounded(value.p_holm, 3),
         "significant": bool(value.is_significant),

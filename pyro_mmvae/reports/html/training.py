@@ -60,7 +60,7 @@ def _points(rows: History, keys: tuple[str, ...]) -> list[Any]:
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         if isinstance(value, int | float) and math.isfinite(value):
-            points.append([int(row["epoch"]) + 1, *rounded([value], 6)])
+            points.append([int(row["epoch"]) + 1, *rounded([value], 8)])
     return points
 
 

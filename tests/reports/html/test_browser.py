@@ -5,7 +5,9 @@ The tests need the extra ``browser`` and Chromium: Debian's package, or the prog
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -212,6 +214,56 @@ def test_comparison_page_draws_figures_and_differences(opened: Callable[..., Any
     assert page.locator("[data-view=differences] svg[role=img]").count() == 2
     page.locator("[data-view=differences] details.numbers summary").first.click()
     page.locator("[data-view=differences] details.numbers").first.get_by_text("3 pairs of seeds").first.wait_for()
+
+
+def test_page_of_ten_classes_has_okabe_ito_colours_and_markers(opened: Callable[..., Any], tmp_path: Path) -> None:
+    exhibits = make_exhibits(items=40, labels=[str(number) for number in range(10)])
+    page = opened(run_page(write_run(tmp_path / "run"), exhibits=exhibits))
+    entries = page.locator("[data-view=map] .legend path").evaluate_all(
+        "nodes => nodes.map(node => [getComputedStyle(node).fill, node.getAttribute('d')])"
+    )
+    colors = page.evaluate(
+        "[0, 1, 2, 3, 4, 5, 6].map(i => getComputedStyle(document.documentElement).getPropertyValue('--c' + i))"
+    )
+    used = [tuple(int(part) for part in re.findall(r"\d+", fill)) for fill, _ in entries]
+    assert used == [tuple(bytes.fromhex(color.strip()[1:])) for color in [*colors, *colors[:3]]]
+    assert len({shape for _, shape in entries}) == 2
+    assert {shape for _, shape in entries[:7]}.isdisjoint({shape for _, shape in entries[7:]})
+    pixels = page.locator("[data-view=map] canvas").evaluate(
+        "node => Array.from(node.getContext('2d').getImageData(0, 0, node.width, node.height).data)"
+        ".filter((value, index) => index % 4 === 3 && value > 0).length"
+    )
+    assert pixels > 40 * 20  # each point covers more than twenty pixels
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_page_of_many_classes_draws_all_of_them(opened: Callable[..., Any], tmp_path: Path, scheme: str) -> None:
+    exhibits = make_exhibits(items=120, labels=[f"class {number}" for number in range(60)])
+    page = opened(run_page(write_run(tmp_path / "run"), exhibits=exhibits), scheme=scheme)
+    entries = page.locator("[data-view=map] .legend path").evaluate_all(
+        "nodes => nodes.map(node => getComputedStyle(node).fill + node.getAttribute('d'))"
+    )
+    assert len(set(entries)) == len(entries) == 60
+    assert not [entry for entry in entries if "null" in entry or "undefined" in entry]
+
+
+def test_page_of_close_values_has_ticks_that_differ(opened: Callable[..., Any], tmp_path: Path) -> None:
+    path = write_run(tmp_path / "run", evaluated=False)
+    rows = [json.loads(line) for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    for number, row in enumerate(rows):
+        row["objective"], row["val"]["elbo"] = -1599.42 + 0.02 * number, -1599.44 + 0.02 * number
+    (path / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n", encoding="utf-8")
+    page = opened(run_page(path))
+    plot = page.locator("[data-view=training] svg[role=img]").first
+    labels = [text for text in plot.locator("text").all_text_contents() if text.startswith("-1599")]
+    assert len(set(labels)) == len(labels) >= 2
+    box, left = plot.bounding_box(), plot.locator("text").first.bounding_box()
+    assert left["x"] >= box["x"]  # labels with more digits are not cut off
+    plot.focus()
+    page.keyboard.press("Home")
+    page.locator("[data-view=training] .numbers summary").first.click()
+    cells = page.locator("[data-view=training] .numbers").first.locator("td").all_text_contents()
+    assert len(set(cells[::2])) == 4  # the values of the training in the table differ, too
 
 
 def test_page_of_one_modality_without_labels_works(opened: Callable[..., Any], tmp_path: Path) -> None:

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pyro_mmvae._citation import CITATION, software_citation
+from pyro_mmvae._version import __version__
 from pyro_mmvae.reports.html import comparison_page, find_runs, run_page
 from pyro_mmvae.reports.html.embedding import encode_sheets, rounded, script_json, sprite_sheet
-from pyro_mmvae.reports.html.facts import group_findings
+from pyro_mmvae.reports.html.facts import group_findings, headlines, with_run
 from pyro_mmvae.reports.html.figures import wilson_interval
 from pyro_mmvae.reports.html.items import item_data, map_data
 from pyro_mmvae.reports.html.runs_page import config_differences, read_runs
+from pyro_mmvae.reports.html.training import training_panels
+from pyro_mmvae.reports.styles import MARKERS, OKABE_ITO, class_style
 from tests.reports.html import pages
 
 
@@ -107,6 +111,52 @@ def test_map_data_sorts_numbers_by_value_and_leaves_out_empty_labels() -> None:
     assert max(map(max, data["points"])) == 999
 
 
+@pytest.mark.parametrize("classes", [2, 10, 60])
+def test_map_data_styles_classes_as_the_figure_does(classes: int) -> None:
+    latent = pages.make_exhibits(items=classes * 2, labels=[str(number) for number in range(classes)]).latent
+    data = map_data(latent)
+    styles = [
+        {"color": OKABE_ITO[color] if isinstance(color, int) else color, "marker": MARKERS[marker]}
+        for color, marker in data["styles"]
+    ]
+    assert styles == [class_style(number, len(data["classes"])) for number in range(len(data["classes"]))]
+    assert len({tuple(style.values()) for style in styles}) == len(styles)
+    assert all(isinstance(color, int) for color, _ in data["styles"]) == (classes <= 56)
+
+
+def test_training_panels_keep_differences_of_large_values() -> None:
+    rows = [{"epoch": epoch, "objective": -123456.78 - epoch / 100, "kl": 1.0} for epoch in range(2)]
+    assert training_panels(rows)[0]["series"][0]["points"] == [[1, -123456.78], [2, -123456.79]]
+
+
+def test_headlines_name_the_time_of_the_training() -> None:
+    [tile] = headlines([{"epoch": 0, "seconds": 90.0}], [], ["photo"])
+    assert tile == {"label": "training time", "value": "1.5 min", "note": "1 epoch"}
+
+
+def test_with_run_commands_of_findings_name_run_plugins_and_data() -> None:
+    finding = {
+        "mode": "unfit guide",
+        "what": "bounds; pyro-mmvae evaluate RUN --refine 400 compares them",
+        "advice": "a prior (pyro-mmvae fit-prior RUN)",
+    }
+    [found] = with_run([finding], Path("my runs/a"), {"plugins": ["mine"]}, ["--data", "new.npz"])
+    command = "pyro-mmvae evaluate 'my runs/a' --plugin mine --data new.npz --refine 400"
+    assert found["what"] == f"bounds; {command} compares them"
+    assert found["advice"] == "a prior (pyro-mmvae fit-prior 'my runs/a' --plugin mine)"
+
+
+def test_run_page_commands_of_findings_name_the_run(tmp_path: Path) -> None:
+    path = pages.write_run(tmp_path / "run")
+    file = path / "evaluation" / "summary.json"
+    summary = json.loads(file.read_text(encoding="utf-8"))
+    summary["warnings"][1]["what"] = "bounds; pyro-mmvae evaluate RUN --refine 400 compares them"
+    file.write_text(json.dumps(summary), encoding="utf-8")
+    text = " ".join(Elements(run_page(path)).texts)
+    assert f"pyro-mmvae evaluate {path} --refine 400" in text
+    assert "RUN" not in text
+
+
 def test_run_page_contains_every_section_of_an_evaluated_run(tmp_path: Path) -> None:
     page = run_page(
         pages.write_run(tmp_path / "run"), exhibits=pages.make_exhibits(), summary="Mixture of barycenters."
@@ -126,7 +176,8 @@ def test_run_page_contains_every_section_of_an_evaluated_run(tmp_path: Path) -> 
     assert "try a mixture (--agg mwb)" in text
     assert "pyro-mmvae ppc" in text  # the only part that was not computed
     assert "pyro-mmvae evaluate" not in text
-    assert "qiu2025barycentric" in text
+    assert CITATION in text
+    assert software_citation(__version__) in text
 
 
 def test_run_page_without_evaluation_names_the_commands(tmp_path: Path) -> None:

@@ -1,18 +1,10 @@
 // Charts as SVG: colours are variables of the style sheet, so that a change of theme needs no new drawing.
 var SHAPES = [
   "M-3.2,0a3.2,3.2 0 1,0 6.4,0a3.2,3.2 0 1,0 -6.4,0", "M-3,-3h6v6h-6z", "M0,-4l3.8,6.8h-7.6z", "M0,-4.2l4.2,4.2l-4.2,4.2l-4.2,-4.2z",
-  "M-3.8,-2.8h7.6l-3.8,6.8z"
+  "M-3.8,-2.8h7.6l-3.8,6.8z", "M-4,0l6.8,-3.8v7.6z", "M4,0l-6.8,3.8v-7.6z", "M-1.4,-4h2.8v2.6h2.6v2.8h-2.6v2.6h-2.8v-2.6h-2.6v-2.8h2.6z"
 ];
+var LINE_SHAPES = 5; // a number that shares no factor with the eight colours, so that forty lines differ
 var DASHES = ["", "6 3", "2 3", "8 3 2 3"];
-
-function ticks(low, high, count) {
-  if (!(high > low)) { return [low]; }
-  var raw = (high - low) / Math.max(count, 1), power = Math.pow(10, Math.floor(Math.log10(raw)));
-  var step = [1, 2, 5, 10].map(function (m) { return m * power; }).find(function (x) { return x >= raw * 0.999; });
-  var found = [];
-  for (var k = Math.ceil(low / step - 1e-9); k * step <= high + step * 1e-9; k += 1) { found.push(+(k * step).toPrecision(12)); }
-  return found;
-}
 
 function scaleOf(low, high, start, end) {
   var span = high - low || 1;
@@ -20,7 +12,7 @@ function scaleOf(low, high, start, end) {
 }
 
 function marker(number, x, y, filled) {
-  return s("path", { d: SHAPES[number % SHAPES.length], transform: "translate(" + x + "," + y + ")",
+  return s("path", { d: SHAPES[number % LINE_SHAPES], transform: "translate(" + x + "," + y + ")",
     style: { fill: filled === false ? "var(--raised)" : color(number), stroke: color(number), "stroke-width": 1.4 } });
 }
 
@@ -33,11 +25,12 @@ function legend(names) {
 }
 
 function axes(svg, frame, x, y, xs, ys, xTitle) {
-  ys.forEach(function (value) {
+  var below = tickLabels(xs), beside = tickLabels(ys);
+  ys.forEach(function (value, i) {
     svg.appendChild(s("line", { class: "axis", x1: frame.left, x2: frame.right, y1: y(value), y2: y(value) }));
-    svg.appendChild(s("text", { x: frame.left - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)));
+    svg.appendChild(s("text", { x: frame.left - 6, y: y(value) + 4, "text-anchor": "end" }, beside[i]));
   });
-  xs.forEach(function (value) { svg.appendChild(s("text", { x: x(value), y: frame.bottom + 16, "text-anchor": "middle" }, short(value))); });
+  xs.forEach(function (value, i) { svg.appendChild(s("text", { x: x(value), y: frame.bottom + 16, "text-anchor": "middle" }, below[i])); });
   svg.appendChild(s("text", { x: (frame.left + frame.right) / 2, y: frame.bottom + 31, "text-anchor": "middle" }, xTitle));
 }
 
@@ -47,14 +40,14 @@ function path(points) {
 
 // options: title, subtitle, unit, xTitle, series [{name, group, points: [x, y, low, high], dots: [x, y, given, target]}]
 function lineFigure(options) {
-  var series = options.series, names = [], head = [options.xTitle], label;
+  var series = options.series, names = [], head = [options.xTitle], label, range = extent(options), read = readerOf(range[0], range[1]);
   series.forEach(function (one) { var name = one.group || one.name; if (names.indexOf(name) < 0) { names.push(name); } });
   var xs = [];
   series.forEach(function (one) { one.points.forEach(function (p) { if (xs.indexOf(p[0]) < 0) { xs.push(p[0]); } }); });
   xs.sort(function (a, b) { return a - b; });
   label = options.title + ", " + options.unit + ". " + series.map(function (one) {
     var first = one.points[0], last = one.points[one.points.length - 1];
-    return one.name + ": " + (first ? short(first[1]) + " at " + short(first[0]) + (last !== first ? ", " + short(last[1]) + " at " + short(last[0]) : "") : "no values");
+    return one.name + ": " + (first ? read(first[1]) + " at " + short(first[0]) + (last !== first ? ", " + read(last[1]) + " at " + short(last[0]) : "") : "no values");
   }).join("; ") + ". Arrow keys read the values.";
   var box = h("div", { class: "plot" });
   var figure = h("figure", {}, h("figcaption", { dir: "auto" }, h("b", {}, options.title), h("span", {}, options.subtitle || options.unit)), box,
@@ -63,11 +56,11 @@ function lineFigure(options) {
       return xs.map(function (x) {
         return [short(x)].concat(series.map(function (one) {
           var p = one.points.find(function (q) { return q[0] === x; });
-          return p ? short(p[1]) + (isNumber(p[2]) ? " (" + short(p[2]) + " to " + short(p[3]) + ")" : "") : "";
+          return p ? read(p[1]) + (isNumber(p[2]) ? " (" + read(p[2]) + " to " + read(p[3]) + ")" : "") : "";
         }));
       });
     }));
-  onWidth(box, function (width) { drawLines(clear(box), width, options, names, xs, label); });
+  onWidth(box, function (width) { drawLines(clear(box), width, options, names, xs, label, range, read); });
   return figure;
 }
 
@@ -92,9 +85,9 @@ function extent(options) {
   return [options.share ? Math.max(0, low - pad) : low - pad, options.share ? Math.min(1, high + pad) : high + pad];
 }
 
-function drawLines(box, width, options, names, xs, label) {
-  var height = options.height || 190, range = extent(options), ys = ticks(range[0], range[1], 4);
-  var left = 12 + 6.4 * Math.max.apply(null, ys.map(function (v) { return short(v).length; }));
+function drawLines(box, width, options, names, xs, label, range, read) {
+  var height = options.height || 190, ys = ticks(range[0], range[1], 4);
+  var left = 12 + 6.4 * Math.max.apply(null, tickLabels(ys).map(function (text) { return text.length; }));
   var frame = { left: left, right: width - 12, top: 8, bottom: height - 36 };
   var first = xs[0], last = xs[xs.length - 1], pad = (last - first) * 0.04 || 1;
   var x = scaleOf(first - pad, last + pad, frame.left, frame.right), y = scaleOf(range[0], range[1], frame.bottom, frame.top);
@@ -124,7 +117,7 @@ function drawLines(box, width, options, names, xs, label) {
   reading(svg, xs, x, width, cursor, function (at) {
     return [options.xTitle + " " + short(at)].concat(options.series.map(function (one) {
       var p = one.points.find(function (q) { return q[0] === at; });
-      return p ? one.name + ": " + short(p[1]) + (isNumber(p[2]) ? " (" + short(p[2]) + " to " + short(p[3]) + ")" : "") : null;
+      return p ? one.name + ": " + read(p[1]) + (isNumber(p[2]) ? " (" + read(p[2]) + " to " + read(p[3]) + ")" : "") : null;
     }).filter(Boolean).slice(0, 12));
   });
   box.appendChild(svg);

@@ -23,18 +23,9 @@ function clear(node) { while (node.firstChild) { node.removeChild(node.firstChil
 function view(name) { return document.querySelector('[data-view="' + name + '"]'); }
 function announce(text) { document.getElementById("live").textContent = text; }
 function color(number) { return "var(--c" + (number % 8) + ")"; }
-function isNumber(value) { return typeof value === "number" && isFinite(value); }
 function bdi(text) { return h("bdi", {}, text); }
 
 function computed(name) { return getComputedStyle(document.documentElement).getPropertyValue(name).trim(); }
-
-function short(value) {
-  if (!isNumber(value)) { return "–"; }
-  var size = Math.abs(value);
-  if (size >= 1e5 || (size > 0 && size < 1e-3)) { return value.toExponential(2); }
-  if (size >= 1000) { return value.toFixed(1); }
-  return String(+value.toPrecision(size >= 100 ? 4 : 3));
-}
 
 // A tooltip follows the pointer or a focused point; readers of the screen hear its text from the live region.
 var tip = h("div", { class: "tip", hidden: true, "aria-hidden": "true" });

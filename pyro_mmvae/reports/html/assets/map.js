@@ -14,28 +14,26 @@ function drawMap(root) {
   function at(subset, item) { return [14 + map.points[subset][2 * item] / 999 * (width - 28), height - 14 - map.points[subset][2 * item + 1] / 999 * (height - 28)]; }
   function layers() { return mode === "given" ? singles.concat([whole]) : [given]; }
   function name(subset) { return map.subsets[subset].length === DATA.names.length ? "all modalities" : namesOf(map.subsets[subset]); }
+  // The colour of a class is the number of one of the page or, of very many classes, one of a continuous map.
   function classColor(code) {
     if (code < 0) { return computed("--strong"); }
-    if (map.classes.length <= 8) { return computed("--c" + code); }
-    return "hsl(" + Math.round(code * 360 / map.classes.length) + (document.documentElement.dataset.theme === "dark" ? ",62%,64%)" : ",68%,40%)");
+    var own = map.styles[code][0];
+    if (isNumber(own)) { return computed("--c" + own); }
+    return document.documentElement.dataset.theme === "dark" ? mixed(own, "#ffffff", 0.35) : own;
   }
-  function mixed(share) {
-    var from = computed("--c0").match(/\w\w/g).map(function (x) { return parseInt(x, 16); }), to = computed("--c1").match(/\w\w/g).map(function (x) { return parseInt(x, 16); });
-    return "rgb(" + from.map(function (v, i) { return Math.round(v + (to[i] - v) * share); }).join(",") + ")";
+  function classShape(code) { return code < 0 ? 0 : map.styles[code][1]; }
+  function parsed(hex) { return hex.match(/\w\w/g).map(function (x) { return parseInt(x, 16); }); }
+  function mixed(first, second, share) {
+    var to = parsed(second);
+    return "rgb(" + parsed(first).map(function (v, i) { return Math.round(v + (to[i] - v) * share); }).join(",") + ")";
   }
   function colors() {
     if (mode === "label") { var table = map.classes.map(function (c, i) { return classColor(i); }), none = classColor(-1); return function (layer, item) { return map.codes[item] < 0 ? none : table[map.codes[item]]; }; }
-    if (mode === "disagreement") { var grey = computed("--strong"); return function (layer, item) { return isNumber(map.disagreement[item]) ? mixed((map.disagreement[item] - low) / (high - low || 1)) : grey; }; }
+    if (mode === "disagreement") { var grey = computed("--strong"), near = computed("--c0"), far = computed("--c1"); return function (layer, item) { return isNumber(map.disagreement[item]) ? mixed(near, far, (map.disagreement[item] - low) / (high - low || 1)) : grey; }; }
     if (mode === "given") { var list = layers().map(function (l, i) { return computed(i < layers().length - 1 ? "--c" + i % 6 : "--c6"); }); return function (layer) { return list[layer]; }; }
     var plain = computed("--c0"); return function () { return plain; };
   }
-  function shape(context, kind, x, y, r) {
-    context.beginPath();
-    if (kind === 1) { context.rect(x - r, y - r, 2 * r, 2 * r); }
-    else if (kind === 2) { context.moveTo(x, y - r * 1.3); context.lineTo(x + r * 1.2, y + r); context.lineTo(x - r * 1.2, y + r); context.closePath(); }
-    else if (kind === 3) { context.moveTo(x, y - r * 1.4); context.lineTo(x + r * 1.4, y); context.lineTo(x, y + r * 1.4); context.lineTo(x - r * 1.4, y); context.closePath(); }
-    else { context.arc(x, y, r, 0, 7); }
-  }
+  var outlines = SHAPES.map(function (text) { return new Path2D(text); });
   function draw() {
     var ratio = window.devicePixelRatio || 1, context = canvas.getContext("2d"), of = colors(), drawn = layers();
     canvas.width = width * ratio; canvas.height = height * ratio; canvas.style.height = height + "px";
@@ -46,10 +44,11 @@ function drawMap(root) {
         if (map.seen[subset][i] !== "1") { continue; }
         var p = at(subset, i);
         context.fillStyle = of(layer, i);
-        shape(context, mode === "label" ? Math.max(map.codes[i], 0) % 4 : mode === "given" ? layer % 4 : 0, p[0], p[1], 3);
-        context.fill();
+        context.setTransform(1.2 * ratio, 0, 0, 1.2 * ratio, p[0] * ratio, p[1] * ratio);
+        context.fill(outlines[mode === "label" ? classShape(map.codes[i]) : mode === "given" ? layer % outlines.length : 0]);
       }
     });
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.globalAlpha = 1;
     [[items ? selected : -1, "--ink", 2.4], [hovered, "--accent", 3]].forEach(function (ring) {
       if (ring[0] < 0) { return; }
@@ -102,9 +101,9 @@ function drawMap(root) {
       key.appendChild(h("p", { class: "absent" }, "Mean W₂ distance between the experts of an item."));
       return;
     }
-    var entries = mode === "given" ? layers().map(function (subset, i) { return [name(subset), computed(i < layers().length - 1 ? "--c" + i % 6 : "--c6"), i % 4]; }) : mode === "label" ? map.classes.map(function (label, i) { return [label, classColor(i), i % 4]; }) : [];
+    var entries = mode === "given" ? layers().map(function (subset, i) { return [name(subset), computed(i < layers().length - 1 ? "--c" + i % 6 : "--c6"), i % SHAPES.length]; }) : mode === "label" ? map.classes.map(function (label, i) { return [label, classColor(i), classShape(i)]; }) : [];
     key.appendChild(h("ul", { class: "legend" }, entries.slice(0, 80).map(function (entry) {
-      return h("li", {}, s("svg", { viewBox: "0 0 24 12", "aria-hidden": "true" }, s("path", { d: SHAPES[[0, 1, 2, 3][entry[2]]], transform: "translate(12,6)", style: { fill: entry[1] } })), bdi(entry[0]));
+      return h("li", {}, s("svg", { viewBox: "0 0 24 12", "aria-hidden": "true" }, s("path", { d: SHAPES[entry[2]], transform: "translate(12,6)", style: { fill: entry[1] } })), bdi(entry[0]));
     })));
     if (entries.length > 80) { key.appendChild(h("p", { class: "absent" }, entries.length - 80 + " more")); }
     if (mode === "given") { key.appendChild(h("p", { class: "absent" }, "Every item appears once per modality and once given all. Clouds that lie apart mean modalities that encode into different places.")); }
