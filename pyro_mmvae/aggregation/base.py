@@ -167,7 +167,8 @@ class Aggregation(nn.Module):
             members: The subset of each item, `(*batch, modality)`, as :meth:`draw` returns it; drawn here by default.
 
         Returns:
-            A distribution of batch shape `batch` and event shape `(latent,)` that is not a mixture.
+            A distribution of batch shape `batch` and event shape `(latent,)`; it is a mixture only if the rule for one
+            subset returns one, as the Hölder pool does.
 
         Raises:
             ValueError: If the aggregation has no component bound, and as for a call.

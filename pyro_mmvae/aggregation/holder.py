@@ -35,16 +35,21 @@ class HolderPool(MixtureOverSubsets):
 
     The weights of the mixture depend on the experts, and their gradient is that of the score function, see
     :meth:`pyro_mmvae.SubsetMixture.score_parts`: ``Trace_ELBO``, ``TraceGraph_ELBO``, ``TraceEnum_ELBO`` and the
-    objectives of this package add it, while ``TraceMeanField_ELBO`` and ``RenyiELBO`` refuse such a mixture. There is
-    no component bound, since the draw of a component would lose this gradient.
+    objectives of this package add it, while ``TraceMeanField_ELBO`` and ``RenyiELBO`` refuse such a mixture. A single
+    expert or pair is never drawn for the training, since the draw would lose this gradient: the pool of everything
+    present is one posterior, as that of ``wb``, with the bounds ``"mixture"`` and ``"component"`` alike. With the bound
+    ``"subsets"`` it is the pool of a drawn subset.
 
     Args:
         expert_weights: The weights λ of the roots of the experts, in any form that :class:`Aggregation` takes. All 1 by
             default.
-        subset_weights: The weights π of subsets for objectives that draw subsets themselves, see :class:`Aggregation`;
-            the mixture does not use them. "uniform" by default.
+        subset_weights: The weights π of subsets for the bound ``"subsets"`` and for objectives that draw subsets
+            themselves, see :class:`Aggregation`; the pool does not use them. "uniform" by default.
         prior: The pair ``(loc, scale)`` of the latent's prior, see :class:`Aggregation`; by default (0, 1).
         prior_expert: The rule of the prior expert, which must be "none", the default.
+
+    Attributes:
+        component_family: The family of subsets that the components of the mixture belong to.
 
     Raises:
         ValueError: If a prior expert is asked for.
@@ -56,6 +61,8 @@ class HolderPool(MixtureOverSubsets):
         IEEE 110(4).
     """
 
+    component_family: SubsetFamily = "pairs"
+
     def __init__(
         self,
         *,
@@ -65,46 +72,40 @@ class HolderPool(MixtureOverSubsets):
         prior_expert: str | None = None,
     ) -> None:
         super().__init__(
-            LogLinearPool(), "pairs", expert_weights=expert_weights, subset_weights=subset_weights, prior=prior,
+            LogLinearPool(), "all", expert_weights=expert_weights, subset_weights=subset_weights, prior=prior,
             prior_expert=prior_expert,
         )  # fmt: skip
         _check_prior_expert(self)
         self.name = type(self).__name__
-        self.subsets = None  # there are none to draw from, see check_bound
         self.accepts = ("normal",)
 
     def forward(self, experts: Experts) -> TorchDistribution:
         """Return the mixture of single experts and pairs."""
         return self._mix(experts)
 
-    def check_bound(self, bound: str, num_modalities: int | None = None) -> None:
-        """Check that the bound is the mixture's, and that it does not have too many components."""
-        if bound == "component":
-            raise ValueError(
-                f"aggregation {self.name!r} has no component bound: the weights of its components depend on the "
-                "experts, and a drawn component has no gradient for them. Use bound='mixture'"
-            )
-        if num_modalities is not None:
-            check_components(self._family, num_modalities, self.name)
+    def over_members(self, experts: Experts, members: Bool[Tensor, "*batch modality"]) -> TorchDistribution:
+        """Return the pool of one subset per item."""
+        return self(experts.condition_on(members))
 
     def joint(self, experts: Experts) -> TorchDistribution:
-        """Raise an error: no component uses everything present."""
-        raise ValueError(f"aggregation {self.name!r} has no component of everything present")
+        """Return the pool of everything present, which is the whole mixture."""
+        return self(experts)
+
+    def check_bound(self, bound: str, num_modalities: int | None = None) -> None:
+        """Check that there are not too many components; the whole mixture is computed with every bound."""
+        if num_modalities is not None:
+            check_components(self.component_family, num_modalities, self.name)
 
     @property
     def divergence(self) -> None:
         """None, since the squared Hellinger distance of all dimensions together is not a divergence by dimension."""
         return
 
-    @property
-    def _family(self) -> SubsetFamily:
-        return "pairs"
-
     def _mix(self, experts: Experts) -> SubsetMixture:
         self.check_bound("mixture", experts.num_modalities)
         values = self.values_for(experts)
         weights = values.expert_weights
-        members, live = members_of(self._family, shared_mask(experts, weights))
+        members, live = members_of(self.component_family, shared_mask(experts, weights))
         # The pool of two experts has equal weights whatever λ is.
         rule = self.rule.with_values(Values(None, values.prior, "none"))
         logits = self._log_weights(members, live, weights, experts)

@@ -249,7 +249,7 @@ def _components(
         return (Component(given, 1.0),), 1
     weights = posterior.probs[0]
     order = weights.argsort(descending=True, stable=True)[: min(_SHOWN_COMPONENTS, int((weights > 0).sum()))]
-    family = getattr(aggregation, "subsets", None)
+    family = getattr(aggregation, "component_family", aggregation.subsets)
     if family is None:
         return tuple(Component((), float(weights[k])) for k in order.tolist()), int((weights > 0).sum())
     members = membership(cast("SubsetFamily", family), len(names)).tolist()

@@ -40,7 +40,7 @@ from pyro_mmvae.training.shard_saves import ShardSaves
 from pyro_mmvae.training.team import Team
 from pyro_mmvae.training.thread_choice import ThreadChoice
 from pyro_mmvae.training.trainer import NonFiniteError, Trainer
-from pyro_mmvae.vae.trial import try_custom_parts
+from pyro_mmvae.vae.trial import try_custom_parts, try_posterior
 
 _logger = logging.getLogger(__name__)
 
@@ -95,8 +95,10 @@ class Session(SessionFiles):
                 self.vae.set_covariate_frequencies(category_frequencies(self.data.covariates, covariates))
             start_prior(self.vae, self.data)
             # Before the run directory exists, so that a mistake leaves nothing behind.
-            try_custom_parts(self.vae, make_batch(self.data.subset(_first_items(self.data)), slice(None)))
+            first = make_batch(self.data.subset(_first_items(self.data)), slice(None))
+            try_custom_parts(self.vae, first)
             self.objective = make_objective(config.train.objective, self.vae).to(self.device)
+            try_posterior(self.vae, first)
         self.steps_per_epoch = -(-len(self.data) // config.train.batch_size)
         total_steps = self.steps_per_epoch * config.train.epochs
         self.trainer = Trainer(

@@ -1,4 +1,4 @@
-"""A trial of the networks and likelihoods that users define, before anything is written or trained."""
+"""Trials of what users define or combine on a few items, before anything is written or trained."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import nn
 
+from pyro_mmvae._seeding import seeded
 from pyro_mmvae._typing import Tensor
 from pyro_mmvae.batch import Batch
 from pyro_mmvae.likelihoods import Likelihood
@@ -45,6 +46,28 @@ def try_custom_parts(vae: MultimodalVAE, batch: Batch) -> None:
             for name in group:
                 if isinstance(network, CustomDecoder) or _is_custom(vae.model.likelihoods[name]):
                     _try_generating(vae, name, network)
+
+
+def try_posterior(vae: MultimodalVAE, batch: Batch) -> None:
+    """Compute the posterior of the training bound and the penalties of a few items once.
+
+    Some aggregations and penalties tell only from experts that they cannot be computed, such as ``code:1`` from experts
+    of different scales. Modules are in eval mode, and random numbers those of a fixed seed, so that neither running
+    statistics nor the draws that follow change.
+
+    Args:
+        vae: The model and guide, in any mode, which is restored.
+        batch: A few items, on the device of the model.
+
+    Raises:
+        ValueError: If the aggregation or a penalty refuses the experts of the items.
+    """
+    guide = vae.guide
+    with _in_eval_mode(vae), seeded(0, next(vae.parameters()).device):
+        experts = guide.experts(batch)
+        members = guide.draw_members(experts)
+        guide.posterior(experts, members=members)
+        guide.penalties_of(experts, members)
 
 
 def _try_generating(vae: MultimodalVAE, name: str, network: nn.Module) -> None:

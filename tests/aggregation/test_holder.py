@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_mmvae import Experts, HellingerMoments, HolderPool, MixtureOverSubsets, SubsetMixture, aggregate
+from pyro_mmvae import (
+    BarycentricGuide,
+    Experts,
+    HellingerMoments,
+    HolderPool,
+    MixtureOverSubsets,
+    SubsetMixture,
+    aggregate,
+)
 from pyro_mmvae.barycenters.bhattacharyya import pair_log_affinities
 from pyro_mmvae.testing import check_aggregation
 from tests.strategies import random_experts, random_full_experts
@@ -113,15 +121,43 @@ def test_holder_weights_have_a_gradient_in_the_experts_by_the_score_function() -
     assert (gradient != 0).any()
 
 
-def test_holder_refuses_the_component_bound_a_joint_component_and_use_as_a_rule() -> None:
-    experts = random_experts(2, 3, 2)
-    for call in (HolderPool().component, HolderPool().draw):
-        with pytest.raises(ValueError, match="'HolderPool' has no component bound.*Use bound='mixture'"):
-            call(experts)
-    with pytest.raises(ValueError, match="has no component of everything present"):
-        HolderPool().joint(experts)
+@pytest.mark.parametrize("weights", [None, [1.0, 0.0, 3.0]])
+def test_holder_component_and_joint_are_the_pool_of_everything_present(weights: Any) -> None:
+    experts, pool = random_experts(6, 3, 2), HolderPool(expert_weights=weights)
+    z = torch.randn(6, 2).double()
+    for posterior in (pool.component(experts), pool.joint(experts)):
+        assert isinstance(posterior, SubsetMixture)
+        torch.testing.assert_close(posterior.log_prob(z), pool(experts).log_prob(z))
+
+
+def test_holder_component_of_given_members_is_the_pool_of_these() -> None:
+    experts = random_experts(3, 3, 2, absent=False)
+    members = torch.tensor([[True, True, False], [False, True, False], [True, True, True]])
+    z, posterior = torch.randn(3, 2).double(), HolderPool().component(experts, members)
+    for item in range(3):
+        one = experts.map(lambda tensor, _, item=item: tensor[item : item + 1]).condition_on(members[item : item + 1])
+        torch.testing.assert_close(posterior.log_prob(z)[item], HolderPool()(one).log_prob(z[item])[0])
+
+
+def test_holder_with_the_bound_subsets_follows_the_pool_of_the_drawn_subset() -> None:
+    experts = random_experts(70, 3, 2, absent=False)
+    guide = BarycentricGuide(lambda: experts, "holder", bound="subsets")
+    members: Any = guide.draw_members(experts)
+    assert len({tuple(row) for row in members.tolist()}) == 7
+    z = torch.randn(70, 2).double()
+    expected = HolderPool()(experts.condition_on(members)).log_prob(z)
+    torch.testing.assert_close(guide.posterior(experts, members=members).log_prob(z), expected)
+    assert guide().shape == (70, 2)
+    assert guide.draw_members(experts.condition_on([1])).sum(-1).eq(1).all()  # type: ignore[union-attr]
+
+
+def test_holder_refuses_use_as_a_rule_and_too_many_modalities() -> None:
     with pytest.raises(ValueError, match="rule must be a rule for one subset, got the mixture 'HolderPool'"):
         MixtureOverSubsets(HolderPool())
+    HolderPool().check_bound("component", 90)
+    for bound in ("component", "mixture"):
+        with pytest.raises(ValueError, match="'HolderPool'.*4,186"):
+            HolderPool().check_bound(bound, 91)
 
 
 @pytest.mark.parametrize("name", ["holder", "helvae"])

@@ -50,6 +50,13 @@ def test_view_components_of_a_mixture_are_its_subsets(explorer: Explorer) -> Non
     assert sum(part.weight for part in view.components) == pytest.approx(1)
 
 
+def test_view_components_of_holder_are_single_experts_and_pairs(explorer: Explorer) -> None:
+    view = explorer.view(first_complete(explorer), NAMES, aggregation="holder")
+    subsets = {(name,) for name in NAMES} | set(combinations(NAMES, 2))
+    assert {part.names for part in view.components} <= subsets
+    assert view.num_components == len(subsets)
+
+
 def test_view_given_nothing_is_the_prior(explorer: Explorer) -> None:
     view = explorer.view(0, [])
     np.testing.assert_allclose(view.mean, 0)

@@ -20,12 +20,15 @@ from torch import Tensor
 
 from pyro_mmvae import (
     BarycentricGuide,
+    Experts,
     MultimodalDataset,
+    Penalty,
     Run,
     __version__,
     aggregations,
     fit,
     load,
+    register_penalty,
     resume,
     runs,
     train,
@@ -39,9 +42,6 @@ from pyro_mmvae.training.elbo import ElboEstimate
 from pyro_mmvae.training.trainer import Trainer
 
 MakeConfig = Callable[..., Config]
-
-NO_COMPONENT = ("holder", "component")
-"""The aggregation whose drawn components would not have the gradient of their weights."""
 
 
 def weights(path: Path) -> dict[str, Tensor]:
@@ -146,10 +146,8 @@ def test_train_select_mixture_records_components_if_the_mixture_is_too_large(
     assert row["select"] == {"by": "component", "elbo": row["val"]["elbo"]}
 
 
-@pytest.mark.parametrize(
-    ("aggregation", "bound"),
-    [(name, bound) for name in aggregations() for bound in ("mixture", "component") if (name, bound) != NO_COMPONENT],
-)
+@pytest.mark.parametrize("aggregation", aggregations())
+@pytest.mark.parametrize("bound", ["mixture", "component"])
 def test_train_with_each_aggregation_gives_a_finite_elbo(
     toy_config: MakeConfig, tmp_path: Path, aggregation: str, bound: str
 ) -> None:
@@ -309,6 +307,40 @@ def test_train_with_settings_that_do_not_fit_raises_and_creates_no_folder(
             train(toy_config(**settings), tmp_path / "run", progress=False)
         assert "\n" not in str(error.value)
         assert not (tmp_path / "run").exists()
+
+
+def refuse(experts: Experts, members: Any, guide: Any) -> Tensor:
+    raise ValueError("penalty 'refusing' must have other experts")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"model__aggregation": "code:1"}, "rho must be below 1 for experts of different scales"),
+        ({"train__penalties": ["refusing"]}, "penalty 'refusing' must have other experts"),
+    ],
+)
+@pytest.mark.usefixtures("registered")
+def test_train_with_a_part_that_refuses_the_experts_raises_and_creates_no_folder(
+    toy_config: MakeConfig, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    register_penalty("refusing", type("Refusing", (Penalty,), {"forward": staticmethod(refuse)}))
+    with pytest.raises(ValueError, match=message):
+        train(toy_config(**settings), tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("objective", ["elbo", "masked", "sub_elbos", {"name": "iwae", "gradient": "plain"}], ids=str)
+def test_train_holder_with_the_recipe_of_barycenters_and_each_objective_that_draws_subsets(
+    toy_config: MakeConfig, tmp_path: Path, objective: Any
+) -> None:
+    small = {"train__epochs": 1, "data__train_size": 32, "data__val_size": 8, "train__fit_prior": 2}
+    config = toy_config(model__aggregation="holder", recipe="contrastive", train__objective=objective, **small)
+    run = train(config, tmp_path / "run", progress=False)
+    (row,) = read_metrics(run.path)
+    assert row["bound"] == "subsets"
+    assert row["penalties"]["z_infonce"] > 0
+    assert math.isfinite(row["val"]["elbo"])
 
 
 def test_train_with_each_likelihood_gives_a_finite_elbo(toy_config: MakeConfig, tmp_path: Path) -> None:

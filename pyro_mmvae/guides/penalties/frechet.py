@@ -11,6 +11,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from pyro_mmvae._typing import Bool, Float, Tensor
 from pyro_mmvae.aggregation.base import Aggregation
+from pyro_mmvae.aggregation.holder import HolderPool
 from pyro_mmvae.aggregation.kinds import distribution_of
 from pyro_mmvae.aggregation.mixtures import MixtureOfExperts
 from pyro_mmvae.barycenters import Divergence, get_divergence
@@ -83,8 +84,14 @@ class FrechetVariance(Penalty):
     def check(
         self, aggregation: Aggregation, *, expert_kind: str | None = None, num_modalities: int | None = None
     ) -> None:
-        """Check that the divergence of the aggregation is known, and can be computed for the experts."""
+        """Check that the divergence of the aggregation is known, and can be computed for posterior and experts."""
         check_several(self.name, num_modalities)
+        if isinstance(aggregation, HolderPool):
+            raise ValueError(
+                f"penalty {self.name!r} must have an aggregation whose posterior has one loc and scale, from which the "
+                f"divergence of an expert is computed, got {aggregation.name!r}, which is a mixture: use the penalty "
+                "'infonce', or the aggregation 'helvae' with divergence='w2'"
+            )
         divergence = self._divergence_for(aggregation)
         self._check_form(divergence)
         if isinstance(aggregation, MixtureOfExperts) and divergence.name != "forward_kl":

@@ -56,8 +56,8 @@ class IWAEObjective(LatentObjective):
 
     Raises:
         ValueError: If K is not a positive integer, the gradient is unknown, or it is not ``"plain"`` with mixture
-            weights that are learned, which reparameterised gradients do not reach, or with private latents whose
-            posterior depends on z.
+            weights that are learned or depend on the experts, as those of ``holder``, which reparameterised gradients
+            do not reach, or with private latents whose posterior depends on z.
 
     References:
         Burda, Grosse and Salakhutdinov, 2016. Importance weighted autoencoders. ICLR.
@@ -66,7 +66,9 @@ class IWAEObjective(LatentObjective):
         ICLR.
     """
 
+    name = "iwae"
     min_modalities = 1
+    not_routed_since = "its estimators weight the gradient that reaches the draws, which routed gradients do not pass"
 
     def __init__(self, vae: MultimodalVAE, samples: int = 8, gradient: str = "dreg") -> None:
         super().__init__(vae)
@@ -87,7 +89,8 @@ class IWAEObjective(LatentObjective):
         if gradient != "plain" and learns_mixture_weights(self._proposal(trial, self._members(trial))):
             raise ValueError(
                 f"objective 'iwae' with gradient={gradient!r} must have mixture weights without a gradient, since "
-                "reparameterised gradients do not reach learned weights: use gradient='plain'"
+                "reparameterised gradients reach neither learned weights nor those of holder, which depend on the "
+                "experts: use gradient='plain'"
             )
 
     def forward(self, batch: Batch) -> tuple[Tensor, Terms]:
@@ -110,7 +113,7 @@ class IWAEObjective(LatentObjective):
             inferred = {} if seen is None else {name: seen[..., self.vae.names.index(name)] for name in u}
             self._reweigh_gradients(log_weights, {**u, _SHARED: z}, inferred)
         value = log_weights.logsumexp(0) - math.log(self.samples)
-        value = with_score(value, proposal, z)
+        value = with_score(value, (proposal, z))
         mean = {name: term.mean(0) for name, term in reconstruction.log_likelihood.items()}
         return self.loss_and_terms(value, mean, ratio.mean(0), self.penalties(experts, members))
 

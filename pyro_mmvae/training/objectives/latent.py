@@ -58,26 +58,35 @@ class LatentObjective(Objective):
     Args:
         vae: The model and guide to train.
 
+    Attributes:
+        name: The name in messages; that of the class if empty.
+        min_modalities: The least number of modalities, 2 by default.
+        routings: The routings of gradients that the objective supports, see :class:`~pyro_mmvae.MultimodalVAE`.
+        not_routed_since: The reason for which it does not support others, as a message gives it.
+
     Raises:
         ValueError: If the model has fewer modalities than the objective needs, or routes gradients in a way that the
             objective does not support.
     """
 
+    name: str = ""
     min_modalities = 2
     routings: tuple[str, ...] = ("all",)
-    """The routings of gradients that the objective supports, see :class:`~pyro_mmvae.MultimodalVAE`."""
+    not_routed_since: str = "it does not attach the routes to its draws"
 
     def __init__(self, vae: MultimodalVAE) -> None:
         super().__init__(vae)
+        name = self.name or type(self).__name__
         if len(vae.names) < self.min_modalities:
             raise ValueError(
-                f"objective {type(self).__name__} must have a model of at least {self.min_modalities} modalities, got "
-                f"{len(vae.names)}: with one modality use the objective 'elbo'"
+                f"objective {name!r} must have a model of at least {self.min_modalities} modalities, since its terms "
+                f"are about posteriors of different subsets of them, got {len(vae.names)}: with one modality use the "
+                "objective 'elbo'"
             )
         if vae.guide.routing not in self.routings:
             supported = " or ".join(map(repr, self.routings))
             raise ValueError(
-                f"objective {type(self).__name__} must have a model with routing {supported}, got "
+                f"objective {name!r} must have a model with routing {supported}, since {self.not_routed_since}, got "
                 f"{vae.guide.routing!r}, which the objectives elbo, masked and mvtcae support"
             )
         self.posteriors = SubsetPosteriors(vae)

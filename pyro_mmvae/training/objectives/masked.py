@@ -45,6 +45,7 @@ class MaskedObjective(LatentObjective):
         encoders and tighter variational objectives. TMLR, arXiv 2309.00380.
     """
 
+    name = "masked"
     routings = ("all", "leave_one_out")
 
     def __init__(self, vae: MultimodalVAE, delta: float = 0.0) -> None:
@@ -57,7 +58,7 @@ class MaskedObjective(LatentObjective):
         experts, private = self.encode(batch)
         members = self.posteriors.draw(experts)
         q_subset, q_all = self.posteriors.given(experts, members), self.posteriors.given_all(experts)
-        z_subset, z_all = q_subset.rsample(), draw_reparameterised(q_all)
+        z_subset, z_all = draw_reparameterised(q_subset), draw_reparameterised(q_all)
         kl = torch.where(members.any(-1), divergence(q_subset, self.vae.model.prior(), z_subset), 0.0)
         has_rest = (experts.mask & ~members).any(-1)
         kl = kl + torch.where(has_rest, (1 - self.delta) * divergence(q_all, q_subset, z_all), 0.0)
@@ -69,7 +70,7 @@ class MaskedObjective(LatentObjective):
             reconstruction = reconstruction.times(coefficients)
             private_kl = {name: (coefficients[name] * value).sum(0) for name, value in private_kl.items()}
         kl = kl + total(private_kl, torch.zeros_like(kl))
-        value = with_score(reconstruction.total() - self.beta * kl, q_all, z_all)
+        value = with_score(reconstruction.total() - self.beta * kl, (q_subset, z_subset), (q_all, z_all))
         return self.loss_and_terms(value, reconstruction.log_likelihood, kl, self.penalties(experts, members))
 
     def _routes(

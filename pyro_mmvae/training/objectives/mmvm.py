@@ -50,6 +50,11 @@ class MMVMObjective(LatentObjective):
         representation learning for multimodal VAEs. NeurIPS, arXiv 2403.05300.
     """
 
+    name = "mmvm"
+    not_routed_since = (
+        "it decodes each modality from its own expert alone, whose encoder would get the gradient of the KL term only"
+    )
+
     def __init__(self, vae: MultimodalVAE, prior: Literal["mixture", "barycenter", "aggregation"] = "mixture") -> None:
         super().__init__(vae)
         if prior not in PRIORS:

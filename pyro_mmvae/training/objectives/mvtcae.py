@@ -45,6 +45,7 @@ class MVTCAEObjective(LatentObjective):
         Hwang, Kim, Hong and Kim, 2021. Multi-view representation learning via total correlation objective. NeurIPS.
     """
 
+    name = "mvtcae"
     routings = ("all", "leave_one_out")
 
     def __init__(self, vae: MultimodalVAE, alpha: float = 5 / 6, beta: float = 2.5) -> None:
@@ -68,7 +69,7 @@ class MVTCAEObjective(LatentObjective):
         beta, share = self.factor * self.beta, (count - self.alpha) / count
         value = share * (reconstruction.total() - beta * kl_of_private)
         value = value - beta * ((1 - self.alpha) * kl + self.alpha * conditional)
-        value = with_score(value, posterior, z)
+        value = with_score(value, (posterior, z))
         return self.loss_and_terms(
             value,
             reconstruction.log_likelihood,

@@ -42,6 +42,12 @@ class SubELBOsObjective(LatentObjective):
         Wu and Goodman, 2018. Multimodal generative models for scalable weakly-supervised learning. NeurIPS, equation 4.
     """
 
+    name = "sub_elbos"
+    not_routed_since = (
+        "its bounds of single modalities decode each from its own expert alone, whose encoder would get the gradient "
+        "of the KL term only"
+    )
+
     def __init__(self, vae: MultimodalVAE, subsets: int = 1, singles: bool = True) -> None:
         super().__init__(vae)
         self.subsets, self.singles = int(check_number("sub_elbos", "subsets", subsets, 0)), singles
@@ -56,8 +62,8 @@ class SubELBOsObjective(LatentObjective):
         """Compute the negative sum of the bounds of a batch, see :meth:`Objective.forward`."""
         experts, private = self.encode(batch)
         members = self._members(experts)
-        q_all = self.posteriors.given_all(experts)
-        z, kl = self._draw(q_all, experts, members)
+        q_all, q_others = self._posteriors(experts, members)
+        z, kl = self._draw(q_all, q_others, members)
         # Each modality is decoded from the draws of the subsets that may contain it: all, itself alone, random ones.
         rows, names = self._rows_by_modality(len(members)), self.vae.names
         latents = {name: z[rows[m]] for m, name in enumerate(names)}
@@ -66,7 +72,8 @@ class SubELBOsObjective(LatentObjective):
         shares = {name: inside[..., m].to(z) for m, name in enumerate(names)}
         reconstruction = self.reconstruct(batch, latents, u).times(shares)
         kl = kl.sum(0) + total({n: (shares[n] * v).sum(0) for n, v in private_kl.items()}, torch.zeros_like(kl[0]))
-        value = with_score(reconstruction.total() - self.beta * kl, q_all, z[0])
+        others = () if q_others is None else ((q_others, z[1:]),)
+        value = with_score(reconstruction.total() - self.beta * kl, (q_all, z[0]), *others)
         return self.loss_and_terms(value, reconstruction.log_likelihood, kl, self.penalties(experts, None))
 
     def _members(self, experts: Experts) -> Bool[Tensor, "subset item modality"]:
@@ -79,17 +86,26 @@ class SubELBOsObjective(LatentObjective):
         parts += [self.posteriors.draw(experts).unsqueeze(0) for _ in range(self.subsets)]
         return torch.cat(parts)
 
-    def _draw(self, q_all: TorchDistribution, experts: Experts, members: Tensor) -> tuple[Tensor, Tensor]:
+    def _posteriors(
+        self, experts: Experts, members: Bool[Tensor, "subset item modality"]
+    ) -> tuple[TorchDistribution, TorchDistribution | None]:
+        """Return the posterior of everything present, and those of the other subsets; None without others."""
+        q_all, others = self.posteriors.given_all(experts), members[1:]
+        if not len(others):
+            return q_all, None
+        spread = experts.map(lambda tensor, event_dim: tensor.expand(len(others), *tensor.shape))
+        return q_all, self.posteriors.given(spread, others)
+
+    def _draw(
+        self, q_all: TorchDistribution, q_others: TorchDistribution | None, members: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Return a draw of the posterior of each subset, and its KL divergence from the prior."""
         prior = self.vae.model.prior()
         z = draw_reparameterised(q_all).unsqueeze(0)
         kl = divergence(q_all, prior, z[0]).unsqueeze(0)
-        others = members[1:]
-        if len(others):
-            spread = experts.map(lambda tensor, event_dim: tensor.expand(len(others), *tensor.shape))
-            posterior = self.posteriors.given(spread, others)
-            draws = posterior.rsample()
-            z, kl = torch.cat([z, draws]), torch.cat([kl, divergence(posterior, prior, draws)])
+        if q_others is not None:
+            draws = draw_reparameterised(q_others)
+            z, kl = torch.cat([z, draws]), torch.cat([kl, divergence(q_others, prior, draws)])
         # An item lacks some of the subsets, whose posterior is N(0, I), which a learned prior differs from.
         return z, torch.where(members.any(-1), kl, 0.0)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from pyro.distributions.torch_distribution import TorchDistribution
@@ -131,21 +131,21 @@ def learns_mixture_weights(posterior: TorchDistribution) -> bool:
     return isinstance(posterior, SubsetMixture) and posterior.components.has_rsample and not posterior.has_rsample
 
 
-def with_score(
-    value: Float[Tensor, "*batch"], posterior: TorchDistribution, z: Float[Tensor, "*sample latent"]
-) -> Float[Tensor, "*batch"]:
+def with_score(value: Float[Tensor, "*batch"], *sources: tuple[Any, Tensor]) -> Float[Tensor, "*batch"]:
     """Return values whose gradient has the score function of learned mixture weights added, if there are any.
 
     Args:
-        value: The objective of each item, an estimate from the draws z.
-        posterior: The distribution of z.
-        z: The draws, with any sample dimensions in front of those of the items.
+        value: The objective of each item, an estimate from the draws.
+        *sources: The distributions that were drawn from, each with its draws, which have any sample dimensions in front
+            of those of the items.
     """
-    if not learns_mixture_weights(posterior):
-        return value
-    score = posterior.score_parts(z).score_function
-    score = score.reshape(-1, *value.shape).sum(0)
-    return value + (score - score.detach()) * value.detach()
+    result = value
+    for posterior, z in sources:
+        if learns_mixture_weights(posterior):
+            score = posterior.score_parts(z).score_function
+            score = score.reshape(-1, *value.shape).sum(0)
+            result = result + (score - score.detach()) * value.detach()
+    return result
 
 
 def _trial_experts(vae: MultimodalVAE) -> Experts:

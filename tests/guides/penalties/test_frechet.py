@@ -304,6 +304,16 @@ def test_frechet_variance_without_meaning_is_refused_at_construction(make: Any, 
         make()
 
 
+@pytest.mark.parametrize("penalty", ["frechet", {"name": "frechet", "divergence": "w2"}])
+def test_frechet_variance_of_holder_is_refused_at_construction_with_its_name_and_alternatives(penalty: Any) -> None:
+    message = "^penalty 'frechet' must have .*got 'holder', which is a mixture: use the penalty 'infonce', or the aggre"
+    with pytest.raises(ValueError, match=message):
+        MultimodalVAE([Modality("a", (3,)), Modality("b", (2,))], 2, "holder", penalties=[penalty])
+    with pytest.raises(ValueError, match=message):
+        BarycentricGuide(make_experts, "holder", penalties=[penalty])
+    BarycentricGuide(make_experts, "helvae", penalties=[{"name": "frechet", "divergence": "w2"}])
+
+
 @pytest.mark.parametrize(
     ("network", "penalty", "message"),
     [

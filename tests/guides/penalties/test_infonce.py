@@ -139,6 +139,20 @@ def test_infonce_of_moe_compares_one_expert_of_each_side() -> None:
     assert (found[:, 2:] == 0).all()
 
 
+@pytest.mark.parametrize("members", [MEMBERS, None])
+def test_infonce_of_holder_compares_its_moments_with_their_gradient(members: Tensor | None) -> None:
+    """The Gaussian of ``helvae`` has the moments of the pool, in closed form."""
+    found = []
+    for rule in ("holder", "helvae"):
+        experts = make_experts()
+        leaves = [experts.loc.requires_grad_(), experts.scale.requires_grad_()]
+        torch.manual_seed(1)
+        penalty = contrast(experts, members, rule, tau=3.0)
+        assert penalty.max() > 0.1
+        found.append((penalty, *torch.autograd.grad(penalty.sum(), leaves)))
+    torch.testing.assert_close(found[0], found[1])
+
+
 def test_infonce_of_moe_with_learned_weights_is_defined() -> None:
     rule = make_aggregation("moe", expert_weights=torch.nn.Parameter(torch.ones(3, dtype=torch.float64)))
     assert contrast(make_experts(), None, rule).isfinite().all()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from pyro_mmvae import Modality, MultimodalVAE
 from pyro_mmvae.guides.penalties import FrechetVariance
 from pyro_mmvae.training import local_pyro, make_objective, objective_names
 from pyro_mmvae.vae.priors import MixturePrior
@@ -65,11 +66,30 @@ def test_objective_with_leave_one_out_routing_cuts_a_decoder_from_its_own_encode
     assert gradients[1][1:] == pytest.approx(gradients[0][1:])
 
 
-@pytest.mark.parametrize("name", ["iwae", "sub_elbos", "mmvm"])
-def test_make_objective_that_cannot_be_routed_raises(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("iwae", "its estimators weight the gradient that reaches the draws"),
+        ("sub_elbos", "its bounds of single modalities decode each from its own expert alone"),
+        ("mmvm", "it decodes each modality from its own expert alone"),
+    ],
+)
+def test_make_objective_that_cannot_be_routed_raises_with_its_name_and_the_reason(name: str, reason: str) -> None:
     model = make("wb", routing="leave_one_out")
-    with pytest.raises(ValueError, match="must have a model with routing 'all', got 'leave_one_out'"):
+    match = f"^objective '{name}' must have a model with routing 'all', since {reason}.*, got 'leave_one_out', which"
+    with pytest.raises(ValueError, match=match):
         make_objective(name, model.vae)
+
+
+@pytest.mark.parametrize("name", [name for name in LATENT_OBJECTIVES if name != "iwae"])
+def test_make_objective_with_one_modality_raises_with_its_name_and_the_reason(name: str) -> None:
+    vae = MultimodalVAE([Modality("a", (3,))], 2)
+    match = (
+        f"^objective '{name}' must have a model of at least 2 modalities, since its terms are about posteriors of "
+        "different subsets of them, got 1: with one modality use the objective 'elbo'$"
+    )
+    with pytest.raises(ValueError, match=match):
+        make_objective(name, vae)
 
 
 @pytest.mark.parametrize("name", WITH_PRIOR)

@@ -150,10 +150,13 @@ def test_iwae_of_learned_mixture_weights_has_an_unbiased_plain_gradient() -> Non
     torch.testing.assert_close(ours, exact, rtol=0.05, atol=0.1)
 
 
-def test_make_objective_of_iwae_with_learned_mixture_weights_needs_plain_gradients() -> None:
-    model = make("mwb", subset_weights="learned", bound="mixture")
+@pytest.mark.parametrize(("aggregation", "weights"), [("mwb", "learned"), ("holder", "uniform")])
+def test_make_objective_of_iwae_with_mixture_weights_that_have_a_gradient_needs_plain_gradients(
+    aggregation: str, weights: str
+) -> None:
+    model = make(aggregation, subset_weights=weights, bound="mixture")
     for gradient in ("dreg", "stl"):
-        with pytest.raises(ValueError, match=r"learned weights: use gradient='plain'"):
+        with pytest.raises(ValueError, match=r"neither learned weights nor those of holder.*: use gradient='plain'"):
             make_objective({"name": "iwae", "gradient": gradient}, model.vae)
     assert make_objective({"name": "iwae", "gradient": "plain"}, model.vae).gradient == "plain"
 
