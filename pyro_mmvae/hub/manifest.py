@@ -24,7 +24,7 @@ _TOP = (
     *_NEEDED, str(_FILES.data_record), str(_FILES.metrics), str(_FILES.prior), str(_FILES.calibration),
     *CHECKPOINTS.values(),
 )  # fmt: skip
-_EVALUATION = re.compile(r"evaluation/(metrics|imputation|readings|ppc|summary)\.(csv|md|json)")
+_EVALUATION = re.compile(r"evaluation/(metrics|imputation|readings|ppc|summary)\.(csv|md|json|tex)")
 _ITEMS = re.compile(r"samples\.npz|evaluation/(arrays\.npz|ppc[^/\\]{0,130}\.nc)|plots/[^/\\]{1,150}\.(png|pdf|svg)")
 _MAX_FILES = 2000
 _BLOCK = 2**20

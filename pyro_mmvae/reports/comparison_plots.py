@@ -16,6 +16,7 @@ from pyro_mmvae.reports.comparison_rows import (
     Cell,
     Key,
     Runs,
+    cell_settings,
     find_row,
     key_of,
     read_cells,
@@ -191,7 +192,8 @@ def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, pr
     Args:
         runs: The runs or their directories, or the folder of a comparison. A dictionary from names to runs makes one
             row of the runs of each name.
-        baseline: The name of the row that the others are compared with, such as ``"mopoe"`` or ``"mopoe, warm"``.
+        baseline: The name of the row that the others are compared with, such as ``"mopoe"`` or ``"mopoe, warm"``;
+            the settings of a variant may take the place of its name, as in ``"mopoe, model.beta=2"``.
         metric: The metric to plot; by default those that :func:`plot_comparison` plots.
         protocol: The protocol of the metric to plot; all by default.
 
@@ -205,7 +207,7 @@ def plot_differences(runs: Runs, baseline: str, *, metric: str | None = None, pr
     cells = read_cells(runs)
     values = values_by_seed(cells)
     every_name = list(dict.fromkeys(key.label for key in values))
-    name = find_row(baseline, every_name)
+    name = find_row(baseline, every_name, cell_settings(cells))
     differences = differences_from(values, name)
     if not differences:
         raise ValueError(f"runs must include a seed of {name} and of another row, got none in common")

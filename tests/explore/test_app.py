@@ -95,6 +95,20 @@ def test_page_of_wrong_upload_names_the_modality(page: Any, name: str, content: 
     assert "the uploaded item" not in page.view.object
 
 
+def test_page_takes_images_of_the_formats_that_the_documentation_names(page: Any) -> None:
+    named = (ROOT / "docs" / "explore.md").read_text(encoding="utf-8")
+    [formats] = re.findall(r"an image as a (.*?) file", named)
+    assert re.split(r", | or ", formats) == ["PNG", "JPEG", "WebP", "BMP"]
+    for name in re.split(r", | or ", formats):
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 16), (200, 200, 200)).save(buffer, name.lower())
+        page.uploads["photo"].value = buffer.getvalue()
+        page.use.clicks += 1
+        assert not page.message.object
+        assert "the uploaded item" in page.view.object
+        page.leave.clicks += 1
+
+
 def test_page_escapes_texts_of_the_data(page: Any) -> None:
     shown = []
     for item in range(6):

@@ -21,6 +21,8 @@ os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="hub-home-")
 import pyro_mmvae
 from pyro_mmvae.cli import main
 from pyro_mmvae.hub import HubError, pull, push
+from pyro_mmvae.hub.manifest import shared_files
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
 from pyro_mmvae.training import train
 from tests.hub.hub_server import LARGE, Hub, serve
@@ -54,6 +56,17 @@ def run_path(toy_config: Callable[..., Config], tmp_path: Path, tmp_path_factory
     summary = {"aggregation": "wb", "means_by_views": means}
     (path / "evaluation" / "summary.json").write_text(json.dumps(summary))
     return path
+
+
+def test_shared_files_include_every_table_of_an_evaluation(run_path: Path) -> None:
+    files = RunFiles(run_path)
+    tables = [
+        files.evaluation_table, files.check_table, files.readings_table, files.readings_report, files.imputation_table,
+        files.imputation_report, files.imputation_latex,
+    ]  # fmt: skip
+    for table in tables:
+        table.write_text("a table")
+    assert {str(table.relative_to(run_path)) for table in tables} <= set(shared_files(run_path, items=False))
 
 
 def damage(hub: Hub, name: str, change: Callable[[bytes], bytes]) -> None:

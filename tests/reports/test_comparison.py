@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pyro_mmvae.plots import plot_differences
 from pyro_mmvae.reports import draw_comparison, find_row, row_settings
 from pyro_mmvae.reports.comparison_rows import read_cells
 from pyro_mmvae.reports.html.runs_page import comparison_data
@@ -212,6 +213,7 @@ def test_draw_comparison_and_report_take_the_settings_of_a_variant_as_baseline(t
     cells = read_cells(paths)
     assert comparison_data(cells, "wb, model.beta=2") == comparison_data(cells, "wb, beta_2")
     assert comparison_data(cells, "wb, model.beta=2") != comparison_data(cells, "wb, beta_0.5")
+    assert plot_differences(paths, "wb, model.beta=2").get_suptitle().startswith("row minus wb, beta_2, ")
 
 
 def test_draw_comparison_baseline_names_rows_with_other_data(tmp_path: Path) -> None:
