@@ -12,7 +12,7 @@ from pyro_mmvae import HolderPool
 from pyro_mmvae.training import local_pyro, make_objective
 from tests.training.objectives.linear_models import NAMES, NOISE, WEIGHTS, Linear, log_normal, make
 
-ITEMS, REPEATS, BETA = 1500, 8, 0.6
+ITEMS, REPEATS, BETA = 6000, 8, 0.6
 INSIDE, REST = (0, 1), (2,)
 EVERY = (*INSIDE, *REST)
 
@@ -54,6 +54,9 @@ def test_objective_of_holder_has_the_gradient_of_its_weights(
     model = make("holder", bound="subsets", present=[[True] * 3] * ITEMS, beta=BETA)
     for values in model.values.values():
         values.copy_(values[:1].clone().expand_as(values))  # equal items, so that their mean has a small error
+    with torch.no_grad():  # the experts differ, so that the weights of single experts and of the pair matter
+        model.encoders["a"].linear.bias[:2] += 1.0
+        model.encoders["b"].linear.bias[:2] -= 1.0
     members = torch.tensor([m in INSIDE for m in range(3)]).expand(ITEMS, -1)
     monkeypatch.setattr(HolderPool, "draw", lambda *_: members)
     module = make_objective(objective, model.vae)
