@@ -150,6 +150,8 @@ def write_inference_data(data: Any, path: Path) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with suppress(FileNotFoundError):
+        temporary.unlink()  # the writer would follow a link of this name
     try:
         data.to_netcdf(str(temporary), engine="h5netcdf")
         with temporary.open("rb") as file:

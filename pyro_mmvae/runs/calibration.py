@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import numpy as np
 import pyro
@@ -321,8 +322,19 @@ def _write(
     run: Run, vae: MultimodalVAE, out: Path, names: Sequence[str], options: Mapping[str, Any], result: CalibrationResult
 ) -> None:
     """Write a run directory with the calibrated model, first beside its place, so that it is complete or missing."""
-    place = out.with_name(f".{out.name}.partial")
-    shutil.rmtree(place, ignore_errors=True)
+    place = out.with_name(f".{out.name}.{uuid4().hex[:8]}.tmp")  # a name that nothing can have
+    try:
+        _write_into(place, run, vae, names, options, result)
+        os.replace(place, out)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _write_into(
+    place: Path, run: Run, vae: MultimodalVAE, names: Sequence[str], options: Mapping[str, Any],
+    result: CalibrationResult,
+) -> None:  # fmt: skip
+    """Write a run directory with the calibrated model."""
     old, new, writer = RunFiles(run.path), RunFiles(place), RunWriter(place)
     scales = {m.name: ModalitySpec(scale=m.scale) for m in vae.modalities if m.name in names}
     environment = read_json(old.environment)
@@ -338,7 +350,6 @@ def _write(
     refit_prior(run, vae, place)
     report = {"options": dict(options), **asdict(result), "path": None}
     write_text(new.calibration, json.dumps(report, indent=1, default=str) + "\n")
-    os.replace(place, out)
 
 
 def _with_scales(config: Config, scales: Mapping[str, ModalitySpec], old: Path, new: Path) -> Config:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from pyro_mmvae._bounded import kind_of
 from pyro_mmvae.files import sync_folder
 from pyro_mmvae.locks import locked, take_lock
 from pyro_mmvae.run_files import RunFiles
@@ -25,7 +27,8 @@ class NewRun:
         folder: The folder to write to, ``.NAME.new`` beside the run directory, or in it if that exists and is empty.
 
     Raises:
-        RunError: If the path is a file or has content, or another process creates or trains a run there.
+        RunError: If the path is a file or has content, the folder is a link or has content that no creation of a run
+            has left there, or another process creates or trains a run there.
     """
 
     def __init__(self, path: Path, rank: int = 0) -> None:
@@ -37,7 +40,7 @@ class NewRun:
         if rank == 0:
             check_new(path)
             self._made = [parent for parent in self.folder.parents if not parent.exists()]
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_folder()
             self._lock = take_lock(self._lock_file)
             if self._lock is None:
                 raise RunError(f"{path} is being created by another process: give another --out, or wait for it")
@@ -84,6 +87,27 @@ class NewRun:
                 for parent in self._made:
                     parent.rmdir()
         self._lock.release(force=True)
+
+    def _make_folder(self) -> None:
+        """Make the folder, or accept the one that a process has left that was killed while it created a run here.
+
+        Such a folder is empty or has a lock, since the lock is its first file; :meth:`_clear` empties no other one.
+        """
+        remedy = "move it away, or give another --out"
+        with suppress(FileExistsError):
+            self.folder.mkdir(parents=True)
+            return
+        try:
+            mode = os.lstat(self.folder).st_mode
+            if not stat.S_ISDIR(mode):
+                raise RunError(f"{self.folder} must be a folder of its own or missing, got {kind_of(mode)}: {remedy}")
+            if any(self.folder.iterdir()) and not self._lock_file.exists():
+                raise RunError(
+                    f"{self.folder} must be missing, since the run directory is made there, got a folder with files: "
+                    f"{remedy}"
+                )
+        except FileNotFoundError:  # another process has moved it to its place
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     def _clear(self) -> None:
         """Remove what a process has left that was killed while it created a run directory here."""

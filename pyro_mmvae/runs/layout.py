@@ -210,11 +210,16 @@ def check_new(path: Path) -> None:
         path: The path of the directory.
 
     Raises:
-        RunError: If the path is a file or a directory with other content.
+        RunError: If the path is a file or a directory with other content, or its name is not UTF-8, without which
+            checkpoints cannot be read.
     """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise RunError(f"{path}: the name of a run directory must be UTF-8: give another --out") from None
     files = RunFiles(path)
     allowed = {files.lock, files.unfinished}
-    if files.unfinished.is_dir() and not files.config.exists():
+    if files.unfinished.is_dir() and files.lock.exists() and not files.config.exists():
         allowed |= {files.environment, files.data, files.data_record, files.checkpoint("last")}
     _refuse_content(path, allowed)
 

@@ -65,6 +65,8 @@ def try_posterior(vae: MultimodalVAE, batch: Batch) -> None:
     guide = vae.guide
     with _in_eval_mode(vae), seeded(0, next(vae.parameters()).device):
         experts = guide.experts(batch)
+        if not experts.loc.isfinite().all():  # which the training reports, with the step and the modality
+            return
         members = guide.draw_members(experts)
         guide.posterior(experts, members=members)
         guide.penalties_of(experts, members)

@@ -121,8 +121,9 @@ def test_train_help_shows_the_defaults_of_the_configuration() -> None:
     }  # fmt: skip
     defaults = dict(leaves(Config().model_dump(mode="json")))
     shown = {p.name: p.show_default for p in main.commands["train"].params if isinstance(p, click.Option)}
+    recipes = {"bound": "subsets with the recipe contrastive, otherwise "}
     for name, key in keys.items():
-        assert shown[name] == f"{defaults[key]}, or that of --config"
+        assert shown[name] == f"{recipes.get(name, '')}{defaults[key]}, or that of --config"
     assert defaults["train.threads"] is None
     assert "The command 'settings' lists" in " ".join(invoke("train", "--help").split())
 

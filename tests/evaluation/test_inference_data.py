@@ -123,6 +123,17 @@ def test_write_inference_data_crash_keeps_the_old_file(
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_write_inference_data_does_not_follow_a_link_of_its_temporary_name(
+    results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
+) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text("a text")
+    (tmp_path / f".ppc.nc.{os.getpid()}.tmp").symlink_to(outside)
+    path = write_inference_data(to_inference_data(results[0]), tmp_path / "ppc.nc")
+    assert outside.read_text() == "a text"
+    assert not path.is_symlink()
+
+
 def test_read_inference_data_leaves_the_file_writable(
     results: tuple[PredictiveCheck, SimulationCalibration], tmp_path: Path
 ) -> None:

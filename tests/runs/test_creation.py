@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +99,43 @@ def test_new_run_in_a_folder_with_files_raises(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists already"):
         NewRun(tmp_path)
     assert names(tmp_path) == {"data"}
+
+
+@pytest.mark.parametrize("kind", ["link", "folder", "file"])
+def test_new_run_never_touches_what_others_have_put_in_its_place(tmp_path: Path, kind: str) -> None:
+    precious, place = tmp_path / "precious", tmp_path / ".run.new"
+    (precious / "photos").mkdir(parents=True)
+    (precious / "photos" / "one").write_text("a photo")
+    if kind == "link":
+        place.symlink_to(precious)
+    elif kind == "folder":
+        precious.rename(place)
+        precious = place
+    else:
+        place.write_text("a text")
+    with pytest.raises(RunError, match=r"\.run\.new must be .*: move it away, or give another --out"):
+        NewRun(tmp_path / "run")
+    assert kind == "file" or (precious / "photos" / "one").read_text() == "a photo"
+    assert kind != "file" or place.read_text() == "a text"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("folders", [(".new",), (".new", "data")])
+def test_new_run_in_a_folder_never_touches_what_others_have_put_in_it(tmp_path: Path, folders: tuple[str, ...]) -> None:
+    (tmp_path / ".new").mkdir()
+    (tmp_path / folders[-1]).mkdir(exist_ok=True)
+    (tmp_path / folders[-1] / "one").write_text("a photo")
+    with pytest.raises(RunError, match=r"must be missing|exists already"):
+        NewRun(tmp_path)
+    assert names(tmp_path) == set(folders)
+    assert (tmp_path / folders[-1] / "one").read_text() == "a photo"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names themselves")
+def test_new_run_of_a_name_that_is_not_utf8_raises(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="the name of a run directory must be UTF-8: give another --out"):
+        NewRun(tmp_path / os.fsdecode(b"nu\xff"))
+    assert names(tmp_path) == set()
 
 
 def test_new_run_of_another_rank_creates_nothing(tmp_path: Path) -> None:
