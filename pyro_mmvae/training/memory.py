@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from pyro_mmvae import runs
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.runs.config import Config
+from pyro_mmvae.training.objectives.iwae import IWAEObjective
+from pyro_mmvae.vae.priors import make_prior
 
 _COPIES = 4  # of the weights: themselves, their gradients, and two running means of the optimizer
 _SUSPICIOUS = 2**27  # weights of the largest layer, half a gigabyte
@@ -55,6 +58,43 @@ def check_memory(
         raise ValueError(
             f"the model must fit into the memory of {device}, {in_words(available)}, got weights, gradients and "
             f"optimizer of {in_words(needed)}: choose smaller sizes, above all {sizes[0]}"
+        )
+
+
+def check_draws(
+    config: Config,
+    shapes: Mapping[str, Sequence[int]],
+    specs: Mapping[str, ModalitySpec],
+    items: int,
+    device: torch.device,
+) -> None:
+    """Check that the draws of one step fit into the memory of a device, before a run directory exists.
+
+    Only the samples of ``iwae`` and the components of a learned prior are looked at. Counted are one draw of the
+    latent, its density under each component and one parameter per element of all modalities, which is less than a step
+    takes.
+
+    Args:
+        config: The configuration of the run.
+        shapes: The shape of one item of each modality, by name.
+        specs: The description of each modality, by name.
+        items: The number of items of a step on this device.
+        device: The device of the training.
+
+    Raises:
+        ValueError: If they do not fit; the message says how much memory they would take.
+    """
+    samples, components = _count_samples(config.train.objective), _count_components(config.model.prior)
+    if samples == components == 1:
+        return
+    elements = sum(math.prod(shape) * (specs[name].classes or 1) for name, shape in shapes.items())
+    needed = 4 * samples * items * (config.model.latent_size + components + elements)
+    available = total_memory(device)
+    if needed > available:
+        most = max((samples, "samples of train.objective"), (components, "components of model.prior"))[1]
+        raise ValueError(
+            f"the draws of a step must fit into the memory of {device}, {in_words(available)}, got at least "
+            f"{in_words(needed)} for {items} items: choose fewer {most} or a smaller train.batch_size"
         )
 
 
@@ -101,6 +141,8 @@ def in_words(count: int) -> str:
         >>> in_words(3 * 2**29)
         '1.5 GiB'
     """
+    if count >= 2**1000:  # beyond the range of floats
+        return "more than 2^1000 bytes"
     unit = min(int(math.log2(max(count, 1)) // 10), len(_UNITS) - 1)
     return f"{count / 1024**unit:,.4g} {_UNITS[unit]}"
 
@@ -112,6 +154,7 @@ def _largest_layer(
     sizes = {f"model.network.{name}": v for name, v in asdict(config.model.network).items() if type(v) is int}
     sizes["model.network.depth"] *= config.model.network.hidden
     sizes["model.latent_size"] = config.model.latent_size
+    sizes["model.prior.components"] = _count_components(config.model.prior)
     for name, shape in shapes.items():
         classes = specs[name].classes
         sizes[f"modality {name!r}"] = math.prod(shape) * (classes or 1)
@@ -119,6 +162,20 @@ def _largest_layer(
             sizes["model.private_size"] = specs[name].private_size or 0
     ordered = sorted(sizes, key=lambda name: -sizes[name])[:2]
     return ordered, math.prod(sizes[name] for name in ordered)
+
+
+def _count_samples(objective: str | Mapping[str, Any]) -> int:
+    """Return the number of draws per item that an objective asks for, 1 unless it is ``iwae``."""
+    if not isinstance(objective, Mapping):
+        return 1
+    samples = objective.get("samples") if objective.get("name") == IWAEObjective.name else None
+    return samples if type(samples) is int and samples > 0 else 1  # other values are refused when it is made
+
+
+def _count_components(prior: str | Mapping[str, Any]) -> int:
+    """Return the number of components of the prior that a configuration names, 1 unless it is learned."""
+    learned = make_prior(prior)
+    return 1 if learned is None else learned.components
 
 
 def _count_weights(

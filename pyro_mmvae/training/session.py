@@ -29,7 +29,7 @@ from pyro_mmvae.training.finishing import finish
 from pyro_mmvae.training.finiteness import TrainingError, check_row, check_weights, explain
 from pyro_mmvae.training.interruption import Interrupted, Interruption, interruptible, signal_of
 from pyro_mmvae.training.learned_weights import learned_weights
-from pyro_mmvae.training.memory import check_memory, memory_errors_explained
+from pyro_mmvae.training.memory import check_draws, check_memory, memory_errors_explained
 from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.processes import ProcessLostError
@@ -88,6 +88,8 @@ class Session(SessionFiles):
             warnings.warn(f"{self.data.name}: {problem}", UserWarning, stacklevel=3)
         covariates = self.data.covariate_names
         check_memory(config, self.shapes, self.modality_specs, covariates, self.device)
+        items = max(min(config.train.batch_size, len(self.data)) // team.size, 1)
+        check_draws(config, self.shapes, self.modality_specs, items, self.device)
         with seeded(config.train.seed, self.device), memory_errors_explained():
             self.vae = runs.build_vae(config, self.shapes, self.modality_specs, covariates).to(self.device)
             self.vae.set_moments(find_moments(self.data, self.modality_specs))

@@ -11,6 +11,7 @@ import torch
 
 from pyro_mmvae import train
 from pyro_mmvae.runs.config import Config, ConfigError
+from pyro_mmvae.training import memory
 from pyro_mmvae.training.memory import in_words, memory_errors_explained, total_memory
 
 MakeConfig = Callable[..., Config]
@@ -24,6 +25,7 @@ MakeConfig = Callable[..., Config]
         {"model__network__hidden": 10**9},
         {"model__network__depth": 10**12},
         {"model__latent_size": 10**9, "model__network__covariance": "full"},
+        {"model__prior": {"name": "mixture", "components": 10**12}},
     ],
 )
 def test_train_with_sizes_beyond_memory_raises_before_a_run_directory_exists(
@@ -32,6 +34,28 @@ def test_train_with_sizes_beyond_memory_raises_before_a_run_directory_exists(
     message = r"must fit into the memory of cpu, .*iB, got weights, gradients and optimizer of .*iB: choose smaller"
     with pytest.raises(ValueError, match=message):
         train(toy_config(**settings), tmp_path / "run", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "advice"),
+    [
+        ({"train__objective": {"name": "iwae", "samples": 10**12}}, "samples of train.objective"),
+        ({"train__objective": {"name": "iwae", "samples": 10**400}}, "samples of train.objective"),
+        ({"model__prior": {"name": "mixture", "components": 5 * 10**6}}, "components of model.prior"),
+    ],
+)
+def test_train_with_draws_beyond_memory_raises_before_a_run_directory_exists(
+    toy_config: MakeConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    advice: str,
+) -> None:
+    monkeypatch.setattr(memory, "total_memory", lambda _: 2**30)
+    message = rf"the draws of a step must fit into the memory of cpu, 1 GiB, got at least .*: choose fewer {advice} or"
+    with pytest.raises(ValueError, match=message):
+        train(toy_config(train__batch_size=96, **settings), tmp_path / "run", progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
