@@ -119,12 +119,13 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
                     waiting.append(entry.path)
 
 
-def read_text(path: Path, limit: int = MAX_BYTES) -> str:
+def read_text(path: Path, limit: int = MAX_BYTES, errors: str = "strict") -> str:
     """Read a UTF-8 text file.
 
     Args:
         path: The path of the file.
         limit: The largest size in bytes, 64 MiB by default.
+        errors: The treatment of bytes that are not UTF-8, as :func:`open` takes it; by default they are an error.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -135,7 +136,7 @@ def read_text(path: Path, limit: int = MAX_BYTES) -> str:
     size = path.stat().st_size
     if size > limit:
         raise OSError(errno.EFBIG, f"must be a text file of at most {limit:,} bytes, got {size:,}", str(path))
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8", errors=errors)
 
 
 def load_json(text: str) -> Any:

@@ -16,12 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_mmvae._bounded import check_regular, kind_of, load_json
+from pyro_mmvae._bounded import kind_of, load_json, read_text
+from pyro_mmvae._metric_rows import check_row, row_epoch
 
 CHECKPOINTS = {"best": "best.safetensors", "last": "checkpoint.safetensors"}
 """The file of each checkpoint, by name: ``best`` has the highest validation ELBO, ``last`` can be resumed from."""
 
 _MAX_NAME_BYTES = 120  # file systems allow 255, of which suffixes and names of temporary files take some
+
+MAX_METRICS_BYTES = 256 << 20
+"""The largest size of a file of metrics; a row of one epoch has about a kilobyte."""
 
 _EVALUATION = "evaluation"
 
@@ -248,8 +252,7 @@ def _metric_lines(file: Path) -> list[str]:
     """Return the lines of a file of metrics, in which foreign bytes are replaced, so that such a line is left out."""
     if not file.exists():
         return []
-    check_regular(file)
-    return file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return read_text(file, MAX_METRICS_BYTES, errors="replace").splitlines()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -263,14 +266,23 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Returns:
         One dictionary per epoch, ordered by epoch; empty if nothing was recorded.
+
+    Raises:
+        ValueError: If a row has a value of another type than it is written with; the message names the line.
+        OSError: If the file cannot be read or is larger than 256 MiB.
     """
-    file, rows = RunFiles(path).metrics, dict[int, dict[str, Any]]()
-    for line in _metric_lines(file):
+    file, rows = RunFiles(path).metrics, dict[int, tuple[int, dict[str, Any]]]()
+    for number, line in enumerate(_metric_lines(file), 1):
         with suppress(ValueError):
             row = load_json(line)
-            if isinstance(row, dict) and isinstance(row.get("epoch"), int):
-                rows[row["epoch"]] = row
-    return [rows[epoch] for epoch in sorted(rows)]
+            if (epoch := row_epoch(row)) is not None:
+                rows[epoch] = number, row
+    for number, row in rows.values():
+        try:
+            check_row(row)
+        except ValueError as error:
+            raise ValueError(f"{file}, line {number}: {error}") from None
+    return [rows[epoch][1] for epoch in sorted(rows)]
 
 
 def short_name(name: str) -> str:

@@ -6,6 +6,7 @@ import itertools
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -134,8 +135,8 @@ def train(
             )  # fmt: skip
             is_first = training.is_first_process()
             if is_first and len(read_metrics(resume)) == len(rows) and not (rows and "stopped" in rows[-1]):
-                note = f"{resume} has all its {len(rows)} epochs: nothing was trained; --epochs N trains more"
-                echo(f"note: {note}")
+                done = f"{resume} has all its {run.config.train.epochs} epochs"
+                echo(f"note: {done}: nothing was trained; --epochs N trains more")
     except (training.Interrupted, training.TrainingError) as error:
         _end(error, options["plugins"])
     if not training.is_first_process():
@@ -191,7 +192,7 @@ def _echo_result(run: Any, drawn: list[Path]) -> None:
     if rows and "stopped" in rows[-1]:
         echo(f"stopped early after epoch {rows[-1]['epoch'] + 1} of {run.config.train.epochs}: {rows[-1]['stopped']}")
     if best is not None:
-        echo(_describe_best(run, best))
+        echo(_describe_best(run, best, rows[-1] if rows else {}))
     echo(f"run directory: {run.path}")
     for file in drawn:
         echo(f"  {file}")
@@ -248,19 +249,17 @@ def _next_commands(run: Any) -> list[list[str]]:
     return [[*command, "--given", given, "--generate", targets, *out], report]
 
 
-def _describe_best(run: Any, best: float) -> str:
-    """Return a line on the best checkpoint: its validation ELBO, of which density, and its epoch."""
-    from pyro_mmvae.run_files import read_metrics
-
+def _describe_best(run: Any, best: float, row: Mapping[str, Any]) -> str:
+    """Return a line on the best checkpoint: its validation ELBO, of which density if that is known, and its epoch."""
     # The runs of earlier versions do not record the figure; it was that of the validation.
-    row = read_metrics(run.path)[-1]
-    by = row.get("select", {"by": row["val"]["density"]})["by"]
-    epoch = run.state["epoch"]
+    validated = row.get("val", {}).get("density", "")
+    by, epoch = row.get("select", {}).get("by", validated), run.state["epoch"]
     if by == "last":
-        return f"last epoch taken, {epoch}; validation ELBO of the {row['val']['density']} {best:.1f} nats per item"
+        return f"last epoch taken, {epoch}; validation ELBO of the {validated} {best:.1f} nats per item"
     density = {"mixture": "the whole mixture", "component": "one drawn component per item"}
     density["subsets"] = "one drawn subset per item"
-    return f"best validation ELBO {best:.1f} nats per item, of {density[by]}, epoch {epoch}"
+    of = f", of {density[by]}" if by in density else ""
+    return f"best validation ELBO {best:.1f} nats per item{of}, epoch {epoch}"
 
 
 @click.command()

@@ -46,7 +46,7 @@ def short_training(history: Sequence[Mapping[str, Any]]) -> list[Finding]:
     if not history:
         return []
     steps = int(history[-1].get("step", FEW_STEPS))
-    elbos = [float(row["val"]["elbo"]) for row in history if row.get("val")]
+    elbos = [float(row["val"]["elbo"]) for row in history if "elbo" in (row.get("val") or {})]
     rise = elbos[-1] - elbos[0] if elbos else 0.0
     late = (elbos[-1] - elbos[(len(elbos) - 1) // 2]) / rise if rise > 0 else 0.0
     if steps >= FEW_STEPS and late <= LATE_GAIN:

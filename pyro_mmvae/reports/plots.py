@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from pyro_mmvae._metric_rows import check_plotted
 from pyro_mmvae.files import read_npz
 from pyro_mmvae.reports.files import DPI, save_pictures
 from pyro_mmvae.reports.grid import Row, plot_grid
@@ -69,8 +70,14 @@ def plot_training(run: RunLike) -> Figure:
 
     Raises:
         FileNotFoundError: If the run has not trained for an epoch.
+        ValueError: If its metrics lack a figure that is drawn.
     """
     rows = _metrics(run)
+    for row in rows:
+        try:
+            check_plotted(row)
+        except ValueError as error:
+            raise ValueError(f"{RunFiles(run_path(run)).metrics}: epoch {row['epoch']} {error}") from None
     epochs = [row["epoch"] + 1 for row in rows]
     names = list(rows[0]["log_likelihood"])
     penalties = list(dict.fromkeys(name for row in rows for name in row.get("penalties", {})))
@@ -83,7 +90,7 @@ def plot_training(run: RunLike) -> Figure:
     for name in names:
         validation = [row["val"].get("log_likelihood", {}).get(name, np.nan) for row in rows]
         title = "\n".join(break_lines(f"reconstruction of {name}, log p(x | z)", _TITLE_LETTERS))
-        panels.append((title, [row["log_likelihood"][name] for row in rows], validation))
+        panels.append((title, [row["log_likelihood"].get(name, np.nan) for row in rows], validation))
     for name in penalties:
         title = "\n".join(break_lines(f"penalty {name}, added to the loss", _TITLE_LETTERS))
         panels.append((title, [row.get("penalties", {}).get(name, np.nan) for row in rows], None))
@@ -132,7 +139,7 @@ def plot_weights(run: RunLike) -> Figure:
             logged = [row for row in rows if key in row]
             epochs = [row["epoch"] + 1 for row in logged]
             for number, name in enumerate(last[key]):
-                axis.plot(epochs, [row[key][name] for row in logged], ms=3, **line_style(number))
+                axis.plot(epochs, [row[key].get(name, np.nan) for row in logged], ms=3, **line_style(number))
             axis.set(title="expert weights λ, mean over validation items", xlabel="epoch")
             axis.set_ylabel("λ (1: none is preferred)")
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

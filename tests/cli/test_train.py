@@ -195,6 +195,13 @@ def test_train_resume_continues_and_refuses_other_settings() -> None:
     assert "leave out overrides" in refused("train", "--resume", "out", "--set", "train.lr=1")
     assert "leave out --out" in refused("train", "--resume", "out", "--out", "elsewhere")
     assert "is not a run directory" in refused("train", "--resume", "nowhere")
+    metrics = Path("out/metrics.jsonl")
+    metrics.write_text(json.dumps({**rows[-1], "val": 5}) + "\n")
+    assert refused("train", "--resume", "out") == f"error: {metrics}, line 1: val must be a mapping, got 5"
+    metrics.write_text("")
+    emptied = invoke("train", "--resume", "out", "--quiet").stdout
+    assert "nats per item, epoch " in emptied
+    assert emptied.startswith("note: out has all its 3 epochs")
 
 
 @pytest.mark.usefixtures("place")

@@ -117,3 +117,8 @@ def test_shared_residuals_counts_pairs_and_names_the_largest() -> None:
     assert finding.what.endswith("0.90; so do 2 other pairs")
     (finding,) = shared_residuals({"a+b": 0.4, "a+c": 0.6})
     assert finding.what.endswith("; so does 1 other pair")
+
+
+def test_short_training_of_an_epoch_without_a_validation_figure_judges_the_steps() -> None:
+    [finding] = short_training([{"epoch": 0, "step": 3, "val": {"kl": 1.0}}])
+    assert "it had 3 steps" in finding.what

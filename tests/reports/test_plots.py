@@ -143,6 +143,12 @@ def test_plot_training_without_metrics_raises(tmp_path: Path) -> None:
         plots.plot_training(tmp_path)
 
 
+def test_plot_training_of_a_row_without_figures_names_file_and_epoch(tmp_path: Path) -> None:
+    write_metrics(tmp_path, [metrics_of(0), {"epoch": 1, "objective": 1.0, "beta": 1.0, "val": {"elbo": 1.0}}])
+    with pytest.raises(ValueError, match=r"metrics\.jsonl: epoch 1 must have kl, log_likelihood, val\.kl to be drawn"):
+        plots.plot_training(tmp_path)
+
+
 def test_plot_weights_labels_each_line_at_its_end(tmp_path: Path) -> None:
     weights = {"expert_weights": {"_a": 1.5, "b": 0.5}, "subset_weights": {"_a": 0.25, "_a+b": 0.75}}
     figure = plots.plot_weights(write_metrics(tmp_path, [metrics_of(e, **weights) for e in (0, 1)]))

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pyro_mmvae
-from pyro_mmvae import load
+from pyro_mmvae import load, run_files
 from pyro_mmvae.cli import main
 from pyro_mmvae.run_files import CHECKPOINTS, RunFiles
 from pyro_mmvae.runs import RunError, RunWriter, append_metrics, read_metrics, write_arrays
@@ -154,12 +154,44 @@ def test_read_metrics_leaves_out_lines_that_are_not_rows(tmp_path: Path) -> None
         b"\xff\xfe\x00",
         b"[1]",
         b'{"epoch": "x"}',
+        b'{"epoch": true}',
         b'{"loss": 1}',
         b"[" * 100_000,
         b'{"epoch": 1}',
     ]
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert read_metrics(tmp_path) == [{"epoch": 0}, {"epoch": 1}]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"val": 5}, "val must be a mapping, got 5"),
+        ({"val": {"elbo": []}}, r"val\.elbo must be a number, got \[\]"),
+        ({"val": {"density": []}}, r"val\.density must be a text, got \[\]"),
+        ({"select": {"by": "evil"}}, "select.by must be one of last, mixture, component, subsets, got 'evil'"),
+        ({"log_likelihood": [1.0]}, r"log_likelihood must be a mapping of numbers, got \[1.0\]"),
+        ({"penalties": "abc"}, "penalties must be a mapping of numbers, got 'abc'"),
+        ({"objective": 10**400}, "objective must be a number, got 1000"),
+        ({"step": None}, "step must be an integer of at least 0, got None"),
+        ({"seconds": float("nan")}, "seconds must be a finite number, got nan"),
+        ({"stopped": 1}, "stopped must be a text, got 1"),
+    ],
+    ids=lambda case: ",".join(case) if isinstance(case, dict) else "",
+)
+def test_read_metrics_of_a_value_of_another_type_names_file_and_line(
+    values: dict[str, Any], reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n' + json.dumps({"epoch": 1, **values}) + "\n")
+    with pytest.raises(ValueError, match=rf"metrics\.jsonl, line 2: {reason}"):
+        read_metrics(tmp_path)
+
+
+def test_read_metrics_of_a_file_above_the_limit_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')
+    monkeypatch.setattr(run_files, "MAX_METRICS_BYTES", 12)
+    with pytest.raises(OSError, match=r"must be a text file of at most 12 bytes, got 13.*metrics\.jsonl"):
+        read_metrics(tmp_path)
 
 
 def test_run_writer_cut_metrics_leaves_one_line_per_finished_epoch(tmp_path: Path) -> None:
