@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "fp32", "bf16")
 
+MOST_THREADS = 4096
+"""The largest number of CPU threads that a setting takes."""
+
 _THREADS = "PYRO_MMVAE_THREADS"
 
 
@@ -40,7 +43,7 @@ def resolve_device(name: str) -> torch.device:
         if device.type == "meta":  # which has no values
             raise RuntimeError("it only computes shapes")
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ImportError) as error:  # some devices need a package of their own
         reason = str(error).split("\n")[0].rstrip(".")
         raise ValueError(
             f"device {name!r} is unavailable: {reason}. It must be auto, cpu, cuda or mps, or a device torch can use"
@@ -90,11 +93,13 @@ def threads(count: int | str | None, processes: int = 1) -> Iterator[int]:
         The number of threads in use.
 
     Raises:
-        ValueError: If the environment variable is not a positive integer.
+        ValueError: If the environment variable is not a positive integer, or the number is above ``MOST_THREADS``.
     """
     before = torch.get_num_threads()
     if not isinstance(count, int):
         count = _count_processors(processes) if count == "auto" else _default_threads(processes)
+    elif count > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {count}")
     torch.set_num_threads(count)
     torch.set_flush_denormal(True)
     try:
@@ -118,6 +123,8 @@ def _default_threads(processes: int) -> int:
         return _count_processors(processes)
     if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"the environment variable {_THREADS} must be a positive integer, got {text!r}")
+    if int(text) > MOST_THREADS:
+        raise ValueError(f"the environment variable {_THREADS} must be at most {MOST_THREADS}, got {text!r}")
     return int(text)
 
 

@@ -216,7 +216,7 @@ def test_resolve_precision_on_mps_is_fp32_and_refuses_bf16() -> None:
 
 def test_resolve_device_refuses_unknown_names_in_one_line() -> None:
     assert resolve_device("cpu") == torch.device("cpu")
-    for name in ("warp", "cuda:999", "", "cpu:x"):
+    for name in ("warp", "cuda:999", "", "cpu:x", "hpu"):
         with pytest.raises(ValueError, match=re.escape(f"device {name!r} is unavailable: ")) as error:
             resolve_device(name)
         assert "\n" not in str(error.value)
@@ -330,6 +330,15 @@ def test_threads_without_a_number_takes_that_of_the_environment(monkeypatch: pyt
         assert count == torch.get_num_threads() == 3
     with threads(2) as count:
         assert count == 2
+
+
+def test_threads_above_the_largest_number_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("it must not be set"))
+    with pytest.raises(ValueError, match="threads must be at most 4096, got 4097"), threads(4097):
+        pass
+    monkeypatch.setenv("PYRO_MMVAE_THREADS", "1" + "0" * 30)
+    with pytest.raises(ValueError, match="PYRO_MMVAE_THREADS must be at most 4096, got '1000"), threads(None):
+        pass
 
 
 @pytest.mark.parametrize("text", ["0", "two", "-1"])

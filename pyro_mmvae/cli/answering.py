@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from pyro_mmvae.cli.common import (
+    SEEDS,
     Command,
     changed_data_option,
     checkpoint_option,
@@ -110,7 +111,7 @@ _DATA_OPTIONS = (
 _BATCH_SIZE = click.option(
     "--batch-size", type=click.IntRange(1), default=500, show_default=True, help="Number of items to read at once."
 )
-_SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random draws.")
+_SEED = click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of all random draws.")
 
 
 def parse_items(text: str | None) -> int | slice | list[str] | None:

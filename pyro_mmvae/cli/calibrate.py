@@ -10,6 +10,8 @@ import click
 
 from pyro_mmvae.cli.answering import item_progress
 from pyro_mmvae.cli.common import (
+    MOST_DRAWS,
+    SEEDS,
     changed_data_option,
     checkpoint_option,
     device_option,
@@ -48,12 +50,14 @@ from pyro_mmvae.cli.common import (
     help="Also set the exponent of the distribution, so that intervals of both levels, 50 and 90 %, hold.",
 )  # fmt: skip
 @click.option(
-    "--draws", type=click.IntRange(2), default=20, show_default=True, help="Number of draws of the latent per item."
+    "--draws",
+    type=click.IntRange(2, MOST_DRAWS),
+    default=20,
+    show_default=True,
+    help="Number of draws of the latent per item.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the figures and write nothing.")
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and all draws."
-)
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of the choice of items and all draws.")
 @plugin_option("parts of the model")
 @checkpoint_option
 @device_option

@@ -12,6 +12,8 @@ import click
 
 from pyro_mmvae.cli.answering import DATA_SETTINGS, choose_data, data_options, folder_for, parse_items
 from pyro_mmvae.cli.common import (
+    MOST_DRAWS,
+    SEEDS,
     changed_data_option,
     checkpoint_option,
     device_option,
@@ -36,7 +38,7 @@ _OFF = 0.05  # from the nominal coverage, above which the advice is given
     "distribution. Repeat the option for several checks.",
 )  # fmt: skip
 @click.option(
-    "--num-samples", type=click.IntRange(2), default=100, show_default=True,
+    "--num-samples", type=click.IntRange(2, MOST_DRAWS), default=100, show_default=True,
     help="Number of posterior predictive draws per item.",
 )  # fmt: skip
 @click.option(
@@ -75,16 +77,14 @@ _OFF = 0.05  # from the nominal coverage, above which the advice is given
     help="Also test at each item, by a classifier, whether the guide's draws are those of the posterior.",
 )  # fmt: skip
 @click.option(
-    "--simulations", type=click.IntRange(20), default=200, show_default=True,
+    "--simulations", type=click.IntRange(20, MOST_DRAWS), default=200, show_default=True,
     help="Number of simulated data sets for --sbc and --lc2st.",
 )  # fmt: skip
 @picture_options()
 @plugin_option("statistics")
 @checkpoint_option
 @device_option
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices and draws."
-)
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of all random choices and draws.")
 @changed_data_option
 @threads_option
 @quiet_option

@@ -20,6 +20,12 @@ from pyro_mmvae.cli.process import describe_stop, signals_raise, streams_survive
 
 Command = Callable[..., Any]
 
+SEEDS = click.IntRange(0, 2**32 - 1)
+"""The seeds that every generator of random numbers takes."""
+
+MOST_DRAWS = 2**31 - 1
+"""The largest number of draws that an option takes."""
+
 _LONGEST = 2000  # the number of characters of a message
 
 
@@ -55,7 +61,7 @@ def device_option(command: Command) -> Command:
 def threads_option(command: Command) -> Command:
     """Add the option ``--threads`` to a command."""
     return click.option(
-        "--threads", type=click.IntRange(1), show_default="all cores", help="Number of CPU threads to use."
+        "--threads", type=click.IntRange(1, 4096), show_default="all cores", help="Number of CPU threads to use."
     )(command)
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pyro_mmvae.cli.common import echo, picture_options, plain_errors, plugin_option, set_option
+from pyro_mmvae.cli.common import MOST_DRAWS, SEEDS, echo, picture_options, plain_errors, plugin_option, set_option
 from pyro_mmvae.cli.data_cache import cache
 from pyro_mmvae.cli.data_export import export
 
@@ -37,7 +37,12 @@ data.add_command(export)
     help="Picture of some items to draw, from --split or else the first split.",
 )  # fmt: skip
 @click.option(
-    "-n", "count", type=click.IntRange(1), default=20, show_default=True, help="Number of items in the --sheet picture."
+    "-n",
+    "count",
+    type=click.IntRange(1, MOST_DRAWS),
+    default=20,
+    show_default=True,
+    help="Number of items in the --sheet picture.",
 )
 @picture_options(one_file=True)
 @set_option
@@ -220,7 +225,7 @@ def build() -> None:
     "--modalities", type=click.IntRange(1), default=5, show_default=True,
     help="Number of modalities, at most the number of photographs.",
 )  # fmt: skip
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices.")
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of all random choices.")
 @click.option(
     "--train-size", type=click.IntRange(10), default=60_000, show_default=True,
     help="Number of items of the splits train and val together.",

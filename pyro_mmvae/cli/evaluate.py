@@ -11,6 +11,8 @@ import click
 from pyro_mmvae._printable import printable
 from pyro_mmvae.cli.answering import choose_data, data_options, folder_for, items_option, parse_items
 from pyro_mmvae.cli.common import (
+    MOST_DRAWS,
+    SEEDS,
     changed_data_option,
     checkpoint_option,
     device_option,
@@ -29,9 +31,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
 @click.argument("run", type=click.Path(path_type=Path))
 @checkpoint_option
 @device_option
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices and draws."
-)
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of all random choices and draws.")
 @click.option(
     "--subsets", type=click.IntRange(1), default=31, show_default=True,
     help="Largest number of subsets of the modalities to evaluate, stratified by size.",
@@ -45,7 +45,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Largest number of test items for coherence and agreement of generated modalities.",
 )  # fmt: skip
 @click.option(
-    "--probe-draws", type=click.IntRange(1), default=5, show_default=True,
+    "--probe-draws", type=click.IntRange(1, MOST_DRAWS), default=5, show_default=True,
     help="Number of posterior draws per test item for the linear probe of single draws.",
 )  # fmt: skip
 @click.option(
@@ -53,11 +53,11 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of test items for log likelihoods; 0 leaves them out.",
 )  # fmt: skip
 @click.option(
-    "--samples", type=click.IntRange(1), default=64, show_default=True,
+    "--samples", type=click.IntRange(1, MOST_DRAWS), default=64, show_default=True,
     help="Number of importance samples per item for log likelihoods to begin with.",
 )  # fmt: skip
 @click.option(
-    "--max-samples", type=click.IntRange(1), default=256, show_default=True,
+    "--max-samples", type=click.IntRange(1, MOST_DRAWS), default=256, show_default=True,
     help="Largest number of importance samples per item, up to which --samples is doubled until the log likelihood "
     "stands.",
 )  # fmt: skip
@@ -70,7 +70,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of test items for the diagnostic PSIS k-hat of the guide; 0 leaves it out.",
 )  # fmt: skip
 @click.option(
-    "--khat-samples", type=click.IntRange(1000), default=1000, show_default=True,
+    "--khat-samples", type=click.IntRange(1000, MOST_DRAWS), default=1000, show_default=True,
     help="Number of importance samples per item for PSIS k-hat.",
 )  # fmt: skip
 @click.option(
@@ -101,7 +101,7 @@ _BAR = "{desc:<18}{bar}| {n_fmt}/{total_fmt} parts, {elapsed}"
     help="Number of test items for the diversity of the draws given one modality; 0 leaves it out.",
 )  # fmt: skip
 @click.option(
-    "--diversity-draws", type=click.IntRange(2), default=10, show_default=True,
+    "--diversity-draws", type=click.IntRange(2, MOST_DRAWS), default=10, show_default=True,
     help="Number of draws per item for the diversity.",
 )  # fmt: skip
 @click.option(

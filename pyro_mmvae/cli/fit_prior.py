@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from pyro_mmvae.cli.common import (
+    SEEDS,
     changed_data_option,
     checkpoint_option,
     device_option,
@@ -40,9 +41,7 @@ from pyro_mmvae.cli.common import (
     "--density", type=click.Choice(["joint", "mixture"]), show_default="joint where the aggregation has it",
     help="Posterior of each item to draw from: the component of everything present, or the whole mixture.",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the items, the draws and the fit."
-)
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of the items, the draws and the fit.")
 @plugin_option("data sets or other parts")
 @checkpoint_option
 @device_option

@@ -17,7 +17,7 @@ from pyro_mmvae.cli.answering import (
     parse_items,
     table_option,
 )
-from pyro_mmvae.cli.common import echo, plain_errors
+from pyro_mmvae.cli.common import MOST_DRAWS, echo, plain_errors
 
 _SORTS = ("outlier", "log_likelihood", "mismatch")
 
@@ -97,7 +97,7 @@ def _echo_figures(title: str, figures: dict[str, Any]) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @table_option
 @click.option(
-    "--draws", type=click.IntRange(1), default=32, show_default=True,
+    "--draws", type=click.IntRange(1, MOST_DRAWS), default=32, show_default=True,
     help="Number of importance samples per item for its log likelihood.",
 )  # fmt: skip
 @click.option(

@@ -12,6 +12,7 @@ import click
 
 from pyro_mmvae.cli.answering import DATA_SETTINGS, choose_data, data_options, folder_for, force_option, parse_items
 from pyro_mmvae.cli.common import (
+    SEEDS,
     changed_data_option,
     checkpoint_option,
     device_option,
@@ -46,9 +47,7 @@ _NAME = "report.html"
     "--subsets", type=click.IntRange(1), default=31, show_default=True,
     help="Largest number of subsets of the modalities to show, stratified by size.",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of all random choices and draws."
-)
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of all random choices and draws.")
 @click.option(
     "--evaluate", "evaluates", is_flag=True,
     help="First run the commands evaluate and ppc on runs that lack their results, which takes minutes.",

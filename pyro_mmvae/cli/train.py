@@ -22,6 +22,8 @@ from pyro_mmvae.cli.answering import (
     parse_items,
 )
 from pyro_mmvae.cli.common import (
+    MOST_DRAWS,
+    SEEDS,
     changed_data_option,
     checkpoint_option,
     config_options,
@@ -50,7 +52,7 @@ _OR_CONFIG = ", or that of --config"  # the defaults of the configuration, whose
 )  # fmt: skip
 @config_options
 @click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), show_default="0" + _OR_CONFIG,
+    "--seed", type=SEEDS, show_default="0" + _OR_CONFIG,
     help="Seed of the initial weights, the order of the items and all draws.",
 )  # fmt: skip
 @click.option(
@@ -271,12 +273,11 @@ def _describe_best(run: Any, best: float, row: Mapping[str, Any]) -> str:
     help="Modalities to generate, separated by commas.",
 )  # fmt: skip
 @click.option(
-    "-n", "count", type=click.IntRange(1), show_default="8, or all test items with the modalities given if fewer",
+    "-n", "count", type=click.IntRange(1, MOST_DRAWS),
+    show_default="8, or all test items with the modalities given if fewer",
     help="Number of test items to condition on, or of draws from the prior.",
 )  # fmt: skip
-@click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of the choice of items and the draws."
-)
+@click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of the choice of items and the draws.")
 @click.option(
     "--prior", type=click.Choice(["auto", "fitted", "model"]), default="auto", show_default=True,
     help="Prior to draw from without --given: the one that was fitted after the training if there is one (auto), or "

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from pyro_mmvae.device import MOST_THREADS
 from pyro_mmvae.runs.optimization import check_optimizer, check_schedule
 from pyro_mmvae.runs.setting_values import Section, with_numbers
 
@@ -20,6 +21,8 @@ def _check_threads(value: Any) -> Any:
         count = 0
     if count < 1 or isinstance(value, (bool, float)):
         raise ValueError(f"must be a positive number, auto, or null for all cores, got {value!r}")
+    if count > MOST_THREADS:
+        raise ValueError(f"must be at most {MOST_THREADS} threads, got {value!r}")
     return count
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import signal
 import sys
@@ -327,6 +328,26 @@ def test_commands_show_usage_for_help_and_invalid_options() -> None:
         assert "Usage: " in result.stderr
     for words in (("--help",), ("train", "-h"), ("sample", "--help"), ("aggregations", "-h")):
         assert "Usage: " in invoke(*words).stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            (name, "RUN", "--seed", "9" * 23)
+            for name in ("sample", "evaluate", "ppc", "fit-prior", "report", "calibrate")
+        ),
+        ("sample", "RUN", "-n", "1000000000000"),
+        ("score", "RUN", "--draws", "1000000000000"),
+        ("evaluate", "RUN", "--samples", "1000000000000"),
+        ("ppc", "RUN", "--num-samples", "1000000000000"),
+        ("evaluate", "RUN", "--threads", "1000000000000"),
+    ],
+    ids=" ".join,
+)
+def test_commands_with_a_number_beyond_its_range_name_the_option_and_the_range(words: tuple[str, ...]) -> None:
+    result = invoke(*words, code=2)
+    assert re.search(rf"Invalid value for '{words[2]}'.*: {words[3]} is not in the range \d+<=x<=\d+", result.stderr)
 
 
 @pytest.mark.usefixtures("place")

@@ -127,6 +127,7 @@ def test_make_config_reads_numbers_that_yaml_takes_for_text() -> None:
         ({"schedule": {"name": "ReduceLROnPlateau", "every": "step"}}, "train.schedule: ReduceLROnPlateau: every must"),
         ({"schedule": {"name": "ReduceLROnPlateau", "mode": "max"}}, "train.schedule: ReduceLROnPlateau has no option"),
         ({"threads": "many"}, "train.threads: must be a positive number, auto, or null for all cores, got 'many'"),
+        ({"threads": 10**12}, "train.threads: must be at most 4096 threads, got 1000000000000"),
         ({"threads": 1.5}, "train.threads: must be a positive number, auto, or null for all cores, got 1.5"),
         ({"callbacks": "tensorboard"}, "train.callbacks: must be a list of names or of mappings with a name"),
         ({"callbacks": [{"project": "x"}]}, "train.callbacks: must hold names of callbacks, or mappings with a name"),
