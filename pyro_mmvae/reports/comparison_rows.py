@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from pyro_mmvae._bounded import load_yaml, read_json, read_text
+from pyro_mmvae.reports.evaluation_files import check_summary
 from pyro_mmvae.reports.panels import RunLike, run_path
 from pyro_mmvae.run_files import RunFiles, read_metrics
 
@@ -164,6 +165,7 @@ def _read(path: Path) -> Cell | None:
     if not files.evaluation_summary.exists():
         return None
     summary: Cell = read_json(files.evaluation_summary)
+    check_summary(files.evaluation_summary, summary)
     config = load_yaml(read_text(files.config)) if files.config.exists() else {}
     if "train_seed" not in summary:  # which the command evaluate does not write
         summary["train_seed"] = config.get("train", {}).get("seed", 0)

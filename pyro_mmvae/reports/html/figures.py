@@ -28,6 +28,8 @@ _CROSSED = {
     "density": "higher", "coverage": "higher", "mse": "lower", "ssim": "higher", "exact_match": "higher",
     "diversity": "",
 }  # fmt: skip
+_COLUMNS = ("metric", "protocol", "given", "target", "value", "n")  # those that are read
+_MOST_ITEMS = 2**53
 _BOUND = "; lower bounds that do not stand, which do not rank models"
 _Z = 1.959964  # the quantile of a standard Normal distribution that leaves out 2.5 %
 
@@ -42,14 +44,38 @@ def read_rows(path: Path) -> list[Row]:
 
     Returns:
         The rows, with ``given`` as a tuple of names and numbers as numbers; rows without a finite value are left out.
+
+    Raises:
+        ValueError: If the file is not such a table; the message names it.
     """
-    rows = []
-    for row in csv.DictReader(read_text(RunFiles(path).evaluation_table).splitlines()):
-        value = float(row["value"])
-        if math.isfinite(value):
-            given = split_names(row["given"])
-            rows.append({**row, "given": given, "views": len(given), "value": value, "n": int(float(row["n"]))})
-    return rows
+    file = RunFiles(path).evaluation_table
+    try:
+        text = read_text(file)
+        if not text.strip():  # of an evaluation that computed none of these metrics, such as one of imputations
+            return []
+        reader = csv.DictReader(text.splitlines())
+        missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"it lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        return [parsed for row in reader if (parsed := _parse(row, reader.line_num)) is not None]
+    except (csv.Error, ValueError) as error:
+        raise ValueError(f"{file}: must be the table of an evaluation, got an error: {str(error)[:200]}") from None
+
+
+def _parse(row: Row, line: int) -> Row | None:
+    """Return a row of the table with numbers as numbers, or None if it does not have a finite value."""
+    if any(row[name] is None for name in _COLUMNS):
+        raise ValueError(f"line {line} has too few cells")
+    try:
+        if not math.isfinite(value := float(row["value"])):
+            return None
+        count = float(row["n"])
+    except ValueError:
+        raise ValueError(f"line {line}: value and n must be numbers") from None
+    if not 0 <= count < _MOST_ITEMS:
+        raise ValueError(f"line {line}: n must be a number of items, got {row['n'][:40]}")
+    given = split_names(row["given"])
+    return {**row, "given": given, "views": len(given), "value": value, "n": int(count)}
 
 
 def wilson_interval(share: float, count: int) -> tuple[float, float]:

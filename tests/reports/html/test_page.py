@@ -197,6 +197,59 @@ def test_run_page_maps_the_stored_latents_without_a_model(tmp_path: Path) -> Non
     assert len(data["map"]["codes"]) == 30
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("classifier_accuracy", -1, "classifier_accuracy must be a mapping of numbers, got -1"),
+        ("classifier_accuracy", {"photo": "x"}, "classifier_accuracy must be a mapping of numbers"),
+        ("attribute_frequency", {"photo": 10**400}, "attribute_frequency must have shares of items"),
+        ("warnings", 2**70, "warnings must be a list of mode, what, advice, got 1180591620717411303424"),
+        ("warnings", [{"mode": "x"}], "warnings must be a list of mode, what, advice"),
+    ],
+)
+def test_run_page_of_a_summary_of_other_types_names_the_file(
+    key: str, value: Any, expected: str, tmp_path: Path
+) -> None:
+    path = pages.write_run(tmp_path / "run")
+    file = path / "evaluation" / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | {key: value}), encoding="utf-8")
+    for make in (run_page, lambda run: comparison_page([run])):
+        with pytest.raises(ValueError, match=expected) as error:
+            make(path)
+        assert str(error.value).startswith(f"{file}: ")
+
+
+HEADER = "metric,protocol,given,target,views,value,n,seed\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (f"{HEADER}probe,{'x' * 200_000},photo,,1,0.5,9,0\n", "field larger than field limit"),
+        ("metric,protocl,given,target,views,value,n,seed\n", "it lacks the column protocol"),
+        ("a\n", "it lacks the columns metric, protocol, given, target, value, n"),
+        (f"{HEADER}probe,x\n", "line 2 has too few cells"),
+        (f"{HEADER}probe,x,photo,,1,high,9,0\n", "line 2: value and n must be numbers"),
+        (f"{HEADER}probe,x,photo,,1,0.5,inf,0\n", "line 2: n must be a number of items, got inf"),
+        (b"\xff", "can't decode byte"),
+    ],
+    ids=["long field", "header", "other table", "short row", "value", "n", "bytes"],
+)
+def test_run_page_of_a_damaged_table_names_the_file(content: str | bytes, expected: str, tmp_path: Path) -> None:
+    path = pages.write_run(tmp_path / "run")
+    file = path / "evaluation" / "metrics.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ValueError, match=expected) as error:
+        run_page(path)
+    assert str(error.value).startswith(f"{file}: must be the table of an evaluation, got an error: ")
+
+
+def test_run_page_of_an_empty_table_has_no_panels(tmp_path: Path) -> None:
+    path = pages.write_run(tmp_path / "run")
+    (path / "evaluation" / "metrics.csv").write_text("\n")
+    assert data_of(run_page(path))["views"] == []
+
+
 def test_run_page_hostile_names_are_text(tmp_path: Path) -> None:
     names = pages.HOSTILE[:6]
     path = pages.write_run(tmp_path / "run<b>", names)
