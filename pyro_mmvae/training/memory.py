@@ -205,7 +205,7 @@ def _largest_layer(
     sizes = {f"model.network.{name}": v for name, v in asdict(config.model.network).items() if type(v) is int}
     sizes["model.network.depth"] *= config.model.network.hidden
     sizes["model.latent_size"] = config.model.latent_size
-    sizes["model.prior.components"] = _count_components(config.model.prior)
+    sizes["the components of model.prior"] = _count_components(config.model.prior)
     for name, shape in shapes.items():
         classes = specs[name].classes
         sizes[f"modality {name!r}"] = math.prod(shape) * (classes or 1)
