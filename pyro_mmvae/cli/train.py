@@ -323,7 +323,6 @@ def sample(
     """
     from pyro_mmvae import reports, runs
     from pyro_mmvae.files import refuse_existing
-    from pyro_mmvae.runs.sampling import draw_samples
 
     is_array = out.suffix == ".npz"
     if is_array and pictures["formats"]:
@@ -345,7 +344,7 @@ def sample(
     data = choose_data(opened, options)[0] if conditions else None
     generated = split_names(generate, opened.names)
     categories = parse_covariates(covariates)
-    samples = draw_samples(
+    samples = _draw_within_memory(
         opened, conditions, generated, count, seed, data=data, items=chosen, prior=prior, covariates=categories
     )
     if samples.num_left_out:
@@ -375,6 +374,19 @@ def sample(
     written = [*([] if is_array else files), *([array_file] if arrays else [])]
     texts_only = {label: list(row) for label, row in texts}
     return {"files": written, "draws": count, "source": source, "seed": seed, "texts": texts_only}
+
+
+def _draw_within_memory(
+    opened: Any, given: tuple[str, ...], generate: tuple[str, ...], count: int | None, *args: Any, **options: Any
+) -> Any:
+    """Draw samples after a check that they fit into memory, whose end is an error of one line."""
+    from pyro_mmvae.runs.sampling import draw_samples
+    from pyro_mmvae.training.memory import check_samples, memory_errors_explained
+
+    if not given and count is not None:
+        check_samples(count, opened.config.model.latent_size, opened.state["shapes"].values(), opened.device)
+    with memory_errors_explained("the samples", "draw fewer (-n)"):
+        return draw_samples(opened, given, generate, count, *args, **options)
 
 
 def _echo_texts(rows: list[tuple[str, Any]], limit: int = 8) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +14,9 @@ import torch
 
 from pyro_mmvae import runs
 from pyro_mmvae.modality_spec import ModalitySpec
+from pyro_mmvae.run_files import RunFiles
 from pyro_mmvae.runs.config import Config
+from pyro_mmvae.training.finiteness import TrainingError
 from pyro_mmvae.training.objectives.iwae import IWAEObjective
 from pyro_mmvae.vae.priors import make_prior
 
@@ -99,17 +101,66 @@ def check_draws(
 
 
 @contextmanager
-def memory_errors_explained() -> Iterator[None]:
-    """Turn an error of torch's allocator or of sizes beyond 64 bits into a ValueError in one line."""
+def memory_errors_explained(subject: str = "the model", remedy: str = "choose smaller sizes") -> Iterator[None]:
+    """Turn an error of torch's allocator or of sizes beyond 64 bits into a ValueError in one line.
+
+    Args:
+        subject: The words that the message begins with, for the thing that must fit; the model by default.
+        remedy: The advice that the message ends with, an imperative.
+    """
     try:
         yield
     except MemoryError:
-        raise ValueError("the model must fit into memory, got no room for it: choose smaller sizes") from None
+        raise ValueError(f"{subject} must fit into memory, got no room: {remedy}") from None
     except (RuntimeError, OverflowError, TypeError) as error:
         text = str(error).split("\n")[0].strip()
         if not any(word in text for word in ("allocate", "out of memory", "verflow", "too large", "too big")):
             raise
-        raise ValueError(f"the model must fit into memory, got an error: {text[:200]}: choose smaller sizes") from None
+        raise ValueError(f"{subject} must fit into memory, got an error: {text[:200]}: {remedy}") from None
+
+
+@contextmanager
+def steps_out_of_memory_explained(files: RunFiles, epoch: int) -> Iterator[None]:
+    """Turn an error of memory that runs out in an epoch into a :class:`TrainingError` in one line.
+
+    Args:
+        files: The files of the run, whose last checkpoint the message names.
+        epoch: The number of the epoch, counted from 0.
+    """
+    try:
+        yield
+    except TrainingError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        text = (str(error) or "no room").split("\n")[0].strip()
+        if not isinstance(error, MemoryError) and "allocate" not in text and "out of memory" not in text:
+            raise
+        last = files.checkpoint("last")
+        saved = f"the last checkpoint is {last}" if last.exists() else "no checkpoint was saved"
+        raise TrainingError(
+            f"epoch {epoch + 1}: memory must hold a step and its gradients, got {text[:200]}; {saved}. Try a smaller "
+            "train.batch_size, fewer samples of train.objective or a smaller model"
+        ) from None
+
+
+def check_samples(count: int, latent_size: int, shapes: Iterable[Sequence[int]], device: torch.device) -> None:
+    """Check that draws of all modalities fit into the memory of a device, before they are drawn.
+
+    Args:
+        count: The number of draws.
+        latent_size: The number of latent dimensions.
+        shapes: The shape of one item of each modality.
+        device: The device of the model.
+
+    Raises:
+        ValueError: If they do not fit; the message says how much memory they would take.
+    """
+    needed, available = 4 * count * (latent_size + sum(map(math.prod, shapes))), total_memory(device)
+    if needed > available:
+        raise ValueError(
+            f"the samples must fit into the memory of {device}, {in_words(available)}, got {count} draws of "
+            f"{in_words(needed)}: draw fewer (-n)"
+        )
 
 
 def total_memory(device: torch.device) -> int:

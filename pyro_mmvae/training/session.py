@@ -29,7 +29,12 @@ from pyro_mmvae.training.finishing import finish
 from pyro_mmvae.training.finiteness import TrainingError, check_row, check_weights, explain
 from pyro_mmvae.training.interruption import Interrupted, Interruption, interruptible, signal_of
 from pyro_mmvae.training.learned_weights import learned_weights
-from pyro_mmvae.training.memory import check_draws, check_memory, memory_errors_explained
+from pyro_mmvae.training.memory import (
+    check_draws,
+    check_memory,
+    memory_errors_explained,
+    steps_out_of_memory_explained,
+)
 from pyro_mmvae.training.objectives import make_objective
 from pyro_mmvae.training.prior_start import start_prior
 from pyro_mmvae.training.processes import ProcessLostError
@@ -161,7 +166,8 @@ class Session(SessionFiles):
         for epoch in range(first_epoch, epochs):
             self.objective.train()  # a callback may have changed the mode
             try:
-                self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
+                with steps_out_of_memory_explained(self.files, epoch):
+                    self._run_epoch(epoch, batches_done if epoch == first_epoch else 0, interrupted)
             except NonFiniteError as error:
                 text = explain(error, self.files, self.steps_per_epoch, self.config.train.lr)
                 raise TrainingError(text) from None

@@ -258,6 +258,49 @@ def test_train_non_finite_data_fails_in_one_line(place: Path, poison: str) -> No
     assert "no checkpoint is good" not in refused("sample", "out", code=2)
 
 
+OUT_OF_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.\nframe #0"
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    "error", [RuntimeError(OUT_OF_MEMORY), MemoryError(), torch.OutOfMemoryError("CUDA out of memory")]
+)
+def test_train_out_of_memory_in_a_step_fails_in_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def step(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Trainer, "step", step)
+    line = refused(*TRAIN, code=1)
+    assert line.startswith("error: epoch 1: memory must hold a step and its gradients, got ")
+    assert "Try a smaller train.batch_size" in line
+    assert "frame" not in line
+
+
+def test_train_other_error_in_a_step_is_not_one_of_memory(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> None:
+        raise RuntimeError("other")
+
+    monkeypatch.setattr(Trainer, "step", step)
+    assert str(CliRunner().invoke(main, TRAIN).exception) == "other"
+
+
+@pytest.mark.usefixtures("place")
+def test_sample_beyond_memory_fails_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained("--epochs", "0")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError(OUT_OF_MEMORY)
+
+    monkeypatch.setattr("pyro_mmvae.runs.sampling.draw_samples", fail)
+    line = refused("sample", "out")
+    assert line.startswith("error: the samples must fit into memory, got an error: DefaultCPUAllocator")
+    assert line.endswith(": draw fewer (-n)")
+    monkeypatch.setattr("pyro_mmvae.training.memory.total_memory", lambda _: 2**20)
+    line = refused("sample", "out", "-n", "2000000000")
+    assert line.startswith("error: the samples must fit into the memory of cpu, 1 MiB, got 2000000000 draws of ")
+    assert not Path("samples.png").exists()
+
+
 REFUSALS = [
     (("--agg", "web"), "unknown aggregation 'web', did you mean 'wb'? Available: poe, moe, mopoe, wb, mwb"),
     (("--data", "mnist"), "unknown data set 'mnist'. Available: "),
