@@ -103,10 +103,21 @@ def read_specs(state: Mapping[str, Any]) -> dict[str, ModalitySpec] | None:
 
     Args:
         state: The state of a checkpoint, see :func:`pyro_mmvae.runs.checkpoint.read_state`.
+
+    Raises:
+        ValueError: If a description has an unknown field or a value of another type.
     """
     if "modality_specs" not in state:
         return None
-    return {name: ModalitySpec(**settings) for name, settings in state["modality_specs"].items()}
+    specs = {}
+    for name, settings in state["modality_specs"].items():
+        try:
+            specs[name] = ModalitySpec(**settings)
+        except (TypeError, AttributeError):  # whose messages are words of Python
+            raise ValueError(
+                f"modality_specs: {name} must be the description of a modality, got {repr(settings)[:80]}"
+            ) from None
+    return specs
 
 
 def read_covariates(state: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor
 
 from pyro_mmvae._printable import one_line
+from pyro_mmvae.runs.state_types import check_parts
 from pyro_mmvae.runs.tensor_file import tensor_bytes
 
 _MAX_SIZE = 1 << 40  # of a shape of a modality
 _LARGEST = 1e300  # of an option of an optimizer
 _SLOT = re.compile(r"(\d{1,9})\.(\w+)", re.ASCII)
+_NEEDED = ("lr", "initial_lr", "betas", "momentum", "weight_decay")  # options that a step computes with
 _IMPLEMENTATIONS = ("fused", "foreach", "capturable", "differentiable")
 
 _TYPES: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
@@ -184,7 +186,11 @@ def _check_groups(saved: Any, current: Sequence[Mapping[str, Any]]) -> None:
             if key == "params":
                 if value != known["params"]:
                     raise ValueError("groups of parameters must hold the parameters of the model in their order")
-            elif key not in known or not _is_alike(value, known[key]):
+            elif (
+                key not in known
+                or not _is_alike(value, known[key])
+                or (key in _NEEDED and value is None and known[key] is not None)
+            ):
                 raise ValueError(f"option {key!r} of the optimizer must be like {known.get(key)!r}, got {value!r}")
 
 
@@ -268,3 +274,4 @@ def check_types(state: Mapping[str, Any]) -> None:
                 raise ValueError(f"{key} must be {name}, got {type(value).__name__}")
             if isinstance(value, (int, float)) and not -_LARGEST < value < _LARGEST:
                 raise ValueError(f"{key} must be finite, got {str(value)[:80]}")
+    check_parts(state)

@@ -18,7 +18,7 @@ from pyro_mmvae.data import MultimodalDataset
 from pyro_mmvae.device import threads
 from pyro_mmvae.modality_spec import ModalitySpec
 from pyro_mmvae.run_files import RunFiles
-from pyro_mmvae.runs.checkpoint import load_checkpoint, read_extra
+from pyro_mmvae.runs.checkpoint import CheckpointError, load_checkpoint, read_extra
 from pyro_mmvae.runs.config import Config, DataConfig
 from pyro_mmvae.runs.layout import RunWriter, check_run_id
 from pyro_mmvae.training.covariates import check_resumed_covariates
@@ -185,7 +185,10 @@ class SessionFiles:
         # Last, since it restores the states of the random number generators too.
         load_checkpoint(file, self.vae, self.trainer.optimizer)
         self.team.adopt_draws()
-        self.trainer.load(state)
+        try:
+            self.trainer.load(state)
+        except ValueError as error:
+            raise CheckpointError(f"{file}: {error}") from None
         if is_forced:
             self.trainer.follow_changes(fresh, [change.partition(":")[0] for change in changes])
             self.accepted = [*state.get("accepted", []), *(f"step {state['step']}: {change}" for change in changes)]

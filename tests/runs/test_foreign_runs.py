@@ -225,6 +225,9 @@ STATES: list[tuple[dict[str, Any], str]] = [
     ({"epoch": "two"}, "epoch must be an integer that is not negative, got two"),
     ({"modality_specs": [1]}, "modality_specs must be a mapping, got list"),
     ({"modality_specs": {"gauge": {"evil": 1}}}, "evil"),
+    ({"modality_specs": {"gauge": {"scale": []}}}, r"modality_specs: gauge must be .*, got {'scale': \[\]}"),
+    ({"modality_specs": {"gauge": {"width": "x"}}}, "modality_specs: gauge must be .*, got {'width': 'x'}"),
+    ({"covariate_names": {"site": 3}}, "covariate_names: site must be a list of texts, got 3"),
     ({"covariate_names": 3}, "covariate_names must be a mapping, got int"),
     ({"best": "high"}, "best must be a number, got str"),
     ({"config": [1]}, "config must be a mapping, got list"),
@@ -305,6 +308,44 @@ def test_resume_of_a_hostile_state_raises_one_line(run: Path) -> None:
         save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state | change)})
         with pytest.raises(CheckpointError, match=f"{next(iter(change))} must be a"):
             resume(run, epochs=3)
+
+
+INSIDE: list[tuple[dict[str, Any], str]] = [
+    ({"schedule": None}, "schedule must be left out or have values, got None"),
+    ({"schedule": {"last_epoch": None}}, "schedule: last_epoch must be an integer, got None"),
+    ({"schedule": {"step": 1}}, "schedule: step must be like None, got 1"),
+    ({"stopping": {"best": []}}, r"stopping: best must be a number or None, got \[\]"),
+    ({"stopping": {"epochs": []}}, r"stopping: epochs must be an integer of at least 0, got \[\]"),
+    ({"checksums": {"val": True}}, "checksums: val must be a mapping of integers, got True"),
+    ({"checksums": {"train": {"gauge": []}}}, r"checksums: train must be .*, got {'gauge': \[\]}"),
+    ({"averages": {}}, "averages must have items, loss, kl, log_likelihood, penalties, got none"),
+    ({"accepted": [1]}, r"accepted must be a list of texts, got \[1\]"),
+]
+
+
+@pytest.mark.parametrize(("change", "expected"), INSIDE, ids=[str(change) for change, _ in INSIDE])
+def test_resume_of_values_of_another_type_inside_of_the_state_raises_one_line(
+    run: Path, change: dict[str, Any], expected: str
+) -> None:
+    file = run / "checkpoint.safetensors"
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        state = json.loads(opened.metadata()["pyro_mmvae"])
+    save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state | change)})
+    with pytest.raises(CheckpointError, match=expected) as error:
+        resume(run, epochs=3)
+    assert str(error.value).startswith(f"{file}: ")
+
+
+def test_resume_of_an_optimizer_without_its_learning_rate_raises_one_line(run: Path) -> None:
+    file = run / "checkpoint.safetensors"
+    with safe_open(file, "pt") as opened:
+        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        state = json.loads(opened.metadata()["pyro_mmvae"])
+    state["optimizer"]["groups"][0]["initial_lr"] = None
+    save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state)})
+    with pytest.raises(CheckpointError, match="option 'initial_lr' of the optimizer must be like .*, got None"):
+        resume(run, epochs=3)
 
 
 def test_check_run_id_refuses_the_checkpoint_of_another_run_of_the_same_shapes(tmp_path: Path) -> None:

@@ -262,7 +262,9 @@ def test_page_of_close_values_has_ticks_that_differ(opened: Callable[..., Any], 
     plot.focus()
     page.keyboard.press("Home")
     page.locator("[data-view=training] .numbers summary").first.click()
-    cells = page.locator("[data-view=training] .numbers").first.locator("td").all_text_contents()
+    table = page.locator("[data-view=training] .numbers").first
+    table.locator("tbody tr").first.wait_for()  # the table is made when the browser reports the opening
+    cells = table.locator("td").all_text_contents()
     assert len(set(cells[::2])) == 4  # the values of the training in the table differ, too
 
 
