@@ -153,9 +153,11 @@ def plot_khat(run: RunLike) -> Figure:
     axis = figure.subplots()
     generator = np.random.default_rng(0)
     for column, name in enumerate(names):
-        _plot_items(axis, column - 0.2 * has_joint, arrays[f"khat.{name}"], OKABE_ITO[0], "o", generator)
-        if f"khat_joint.{name}" in arrays:
-            _plot_items(axis, column + 0.2, arrays[f"khat_joint.{name}"], OKABE_ITO[1], "^", generator)
+        joint = arrays.get(f"khat_joint.{name}")
+        shift = 0.0 if joint is None else 0.2
+        _plot_items(axis, column - shift, arrays[f"khat.{name}"], OKABE_ITO[0], "o", generator)
+        if joint is not None:
+            _plot_items(axis, column + shift, joint, OKABE_ITO[1], "^", generator)
     axis.axhline(float(arrays["khat_threshold"]), color="0.3", lw=0.8, ls="--")
     axis.set_xticks(range(len(names)), [_subset_label(name) for name in names])
     axis.grid(visible=False, axis="x")

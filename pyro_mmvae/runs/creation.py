@@ -102,6 +102,7 @@ class NewRun:
             if not stat.S_ISDIR(mode):
                 raise RunError(f"{self.folder} must be a folder of its own or missing, got {kind_of(mode)}: {remedy}")
             if any(self.folder.iterdir()) and not self._lock_file.exists():
+                check_new(self.path)  # which another process may have moved there meanwhile
                 raise RunError(
                     f"{self.folder} must be missing, since the run directory is made there, got a folder with files: "
                     f"{remedy}"

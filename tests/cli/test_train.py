@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from pyro_mmvae import aggregations, load
 from pyro_mmvae.cli import main
+from pyro_mmvae.device import MOST_THREADS
 from pyro_mmvae.runs.config import ModelConfig
 from pyro_mmvae.runs.recipes import RECIPES
 from pyro_mmvae.training.trainer import Trainer
@@ -391,6 +393,12 @@ def test_commands_show_usage_for_help_and_invalid_options() -> None:
 def test_commands_with_a_number_beyond_its_range_name_the_option_and_the_range(words: tuple[str, ...]) -> None:
     result = invoke(*words, code=2)
     assert re.search(rf"Invalid value for '{words[2]}'.*: {words[3]} is not in the range \d+<=x<=\d+", result.stderr)
+
+
+def test_option_threads_has_the_largest_number_of_the_setting() -> None:
+    (kind,) = (option.type for option in main.commands["evaluate"].params if option.name == "threads")
+    assert isinstance(kind, click.IntRange)
+    assert kind.max == MOST_THREADS
 
 
 @pytest.mark.usefixtures("place")

@@ -109,6 +109,7 @@ def test_plot_khat_shows_the_joint_component_beside_the_whole_posterior(tmp_path
     whole, both, component = (np.asarray(points.get_offsets()) for points in axis.collections)
     assert [len(whole), len(both), len(component)] == [2, 2, 1]
     assert both[:, 0].max() < component[:, 0].min()
+    assert -0.15 <= whole[:, 0].min() <= whole[:, 0].max() <= 0.15  # around its own tick
     assert component[:, 1].tolist() == [0.5]
     assert [text.get_text() for text in axis.texts] == ["1 infinite", "2 infinite"]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["whole posterior", "its joint component"]

@@ -234,13 +234,18 @@ STATES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("change", "expected"), STATES, ids=[str(change)[:60] for change, _ in STATES])
-def test_load_of_a_hostile_state_raises_one_line(run: Path, change: dict[str, Any], expected: str) -> None:
-    file = run / "best.safetensors"
+def change_state(file: Path, change: dict[str, Any]) -> None:
+    """Replace values of the state of a checkpoint, which has no checksums then."""
     with safe_open(file, "pt") as opened:
         tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         state = json.loads(opened.metadata()["pyro_mmvae"])
     save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state | change)})
+
+
+@pytest.mark.parametrize(("change", "expected"), STATES, ids=[str(change)[:60] for change, _ in STATES])
+def test_load_of_a_hostile_state_raises_one_line(run: Path, change: dict[str, Any], expected: str) -> None:
+    file = run / "best.safetensors"
+    change_state(file, change)
     with pytest.raises(CheckpointError, match=expected) as error:
         load(run, device="cpu")
     assert "\n" not in str(error.value)
@@ -328,10 +333,7 @@ def test_resume_of_values_of_another_type_inside_of_the_state_raises_one_line(
     run: Path, change: dict[str, Any], expected: str
 ) -> None:
     file = run / "checkpoint.safetensors"
-    with safe_open(file, "pt") as opened:
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-        state = json.loads(opened.metadata()["pyro_mmvae"])
-    save_file(tensors, file, metadata={"pyro_mmvae": json.dumps(state | change)})
+    change_state(file, change)
     with pytest.raises(CheckpointError, match=expected) as error:
         resume(run, epochs=3)
     assert str(error.value).startswith(f"{file}: ")
